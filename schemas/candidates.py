@@ -1,0 +1,190 @@
+"""What leaves the road: proposals, candidate sets and rejections."""
+
+import pyarrow as pa
+
+from schemas.contract import TIMESTAMP, Contract, column
+from schemas.inputs import ID
+from schemas.rules import Between, MaxLength, OneOf, Required
+
+CONTRACT_VERSION = "1.0.0"
+FAMILIARITIES = ("known", "discovery", "new_artist")
+RUN_MODES = ("batch", "stream", "backfill")
+DEFAULT_USER = "*"
+_HISTORY = ("history.positives", "?user.personalization_opt_out")
+_TALLIES = ("popularity.weight", "co_listen.score", "transition.probability", "artist_top.weight", "item.release_ts")
+
+PROPOSAL = Contract(
+    name="proposal",
+    version="1.0.0",
+    owner="segue-retrieve",
+    description="One item that one source proposes for one user (Home) or one seed item (Now Playing).",
+    key=("key", "source_id", "item_id"),
+    shard_by="key",
+    schema=pa.schema(
+        [
+            column("key", pa.string(), "user_id, seed item_id, or *|market|tier for whoever is there.", rules=ID,
+                   derived_from=("history.user_id", "user.user_id", "co_listen.item_id", "transition.context_id")),
+            column("source_id", pa.string(), "Source.", rules=ID),
+            column("item_id", pa.string(), "Proposed item.", rules=ID,
+                   derived_from=(*_HISTORY, "co_listen.other_item_id", "transition.next_item_id", "popularity.item_id",
+                                 "artist_top.item_id", "item.item_id")),
+            column("source_rank", pa.int32(), "0 is the source's best for this key.", rules=(Between(0, 1e6),),
+                   derived_from=(*_HISTORY, *_TALLIES)),
+            column("raw_score", pa.float32(), "The source's own score; never compared across sources.",
+                   rules=(Between(-3.0e38, 3.0e38),), derived_from=(*_HISTORY, *_TALLIES)),
+            column("score_kind", pa.string(), "What raw_score is.", rules=(Required(),)),
+            column("signal_type", pa.string(), "What the proposal rests on.", rules=(Required(),)),
+            column("seed_item_ids", pa.list_(pa.string()), "Items that led to it, the strongest first.",
+                   rules=(MaxLength(3),), derived_from=("history.positives",)),
+            column("seed_event_ts", TIMESTAMP, "Last event of the strongest seed.", nullable=True,
+                   derived_from=("history.positives",)),
+        ]
+    ),
+)  # fmt: skip
+
+_SOURCE = pa.struct(
+    [
+        pa.field("source_id", pa.string(), False),
+        pa.field("signal_type", pa.string(), False),
+        pa.field("seed_item_ids", pa.list_(pa.string())),
+        pa.field("seed_event_ts", TIMESTAMP),
+        pa.field("source_rank", pa.int32(), False),
+        pa.field("raw_score", pa.float32(), False),
+        pa.field("score_kind", pa.string(), False),
+        pa.field("calibrated_score", pa.float32(), False),
+        pa.field("model_id", pa.string()),
+        pa.field("model_version", pa.string()),
+        pa.field("embedding_space_id", pa.string()),
+        pa.field("index_id", pa.string()),
+        pa.field("index_version", pa.string()),
+    ]
+)
+_PROMO = pa.struct(
+    [
+        pa.field("campaign_id", pa.string(), False),
+        pa.field("disclosure_key", pa.string()),
+        pa.field("shadow_price", pa.float32()),
+        pa.field("freq_remaining", pa.int32()),
+    ]
+)
+CANDIDATE = pa.struct(
+    [
+        pa.field("item_id", pa.string(), False),
+        pa.field("item_type", pa.string(), False),
+        pa.field("canonical_id", pa.string(), False),
+        pa.field("position", pa.int32(), False),
+        pa.field("blend_score", pa.float32(), False),
+        pa.field("sources", pa.list_(_SOURCE), False),
+        pa.field("is_exploration", pa.bool_(), False),
+        pa.field("propensity", pa.float64(), False),
+        pa.field("stratum", pa.string()),
+        pa.field("promo", _PROMO),
+        pa.field("familiarity", pa.string(), False),
+        pa.field("is_fresh", pa.bool_(), False),
+        pa.field("available_until", TIMESTAMP),
+        pa.field("reason_code", pa.string(), False),
+    ]
+)
+_CONTEXT = pa.struct(
+    [
+        pa.field("seed_item_id", pa.string()),
+        pa.field("session_id", pa.string()),
+        pa.field("last_event_ts", TIMESTAMP),
+        pa.field("local_hour", pa.int32()),
+        pa.field("device", pa.string()),
+    ]
+)
+_EXPLORATION = pa.struct(
+    [pa.field("id", pa.string(), False), pa.field("slots", pa.int32(), False), pa.field("seed", pa.int64(), False)]
+)
+_RULE_COUNT = pa.struct([pa.field("rule", pa.string(), False), pa.field("count", pa.int32(), False)])
+_ARM = pa.struct([pa.field("experiment", pa.string(), False), pa.field("arm", pa.string(), False)])
+_COUNTS = pa.struct(
+    [
+        pa.field("in", pa.int32(), False),
+        pa.field("filtered_by_rule", pa.list_(_RULE_COUNT), False),
+        pa.field("out", pa.int32(), False),
+    ]
+)
+_PROPOSED = ("proposal.item_id", "proposal.source_rank", "proposal.raw_score", "item.canonical_id")
+_FILTERED = ("?item.availability", "?item.rec_eligible", "?item.explicit", "?item.deleted_at", "?user.blocked_artists",
+             "?user.hidden_items", "?user.tier", "?tombstone.id", "?history.skips")  # fmt: skip
+
+
+def _set(name: str, type_: pa.DataType, description: str, *rules, nullable: bool = False, sources=()) -> pa.Field:
+    return column(name, type_, description, rules=rules, nullable=nullable, derived_from=sources)
+
+
+CANDIDATE_SET = Contract(
+    name="candidate_set",
+    version=CONTRACT_VERSION,
+    owner="segue-blend",
+    description="What a ranker receives: one record per user (Home) or per seed item and market (Now Playing).",
+    key=("candidate_set_id",),
+    shard_by="record_key",
+    schema=pa.schema(
+        [
+            _set("candidate_set_id", pa.string(), "Hash of surface, record key, run and sequence.", *ID,
+                 sources=("proposal.key",)),
+            _set("contract_version", pa.string(), "Version of this contract.", Required()),
+            _set("record_key", pa.string(), "user_id on Home, seed item_id on Now Playing, * for anybody else.", *ID,
+                 sources=("proposal.key", "user.user_id")),
+            _set("user_id", pa.string(), "User; null on Now Playing's batch sets, * for a user nobody has seen.",
+                 MaxLength(200), nullable=True, sources=("proposal.key", "user.user_id")),
+            _set("surface", pa.string(), "Surface.", OneOf(("home", "now_playing"))),
+            _set("context_key", pa.string(), "What else tells two records of one key apart: the market.", MaxLength(300)),
+            _set("context", _CONTEXT, "Seed and session of the set."),
+            _set("market", pa.string(), "Market it is valid in, * for all.", Required(), MaxLength(2),
+                 sources=("history.market", "user.market")),
+            _set("tier", pa.string(), "Tier it is valid for, * for all.", Required(), sources=("user.tier",)),
+            _set("run_id", pa.string(), "Run that made it.", *ID),
+            _set("run_mode", pa.string(), "How it was made.", OneOf(RUN_MODES)),
+            _set("logical_date", pa.date32(), "Date the run is as of."),
+            _set("generated_at", TIMESTAMP, "Logical instant of the run: the end of logical_date. Wall clock is lineage's."),
+            _set("effective_from", TIMESTAMP, "Valid from."),
+            _set("expires_at", TIMESTAMP, "Not to be served at or after."),
+            _set("sequence", pa.int64(), "Event time of source_watermark in us: a later set wins.",
+                 Between(0, 9.2e18), sources=("event.event_ts",)),
+            _set("base_run_id", pa.string(), "Run of the set an overlay lies on.", nullable=True),
+            _set("source_watermark", TIMESTAMP, "Last event it knows of.", sources=("event.event_ts",)),
+            _set("bundle_id", pa.string(), "What it was retrieved from.", *ID),
+            _set("catalog_snapshot_id", pa.string(), "Catalogue.", *ID),
+            _set("user_snapshot_id", pa.string(), "Users.", *ID),
+            _set("campaign_snapshot_id", pa.string(), "Campaigns.", *ID),
+            _set("policy_version", pa.string(), "Quotas, caps and thresholds.", *ID),
+            _set("code_version", pa.string(), "Code.", *ID),
+            _set("experiment_arms", pa.list_(_ARM), "Experiments."),
+            _set("exploration_policy", _EXPLORATION, "How explored items were drawn."),
+            _set("fallback_level", pa.int32(), "0 personal, 1 partial, 2 market and content, 3 market popular, 4 static.",
+                 Between(0, 4)),
+            _set("degraded_reasons", pa.list_(pa.string()), "Why it is less than it could be."),
+            _set("gate_report_id", pa.string(), "Check report of the run.", *ID),
+            _set("counts", _COUNTS, "Proposals in, removed by rule, candidates out.", sources=(*_PROPOSED, *_FILTERED)),
+            _set("candidates", pa.list_(CANDIDATE), "Candidates in blend order.", Required(), MaxLength(500),
+                 sources=(*_PROPOSED, *_FILTERED)),
+        ]
+    ),
+)  # fmt: skip
+
+REJECTION = Contract(
+    name="rejection",
+    version="1.0.0",
+    owner="segue-ingest",
+    description="A row that was not let in: where it came from, which rule, and its payload without private fields.",
+    key=("source", "position", "rule"),
+    shard_by=None,
+    schema=pa.schema(
+        [
+            column("dataset", pa.string(), "Contract it was meant for.", rules=ID),
+            column("stage", pa.string(), "Stage that rejected it.", rules=ID),
+            column("rule", pa.string(), "Rule it broke, the first one in declared order.", rules=(Required(),)),
+            column("detail", pa.string(), "What was expected and what came.", nullable=True),
+            column("source", pa.string(), "File it came from, relative to the input folder.", rules=(Required(),)),
+            column("position", pa.int64(), "Row of the file, from 0.", rules=(Between(0, 1e15),)),
+            column("payload", pa.string(), "The row as JSON, or the line as it came; private fields are left out.",
+                   nullable=True),
+            column("code_version", pa.string(), "Code that rejected it.", rules=ID),
+        ]
+    ),
+)  # fmt: skip
+

@@ -1,0 +1,23 @@
+"""All contracts by name."""
+
+from schemas.candidates import CANDIDATE_SET, PROPOSAL, REJECTION
+from schemas.contract import Contract
+from schemas.inputs import CAMPAIGN, EVENT, ITEM, TOMBSTONE, USER
+from schemas.tallies import (
+    ARTIST_TOP,
+    CO_LISTEN,
+    CO_LISTEN_PARTIAL,
+    HISTORY,
+    POPULARITY,
+    POPULARITY_PARTIAL,
+    TRANSITION,
+    TRANSITION_PARTIAL,
+)
+
+CONTRACTS: dict[str, Contract] = {
+    contract.name: contract
+    for contract in (
+        EVENT, ITEM, USER, CAMPAIGN, TOMBSTONE, HISTORY, POPULARITY_PARTIAL, POPULARITY, ARTIST_TOP, CO_LISTEN_PARTIAL,
+        CO_LISTEN, TRANSITION_PARTIAL, TRANSITION, PROPOSAL, CANDIDATE_SET, REJECTION,
+    )
+}  # fmt: skip
