@@ -132,7 +132,8 @@ CANDIDATE_SET = Contract(
             _set("user_id", pa.string(), "User; null on Now Playing's batch sets, * for a user nobody has seen.",
                  MaxLength(200), nullable=True, sources=("proposal.key", "user.user_id")),
             _set("surface", pa.string(), "Surface.", OneOf(("home", "now_playing"))),
-            _set("context_key", pa.string(), "What else tells two records of one key apart: the market.", MaxLength(300)),
+            _set("context_key", pa.string(), "What else tells two records of one key apart: the market.",
+                 MaxLength(300)),
             _set("context", _CONTEXT, "Seed and session of the set."),
             _set("market", pa.string(), "Market it is valid in, * for all.", Required(), MaxLength(2),
                  sources=("history.market", "user.market")),
@@ -140,7 +141,8 @@ CANDIDATE_SET = Contract(
             _set("run_id", pa.string(), "Run that made it.", *ID),
             _set("run_mode", pa.string(), "How it was made.", OneOf(RUN_MODES)),
             _set("logical_date", pa.date32(), "Date the run is as of."),
-            _set("generated_at", TIMESTAMP, "Logical instant of the run: the end of logical_date. Wall clock is lineage's."),
+            _set("generated_at", TIMESTAMP,
+                 "Logical instant of the run: the end of logical_date. Wall clock is lineage's."),
             _set("effective_from", TIMESTAMP, "Valid from."),
             _set("expires_at", TIMESTAMP, "Not to be served at or after."),
             _set("sequence", pa.int64(), "Event time of source_watermark in us: a later set wins.",
@@ -155,7 +157,8 @@ CANDIDATE_SET = Contract(
             _set("code_version", pa.string(), "Code.", *ID),
             _set("experiment_arms", pa.list_(_ARM), "Experiments."),
             _set("exploration_policy", _EXPLORATION, "How explored items were drawn."),
-            _set("fallback_level", pa.int32(), "0 personal, 1 partial, 2 market and content, 3 market popular, 4 static.",
+            _set("fallback_level", pa.int32(),
+                 "0 personal, 1 partial, 2 market and content, 3 market popular, 4 static.",
                  Between(0, 4)),
             _set("degraded_reasons", pa.list_(pa.string()), "Why it is less than it could be."),
             _set("gate_report_id", pa.string(), "Check report of the run.", *ID),
@@ -187,4 +190,3 @@ REJECTION = Contract(
         ]
     ),
 )  # fmt: skip
-

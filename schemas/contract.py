@@ -85,7 +85,7 @@ class Contract:
         return {f.name: tuple(json.loads(_metadata(f, "derived_from") or "[]")) for f in self.schema}
 
     def given_columns(self) -> list[str]:
-        """Return the columns a producer delivers, in order: those that come first from the raw column of the same name."""
+        """Return the columns a producer delivers, in order: those derived first from a raw column of that name."""
         raw = f"raw_{self.name}."
         return [name for name, sources in self.derivations().items() if sources[:1] == (raw + name,)]
 
@@ -147,4 +147,6 @@ def _type_json(type_: pa.DataType, where: str) -> Any:
                 for f in type_.fields
             ]
         }
-    raise ValueError(f"{where}: type {type_} is outside the closed table ({', '.join(_SCALARS.values())}, list, struct, vector)")
+    raise ValueError(
+        f"{where}: type {type_} is outside the closed table ({', '.join(_SCALARS.values())}, list, struct, vector)"
+    )

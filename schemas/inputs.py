@@ -43,7 +43,8 @@ EVENT = Contract(
     shard_by="user_id",
     schema=pa.schema(
         [
-            _e("event_id", pa.string(), "Globally unique, assigned by the producer; the dedupe key.", *ID, nullable=False),
+            _e("event_id", pa.string(), "Globally unique, assigned by the producer; the dedupe key.", *ID,
+               nullable=False),
             _e("schema_version", pa.int32(), "Version of the event's shape; an unknown one is rejected.",
                Between(1, EVENT_SCHEMA_VERSION), nullable=False),
             _e("event_type", pa.string(), "What happened.", OneOf(EVENT_TYPES), nullable=False),
@@ -67,7 +68,8 @@ EVENT = Contract(
             _e("candidate_set_id", pa.string(), "Set that recommended it; null if organic.", MaxLength(200)),
             _e("source_id", pa.string(), "Source that proposed it; null if organic.", MaxLength(200)),
             _e("rank", pa.int32(), "Position it was shown at; null if organic.", Between(0, 100_000)),
-            _e("campaign_id", pa.string(), "Promoted exposure; excluded from organic training targets.", MaxLength(200)),
+            _e("campaign_id", pa.string(), "Promoted exposure; excluded from organic training targets.",
+               MaxLength(200)),
             _e("device_type", pa.string(), "Kind of device.", MaxLength(50)),
             _e("platform", pa.string(), "Operating system.", MaxLength(50)),
             _e("app_version", pa.string(), "Version of the client.", MaxLength(50)),
@@ -107,7 +109,8 @@ ITEM = Contract(
             _i("description", pa.string(), "Free text.", MaxLength(100_000)),
             _i("languages", pa.list_(pa.string()), "ISO 639-1 codes."),
             _i("artists", pa.list_(pa.struct([
-                pa.field("artist_id", pa.string(), False), pa.field("name", pa.string()), pa.field("role", pa.string())])),
+                pa.field("artist_id", pa.string(), False), pa.field("name", pa.string()),
+                pa.field("role", pa.string())])),
                "Artists, the primary one first.", MaxLength(1000)),
             _i("album_id", pa.string(), "Album of a track.", MaxLength(200)),
             _i("show_id", pa.string(), "Show of an episode, book of a chapter.", MaxLength(200)),

@@ -120,7 +120,9 @@ class Manifest:
         try:
             fields = json.loads(text)
             if fields["manifest_version"] > MANIFEST_VERSION:
-                raise ValueError(f"version {fields['manifest_version']}, this code reads up to {MANIFEST_VERSION}: upgrade it")
+                raise ValueError(
+                    f"version {fields['manifest_version']}, this code reads up to {MANIFEST_VERSION}: upgrade it"
+                )
             fields["inputs"] = tuple(InputRef(**x) for x in fields["inputs"])
             fields["files"] = tuple(DataFile(**x) for x in fields["files"])
             fields["rejection_files"] = tuple(DataFile(**x) for x in fields["rejection_files"])

@@ -21,7 +21,13 @@ _LISTEN = pa.struct(
         pa.field("session_id", pa.string()),
     ]
 )
-_WHO_PLAYED_WHAT = ("event.item_id", "?event.user_id", "?event.event_ts", "?event.label", "?event.consent_personalization")
+_WHO_PLAYED_WHAT = (
+    "event.item_id",
+    "?event.user_id",
+    "?event.event_ts",
+    "?event.label",
+    "?event.consent_personalization",
+)
 _WEIGHT = ("event.label", "event.is_organic", "event.event_date")
 
 
@@ -46,11 +52,11 @@ HISTORY = Contract(
             column("market", pa.string(), "Market of the last play.", nullable=True,
                    derived_from=("event.market", "?event.event_ts")),
             column("positives", pa.list_(_LISTEN), "Last 200 positives, oldest first.",
-                   derived_from=("event.item_id", "event.item_type", "event.event_ts", "event.label", "event.session_id",
-                                 "?event.private_session", "?event.consent_personalization")),
+                   derived_from=("event.item_id", "event.item_type", "event.event_ts", "event.label",
+                                 "event.session_id", "?event.private_session", "?event.consent_personalization")),
             column("skips", pa.list_(_LISTEN), "Last 50 negatives, oldest first.",
-                   derived_from=("event.item_id", "event.item_type", "event.event_ts", "event.label", "event.session_id",
-                                 "?event.private_session", "?event.consent_personalization")),
+                   derived_from=("event.item_id", "event.item_type", "event.event_ts", "event.label",
+                                 "event.session_id", "?event.private_session", "?event.consent_personalization")),
             column("num_events", pa.int64(), "Events in the window.", rules=(Between(1, 1e12),),
                    derived_from=("?event.user_id",)),
             column("num_positives", pa.int64(), "Positives in the window.", rules=(Between(0, 1e12),),
