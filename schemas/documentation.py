@@ -1,0 +1,82 @@
+"""The page that describes every contract to a person."""
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from schemas.catalogue import CONTRACTS
+from schemas.contract import Contract
+from schemas.words import rule_in_words, type_in_words
+
+_HEAD = """\
+# Contracts
+
+Generated from `schemas/catalogue.py` by `make contracts`; edit the contracts, not this page.
+`name[]` is the elements of a list. Lists hold no nulls. Timestamps are UTC, in microseconds.
+A column derived *indirectly* from another is filtered, joined or sorted by it, and holds no value of it.
+"""
+_TABLE = "| column | type | null | unit | rules | description | derived from |\n|---|---|---|---|---|---|---|"
+
+
+def contracts_markdown(contracts: Iterable[Contract] = CONTRACTS.values()) -> str:
+    """Return the page: one section per contract, one row per column and per field of a nested record."""
+    contracts = tuple(contracts)
+    links = "\n".join(f"- [{c.name}](#{c.name}): {_escape(c.description)}" for c in contracts)
+    return "\n".join([_HEAD, links, *map(_section, contracts)])
+
+
+def _section(contract: Contract) -> str:
+    lines = [
+        f"\n## {contract.name}\n",
+        f"{_escape(contract.description)}\n",
+        f"Version {contract.version}, fingerprint `{contract.fingerprint}`, owner {contract.owner}.",
+        f"Key: {', '.join(f'`{name}`' for name in contract.key)}.",
+        f"Sharded by `{contract.shard_by}`.\n" if contract.shard_by else "One shard.\n",
+        _TABLE,
+        *_rows(contract),
+    ]
+    return "\n".join(lines)
+
+
+def _rows(contract: Contract) -> Iterator[str]:
+    rules = list(contract.rules())
+    derivations = contract.derivations()
+    for column in contract.to_json()["columns"]:
+        name, type_ = column["name"], column["type"]
+        words = "; ".join(rule_in_words(rule, type_) for owner, rule in rules if owner == name)
+        yield _row(column, name, contract.unit(name) or "", words, contract.describe(name), _sources(derivations[name]))
+        yield from _nested_rows(type_, name)
+
+
+def _nested_rows(type_: Any, path: str) -> Iterator[str]:
+    """Yield a row for every field of the record a column holds, directly or in a list."""
+    while isinstance(type_, dict) and "list" in type_:
+        type_, path = type_["list"], f"{path}[]"
+    if isinstance(type_, dict) and "struct" in type_:
+        for field in type_["struct"]:
+            yield _row(field, f"{path}.{field['name']}")
+            yield from _nested_rows(field["type"], f"{path}.{field['name']}")
+
+
+def _row(field: dict[str, Any], path: str, unit="", rules="", description="", sources="") -> str:
+    null = "yes" if field["nullable"] else "no"
+    cells = [
+        f"`{path}`",
+        type_in_words(field["type"]),
+        null,
+        _escape(unit),
+        _escape(rules),
+        _escape(description),
+        sources,
+    ]
+    return "".join(f"| {cell} " if cell else "| " for cell in cells) + "|"
+
+
+def _sources(columns: tuple[str, ...]) -> str:
+    direct = ", ".join(f"`{name}`" for name in columns if not name.startswith("?"))
+    indirect = ", ".join(f"`{name[1:]}`" for name in columns if name.startswith("?"))
+    return "; ".join(filter(None, [direct, f"indirectly {indirect}" if indirect else ""]))
+
+
+def _escape(text: str) -> str:
+    """Keep Markdown from reading meaning into `|` and `*`."""
+    return text.replace("\\", "\\\\").replace("|", "\\|").replace("*", "\\*").replace("<", "&lt;")
