@@ -75,7 +75,7 @@ def dataset_name(location: str) -> DatasetName:
     """
     url = urlsplit(location)
     if url.scheme == "gs" and url.netloc:
-        return DatasetName(f"gs://{url.netloc}", _normal(location.partition(url.netloc)[2]) or "/")
+        return DatasetName(f"gs://{url.netloc}", _normal(location[len("gs://" + url.netloc) :]) or "/")
     local = unquote(url.path) if url.scheme == "file" and url.netloc in ("", "localhost") else location
     if local.startswith("/"):
         return DatasetName("file", "/" + _normal(local))
