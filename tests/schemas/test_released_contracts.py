@@ -79,10 +79,13 @@ def test_the_version_must_rise_by_the_right_part(folder, contract, too_low, enou
     assert check_released([at(contract, enough[0])], folder) == []
 
 
-def test_a_contract_may_not_go_back_to_an_older_version(folder):
-    write_released([at(ADDED, "1.10.0")], folder)
-    (problem,) = check_released([at(ADDED, "1.9.0")], folder)
-    assert "toy is at 1.9.0, but 1.10.0 is released and it must be at least 1.10.0: nothing changed since." in problem
+@pytest.mark.parametrize(("contract", "version"), [(OLD, "1.0.0"), (ADDED, "1.2.0"), (ADDED, "1.9.0")])
+def test_a_contract_may_not_go_back_to_an_older_version(folder, contract, version):
+    for later in ("1.2.0", "1.9.0", "1.10.0"):
+        write_released([at(ADDED, later)], folder)
+    (problem,) = check_released([at(contract, version)], folder)
+    assert f"toy is at {version}, but 1.10.0 is released and it must be at least" in problem
+    assert ("nothing changed since." in problem) == (contract is ADDED)
 
 
 def test_a_released_contract_may_not_vanish(folder):
