@@ -18,6 +18,7 @@ from datetime import UTC, date, datetime, time, timedelta
 from typing import Any, NamedTuple
 from urllib.parse import unquote, urlsplit
 
+import pyarrow as pa
 from openlineage.client.event_v2 import set_producer
 from openlineage.client.facet_v2 import (
     DatasetFacet,
@@ -232,10 +233,11 @@ def input_statistics(refs: list[InputRef]) -> dict[str, InputDatasetFacet]:
 def quality_facets(contract: Contract, manifest: Manifest) -> dict[str, InputDatasetFacet]:
     """Return what the checks saw and said, as facets of the input of the checking job."""
     facets: dict[str, InputDatasetFacet] = {}
-    metrics = {name: _column_metrics(manifest.statistics.get(name)) for name in contract.schema.names}
+    columns, rows = manifest.statistics.get("columns", {}), manifest.statistics.get("rows", manifest.rows_out)
+    metrics = {field.name: _column_metrics(field, columns.get(field.name), rows) for field in contract.schema}
     if manifest.statistics:
         facets["dataQualityMetrics"] = data_quality_metrics_input_dataset.DataQualityMetricsInputDatasetFacet(
-            rowCount=manifest.rows_out,
+            rowCount=rows,
             bytes=sum(f.bytes for f in manifest.files),
             fileCount=len(manifest.files),
             columnMetrics={name: column for name, column in metrics.items() if column},
@@ -395,23 +397,29 @@ def _describe(error: BaseException) -> str:
     return f"{kind.__name__}: {safe[:MAX_ERROR_CHARS]}" if safe else kind.__name__
 
 
-_METRICS = {
-    "nulls": "nullCount",
-    "distinct": "distinctCount",
-    "min": "min",
-    "max": "max",
-    "sum": "sum",
-    "count": "count",
-}
+def _column_metrics(
+    field: pa.Field, statistics: Any, rows: int
+) -> data_quality_metrics_input_dataset.ColumnMetrics | None:
+    """Take what the specification has a place for, from one column of `validation.statistics`, in the column's unit.
 
-
-def _column_metrics(statistics: Any) -> data_quality_metrics_input_dataset.ColumnMetrics | None:
-    """Take what the specification has a place for; a figure that is not a finite number is left out."""
-    if not isinstance(statistics, dict):
+    A list's figures are of its lengths, a time's are since the epoch and a float's total is scaled: those stay out.
+    """
+    if not isinstance(statistics, dict) or not isinstance(statistics.get("nulls"), int):
         return None
-    known = {
-        theirs: statistics[ours]
-        for ours, theirs in _METRICS.items()
-        if isinstance(statistics.get(ours), int | float) and math.isfinite(statistics[ours])
-    }
-    return data_quality_metrics_input_dataset.ColumnMetrics(**known, quantiles=None) if known else None
+    values, nulls = statistics.get("values"), statistics["nulls"]
+    integer = pa.types.is_integer(field.type)
+    number = integer or pa.types.is_floating(field.type)
+    return data_quality_metrics_input_dataset.ColumnMetrics(
+        nullCount=nulls,
+        count=rows - nulls,
+        distinctCount=None if values is None else len(values),
+        min=_finite(statistics.get("low")) if number else None,
+        max=_finite(statistics.get("high")) if number else None,
+        sum=_finite(statistics.get("total")) if integer else None,
+        quantiles=None,
+    )
+
+
+def _finite(figure: Any) -> float | None:
+    """Return a number as it is, None for what JSON has no number for."""
+    return figure if isinstance(figure, int | float) and math.isfinite(figure) else None

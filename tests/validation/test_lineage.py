@@ -16,7 +16,7 @@ from jsonschema import Draft202012Validator, FormatChecker
 from referencing import Registry, Resource
 
 from schemas.catalogue import CONTRACTS
-from schemas.contract import Contract, column
+from schemas.contract import TIMESTAMP, Contract, column
 from schemas.inputs import EVENT, ITEM
 from schemas.manifest import CheckResult, DataFile, InputRef, Manifest, dataset_folder
 from schemas.tallies import HISTORY
@@ -34,6 +34,11 @@ CHECKS = (
     CheckResult("rows_against_last_run", "statistics", "warning", "failed", 0.6, ">= 0.7", 1000, "too few rows"),
     CheckResult("unique_key", "expectations", "critical", "broken", None, "no duplicates"),
     CheckResult("popularity_drift", "statistics", "critical", "waived", 0.4, "<= 0.25"),
+)
+COLUMN_STATISTICS = (
+    {"nulls": 3, "values": {"u1": 600, "u2": 397}, "low": None, "high": None, "total": None},
+    {"nulls": 0, "values": None, "low": -1, "high": 9, "total": 4000, "bins": {"3": 9}, "level": 0},
+    {"nulls": 1000, "values": None, "low": None, "high": None, "total": 0},
 )
 TINY = Contract(
     name="tiny",
@@ -71,7 +76,7 @@ def manifest_of(contract: Contract, inputs: tuple[InputRef, ...] = (), **changes
         dataset=contract.name, contract_version=contract.version, fingerprint=contract.fingerprint, stage="histories",
         qualifier="", run="k1", date=DATE, num_shards=2, code_version="0.1.0+abcd", config={}, inputs=inputs,
         files=files, rejection_files=(), rows_in=1010, rows_out=1000, rejected={"x": 10}, counters={},
-        statistics={contract.schema.names[0]: {"nulls": 3, "min": 0, "max": 9.5, "sum": float("nan"), "other": [1]}},
+        statistics={"rows": 1000, "columns": dict(zip(contract.schema.names, COLUMN_STATISTICS)), "days": {}},
         checks=CHECKS,
     )  # fmt: skip
     return replace(manifest, **changes)
@@ -441,8 +446,7 @@ def test_a_dataset_in_the_cloud_says_so():
 
 
 def test_checks_are_facets_of_the_input_of_the_checking_job():
-    label = column("label", pa.float32(), "A label.")
-    contract = replace(TINY, schema=TINY.schema.append(label))
+    contract = replace(TINY, schema=TINY.schema.append(column("label", pa.float32(), "A label.")))
     _, check, stage = told(lambda log: log.complete(stage_run(), manifest_of(contract), contract))
     (checked,) = check["inputs"]
 
@@ -450,7 +454,11 @@ def test_checks_are_facets_of_the_input_of_the_checking_job():
     assert checked["facets"]["version"]["datasetVersion"] == manifest_of(contract).digest
     metrics = checked["inputFacets"]["dataQualityMetrics"]
     assert (metrics["rowCount"], metrics["bytes"], metrics["fileCount"]) == (1000, 8000, 2)
-    assert metrics["columnMetrics"] == {"user_id": {"nullCount": 3, "min": 0, "max": 9.5}}  # the sum is not a number
+    assert metrics["columnMetrics"] == {
+        "user_id": {"nullCount": 3, "count": 997, "distinctCount": 2},
+        "plays": {"nullCount": 0, "count": 1000, "min": -1, "max": 9, "sum": 4000},
+        "both": {"nullCount": 1000, "count": 0, "sum": 0},
+    }
     assert checked["inputFacets"]["dataQualityAssertions"]["assertions"] == [
         {"assertion": "between", "column": "label", "success": True, "severity": "error", "name": "label:between",
          "expected": "<= 0.01", "actual": "0.0", "params": {"layer": "rows", "outcome": "passed", "of": 1000}},
@@ -470,10 +478,37 @@ def test_a_dataset_nobody_checked_has_no_checking_job():
     assert [e["job"]["name"] for e in told(lambda log: log.complete(stage_run(), bare, TINY))] == ["road.histories"]
 
 
-@pytest.mark.parametrize("statistics", [{"user_id": 7}, {"user_id": {"nulls": "3"}}, {"someone": {"nulls": 3}}])
-def test_statistics_of_another_shape_are_left_out(statistics):
-    events = told(lambda log: log.complete(stage_run(), manifest_of(TINY, statistics=statistics), TINY))
-    assert events[1]["inputs"][0]["inputFacets"]["dataQualityMetrics"]["columnMetrics"] == {}
+@pytest.mark.parametrize(
+    ("name", "type_", "kept"),
+    [
+        ("label", pa.float32(), {"min": 1, "max": 2}),
+        ("event_ts", TIMESTAMP, {}),
+        ("artists", pa.list_(pa.string()), {}),
+    ],
+)
+def test_figures_in_another_unit_than_the_column_stay_out(name, type_, kept):
+    contract = replace(TINY, schema=TINY.schema.append(column(name, type_, "A column.")))
+    figures = {"nulls": 4, "low": 1, "high": 2, "total": 3}
+    assert metrics_of(contract, {"rows": 10, "columns": {name: figures}}) == {
+        name: {"nullCount": 4, "count": 6, **kept}
+    }
+
+
+@pytest.mark.parametrize("figures", [None, 7, {}, {"nulls": "3"}])
+def test_statistics_of_another_shape_are_left_out(figures):
+    assert metrics_of(TINY, {"rows": 10, "columns": {"plays": figures}}) == {}
+    assert metrics_of(TINY, {"rows": 10}) == {}
+
+
+def test_a_figure_that_is_no_number_is_left_out():
+    figures = {"nulls": 0, "low": float("-inf"), "high": float("nan"), "total": None}
+    assert metrics_of(TINY, {"rows": 10, "columns": {"plays": figures}}) == {"plays": {"nullCount": 0, "count": 10}}
+
+
+def metrics_of(contract: Contract, statistics: dict) -> dict:
+    manifest = manifest_of(contract, statistics=statistics)
+    checked = told(lambda log: log.complete(stage_run(), manifest, contract))[1]["inputs"][0]
+    return checked["inputFacets"]["dataQualityMetrics"]["columnMetrics"]
 
 
 def test_a_run_carries_day_engine_parameters_and_source():
