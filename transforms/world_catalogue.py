@@ -265,19 +265,20 @@ def _parts(setting: Setting, tree: dict, rights: dict) -> tuple[np.ndarray, np.n
 
 def _table(setting: Setting, tree: dict, rights: dict) -> pa.Table:
     """Spell the catalogue out as raw item rows."""
-    rng = setting.rng("names")
-    kind, n = tree["kind"], len(tree["kind"])
+    return raw_table(ITEM, _words(setting, tree) | _facts(setting, tree, rights))
+
+
+def _words(setting: Setting, tree: dict) -> dict:
+    rng, kind = setting.rng("names"), tree["kind"]
     ids = _ids(kind, tree["first"])
     titles, albums, authors, narrators = _titles(setting, tree, rng)
     canonical = _versions(tree, titles, rng)
-    genre_of = [[c.genre, *c.subgenres] for c in CLUSTERS]
-    topics = [[c.topic] for c in CLUSTERS]
+    genre_of, topics = [[c.genre, *c.subgenres] for c in CLUSTERS], [[c.topic] for c in CLUSTERS]
     talk = np.isin(kind, (SHOW, EPISODE, AUDIOBOOK, CHAPTER))
-    clusters, parent, number = tree["cluster"].tolist(), tree["parent"].tolist(), tree["number"]
-    episodes, numbered = kind == EPISODE, np.isin(kind, (EPISODE, CHAPTER))
-    books = np.isin(kind, (AUDIOBOOK, CHAPTER))
+    parts, books = np.isin(kind, (EPISODE, CHAPTER)), np.isin(kind, (AUDIOBOOK, CHAPTER))
+    clusters, parent = tree["cluster"].tolist(), tree["parent"].tolist()
     spoken = languages(setting.market_codes)
-    columns = {
+    return {
         "item_id": ids,
         "item_type": [KINDS[k] for k in kind],
         "canonical_id": [None if c < 0 else ids[c] for c in canonical.tolist()],
@@ -287,12 +288,19 @@ def _table(setting: Setting, tree: dict, rights: dict) -> pa.Table:
         "artists": [None if t or k == ARTIST else [{"artist_id": ids[p], "name": titles[p], "role": "main"}]
                     for t, k, p in zip(talk.tolist(), kind.tolist(), parent)],
         "album_id": [f"al{a:07d}" if a >= 0 else None for a in tree["album"].tolist()],
-        "show_id": [ids[p] if child else None for child, p in zip(numbered.tolist(), parent)],
+        "show_id": [ids[p] if child else None for child, p in zip(parts.tolist(), parent)],
         "author": [authors[p] if book else None for book, p in zip(books.tolist(), parent)],
         "narrator": [narrators[p] if book else None for book, p in zip(books.tolist(), parent)],
         "publisher": [f"{CLUSTERS[c].words[p % 8]} {'Media' if t else 'Records'}"
                       for c, p, t in zip(clusters, parent, talk.tolist())],
         "genres": [topics[c] if t else genre_of[c] for c, t in zip(clusters, talk.tolist())],
+    }  # fmt: skip
+
+
+def _facts(setting: Setting, tree: dict, rights: dict) -> dict:
+    rng, kind, n = setting.rng("facts"), tree["kind"], len(tree["kind"])
+    number, episodes, numbered = tree["number"], kind == EPISODE, np.isin(kind, (EPISODE, CHAPTER))
+    return {
         "release_ts": pa.array(rights["release"], mask=kind == ARTIST),
         "availability": _availability(setting, tree, rights),
         "explicit": pa.array(rights["explicit"], mask=rng.random(n) < 0.002),
@@ -305,15 +313,14 @@ def _table(setting: Setting, tree: dict, rights: dict) -> pa.Table:
         "season": pa.array(1 + number // 10, mask=~episodes),
         "is_trailer": pa.array(number == 0, mask=~episodes),
         "series_id": [f"se{p % 40:03d}" if k == AUDIOBOOK and p % 3 == 0 else None
-                      for k, p in zip(kind.tolist(), parent)],
+                      for k, p in zip(kind.tolist(), tree["parent"].tolist())],
         "is_video": kind == VIDEO,
         "audio_vector_ref": pa.nulls(n),
         "popularity_prior": rng.random(n, np.float32),
-        "created_at": rights["release"],
+        "created_at": np.minimum(rights["release"], setting.end_us - DAY_US),
         "updated_at": np.minimum(rights["release"] + DAY_US, setting.end_us),
         "deleted_at": pa.array(rights["deleted_at"], mask=rights["deleted_at"] == NEVER),
     }  # fmt: skip
-    return raw_table(ITEM, columns)
 
 
 def raw_table(contract, columns: dict) -> pa.Table:
