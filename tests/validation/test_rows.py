@@ -9,7 +9,7 @@ from schemas.contract import TIMESTAMP, Contract, column
 from schemas.rules import AtMost, Between, MaxLength, NotAfter, OneOf, Required, RequiredWhen
 from validation.rows import declared_rules, polars_schema, row_rules, split_rows
 
-UTC = datetime.timezone.utc
+UTC = datetime.UTC
 
 
 def contract_of(*fields: pa.Field) -> Contract:
