@@ -61,7 +61,7 @@ _SOURCE = pa.struct(
 )
 _PROMO = pa.struct(
     [
-        pa.field("campaign_id", pa.string(), False),
+        pa.field("campaign_id", pa.string()),
         pa.field("disclosure_key", pa.string()),
         pa.field("shadow_price", pa.float32()),
         pa.field("freq_remaining", pa.int32()),
@@ -165,6 +165,25 @@ CANDIDATE_SET = Contract(
             _set("counts", _COUNTS, "Proposals in, removed by rule, candidates out.", sources=(*_PROPOSED, *_FILTERED)),
             _set("candidates", pa.list_(CANDIDATE), "Candidates in blend order.", Required(), MaxLength(500),
                  sources=(*_PROPOSED, *_FILTERED)),
+        ]
+    ),
+)  # fmt: skip
+
+EXPOSURE = Contract(
+    name="exposure",
+    version="1.0.0",
+    owner="segue-blend",
+    description="How often each item is in the candidate sets of a run: what concentration and coverage are read from.",
+    key=("item_id",),
+    shard_by="item_id",
+    schema=pa.schema(
+        [
+            column("item_id", pa.string(), "Item.", rules=ID, derived_from=("candidate_set.candidates",)),
+            column("item_type", pa.string(), "Kind of item.", derived_from=("candidate_set.candidates",)),
+            column("sets", pa.int64(), "Sets it is in.", rules=(Between(1, 1e15),),
+                   derived_from=("candidate_set.candidates",)),
+            column("sets_chosen", pa.int64(), "Sets it is in for another reason than the fallback source.",
+                   rules=(Between(0, 1e15),), derived_from=("candidate_set.candidates",)),
         ]
     ),
 )  # fmt: skip

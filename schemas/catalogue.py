@@ -1,6 +1,6 @@
 """All contracts by name."""
 
-from schemas.candidates import CANDIDATE_SET, PROPOSAL, REJECTION
+from schemas.candidates import CANDIDATE_SET, EXPOSURE, PROPOSAL, REJECTION
 from schemas.contract import Contract
 from schemas.inputs import CAMPAIGN, EVENT, ITEM, TOMBSTONE, USER
 from schemas.tallies import (
@@ -18,6 +18,6 @@ CONTRACTS: dict[str, Contract] = {
     contract.name: contract
     for contract in (
         EVENT, ITEM, USER, CAMPAIGN, TOMBSTONE, HISTORY, POPULARITY_PARTIAL, POPULARITY, ARTIST_TOP, CO_LISTEN_PARTIAL,
-        CO_LISTEN, TRANSITION_PARTIAL, TRANSITION, PROPOSAL, CANDIDATE_SET, REJECTION,
+        CO_LISTEN, TRANSITION_PARTIAL, TRANSITION, PROPOSAL, CANDIDATE_SET, EXPOSURE, REJECTION,
     )
 }  # fmt: skip

@@ -1,0 +1,84 @@
+"""Options all commands share, and the collaborators built from them. The one place that reads the clock."""
+
+import argparse
+import datetime
+import os
+import tomllib
+from pathlib import Path
+
+from pipelines.batch import last_good
+from pipelines.progress import Console
+from pipelines.runner import Runner
+from pipelines.version import code_version
+from schemas.policy import Policy
+from transforms.io.store import Store
+from validation.lineage import LineageLog, PipelineRun
+from validation.waivers import Waiver, parse_waivers
+
+DEFAULT_SHARDS = 8
+POLICY_FILE = Path(__file__).with_name("surfaces.toml")
+
+
+def now() -> datetime.datetime:
+    """Return the time; nothing but lineage and log lines depends on it."""
+    return datetime.datetime.now(datetime.UTC)
+
+
+def iso_date(text: str) -> datetime.date:
+    """Parse a `YYYY-MM-DD` argument."""
+    try:
+        return datetime.date.fromisoformat(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected a date as YYYY-MM-DD, got {text!r}") from None
+
+
+def add_common(parser: argparse.ArgumentParser) -> None:
+    """Add the options of every command that runs the road."""
+    parser.add_argument("--root", default=os.environ.get("ROOT", ".segue"), help="folder or gs:// address everything is written under")
+    parser.add_argument("--shards", type=int, default=DEFAULT_SHARDS, help="shards per dataset; about 20,000 users or a million events each")
+    parser.add_argument("--surface", action="append", choices=("home", "now_playing"), help="only this surface (may be repeated)")
+    parser.add_argument("--policy", type=Path, default=POLICY_FILE, help="policy file")
+    parser.add_argument("--waivers", type=Path, help="waivers file (default: waivers.toml under the root)")
+
+
+def read_policy(path: Path) -> Policy:
+    """Read the policy file.
+
+    Raises:
+      ValueError: it is no TOML, or says something unknown or contradictory.
+    """
+    try:
+        tables = tomllib.loads(path.read_text(encoding="utf-8"))
+    except tomllib.TOMLDecodeError as error:
+        raise ValueError(f"{path} is not TOML: {error}") from error
+    return Policy.from_dict(tables, path.name)
+
+
+def build_runner(store: Store, day: str, beam_args: list[str], waivers: Path | None, config: dict) -> Runner:
+    """Build the stage runner of one road."""
+    started, version = now(), code_version()
+    log = f"lineage/date={day}/{started:%Y%m%dT%H%M%S%f}.jsonl"
+    lineage = LineageLog(
+        append=lambda line: store.append_line(log, line),
+        root=store.root,
+        clock=now,
+        http_url=os.environ.get("OPENLINEAGE_URL"),
+    )
+    return Runner(
+        store=store,
+        code_version=version,
+        lineage=lineage,
+        parent=PipelineRun("road", day, started, version, config),
+        console=Console(),
+        waivers=_waivers(store, waivers),
+        previous=last_good(store, day),
+        beam_args=beam_args,
+    )
+
+
+def _waivers(store: Store, path: Path | None) -> list[Waiver]:
+    if path is not None:
+        return parse_waivers(path.read_text(encoding="utf-8"), str(path))
+    if store.exists("waivers.toml"):
+        return parse_waivers(store.read_bytes("waivers.toml").decode(), f"{store.root}/waivers.toml")
+    return []

@@ -1,0 +1,68 @@
+"""Ingest: raw files to events by day and user shard, and to snapshots of items, users, campaigns and tombstones."""
+
+import functools
+from collections.abc import Sequence
+
+import apache_beam as beam
+
+from pipelines.inputs import raw_files, raw_refs, raw_tasks
+from pipelines.road import Road, paths
+from pipelines.runner import Stage, input_ref
+from schemas.contract import Contract
+from schemas.inputs import EVENT
+from schemas.manifest import Manifest
+from transforms.ingest import EmitRows, IngestEvents, MergeRows
+from transforms.io.store import Store
+from transforms.label import LABEL_VERSION
+from transforms.shards import ExchangeShards, Task, Workspace
+
+
+def ingest_events(road: Road, raw: Store, users: Manifest, tombstones: Manifest) -> Stage:
+    """Return the stage that turns all raw events into shards; later stages pick the days they need."""
+    files = raw_files(raw, EVENT, road.day, required=True)
+    targets = {
+        f"{shard:05d}": Task(
+            f"{shard:05d}", shard, {"user": paths(users.files, shard), "tombstone": paths(tombstones.files)}
+        )
+        for shard in range(road.num_shards)
+    }
+    return Stage(
+        name="ingest_event",
+        contract=EVENT,
+        date=road.day,
+        inputs=(*raw_refs(files, EVENT), input_ref(users), input_ref(tombstones)),
+        tasks=raw_tasks(raw, files, EVENT),
+        transform=functools.partial(_ingest_events, targets=targets),
+        num_parts=road.num_shards,
+        num_shards=road.num_shards,
+        config={"label_version": LABEL_VERSION},
+        dated=False,
+    )
+
+
+def _ingest_events(space: Workspace, tasks: Sequence[Task], targets: dict[str, Task]) -> beam.PTransform:
+    return IngestEvents(space, targets)
+
+
+def ingest_snapshot(road: Road, raw: Store, contract: Contract, *, required: bool) -> Stage:
+    """Return the stage that reads one snapshot; a contract without a shard column gives one shard."""
+    files = raw_files(raw, contract, road.day, required=required)
+    num_shards = road.num_shards if contract.shard_by else 1
+    return Stage(
+        name=f"ingest_{contract.name}",
+        contract=contract,
+        date=road.day,
+        inputs=raw_refs(files, contract),
+        tasks=raw_tasks(raw, files, contract),
+        transform=functools.partial(_ingest_snapshot, contract=contract, num_shards=num_shards),
+        num_parts=num_shards,
+        num_shards=num_shards,
+        dated=False,
+    )
+
+
+def _ingest_snapshot(space: Workspace, tasks: Sequence[Task], contract: Contract, num_shards: int) -> beam.PTransform:
+    targets = {f"{shard:05d}": Task(f"{shard:05d}", shard, {}) for shard in range(num_shards)}
+    return ExchangeShards(
+        space, EmitRows(contract, num_shards, space.code_version), MergeRows(contract, space.code_version), targets
+    )

@@ -1,0 +1,77 @@
+"""What a person sees while the road runs, and what each stage cost."""
+
+import contextlib
+import dataclasses
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import psutil
+
+_SAMPLE_S = 0.05
+_REDRAW_S = 0.5
+_LINE_EVERY_S = 10.0
+
+
+@dataclasses.dataclass(slots=True)
+class Meter:
+    """Wall seconds and peak resident memory (bytes, of this process and its children) of one stage."""
+
+    seconds: float = 0.0
+    peak_bytes: int = 0
+
+
+@dataclasses.dataclass(slots=True)
+class Console:
+    """Lines for a person, on standard error; a terminal is redrawn in place, a log gets a line every ten seconds."""
+
+    quiet: bool = False
+
+    def say(self, line: str) -> None:
+        """Print one line."""
+        if not self.quiet:
+            print(f"\r\033[K{line}" if sys.stderr.isatty() else line, file=sys.stderr, flush=True)
+
+    @contextlib.contextmanager
+    def watch(self, label: str, total: int, count_done: Callable[[], int]) -> Iterator[Meter]:
+        """Show how far a stage is while the body runs, and measure it."""
+        meter, stop = Meter(), threading.Event()
+        start = time.monotonic()
+        watcher = threading.Thread(target=self._follow, args=(label, total, count_done, meter, stop), daemon=True)
+        watcher.start()
+        try:
+            yield meter
+        finally:
+            stop.set()
+            watcher.join()
+            meter.seconds = time.monotonic() - start
+
+    def _follow(
+        self, label: str, total: int, count_done: Callable[[], int], meter: Meter, stop: threading.Event
+    ) -> None:
+        process, start = psutil.Process(), time.monotonic()
+        drawn = start
+        period = _REDRAW_S if sys.stderr.isatty() else _LINE_EVERY_S
+        while True:
+            meter.peak_bytes = max(meter.peak_bytes, _resident(process))
+            if stop.wait(_SAMPLE_S):
+                return
+            now = time.monotonic()
+            if now - drawn >= period and not self.quiet:
+                drawn = now
+                self._draw(label, total, count_done(), now - start)
+
+    def _draw(self, label: str, total: int, done: int, elapsed: float) -> None:
+        left = f", {elapsed / done * (total - done):.0f} s left" if done else ""
+        line = f"  {label:<26} {done}/{total} parts, {elapsed:.0f} s{left}"
+        terminal = sys.stderr.isatty()
+        print(f"\r\033[K{line}" if terminal else line, end="" if terminal else "\n", file=sys.stderr, flush=True)
+
+
+def _resident(process: psutil.Process) -> int:
+    total = process.memory_info().rss
+    for child in process.children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            total += child.memory_info().rss
+    return total

@@ -1,0 +1,150 @@
+"""Publish: read back what was committed, then swap one pointer. Roll back: swap it back."""
+
+import dataclasses
+import json
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipelines.runner import load_manifest
+from schemas.manifest import DataFile, Manifest
+from transforms.io.store import Store, file_digest
+
+KEEP = 3
+CANARY_ROWS = 1_000
+
+
+class PublishError(RuntimeError):
+    """A candidate set was not published; what was live stays live."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Pointer:
+    """What is live on a surface.
+
+    Attributes:
+      manifest: of the candidate sets, relative to the root.
+      previous: manifests that were live before, the latest first; at most `KEEP - 1`.
+    """
+
+    surface: str
+    manifest: str
+    logical_date: str
+    run: str
+    previous: tuple[str, ...]
+
+    def to_json(self) -> str:
+        """Serialise."""
+        return json.dumps(dataclasses.asdict(self), indent=1, sort_keys=True) + "\n"
+
+
+def pointer_path(surface: str) -> str:
+    """Return where a surface's pointer lies."""
+    return f"live/{surface}.json"
+
+
+def read_pointer(store: Store, surface: str) -> Pointer | None:
+    """Return what is live, None before the first release.
+
+    Raises:
+      PublishError: the pointer cannot be read.
+    """
+    try:
+        fields = json.loads(store.read_bytes(pointer_path(surface)))
+        return Pointer(**{**fields, "previous": tuple(fields["previous"])})
+    except FileNotFoundError:
+        return None
+    except (ValueError, TypeError, KeyError) as error:
+        raise PublishError(
+            f"{store.root}/{pointer_path(surface)} is not a pointer ({error}). Put back an earlier copy, or delete it and publish"
+            " again."
+        ) from error
+
+
+def publish(store: Store, surface: str, sets: Manifest, exposure: Manifest) -> str:
+    """Release candidate sets on a surface; return what was done: `released`, `already live` or `archived`.
+
+    A set older than the live one is kept but not released.
+
+    Raises:
+      PublishError: a check of it did not pass, or what is read back is not what was committed.
+    """
+    for manifest in (sets, exposure):
+        failed = [c.name for c in manifest.checks if c.severity == "critical" and c.outcome not in ("passed", "waived")]
+        if failed:
+            raise PublishError(f"{manifest.path}: critical checks did not pass: {', '.join(failed)}")
+    live = read_pointer(store, surface)
+    if live is not None and live.manifest == sets.path:
+        return "already live"
+    if live is not None and live.logical_date > sets.date:
+        return f"archived: {live.logical_date} is live, which is newer"
+    read_back(store, sets)
+    previous = (live.manifest, *live.previous) if live else ()
+    kept = tuple(path for path in previous if path != sets.path)
+    pointer = Pointer(surface, sets.path, sets.date, sets.run, kept[: KEEP - 1])
+    store.write_bytes(pointer_path(surface), pointer.to_json().encode())
+    for path in kept[KEEP - 1 :]:
+        retire(store, path)
+    return "released"
+
+
+def rollback(store: Store, surface: str) -> Pointer:
+    """Make the set before the live one live again.
+
+    Raises:
+      PublishError: nothing is live, or nothing was before it.
+    """
+    live = read_pointer(store, surface)
+    if live is None or not live.previous:
+        what = "nothing was ever published" if live is None else "no earlier set is kept"
+        raise PublishError(f"{surface} cannot be rolled back: {what} under {store.root}")
+    target = load_manifest(store, live.previous[0])
+    read_back(store, target)
+    pointer = Pointer(surface, target.path, target.date, target.run, live.previous[1:])
+    store.write_bytes(pointer_path(surface), pointer.to_json().encode())
+    return pointer
+
+
+def read_back(store: Store, manifest: Manifest) -> None:
+    """Read a committed dataset as a consumer would: every digest, every row count, and the first records of each file.
+
+    Raises:
+      PublishError: naming the file.
+    """
+    budget = CANARY_ROWS
+    for file in manifest.files:
+        budget -= _read_file(store, file, manifest, budget)
+
+
+def _read_file(store: Store, file: DataFile, manifest: Manifest, budget: int) -> int:
+    try:
+        local = store.local(file.path)
+        digest, opened = file_digest(local), pq.ParquetFile(local)
+    except (OSError, pa.ArrowInvalid) as error:
+        raise PublishError(f"read_back: {file.path} cannot be read ({error}); run the same command again") from error
+    if digest != file.sha256 or opened.metadata.num_rows != file.rows:
+        raise PublishError(
+            f"read_back: {file.path} is not what was committed: {file.rows} rows, sha256 {file.sha256} in the manifest;"
+            f" {opened.metadata.num_rows} rows, {digest} on disk. Delete the folder and run again."
+        )
+    fingerprint = (opened.schema_arrow.metadata or {}).get(b"fingerprint", b"").decode()
+    if fingerprint != manifest.fingerprint:
+        raise PublishError(f"read_back: {file.path} has contract fingerprint {fingerprint!r}, expected {manifest.fingerprint!r}")
+    if budget <= 0:
+        return 0
+    batch = next(opened.iter_batches(batch_size=budget), None)
+    if batch is None:
+        return 0
+    for record in batch.select(["surface", "candidates", "expires_at", "effective_from"]).to_pylist():
+        if not record["candidates"] or record["expires_at"] <= record["effective_from"]:
+            raise PublishError(f"read_back: {file.path} holds a record that is empty or never valid")
+    return batch.num_rows
+
+
+def retire(store: Store, manifest_path: str) -> None:
+    """Delete the data of a set that is no longer kept; its manifest stays, to be read about and never released."""
+    manifest = load_manifest(store, manifest_path)
+    for file in (*manifest.files, *manifest.rejection_files):
+        store.delete(file.path)
+
+

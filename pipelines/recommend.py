@@ -1,0 +1,295 @@
+"""Retrieve, blend and count exposure: from tallies to the candidate sets of one surface."""
+
+import dataclasses
+import functools
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+
+import apache_beam as beam
+import polars as pl
+
+from pipelines.road import Ingested, Road, paths, shard_tasks
+from pipelines.runner import Stage, input_ref
+from schemas.candidates import CANDIDATE_SET, EXPOSURE, PROPOSAL
+from schemas.manifest import Manifest
+from schemas.policy import SurfacePolicy
+from transforms.audit import flatten
+from transforms.blend import Instant
+from transforms.candidate_sets import Provenance
+from transforms.recommend import Recommend
+from transforms.retrieve import retrieve_groups, retrieve_seeds, retrieve_users
+from transforms.shards import ExchangeShards, Output, ProcessShards, Shard, Task, Work, Workspace
+from transforms.sources import (
+    HOME_GROUP_SOURCES,
+    HOME_SOURCES,
+    NOW_PLAYING_GROUP_SOURCES,
+    NOW_PLAYING_SOURCES,
+    Source,
+)
+from transforms.tallies import to_shards
+
+GROUPS = "groups"
+HOME, NOW_PLAYING = "home", "now_playing"
+_TOP = 100
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Tables:
+    """The committed tallies a surface draws on."""
+
+    histories: Manifest
+    popularity_partial: Manifest
+    popularity: Manifest
+    artist_top: Manifest
+    co_listen: Manifest
+    transition: Manifest
+
+    @property
+    def bundle_id(self) -> str:
+        """Digest of what sources are served from."""
+        parts = (self.popularity, self.artist_top, self.co_listen, self.transition)
+        return hashlib.sha256("\n".join(manifest.digest for manifest in parts).encode()).hexdigest()[:16]
+
+
+@dataclasses.dataclass(frozen=True)
+class WorkOfShard:
+    """Do the one thing for the task called `groups`, the other for every shard."""
+
+    groups: Work
+    shard: Work
+
+    def __call__(self, shard: Shard) -> Output | list[Output]:
+        return (self.groups if shard.task.name == GROUPS else self.shard)(shard)
+
+
+@dataclasses.dataclass(frozen=True)
+class Surface:
+    """What differs between surfaces: their own and their group sources, and what is read per shard.
+
+    Attributes:
+      per_shard: inputs of which a task sees its own shard. `whole`: inputs of which it sees all.
+    """
+
+    name: str
+    sources: Mapping[str, Source]
+    group_sources: Mapping[str, Source]
+    retrieve: Callable[..., Output]
+    per_shard: tuple[str, ...]
+    whole: tuple[str, ...]
+
+
+SURFACES: dict[str, Surface] = {
+    HOME: Surface(HOME, HOME_SOURCES, HOME_GROUP_SOURCES, retrieve_users, ("user", "history"), ("co_listen", "item")),
+    NOW_PLAYING: Surface(
+        NOW_PLAYING, NOW_PLAYING_SOURCES, NOW_PLAYING_GROUP_SOURCES, retrieve_seeds,
+        ("item", "popularity_partial"), ("co_listen", "transition", "artist_top"),
+    ),
+}  # fmt: skip
+
+
+def _datasets(ingested: Ingested, tables: Tables) -> dict[str, Manifest]:
+    return {
+        "user": ingested.users,
+        "item": ingested.items,
+        "tombstone": ingested.tombstones,
+        "history": tables.histories,
+        "popularity_partial": tables.popularity_partial,
+        "popularity": tables.popularity,
+        "artist_top": tables.artist_top,
+        "co_listen": tables.co_listen,
+        "transition": tables.transition,
+    }
+
+
+def _inputs(surface: Surface, data: Mapping[str, Manifest]) -> dict:
+    whole = {name: paths(data[name].files) for name in (*surface.whole, "tombstone")}
+    return whole | {name: data[name].files for name in surface.per_shard}
+
+
+def retrieve(road: Road, surface: Surface, ingested: Ingested, tables: Tables) -> Stage:
+    """Return the stage in which every source of a surface proposes."""
+    data = _datasets(ingested, tables)
+    inputs = _inputs(surface, data)
+    used = sorted({*inputs, "popularity"})
+    group_task = Task(GROUPS, 0, {"popularity": paths(tables.popularity.files)})
+    work = WorkOfShard(
+        functools.partial(retrieve_groups, sources=surface.group_sources, now=road.end),
+        functools.partial(surface.retrieve, sources=surface.sources, now=road.end),
+    )
+    return Stage(
+        name="retrieve",
+        qualifier=surface.name,
+        contract=PROPOSAL,
+        date=road.day,
+        inputs=tuple(input_ref(data[name]) for name in used),
+        tasks=(*shard_tasks(road.num_shards, inputs), group_task),
+        transform=functools.partial(_process, work=work),
+        num_parts=road.num_shards + 1,
+        num_shards=road.num_shards,
+        config={"sources": sorted(surface.sources | surface.group_sources)},
+    )
+
+
+def _process(space: Workspace, tasks: Sequence[Task], work: Work) -> beam.PTransform:
+    return ProcessShards(space, work)
+
+
+def blend(road: Road, surface: Surface, ingested: Ingested, tables: Tables, proposals: Manifest) -> Stage:
+    """Return the stage that turns proposals into candidate sets."""
+    data = _datasets(ingested, tables) | {"proposal": proposals}
+    policy = road.policy.surfaces[surface.name]
+    groups = tuple(file.path for file in proposals.files if file.path.endswith(f"part-{GROUPS}.parquet"))
+    own = [file for file in proposals.files if file.path not in groups]
+    common = {"item": paths(ingested.items.files), "popularity": paths(tables.popularity.files)}
+    common |= {"tombstone": paths(ingested.tombstones.files), "groups": groups}
+    inputs = {**common, **{name: data[name].files for name in surface.per_shard if name != "item"}, "proposal": own}
+    used = sorted({*inputs, *surface.per_shard} - {"groups"})
+    return Stage(
+        name="blend",
+        qualifier=surface.name,
+        contract=CANDIDATE_SET,
+        date=road.day,
+        inputs=(*(input_ref(data[name]) for name in used), input_ref(ingested.campaigns)),
+        tasks=(*shard_tasks(road.num_shards, inputs), Task(GROUPS, 0, common)),
+        transform=functools.partial(_blend, road=road, policy=policy, surface=surface, fields=_fields(road, ingested, tables), artifacts=_artifacts(tables)),
+        num_parts=road.num_shards + 1,
+        num_shards=road.num_shards,
+        config={"policy": dataclasses.asdict(policy), "run_mode": road.run_mode},
+    )  # fmt: skip
+
+
+def _blend(
+    space: Workspace,
+    tasks: Sequence[Task],
+    road: Road,
+    policy: SurfacePolicy,
+    surface: Surface,
+    fields: Mapping[str, object],
+    artifacts: Mapping[str, tuple[str, str]],
+) -> beam.PTransform:
+    run = {"run_id": space.run, "gate_report_id": f"{surface.name}-{road.day}-{space.run}"}
+    provenance = Provenance({**fields, **run}, artifacts)
+    recommend = Recommend(
+        policy, Instant.of(road.date, policy), dict(surface.sources) | dict(surface.group_sources), provenance
+    )
+    shard = recommend.users if surface.name == HOME else recommend.seeds
+    return ProcessShards(space, WorkOfShard(recommend.groups, shard))
+
+
+def _fields(road: Road, ingested: Ingested, tables: Tables) -> dict[str, object]:
+    watermark = int(tables.histories.statistics["columns"]["last_event_ts"]["high"] or 0)
+    return {
+        "run_mode": road.run_mode,
+        "logical_date": road.date,
+        "sequence": watermark,
+        "source_watermark": watermark,
+        "base_run_id": None,
+        "bundle_id": tables.bundle_id,
+        "catalog_snapshot_id": ingested.items.digest,
+        "user_snapshot_id": ingested.users.digest,
+        "campaign_snapshot_id": ingested.campaigns.digest,
+        "policy_version": road.policy.version,
+        "code_version": road.code_version,
+        "experiment_arms": [],
+        "exploration_policy": {"id": "none", "slots": 0, "seed": 0},
+    }
+
+
+def _artifacts(tables: Tables) -> dict[str, tuple[str, str]]:
+    named = {
+        "co_listen": tables.co_listen,
+        "history": tables.histories,
+        "popularity": tables.popularity,
+        "transition": tables.transition,
+        "artist": tables.artist_top,
+    }
+    return {signal: (manifest.dataset, manifest.run) for signal, manifest in named.items()}
+
+
+def exposure(road: Road, surface: Surface, sets: Manifest) -> Stage:
+    """Return the stage that counts in how many sets each item is."""
+    fallback = road.policy.surfaces[surface.name].fallback
+    return Stage(
+        name="exposure",
+        qualifier=surface.name,
+        contract=EXPOSURE,
+        date=road.day,
+        inputs=(input_ref(sets),),
+        tasks=tuple(
+            Task(file.path.rsplit("/part-", 1)[-1].removesuffix(".parquet"), file.shard, {"candidate_set": (file.path,)})
+            for file in sets.files
+        ),
+        transform=functools.partial(_exposure, fallback=fallback, num_shards=road.num_shards),
+        num_parts=road.num_shards,
+        num_shards=road.num_shards,
+        config={"sets": sets.rows_out},
+        figures=functools.partial(concentration, sets=sets.rows_out),
+    )
+
+
+def _exposure(space: Workspace, tasks: Sequence[Task], fallback: str, num_shards: int) -> beam.PTransform:
+    targets = {f"{shard:05d}": Task(f"{shard:05d}", shard, {}) for shard in range(num_shards)}
+    return ExchangeShards(space, CountExposure(fallback, num_shards), add_exposure, targets)
+
+
+@dataclasses.dataclass(frozen=True)
+class CountExposure:
+    """Count the sets of one file per item."""
+
+    fallback: str
+    num_shards: int
+
+    def __call__(self, shard: Shard) -> dict[str, pl.DataFrame]:
+        (path,) = shard.paths("candidate_set")
+        counted = pl.concat([count_exposure(flat, self.fallback) for flat in _flat_row_groups(path)])
+        return {"parts": to_shards(counted, "item_id", self.num_shards)}
+
+
+def _flat_row_groups(path: str) -> list[pl.DataFrame]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    columns = ["record_key", "context_key", "market", "tier", "candidates"]
+    batches = pq.ParquetFile(path).iter_batches(batch_size=10_000, columns=columns)
+    return [flatten(pa.Table.from_batches([batch])) for batch in batches] or [flatten(CANDIDATE_SET.schema.empty_table())]
+
+
+def count_exposure(rows: pl.DataFrame, fallback: str) -> pl.DataFrame:
+    """Count per item the sets it is in, and those it is in by another source than the fallback."""
+    return rows.group_by("item_id", "item_type").agg(
+        pl.len().cast(pl.Int64).alias("sets"),
+        (pl.col("source_id") != fallback).sum().cast(pl.Int64).alias("sets_chosen"),
+    )
+
+
+def add_exposure(shard: Shard) -> Output:
+    """Add the counts of all files up for the items of a shard."""
+    schema = {"item_id": pl.String, "item_type": pl.String, "sets": pl.Int64, "sets_chosen": pl.Int64}
+    parts = shard.parts("parts", schema)
+    added = parts.group_by("item_id").agg(pl.col("item_type").first(), pl.col("sets", "sets_chosen").sum())
+    return Output(added.select(EXPOSURE.schema.names).sort("item_id"), rows_in=parts.height)
+
+
+def concentration(staged: Sequence[str], sets: int) -> dict[str, int]:
+    """Return how concentrated the sets are: a streaming pass that keeps the 100 most chosen items.
+
+    `gini_ppm` is over the covered items, from counts per exposure value, of which there are at most `sets`.
+    """
+    lazy = pl.scan_parquet(list(staged), hive_partitioning=False)
+    totals = lazy.select(pl.len().alias("covered_items"), pl.col("sets").sum().alias("slots"),
+                         pl.col("sets_chosen").sum().alias("slots_chosen"),
+                         pl.col("sets_chosen").max().alias("max_item_sets_chosen")).collect(engine="streaming")  # fmt: skip
+    best = lazy.select("sets_chosen").top_k(_TOP, by="sets_chosen").sum().collect(engine="streaming").item()
+    values = lazy.group_by("sets").len().collect(engine="streaming").sort("sets")
+    counted = {name: int(value or 0) for name, value in totals.row(0, named=True).items()}
+    return counted | {"top100_slots_chosen": int(best or 0), "gini_ppm": _gini_ppm(values), "sets": sets}
+
+
+def _gini_ppm(values: pl.DataFrame) -> int:
+    """Return the Gini coefficient of items' exposure, in ppm, from `sets` and `len` sorted by `sets`."""
+    if not values.height:
+        return 0
+    x, n = values["sets"].to_numpy().astype(float), values["len"].to_numpy().astype(float)
+    mass, items = (x * n).sum(), n.sum()
+    after = n.cumsum()
+    return round(1e6 * float((n * x * (2 * after - n - items)).sum() / (items * mass)))

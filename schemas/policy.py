@@ -1,0 +1,142 @@
+"""Policy: what is tuned without touching code. Read from `jobs/surfaces.toml`; unknown keys are refused."""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Quota:
+    """How many slots of a set one source may take.
+
+    Attributes:
+      minimum, target, maximum: slots. Minima are filled first, then targets in step, then maxima in `flow` order.
+      personal: whether its candidates rest on the user's own (on Now Playing: the seed's own) behaviour.
+      discovery: whether what the user played lately is taken out of it.
+    """
+
+    source_id: str
+    minimum: int
+    target: int
+    maximum: int
+    personal: bool
+    discovery: bool
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.minimum <= self.target <= self.maximum or self.maximum == 0:
+            raise ValueError(
+                f"{self.source_id}: expected 0 <= minimum <= target <= maximum and maximum > 0, came"
+                f" {self.minimum}/{self.target}/{self.maximum}"
+            )
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class SurfacePolicy:
+    """The recipe of one surface.
+
+    Attributes:
+      size: candidates in a full set. `minimum_size`: below it a set counts as short.
+      fill_to: the fallback source fills a set only up to this size.
+      fallback: the source that is always available, last in `flow`.
+      flow: the order in which unused slots are given on.
+      expires_hours: how long a set may be served after it takes effect.
+      fresh_days: how long after its release an item counts as fresh.
+      recent_skip_days: a skipped item stays out that long. `recent_play_days`: a played one, for discovery sources.
+      artist_early, artist_early_slots: candidates of one artist among the first slots; `artist`: in the whole set.
+      album, show, publisher: candidates of one album, show or publisher in the whole set.
+      max_run: consecutive candidates of one artist; 0 means any.
+    """
+
+    name: str
+    size: int
+    minimum_size: int
+    fill_to: int
+    fallback: str
+    flow: tuple[str, ...]
+    sources: tuple[Quota, ...]
+    expires_hours: int
+    fresh_days: int
+    recent_skip_days: int
+    recent_play_days: int
+    artist_early: int
+    artist_early_slots: int
+    artist: int
+    album: int
+    show: int
+    publisher: int
+    max_run: int
+
+    def __post_init__(self) -> None:
+        names = [quota.source_id for quota in self.sources]
+        if sorted(self.flow) != sorted(names):
+            raise ValueError(f"surface {self.name}: flow must name each source once; sources {names}, flow {list(self.flow)}")
+        if self.flow[-1] != self.fallback:
+            raise ValueError(f"surface {self.name}: the fallback {self.fallback!r} must be last in flow, came {self.flow[-1]!r}")
+        if not self.minimum_size <= self.fill_to <= self.size:
+            raise ValueError(
+                f"surface {self.name}: expected minimum_size <= fill_to <= size, came"
+                f" {self.minimum_size}/{self.fill_to}/{self.size}"
+            )
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class RoadPolicy:
+    """How events are counted.
+
+    Attributes:
+      window_days: events older than this count for nothing.
+      *_half_life_days: age at which a tally weighs half.
+    """
+
+    window_days: int
+    popularity_half_life_days: float
+    co_listen_half_life_days: float
+    transition_half_life_days: float
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Policy:
+    """All policy, with the digest that candidate sets carry as `policy_version`."""
+
+    road: RoadPolicy
+    surfaces: Mapping[str, SurfacePolicy]
+
+    @property
+    def version(self) -> str:
+        """Digest of the content."""
+        text = json.dumps(dataclasses.asdict(self), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+    @classmethod
+    def from_dict(cls, tables: Mapping[str, Any], where: str) -> "Policy":
+        """Build from the parsed TOML file `where`.
+
+        Raises:
+          ValueError: a key is unknown or missing, or the figures contradict each other.
+        """
+        _expect(tables, {"road", "surfaces"}, where)
+        surfaces = {name: _surface(name, table, where) for name, table in tables["surfaces"].items()}
+        return cls(_build(RoadPolicy, tables["road"], f"{where} [road]"), surfaces)
+
+
+def _surface(name: str, table: Mapping[str, Any], where: str) -> SurfacePolicy:
+    place = f"{where} [surfaces.{name}]"
+    sources = tuple(
+        _build(Quota, {"source_id": source, **quota}, f"{place} source {source}")
+        for source, quota in table.get("sources", {}).items()
+    )
+    fields = {**table, "sources": sources, "flow": tuple(table.get("flow", ())), "name": name}
+    return _build(SurfacePolicy, fields, place)
+
+
+def _build(kind: type, fields: Mapping[str, Any], where: str) -> Any:
+    _expect(fields, {field.name for field in dataclasses.fields(kind)}, where)
+    return kind(**fields)
+
+
+def _expect(fields: Mapping[str, Any], names: set[str], where: str) -> None:
+    unknown, missing = sorted(set(fields) - names), sorted(names - set(fields))
+    if unknown or missing:
+        raise ValueError(f"{where}: unknown keys {unknown}, missing keys {missing}")

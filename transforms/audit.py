@@ -1,0 +1,93 @@
+"""Audit: read finished candidate sets again and count what must not be in them, by other means than the blend.
+
+Every violation counted here stops the release. Memory: the candidates of one block, about 60 bytes each.
+"""
+
+import polars as pl
+import pyarrow as pa
+
+from schemas.hashing import hash64, unit_interval
+from transforms.blend import Facts, Instant
+from schemas.policy import SurfacePolicy
+
+JACCARD_PAIRS_PER_BLOCK = 200
+
+
+def audit(table: pa.Table, facts: Facts, policy: SurfacePolicy, instant: Instant) -> dict[str, int]:
+    """Return counters of a block of candidate sets; names as in `validation/thresholds.toml`."""
+    rows = flatten(table)
+    records = facts.records.with_row_index("row").select("row", "record_key", "context_key", "market", "tier", "explicit_allowed")
+    joined = rows.join(records, on=["record_key", "context_key"], how="left").join(
+        facts.items.select("item_id", "explicit", "availability"), on="item_id", how="left"
+    )
+    counters = {
+        "sets": table.num_rows,
+        "slots": rows.height,
+        "empty_sets": facts.records.height - table.num_rows,
+        "sets_below_minimum": _small(rows, policy.minimum_size),
+        "duplicate_items": _duplicates(rows, "item_id") + _duplicates(rows, "canonical_id"),
+        "explicit_violations": joined.filter(pl.col("explicit") & ~pl.col("explicit_allowed")).height,
+        "tombstone_violations": rows.filter(pl.col("item_id").is_in(facts.gone.implode())).height,
+        "fallback_level_3_or_more": int((pl.Series(table["fallback_level"].to_pylist()) >= 3).sum()) if table.num_rows else 0,
+        **_availability_violations(rows, facts, instant),
+        **{f"slots_by_source:{name}": n for name, n in rows["source_id"].value_counts().sort("source_id").rows()},
+    }
+    return counters | _overlap(rows, policy)
+
+
+def flatten(table: pa.Table) -> pl.DataFrame:
+    """Return one row per candidate: `record_key`, `context_key`, `item_id`, `canonical_id`, `source_id` (its first)."""
+    frame = pl.from_arrow(table.select(["record_key", "context_key", "market", "tier", "candidates"]))
+    assert isinstance(frame, pl.DataFrame)
+    candidate = pl.col("candidates").struct
+    return frame.explode("candidates").drop_nulls("candidates").select(
+        "record_key", "context_key",
+        candidate.field("item_id"), candidate.field("canonical_id"), candidate.field("item_type"), candidate.field("position"),
+        candidate.field("available_until"),
+        candidate.field("sources").list.first().struct.field("source_id").alias("source_id"),
+    )  # fmt: skip
+
+
+def _small(rows: pl.DataFrame, minimum: int) -> int:
+    return rows.group_by("record_key", "context_key").len().filter(pl.col("len") < minimum).height
+
+
+def _duplicates(rows: pl.DataFrame, column: str) -> int:
+    return rows.height - rows.select("record_key", "context_key", column).n_unique() if rows.height else 0
+
+
+def _availability_violations(rows: pl.DataFrame, facts: Facts, instant: Instant) -> dict[str, int]:
+    """Count candidates with no interval in the market, and those with none for a tier, through the whole validity."""
+    wanted = facts.records.select("record_key", "context_key", "needs").join(facts.needs, on="needs")
+    pairs = rows.select("record_key", "context_key", "item_id").join(wanted, on=["record_key", "context_key"])
+    limited = facts.items.filter(pl.col("availability").is_not_null())
+    pairs = pairs.join(limited.select("item_id"), on="item_id", how="semi").unique(["item_id", "market", "tier"])
+    offers = limited.select("item_id", "availability").explode("availability").unnest("availability").rename({"market": "where"})
+    starts = pl.col("from_ts").is_null() | (pl.col("from_ts") <= instant.effective_from)
+    ends = pl.col("to_ts").is_null() | (pl.col("to_ts") >= instant.expires_at)
+    here = (pl.col("where") == "*") | (pl.col("where") == pl.col("market"))
+    open_to = pl.col("tiers").is_null() | pl.col("tiers").list.contains(pl.col("tier"))
+    offered = pairs.join(offers, on="item_id").filter(starts & ends & here)
+    in_market = offered.select("item_id", "market").unique()
+    for_tier = offered.filter(open_to).select("item_id", "market", "tier").unique()
+    return {
+        "market_violations": pairs.join(in_market, on=["item_id", "market"], how="anti").height,
+        "tier_violations": pairs.join(for_tier, on=["item_id", "market", "tier"], how="anti").height,
+    }
+
+
+def _overlap(rows: pl.DataFrame, policy: SurfacePolicy) -> dict[str, int]:
+    """Sum the Jaccard overlap of neighbouring records in hash order, over slots that are not the fallback's, in ppm."""
+    personal = rows.filter(pl.col("source_id") != policy.fallback)
+    keys = personal.select("record_key", "context_key").unique()
+    if keys.height < 2:
+        return {"jaccard_ppm_sum": 0, "jaccard_pairs": 0}
+    order = pl.Series("__order", unit_interval(hash64(keys["record_key"].to_arrow())))
+    picked = keys.with_columns(order).sort("__order", "context_key").head(JACCARD_PAIRS_PER_BLOCK + 1)
+    lists = picked.join(
+        personal.group_by("record_key", "context_key").agg(pl.col("item_id").sort()), on=["record_key", "context_key"], maintain_order="left"
+    )
+    both = pl.col("item_id").list.set_intersection(pl.col("item_id").shift()).list.len()
+    union = pl.col("item_id").list.set_union(pl.col("item_id").shift()).list.len()
+    ppm = lists.select((both * 1_000_000 // union).drop_nulls())["item_id"]
+    return {"jaccard_ppm_sum": int(ppm.sum()), "jaccard_pairs": len(ppm)}

@@ -1,0 +1,234 @@
+"""Candidate sets: blocks of records through `blend`, and the nested record a ranker receives.
+
+The nested columns are built as Arrow lists over flat, sorted rows: no Python object per candidate.
+Memory: one block of records (`BLOCK` x 300 candidates, about 1 GB at the most) and the finished table of the shard,
+about 150 bytes per candidate.
+"""
+
+import dataclasses
+import datetime
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+
+from schemas.candidates import CANDIDATE, CANDIDATE_SET, CONTRACT_VERSION
+from schemas.hashing import hash64, hash64_one, mix64
+from schemas.policy import SurfacePolicy
+from transforms.blend import Blended, Facts, Instant
+from transforms.sources import Source
+
+STATIC_LEVEL, POPULAR_LEVEL = 4, 3
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Provenance:
+    """What all records of one run share.
+
+    Attributes:
+      fields: the set-level columns that are the same for every record, by name.
+      artifacts: per signal type, the dataset a score rests on: `(name, digest)`.
+    """
+
+    fields: Mapping[str, object]
+    artifacts: Mapping[str, tuple[str, str]]
+
+
+def assemble(
+    blended: Blended,
+    facts: Facts,
+    policy: SurfacePolicy,
+    instant: Instant,
+    sources: Mapping[str, Source],
+    provenance: Provenance,
+) -> pa.Table:
+    """Return one row per record of the block that has candidates, in the candidate-set contract, sorted by record.
+
+    Args:
+      facts: its `records` also carry `user_id`, `context_key`, `market`, `tier`, `seed_item_id`, `last_event_ts`, `seen`.
+    """
+    candidates = _described(blended.candidates, facts, policy, instant, sources)
+    sizes = candidates.group_by("k", maintain_order=True).agg(
+        pl.len().cast(pl.Int32).alias("out"), pl.col("__personal").sum().cast(pl.Int32).alias("personal")
+    )
+    records = facts.records.join(sizes, on="k").sort("k")
+    nested = _nested(candidates, blended.sources, records["out"].to_numpy(), sources, policy, provenance)
+    counts = _counts(blended, records)
+    level = _fallback_level(policy)
+    flat = records.with_columns(level.alias("fallback_level"), _degraded(policy).alias("degraded_reasons"))
+    return _table(flat, nested, counts, policy, instant, provenance)
+
+
+def _described(
+    candidates: pl.DataFrame, facts: Facts, policy: SurfacePolicy, instant: Instant, sources: Mapping[str, Source]
+) -> pl.DataFrame:
+    fresh_from = instant.effective_from - datetime.timedelta(days=policy.fresh_days)
+    personal = [quota.source_id for quota in policy.sources if quota.personal]
+    reasons = {name: source.reason_code for name, source in sources.items()}
+    played = facts.played.select("k", "item_id", pl.lit(True).alias("__played"))
+    heard = facts.records.select("k", pl.col("artists_known").alias("artist_id")).explode("artist_id").drop_nulls()
+    heard = heard.unique().with_columns(pl.lit(True).alias("__heard"))
+    joined = candidates.join(played, on=["k", "item_id"], how="left").join(heard, on=["k", "artist_id"], how="left")
+    familiarity = (
+        pl.when(pl.col("__played").fill_null(False))
+        .then(pl.lit("known"))
+        .when(pl.col("__heard").fill_null(False) | pl.col("artist_id").is_null())
+        .then(pl.lit("discovery"))
+        .otherwise(pl.lit("new_artist"))
+    )
+    return joined.with_columns(
+        familiarity.alias("familiarity"),
+        (pl.col("release_ts") >= fresh_from).fill_null(False).alias("is_fresh"),
+        pl.col("source_id").replace_strict(reasons, return_dtype=pl.String).alias("reason_code"),
+        pl.col("source_id").is_in(personal).alias("__personal"),
+    ).sort("k", "position")
+
+
+def _nested(
+    candidates: pl.DataFrame,
+    proposals: pl.DataFrame,
+    sizes: np.ndarray,
+    sources: Mapping[str, Source],
+    policy: SurfacePolicy,
+    provenance: Provenance,
+) -> pa.ListArray:
+    """Build `candidates: list<struct<..., sources: list<struct>>>` from rows sorted by record and position."""
+    per_candidate = proposals.group_by("k", "position", maintain_order=True).len()["len"].to_numpy()
+    columns = {
+        "item_id": candidates["item_id"].to_arrow(),
+        "item_type": candidates["item_type"].to_arrow(),
+        "canonical_id": candidates["canonical_id"].to_arrow(),
+        "position": candidates["position"].to_arrow(),
+        "blend_score": candidates["blend_score"].to_arrow(),
+        "sources": _list(per_candidate, _source_structs(proposals, policy, provenance)),
+        "is_exploration": pa.array(np.zeros(candidates.height, bool)),
+        "propensity": pa.array(np.ones(candidates.height)),
+        "stratum": pa.nulls(candidates.height, pa.string()),
+        "promo": pa.nulls(candidates.height, CANDIDATE.field("promo").type),
+        "familiarity": candidates["familiarity"].to_arrow(),
+        "is_fresh": candidates["is_fresh"].to_arrow(),
+        "available_until": candidates["available_until"].to_arrow(),
+        "reason_code": candidates["reason_code"].to_arrow(),
+    }
+    return _list(sizes, _struct(columns, CANDIDATE))
+
+
+def _source_structs(proposals: pl.DataFrame, policy: SurfacePolicy, provenance: Provenance) -> pa.StructArray:
+    kind = CANDIDATE.field("sources").type.value_type
+    targets = {quota.source_id: float(max(quota.target, 1)) for quota in policy.sources}
+    calibrated = 1.0 / (1.0 + pl.col("source_rank") / pl.col("source_id").replace_strict(targets, return_dtype=pl.Float64))
+    models = {signal: name for signal, (name, _) in provenance.artifacts.items()}
+    versions = {signal: digest for signal, (_, digest) in provenance.artifacts.items()}
+    shown = proposals.select(
+        "source_id", "signal_type", "seed_item_ids", "seed_event_ts", "source_rank", "raw_score", "score_kind",
+        calibrated.cast(pl.Float32).alias("calibrated_score"),
+        pl.col("signal_type").replace_strict(models, default=None, return_dtype=pl.String).alias("model_id"),
+        pl.col("signal_type").replace_strict(versions, default=None, return_dtype=pl.String).alias("model_version"),
+        *[pl.lit(None, pl.String).alias(name) for name in ("embedding_space_id", "index_id", "index_version")],
+    )  # fmt: skip
+    return _struct({name: shown[name].to_arrow() for name in shown.columns}, kind)
+
+
+def _struct(columns: Mapping[str, pa.Array], type_: pa.StructType) -> pa.StructArray:
+    arrays = [columns[field.name].cast(field.type) for field in type_.fields]
+    return pa.StructArray.from_arrays(arrays, fields=type_.fields)
+
+
+def _list(lengths: np.ndarray, values: pa.Array) -> pa.ListArray:
+    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
+    return pa.ListArray.from_arrays(pa.array(offsets), values)
+
+
+def _counts(blended: Blended, records: pl.DataFrame) -> pa.StructArray:
+    """Count the proposals of each record: in, removed by rule, out."""
+    kind = CANDIDATE_SET.schema.field("counts").type
+    rules = blended.removed.group_by("k", "rule").len().sort("k", "rule")
+    rules = rules.join(records.select("k"), on="k", how="semi", maintain_order="left")
+    per_record = records.select("k").join(rules.group_by("k").agg(pl.len().alias("n"), pl.col("len").sum()), on="k", how="left").sort("k")
+    lengths = per_record["n"].fill_null(0).to_numpy()
+    entry = kind.field("filtered_by_rule").type.value_type
+    structs = _struct({"rule": rules["rule"].to_arrow(), "count": rules["len"].to_arrow()}, entry)
+    surviving = records.select("k").join(blended.sources.group_by("k").len(), on="k", how="left").sort("k")["len"].fill_null(0)
+    total = surviving.cast(pl.Int64) + per_record["len"].fill_null(0).cast(pl.Int64)
+    columns = {"in": total.to_arrow(), "filtered_by_rule": _list(lengths, structs), "out": records["out"].to_arrow()}
+    return _struct(columns, kind)
+
+
+def _fallback_level(policy: SurfacePolicy) -> pl.Expr:
+    """0 where half the set is personal, 1 where any is, 3 where nothing but the market's charts is, 4 without a market."""
+    return (
+        pl.when(pl.col("personal") * 2 >= pl.col("out"))
+        .then(0)
+        .when(pl.col("personal") > 0)
+        .then(1)
+        .when(pl.col("market") == "*")
+        .then(STATIC_LEVEL)
+        .otherwise(POPULAR_LEVEL)
+        .cast(pl.Int32)
+    )
+
+
+def _degraded(policy: SurfacePolicy) -> pl.Expr:
+    reasons = {
+        "no_history": ~pl.col("seen"),
+        "opted_out": pl.col("opted_out"),
+        "unknown_market": pl.col("market") == "*",
+        "below_minimum_size": pl.col("out") < policy.minimum_size,
+    }
+    named = [pl.when(test).then(pl.lit(name)) for name, test in reasons.items()]
+    return pl.concat_list(named).list.drop_nulls()
+
+
+def _table(
+    flat: pl.DataFrame,
+    nested: pa.ListArray,
+    counts: pa.StructArray,
+    policy: SurfacePolicy,
+    instant: Instant,
+    provenance: Provenance,
+) -> pa.Table:
+    n, schema = flat.height, CANDIDATE_SET.schema
+    context = _struct(
+        {
+            "seed_item_id": flat["seed_item_id"].to_arrow(),
+            "session_id": pa.nulls(n, pa.string()),
+            "last_event_ts": flat["last_event_ts"].to_arrow(),
+            "local_hour": pa.nulls(n, pa.int32()),
+            "device": pa.nulls(n, pa.string()),
+        },
+        schema.field("context").type,
+    )
+    arrays: dict[str, pa.Array] = {
+        "candidate_set_id": _set_ids(flat, policy, str(provenance.fields["run_id"])),
+        "contract_version": _repeat(CONTRACT_VERSION, n, pa.string()),
+        "surface": _repeat(policy.name, n, pa.string()),
+        "context": context,
+        "generated_at": _repeat(instant.effective_from, n, schema.field("generated_at").type),
+        "effective_from": _repeat(instant.effective_from, n, schema.field("effective_from").type),
+        "expires_at": _repeat(instant.expires_at, n, schema.field("expires_at").type),
+        "counts": counts,
+        "candidates": nested,
+    }
+    for name in ("record_key", "user_id", "context_key", "market", "tier", "fallback_level", "degraded_reasons"):
+        arrays[name] = flat[name].to_arrow()
+    for name, value in provenance.fields.items():
+        arrays[name] = _repeat(value, n, schema.field(name).type)
+    return pa.table({name: arrays[name] for name in schema.names})
+
+
+def _repeat(value: object, n: int, type_: pa.DataType) -> pa.Array:
+    return pa.nulls(n, type_) if value is None else pa.repeat(pa.scalar(value, type_), n)
+
+
+def _set_ids(flat: pl.DataFrame, policy: SurfacePolicy, run_id: str) -> pa.Array:
+    keys = mix64(hash64(flat["record_key"].to_arrow()), hash64(flat["context_key"].to_arrow()))
+    first = mix64(keys, np.full(flat.height, hash64_one(f"{policy.name}|{run_id}|1"), np.uint64))
+    second = mix64(keys, np.full(flat.height, hash64_one(f"{policy.name}|{run_id}|2"), np.uint64))
+    return pa.array([f"{a:016x}{b:016x}" for a, b in zip(first.tolist(), second.tolist(), strict=True)], pa.string())
+
+
+def concatenate(tables: Sequence[pa.Table]) -> pa.Table:
+    """Join the tables of all blocks, sorted by record and context."""
+    table = pa.concat_tables(tables) if tables else pa.table(CANDIDATE_SET.schema.empty_table())
+    return table.sort_by([("record_key", "ascending"), ("context_key", "ascending")]) if len(tables) > 1 else table

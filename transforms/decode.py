@@ -1,0 +1,340 @@
+"""Raw files to typed rows: JSON lines, CSV and Parquet, with every line accounted for.
+
+A line is decoded to one row, or rejected with its position. Text formats are read as strings first and typed column by
+column, so that one bad value rejects one row and names its column.
+"""
+
+import csv
+import dataclasses
+import io
+import re
+from collections.abc import Callable
+
+import orjson
+import polars as pl
+import polars.exceptions
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from schemas.contract import TIMESTAMP, Contract
+
+POSITION = "__position"
+RULE = "rule"
+DETAIL = "detail"
+PRIVATE_FIELDS = ("user_id", "session_id", "query_hash", "query", "email", "ip", "ip_address", "birthdate", "birth_date",
+                  "phone", "name", "device_id")  # fmt: skip
+_PAYLOAD_BYTES = 4_000
+_PRIVATE_VALUE = re.compile(
+    rb'("(?:' + "|".join(PRIVATE_FIELDS).encode() + rb')"\s*:\s*)("(?:[^"\\]|\\.)*"?|[^,}\]]*)', re.IGNORECASE
+)
+_EMAIL = re.compile(rb"[\w.+-]+@[\w-]+\.[\w.]+")
+
+
+class UnreadableFile(ValueError):
+    """A raw file cannot be read at all; the message says which and what to do."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Decoded:
+    """Rows of one raw file or a part of it.
+
+    Attributes:
+      rows: the contract's given columns, typed, and `__position`: row of the file or part, from 0.
+      rejected: `__position`, `rule`, `detail`, `payload`.
+      total: lines or rows seen; `rows` and `rejected` add up to it.
+    """
+
+    rows: pl.DataFrame
+    rejected: pl.DataFrame
+    total: int
+
+
+def decode(path: str, contract: Contract, span: tuple[int, int] | None = None) -> Decoded:
+    """Decode one raw file by its suffix: `.jsonl`, `.json`, `.ndjson`, `.csv` or `.parquet`.
+
+    Args:
+      span: bytes of a JSON-lines file (lines that start within), or row groups of a Parquet file.
+
+    Memory: the part of the file asked for, about five times over.
+
+    Raises:
+      UnreadableFile: not Parquet, or no header line in a CSV file.
+    """
+    if path.endswith(".parquet"):
+        return _typed(read_parquet(path, contract, span), contract)
+    if path.endswith(".csv"):
+        return _csv(path, contract)
+    return decode_lines(_lines(path, span), contract)
+
+
+def decode_lines(lines: list[bytes], contract: Contract) -> Decoded:
+    """Decode JSON lines; blank lines do not count as lines."""
+    numbered = [(i, line) for i, line in enumerate(lines) if line.strip()]
+    frame, broken = _parse([n for n, _ in numbered], [line for _, line in numbered], contract)
+    decoded = _typed(frame, contract)
+    return dataclasses.replace(
+        decoded, rejected=pl.concat([decoded.rejected, _unparsed(broken)]), total=len(numbered)
+    )
+
+
+def read_parquet(path: str, contract: Contract, span: tuple[int, int] | None = None) -> pl.DataFrame:
+    """Read the given columns a Parquet file has, as they are typed there, and `__position`.
+
+    Raises:
+      UnreadableFile: truncated or not Parquet.
+    """
+    try:
+        file = pq.ParquetFile(path)
+        groups = list(range(file.num_row_groups))[slice(*span) if span else slice(None)]
+        names = [name for name in file.schema_arrow.names if name in contract.given_columns()]
+        before = sum(file.metadata.row_group(i).num_rows for i in range(groups[0] if groups else 0))
+        table = file.read_row_groups(groups, columns=names)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise UnreadableFile(
+            f"{path} is not readable Parquet ({error}). It may have been cut off while it was copied: copy it again, or move"
+            " it out of the input folder."
+        ) from error
+    frame = pl.from_arrow(table)
+    assert isinstance(frame, pl.DataFrame)
+    return frame.with_row_index(POSITION, offset=before)
+
+
+def redact(line: bytes) -> str:
+    """Return a raw line without the values of private fields and without e-mail addresses, cut at 4,000 bytes."""
+    cleaned = _EMAIL.sub(b"[removed]", _PRIVATE_VALUE.sub(rb'\1"[removed]"', line[: 4 * _PAYLOAD_BYTES]))
+    return cleaned[:_PAYLOAD_BYTES].decode("utf-8", "replace").replace("\0", "\ufffd")
+
+
+def _lines(path: str, span: tuple[int, int] | None) -> list[bytes]:
+    with open(path, "rb") as file:
+        if span is None:
+            return file.read().splitlines()
+        start, stop = span
+        if start:
+            file.seek(start - 1)
+            file.readline()
+        content = file.read(max(0, stop - file.tell()))
+        if content and not content.endswith(b"\n"):
+            content += file.readline()
+    return content.splitlines()
+
+
+def _parse(positions: list[int], lines: list[bytes], contract: Contract) -> tuple[pl.DataFrame, list[tuple[int, bytes]]]:
+    """Parse lines to string columns: all at once; where that fails, without those that are no JSON objects."""
+    names = contract.given_columns()
+    try:
+        return _parse_all(positions, lines, names), []
+    except (polars.exceptions.PolarsError, ValueError):
+        pass  # at least one line is bad: find out which, below
+    is_object = [_is_object(line) for line in lines]
+    broken = [(n, line) for n, line, ok in zip(positions, lines, is_object, strict=True) if not ok]
+    sound = [(n, line) for n, line, ok in zip(positions, lines, is_object, strict=True) if ok]
+    frame, more = _bisect([n for n, _ in sound], [line for _, line in sound], names)
+    return frame, broken + more
+
+
+def _bisect(positions: list[int], lines: list[bytes], names: list[str]) -> tuple[pl.DataFrame, list[tuple[int, bytes]]]:
+    """Parse lines that look sound; halve what the parser refuses until the refused lines stand alone."""
+    try:
+        return _parse_all(positions, lines, names), []
+    except (polars.exceptions.PolarsError, ValueError):
+        if len(lines) == 1:
+            return _parse_all([], [], names), [(positions[0], lines[0])]
+    middle = len(lines) // 2
+    left, left_broken = _bisect(positions[:middle], lines[:middle], names)
+    right, right_broken = _bisect(positions[middle:], lines[middle:], names)
+    return pl.concat([left, right]), left_broken + right_broken
+
+
+def _parse_all(positions: list[int], lines: list[bytes], names: list[str]) -> pl.DataFrame:
+    strings = dict.fromkeys(names, pl.String)
+    if not lines:
+        return pl.DataFrame(schema={**strings, POSITION: pl.Int64})
+    frame = pl.read_ndjson(io.BytesIO(b"\n".join(lines)), schema=strings)
+    if frame.height != len(lines):
+        raise ValueError(f"{len(lines)} lines gave {frame.height} rows")
+    return frame.with_columns(pl.Series(POSITION, positions, pl.Int64))
+
+
+def _is_object(line: bytes) -> bool:
+    try:
+        return isinstance(orjson.loads(line), dict)
+    except orjson.JSONDecodeError:
+        return False
+
+
+def _csv(path: str, contract: Contract) -> Decoded:
+    with open(path, newline="", encoding="utf-8", errors="replace") as file:
+        reader = csv.reader(line.replace("\0", "\ufffd") for line in file)
+        header = next(reader, None)
+        if not header:
+            raise UnreadableFile(f"{path} has no header line; the first line must name the columns")
+        rows, broken = _csv_rows(reader, len(header))
+    names = [name for name in contract.given_columns() if name in header]
+    columns = {name: [row[header.index(name)] or None for _, row in rows] for name in names}
+    frame = pl.DataFrame({**columns, POSITION: [n for n, _ in rows]}, schema={**dict.fromkeys(names, pl.String), POSITION: pl.Int64})
+    decoded = _typed(frame, contract)
+    rejected = pl.concat([decoded.rejected, _unparsed(broken)])
+    return dataclasses.replace(decoded, rejected=rejected, total=len(rows) + len(broken))
+
+
+def _csv_rows(reader, width: int) -> tuple[list[tuple[int, list[str]]], list[tuple[int, bytes]]]:
+    rows, broken, position = [], [], 0
+    while True:
+        try:
+            row = next(reader)
+        except StopIteration:
+            return rows, broken
+        except csv.Error as error:
+            broken.append((position, str(error).encode()))
+        else:
+            if len(row) == width:
+                rows.append((position, row))
+            elif row:
+                broken.append((position, ",".join(row).encode()))
+        position += 1
+
+
+def _unparsed(broken: list[tuple[int, bytes]]) -> pl.DataFrame:
+    return pl.DataFrame(
+        {
+            POSITION: [n for n, _ in broken],
+            RULE: ["decode:malformed"] * len(broken),
+            DETAIL: [f"{len(line)} bytes that are not one record" for _, line in broken],
+            "payload": [redact(line) for _, line in broken],
+        },
+        schema=_REJECTED,
+    )
+
+
+_REJECTED = {POSITION: pl.Int64, RULE: pl.String, DETAIL: pl.String, "payload": pl.String}
+
+
+def _typed(frame: pl.DataFrame, contract: Contract) -> Decoded:
+    """Give every column its type; a value that does not fit rejects its row as `<column>:type`."""
+    typed, misfit = {}, {}
+    for name in contract.given_columns():
+        wanted = contract.schema.field(name).type
+        given = frame[name] if name in frame.columns else pl.Series(name, [None] * frame.height, pl.String)
+        typed[name] = _cast(given, wanted)
+        if given.null_count() != typed[name].null_count():
+            misfit[name] = given.is_not_null() & typed[name].is_null()
+    rows = pl.DataFrame(typed).with_columns(frame[POSITION].cast(pl.Int64))
+    if not misfit:
+        return Decoded(rows, pl.DataFrame(schema=_REJECTED), frame.height)
+    first = pl.coalesce(pl.when(mask).then(pl.lit(name)) for name, mask in misfit.items()).alias(RULE)
+    named = frame.select(first).to_series()
+    bad = named.is_not_null()
+    rejected = pl.DataFrame({POSITION: rows[POSITION], RULE: named}).filter(bad)
+    detail = _misfits(frame.filter(bad), rejected[RULE], contract)
+    rejected = rejected.with_columns(
+        pl.col(RULE) + ":type", pl.Series(DETAIL, detail, pl.String), pl.Series("payload", payloads(frame.filter(bad)), pl.String)
+    )
+    return Decoded(rows.filter(~bad), rejected, frame.height)
+
+
+def _misfits(frame: pl.DataFrame, names: pl.Series, contract: Contract) -> list[str]:
+    def one(row: dict, name: str) -> str:
+        came = "a private value" if name in PRIVATE_FIELDS else repr(row[name])[:100]
+        return f"expected {contract.schema.field(name).type}, came {came}"
+
+    return [one(row, name) for row, name in zip(frame.iter_rows(named=True), names, strict=True)]
+
+
+def payloads(frame: pl.DataFrame) -> list[str]:
+    """Return each row as JSON without nulls and private fields, at most 4,000 bytes."""
+    kept = [name for name in frame.columns if name not in PRIVATE_FIELDS and not name.startswith("__")]
+    rows = frame.select(kept).iter_rows(named=True)
+    encoded = (orjson.dumps({k: v for k, v in row.items() if v is not None}, default=str) for row in rows)
+    return [line[:_PAYLOAD_BYTES].decode("utf-8", "replace") for line in encoded]
+
+
+def _cast(given: pl.Series, wanted: pa.DataType) -> pl.Series:
+    if given.dtype == pl.Null or (given.null_count() == len(given) and given.dtype != pl.List):
+        return pl.Series(given.name, [None] * len(given), polars_type(wanted))
+    for is_kind, cast in _CASTS:
+        if is_kind(wanted):
+            return cast(given, polars_type(wanted))
+    raise AssertionError(f"no cast to {wanted}")
+
+
+def polars_type(type_: pa.DataType) -> pl.DataType:
+    """Return the polars type of an Arrow type."""
+    return pl.Series(pl.from_arrow(pa.array([], type_))).dtype
+
+
+def _to_string(given: pl.Series, wanted: pl.DataType) -> pl.Series:
+    return given.cast(pl.String, strict=False) if not given.dtype.is_nested() else given.is_null().replace_strict(
+        {True: None, False: None}, return_dtype=pl.String
+    )
+
+
+def _to_bool(given: pl.Series, wanted: pl.DataType) -> pl.Series:
+    if given.dtype == pl.Boolean:
+        return given
+    words = {"true": True, "false": False, "1": True, "0": False}
+    return _to_string(given, wanted).str.to_lowercase().replace_strict(words, default=None, return_dtype=pl.Boolean)
+
+
+def _to_integer(given: pl.Series, wanted: pl.DataType) -> pl.Series:
+    if given.dtype.is_integer():
+        return given.cast(wanted, strict=False)
+    whole = _to_string(given, wanted).cast(wanted, strict=False)
+    if whole.null_count() == given.null_count():
+        return whole
+    number = _to_string(given, wanted).cast(pl.Float64, strict=False)
+    integral = number.is_finite() & (number == number.floor()) & (number.abs() < 2.0**53)
+    exact = pl.select(pl.when(integral).then(number).otherwise(None)).to_series().cast(wanted, strict=False)
+    return pl.select(pl.coalesce(whole, exact).alias(given.name)).to_series()
+
+
+def _to_float(given: pl.Series, wanted: pl.DataType) -> pl.Series:
+    return given.cast(wanted, strict=False) if given.dtype.is_numeric() else _to_string(given, wanted).cast(wanted, strict=False)
+
+
+def _to_timestamp(given: pl.Series, wanted: pl.DataType) -> pl.Series:
+    """Read ISO 8601 (no offset means UTC), or an integer of seconds, milliseconds or microseconds, told by its size."""
+    if isinstance(given.dtype, pl.Datetime):
+        zoned = given.dt.replace_time_zone("UTC") if given.dtype.time_zone is None else given.dt.convert_time_zone("UTC")
+        return zoned.cast(wanted)
+    text = _to_string(given, wanted).str.strip_chars()
+    column = pl.col(given.name)
+    zoned = column.str.replace(r"(?i)z$", "+00:00").str.replace(r"^(.{10}) ", "${1}T")
+    zoned = pl.when(zoned.str.contains(r"[+-]\d\d:?\d\d$")).then(zoned).otherwise(zoned + "+00:00")
+    number = pl.when(column.str.contains(r"^\d{9,17}$")).then(column.cast(pl.Int64, strict=False))
+    micros = (
+        pl.when(number < 10**11).then(number * 10**6).when(number < 10**14).then(number * 1000).otherwise(number)
+    )
+    return text.to_frame().select(
+        pl.coalesce(zoned.str.to_datetime("%+", time_unit="us", time_zone="UTC", strict=False), micros.cast(wanted)).alias(given.name)
+    ).to_series()
+
+
+def _to_nested(given: pl.Series, wanted: pl.DataType) -> pl.Series:
+    """Read a list as it is, or from JSON text; one that does not fit becomes null."""
+    if given.dtype != pl.String:
+        try:
+            return given.cast(wanted)
+        except polars.exceptions.PolarsError:
+            return pl.Series(given.name, [None] * len(given), wanted)
+    try:
+        return given.str.json_decode(wanted)
+    except polars.exceptions.PolarsError:
+        return pl.concat([_one_nested(value, given.name, wanted) for value in given] or [pl.Series(given.name, [], wanted)])
+
+
+def _one_nested(value: str | None, name: str, wanted: pl.DataType) -> pl.Series:
+    try:
+        return pl.Series(name, [value], pl.String).str.json_decode(wanted)
+    except polars.exceptions.PolarsError:
+        return pl.Series(name, [None], wanted)
+
+
+_CASTS: list[tuple[Callable[[pa.DataType], bool], Callable[[pl.Series, pl.DataType], pl.Series]]] = [
+    (pa.types.is_string, _to_string),
+    (pa.types.is_boolean, _to_bool),
+    (pa.types.is_integer, _to_integer),
+    (pa.types.is_floating, _to_float),
+    (lambda type_: type_ == TIMESTAMP, _to_timestamp),
+    (pa.types.is_list, _to_nested),
+]

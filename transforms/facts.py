@@ -1,0 +1,191 @@
+"""Facts: what the hard filters need to know about a block of users, of seed items, or of nobody in particular."""
+
+import dataclasses
+
+import polars as pl
+
+from schemas.catalogue import CONTRACTS
+from schemas.inputs import TIERS
+from schemas.tallies import ANY
+from transforms.blend import ITEM_COLUMNS, Facts
+from transforms.retrieve import ShardBundle
+from transforms.shards import Shard, read_tables
+
+ADULT = 21
+LEAST_AGE = {"0-12": 0, "13-17": 13, "18-24": 18}
+KIDS = "kids"
+_COMPLETED_LABEL = 1.0
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class World:
+    """What facts about every record share.
+
+    Attributes:
+      markets: every market anybody played in; an item for an unknown market must be available in all of them.
+      gone: ids of items under a tombstone.
+    """
+
+    markets: list[str]
+    gone: pl.Series
+
+
+def read_world(shard: Shard) -> World:
+    """Read what the task's charts and tombstones say; markets and tombstoned items, a few thousand ids."""
+    markets = shard.read("popularity", ["market"], pl.col("market") != ANY)["market"].unique().sort().to_list()
+    gone = shard.read("tombstone", ["id"], pl.col("entity") == "item")["id"]
+    return World(markets, gone)
+
+
+def user_facts(users: pl.DataFrame, proposals: pl.DataFrame, world: World, bundle: ShardBundle) -> Facts:
+    """Return the facts of a block of users (see `transforms.retrieve.user_table`), numbered `k` in row order."""
+    k = users.with_row_index("k")
+    positives = k.select("k", "positives").explode("positives").drop_nulls("positives").unnest("positives")
+    skips = k.select("k", "skips").explode("skips").drop_nulls("skips").unnest("skips")
+    owners = bundle.lookup("item", "item_id", positives["item_id"].unique(), ["item_id", "artists"])
+    artists = positives.select("k", "item_id").join(owners, on="item_id").select(
+        "k", pl.col("artists").list.first().struct.field("artist_id").alias("artists_known")
+    )
+    known = artists.drop_nulls().unique().sort("k", "artists_known").group_by("k", maintain_order=True).agg("artists_known")
+    young = (pl.col("tier") == KIDS) | (pl.col("age_band") == "0-12").fill_null(False)
+    last = positives["event_ts"].max() if positives.height else None
+    records = k.with_columns(
+        pl.col("positives").list.last().struct.field("event_ts").alias("last_event_ts")
+        if last is not None
+        else pl.lit(None, pl.Datetime("us", "UTC")).alias("last_event_ts")
+    ).select(
+        "k",
+        pl.col("user_id").alias("record_key"),
+        "user_id",
+        pl.lit("").alias("context_key"),
+        "market",
+        "tier",
+        pl.format("{}|{}", "market", "tier").alias("needs"),
+        (~pl.col("explicit_filter").fill_null(False) & ~young).alias("explicit_allowed"),
+        pl.when(young).then(0).otherwise(pl.col("age_band").replace_strict(LEAST_AGE, default=ADULT, return_dtype=pl.Int32)).fill_null(ADULT).alias("max_age"),
+        "languages",
+        pl.col("personalization_opt_out").alias("opted_out"),
+        "seen",
+        pl.lit(None, pl.String).alias("seed_item_id"),
+        "last_event_ts",
+        pl.format("*|{}|{}", "market", "tier").alias("group"),
+    ).join(known, on="k", how="left", maintain_order="left")  # fmt: skip
+    return Facts(
+        records=records,
+        needs=_needs(records.select("needs", "market", "tier").unique(), world),
+        items=proposed_items(proposals, records, bundle),
+        gone=world.gone,
+        blocked=k.select("k", pl.col("blocked_artists").alias("artist_id")).explode("artist_id").drop_nulls().unique(),
+        hidden=k.select("k", pl.col("hidden_items").alias("item_id")).explode("item_id").drop_nulls().unique(),
+        played=positives.group_by("k", "item_id").agg(
+            pl.col("event_ts").max(), (pl.col("label") >= _COMPLETED_LABEL).any().alias("completed")
+        ),
+        skipped=skips.group_by("k", "item_id").agg(pl.col("event_ts").max()),
+    )
+
+
+def seed_facts(seeds: pl.DataFrame, items: pl.DataFrame, proposals: pl.DataFrame, world: World, bundle: ShardBundle) -> Facts:
+    """Return the facts of a block of seeds: whoever may play the seed may play what follows it.
+
+    A candidate must be available in the seed's market for every tier the seed is available to, not explicit unless the
+    seed is, and rated no older. A seed that is not available in the market itself has no record.
+
+    Args:
+      seeds: `item_id`, `market`. items: the seeds' own catalogue rows.
+    """
+    own = seeds.join(items.select("item_id", "availability", "explicit", "age_rating", "languages"), on="item_id")
+    offers = own.select("item_id", "market", "availability").explode("availability").drop_nulls().unnest(
+        "availability", separator="."
+    ) if own.height else None  # fmt: skip
+    everywhere = own.filter(pl.col("availability").is_null()).select("item_id", "market", pl.lit(list(TIERS)).alias("tiers"))
+    tiers = [everywhere]
+    if offers is not None:
+        here = offers.filter((pl.col("availability.market") == ANY) | (pl.col("availability.market") == pl.col("market")))
+        here = here.with_columns(pl.col("availability.tiers").fill_null(list(TIERS)))
+        spread = here.select("item_id", "market", pl.col("availability.tiers").alias("tiers")).explode("tiers").drop_nulls()
+        tiers.append(spread.unique().sort("item_id", "market", "tiers").group_by("item_id", "market", maintain_order=True).agg("tiers"))
+    reach = pl.concat(tiers)
+    joined = own.join(reach, on=["item_id", "market"]).sort("item_id", "market").with_row_index("k")
+    records = joined.select(
+        "k",
+        pl.col("item_id").alias("record_key"),
+        pl.lit(None, pl.String).alias("user_id"),
+        pl.format("market={}", "market").alias("context_key"),
+        "market",
+        pl.lit(ANY).alias("tier"),
+        pl.format("{}|{}", "market", pl.col("tiers").list.join("+")).alias("needs"),
+        pl.col("explicit").alias("explicit_allowed"),
+        pl.col("age_rating").fill_null(0).alias("max_age"),
+        "languages",
+        pl.lit(False).alias("opted_out"),
+        pl.lit(True).alias("seen"),
+        pl.col("item_id").alias("seed_item_id"),
+        pl.lit(None, pl.Datetime("us", "UTC")).alias("last_event_ts"),
+        pl.format("*|{}|*", "market").alias("group"),
+        pl.lit(None, pl.List(pl.String)).alias("artists_known"),
+    )
+    needs = joined.select(pl.format("{}|{}", "market", pl.col("tiers").list.join("+")).alias("needs"), "market", pl.col("tiers").alias("tier"))
+    return _impersonal(records, needs.unique().explode("tier"), proposals, world, bundle)
+
+
+def group_facts(proposals: pl.DataFrame, world: World, bundle: ShardBundle) -> Facts:
+    """Return the facts of the sets for anybody: one per market and tier, safe for any age."""
+    groups = proposals.select(pl.col("key").alias("group")).unique().sort("group")
+    parts = pl.col("group").str.split("|")
+    records = groups.with_row_index("k").select(
+        "k",
+        pl.lit("*").alias("record_key"),
+        pl.lit("*").alias("user_id"),
+        pl.format("market={}|tier={}", parts.list.get(1), parts.list.get(2)).alias("context_key"),
+        parts.list.get(1).alias("market"),
+        parts.list.get(2).alias("tier"),
+        pl.format("{}|{}", parts.list.get(1), parts.list.get(2)).alias("needs"),
+        pl.lit(False).alias("explicit_allowed"),
+        pl.lit(0, pl.Int32).alias("max_age"),
+        pl.lit(None, pl.List(pl.String)).alias("languages"),
+        pl.lit(False).alias("opted_out"),
+        pl.lit(False).alias("seen"),
+        pl.lit(None, pl.String).alias("seed_item_id"),
+        pl.lit(None, pl.Datetime("us", "UTC")).alias("last_event_ts"),
+        "group",
+        pl.lit(None, pl.List(pl.String)).alias("artists_known"),
+    )
+    needs = _needs(records.select("needs", "market", "tier").unique(), world)
+    return _impersonal(records, needs, proposals, world, bundle)
+
+
+def of_records(proposals: pl.DataFrame, groups: pl.DataFrame, facts: Facts) -> pl.DataFrame:
+    """Return the block's proposals numbered by record: its own, and those for whoever is in its market and tier."""
+    named = facts.records.select("k", pl.col("record_key").alias("key"), "group")
+    own = named.drop("group").join(proposals, on="key").drop("key")
+    shared = named.drop("key").rename({"group": "key"}).join(groups, on="key").drop("key")
+    numbered = pl.concat([own, shared.select(own.columns)])
+    return numbered.join(facts.records.select("k", "record_key"), on="k")
+
+
+def proposed_items(proposals: pl.DataFrame, records: pl.DataFrame, bundle: ShardBundle) -> pl.DataFrame:
+    """Look up what the filters ask of every proposed item."""
+    return bundle.lookup("item", "item_id", proposals["item_id"].unique(), list(ITEM_COLUMNS))
+
+
+def _needs(groups: pl.DataFrame, world: World) -> pl.DataFrame:
+    """Spell out `*`: every known market, every tier."""
+    markets = pl.when(pl.col("market") == ANY).then(pl.lit(world.markets, pl.List(pl.String))).otherwise(pl.concat_list("market"))
+    tiers = pl.when(pl.col("tier") == ANY).then(pl.lit(list(TIERS))).otherwise(pl.concat_list("tier"))
+    return groups.select("needs", markets.alias("market"), tiers.alias("tier")).explode("market").explode("tier")
+
+
+def _impersonal(records: pl.DataFrame, needs: pl.DataFrame, proposals: pl.DataFrame, world: World, bundle: ShardBundle) -> Facts:
+    key_and_time = {"k": pl.UInt32, "item_id": pl.String, "event_ts": pl.Datetime("us", "UTC")}
+    return Facts(
+        records=records,
+        needs=needs,
+        items=proposed_items(proposals, records, bundle) if proposals.height else read_tables([], CONTRACTS["item"], list(ITEM_COLUMNS)),
+        gone=world.gone,
+        blocked=pl.DataFrame(schema={"k": pl.UInt32, "artist_id": pl.String}),
+        hidden=pl.DataFrame(schema={"k": pl.UInt32, "item_id": pl.String}),
+        played=pl.DataFrame(schema={**key_and_time, "completed": pl.Boolean}),
+        skipped=pl.DataFrame(schema=key_and_time),
+    )
+
+

@@ -1,0 +1,58 @@
+"""Histories: what each user did, in event time."""
+
+import polars as pl
+
+from schemas.tallies import HISTORY
+
+MAX_POSITIVES = 200
+MAX_SKIPS = 50
+REPEATS_PER_SESSION = 3
+_LISTEN = ("item_id", "item_type", "event_ts", "label", "session_id")
+
+
+def histories(events: pl.DataFrame) -> pl.DataFrame:
+    """Return one history per user from the events of whole users, in the history contract, sorted by user.
+
+    Private sessions and events without consent leave no trace; of one item's positives in one session the first three
+    count.
+
+    Args:
+      events: any order.
+
+    Memory: the events and twice their personal part.
+    """
+    personal = personal_events(events).sort("user_id", "event_ts", "event_id")
+    capped = personal.with_columns(repeat_in_session())
+    positives = capped.filter((pl.col("label") > 0) & (pl.col("__repeat") < REPEATS_PER_SESSION))
+    summary = personal.group_by("user_id", maintain_order=True).agg(
+        pl.col("market").drop_nulls().last(),
+        pl.len().cast(pl.Int64).alias("num_events"),
+        (pl.col("label") > 0).sum().cast(pl.Int64).alias("num_positives"),
+        pl.col("event_ts").first().alias("first_event_ts"),
+        pl.col("event_ts").last().alias("last_event_ts"),
+    )
+    liked = _last(positives, MAX_POSITIVES, "positives")
+    skipped = _last(capped.filter(pl.col("label") < 0), MAX_SKIPS, "skips")
+    joined = summary.join(liked, on="user_id", how="left").join(skipped, on="user_id", how="left", maintain_order="left")
+    none = pl.lit([], dtype=liked.schema["positives"])
+    return joined.with_columns(pl.col("positives").fill_null(none), pl.col("skips").fill_null(none)).select(
+        HISTORY.schema.names
+    ).sort("user_id")
+
+
+def personal_events(events: pl.DataFrame) -> pl.DataFrame:
+    """Return the events a user's profile may learn from; consent and privacy are taken as given where unknown."""
+    allowed = pl.col("consent_personalization").fill_null(True) & ~pl.col("private_session").fill_null(False)
+    return events.filter(allowed)
+
+
+def repeat_in_session() -> pl.Expr:
+    """Return, as `__repeat`, how often the item was liked before in this session; events must be in time order."""
+    liked = (pl.col("label") > 0).cast(pl.Int32)
+    return (liked.cum_sum() - liked).over("user_id", "session_id", "item_id").alias("__repeat")
+
+
+def _last(events: pl.DataFrame, limit: int, name: str) -> pl.DataFrame:
+    """Return the last `limit` listens per user, oldest first."""
+    recent = pl.int_range(pl.len(), 0, -1).over("user_id") <= limit
+    return events.filter(recent).group_by("user_id", maintain_order=True).agg(pl.struct(*_LISTEN).alias(name))

@@ -1,0 +1,87 @@
+"""From a shard's proposals to its candidate sets: facts, blend, assembly and audit, block by block.
+
+Memory: one block of `BLEND_BLOCK` records with about 600 proposals each (1 GB at the most), and the shard's finished sets.
+"""
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+
+import polars as pl
+
+from schemas.candidates import PROPOSAL
+from schemas.policy import SurfacePolicy
+from transforms.audit import audit
+from transforms.blend import Facts, Instant, blend
+from transforms.candidate_sets import Provenance, assemble, concatenate
+from transforms.facts import World, group_facts, of_records, read_world, seed_facts, user_facts
+from transforms.retrieve import ShardBundle, blocks, seed_table, user_table
+from transforms.shards import Output, Shard, read_tables
+from transforms.sources import Source
+
+BLEND_BLOCK = 2_000
+
+
+@dataclasses.dataclass(frozen=True)
+class Recommend:
+    """Blend one shard of a surface.
+
+    Attributes:
+      sources: every source of the surface by id.
+    """
+
+    policy: SurfacePolicy
+    instant: Instant
+    sources: Mapping[str, Source]
+    provenance: Provenance
+
+    def users(self, shard: Shard) -> Output:
+        """Return the sets of the shard's users."""
+        world, bundle, proposals, groups = self._given(shard)
+        users = user_table(shard)
+        wanted = (self._user_block(block, proposals, groups, world, bundle) for block in blocks(users, BLEND_BLOCK))
+        return self._finished(wanted, proposals.height)
+
+    def _user_block(self, users: pl.DataFrame, proposals: pl.DataFrame, groups: pl.DataFrame, world: World,
+                    bundle: ShardBundle) -> tuple[pl.DataFrame, Facts]:  # fmt: skip
+        own = proposals.filter(pl.col("key").is_in(users["user_id"].implode()))
+        keys = users.select(pl.format("*|{}|{}", "market", "tier").alias("key")).unique()
+        shared = groups.join(keys, on="key", how="semi", maintain_order="left")
+        facts = user_facts(users, pl.concat([own, shared]), world, bundle)
+        return of_records(own, shared, facts), facts
+
+    def seeds(self, shard: Shard) -> Output:
+        """Return the sets of the shard's seed items, one per market it was played in."""
+        world, bundle, proposals, groups = self._given(shard)
+        items = shard.read("item", ["item_id", "availability", "explicit", "age_rating", "languages"])
+        wanted = (self._seed_block(b, items, proposals, groups, world, bundle) for b in blocks(seed_table(shard), BLEND_BLOCK))
+        return self._finished(wanted, proposals.height)
+
+    def _seed_block(self, seeds: pl.DataFrame, items: pl.DataFrame, proposals: pl.DataFrame, groups: pl.DataFrame,
+                    world: World, bundle: ShardBundle) -> tuple[pl.DataFrame, Facts]:  # fmt: skip
+        own = proposals.filter(pl.col("key").is_in(seeds["item_id"].implode()))
+        keys = seeds.select(pl.format("*|{}|*", "market").alias("key")).unique()
+        shared = groups.join(keys, on="key", how="semi", maintain_order="left")
+        facts = seed_facts(seeds, items, pl.concat([own, shared]), world, bundle)
+        return of_records(own, shared, facts), facts
+
+    def groups(self, shard: Shard) -> Output:
+        """Return the sets for users (or seed items) nobody has seen, one per market and tier."""
+        world, bundle, _, groups = self._given(shard)
+        facts = group_facts(groups, world, bundle)
+        return self._finished([(of_records(read_tables([], PROPOSAL), groups, facts), facts)], groups.height)
+
+    def _given(self, shard: Shard) -> tuple[World, ShardBundle, pl.DataFrame, pl.DataFrame]:
+        groups = read_tables(shard.paths("groups"), PROPOSAL)
+        return read_world(shard), ShardBundle(shard), shard.read("proposal"), groups
+
+    def _finished(self, wanted: Iterable[tuple[pl.DataFrame, Facts]], rows_in: int) -> Output:
+        tables, counters = [], dict[str, int]()
+        for proposals, facts in wanted:
+            blended = blend(proposals, facts, self.policy, self.instant)
+            table = assemble(blended, facts, self.policy, self.instant, self.sources, self.provenance)
+            tables.append(table)
+            removed = blended.removed["rule"].value_counts().rows()
+            found = audit(table, facts, self.policy, self.instant) | {f"removed:{rule}": n for rule, n in removed}
+            for name, n in found.items():
+                counters[name] = counters.get(name, 0) + n
+        return Output(concatenate(tables), rows_in=rows_in, counters=counters)

@@ -1,0 +1,323 @@
+"""How a stage's work is spread: Beam moves references to files, the work reads and writes whole shards.
+
+    ProcessShards    task -> read its files -> function -> one output file
+    ExchangeShards   task -> read -> emit -> part files by target -> GroupByKey of their paths -> merge -> output file
+
+Nothing but tasks and paths is a Beam element, so that a shuffle costs a few hundred bytes per file whatever its rows.
+Memory: a worker holds the input of one task and its output; the number of shards is chosen so that this fits.
+"""
+
+import dataclasses
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+
+import apache_beam as beam
+import polars as pl
+import pyarrow as pa
+
+from schemas.candidates import REJECTION
+from schemas.catalogue import CONTRACTS
+from schemas.contract import Contract
+from transforms.io.store import Store, file_digest, open_store
+from transforms.io.tables import conform, write_parquet
+from validation.rows import split_rows
+from validation.statistics import collect
+
+TARGET = "__target"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Task:
+    """One unit of work: what to read and what the output is called.
+
+    Attributes:
+      name: unique within the stage and safe in a file name; the output is `part-<name>.parquet`.
+      inputs: files per input name, relative to the root; a raw file is an absolute path or a `gs://` address.
+      span: the part of a raw file to read: bytes of a text file, row groups of a Parquet file.
+    """
+
+    name: str
+    shard: int
+    inputs: Mapping[str, tuple[str, ...]]
+    event_date: str | None = None
+    span: tuple[int, int] | None = None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Workspace:
+    """Where a stage writes while it is not committed."""
+
+    root: str
+    staging: str
+    run: str
+    contract_name: str
+    stage: str
+    code_version: str
+
+    @property
+    def contract(self) -> Contract:
+        """The contract of the output."""
+        return CONTRACTS[self.contract_name]
+
+    @property
+    def store(self) -> Store:
+        """The root, opened where the work is done."""
+        return open_store(self.root)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Shard:
+    """What the work of one task sees."""
+
+    task: Task
+    store: Store
+
+    @property
+    def number(self) -> int:
+        """Number of the shard."""
+        return self.task.shard
+
+    def paths(self, name: str) -> list[str]:
+        """Return local paths of an input's files."""
+        return [_local(self.store, path) for path in self.task.inputs.get(name, ())]
+
+    def parts(self, kind: str, columns: Mapping[str, pl.DataType | type[pl.DataType]]) -> pl.DataFrame:
+        """Read the parts of one kind that were emitted for this target, in order of the emitting tasks."""
+        paths = self.paths(kind)
+        return pl.scan_parquet(paths).collect(engine="in-memory") if paths else pl.DataFrame(schema=columns)
+
+    def read(self, name: str, columns: Sequence[str] | None = None, where: pl.Expr | None = None) -> pl.DataFrame:
+        """Read an input whole, in file and row order; an input of no files is empty with the contract's columns.
+
+        Args:
+          columns: only these.
+          where: only rows that satisfy it, tested while reading; it may use any column.
+        """
+        return read_tables(self.paths(name), CONTRACTS[name], columns, where)
+
+
+def read_tables(
+    paths: list[str], contract: Contract, columns: Sequence[str] | None = None, where: pl.Expr | None = None
+) -> pl.DataFrame:
+    """Read Parquet files of one contract into a frame, in order; no files give an empty frame."""
+    if not paths:
+        frame = _frame(contract.schema.empty_table())
+        return frame.select(columns) if columns else frame
+    lazy = pl.scan_parquet(paths, hive_partitioning=False)
+    if where is not None:
+        lazy = lazy.filter(where)
+    return (lazy.select(columns) if columns else lazy).collect(engine="in-memory")
+
+
+def _local(store: Store, path: str) -> str:
+    if path.startswith("gs://"):
+        folder, _, name = path.rpartition("/")
+        return open_store(folder).local(name)
+    return path if os.path.isabs(path) else store.local(path)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Output:
+    """What the work of one task gives back.
+
+    Attributes:
+      frame: rows of the contract, sorted by its key, or an Arrow table where nesting asks for one.
+      rows_in: rows read.
+      rejected: rows of the `rejection` contract.
+      counters: counts under constant names; they add up over tasks.
+      event_date: day of the rows, where one task writes a file per day.
+    """
+
+    frame: pl.DataFrame | pa.Table
+    rows_in: int = 0
+    rejected: pl.DataFrame | None = None
+    counters: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    event_date: str | None = None
+
+
+Work = Callable[[Shard], Output | list[Output]]
+Emit = Callable[[Shard], Mapping[str, pl.DataFrame]]
+Part = tuple[str, tuple[str, str]]
+
+
+@dataclasses.dataclass
+class ProcessShards(beam.PTransform):
+    """Apply `work` to every task and write its output, no shuffle."""
+
+    workspace: Workspace
+    work: Work
+
+    def expand(self, tasks: beam.PCollection[Task]) -> beam.PCollection[str]:
+        """Return the names of the tasks done."""
+        return (
+            tasks
+            | "SpreadTasks" >> beam.Reshuffle()
+            | "ProcessShard" >> beam.Map(process_shard, self.workspace, self.work)
+        )
+
+
+@dataclasses.dataclass
+class EmitParts(beam.PTransform):
+    """Apply `emit` to every task and write what it gives, one file per kind and target.
+
+    Attributes:
+      emit: returns frames by kind, whose column `__target` names the target task; rows of one target keep their order.
+    """
+
+    workspace: Workspace
+    emit: Emit
+
+    def expand(self, tasks: beam.PCollection[Task]) -> beam.PCollection[Part]:
+        """Return `(target, (kind, path))`."""
+        return tasks | "SpreadTasks" >> beam.Reshuffle() | "EmitParts" >> beam.FlatMap(emit_parts, self.workspace, self.emit)
+
+
+@dataclasses.dataclass
+class MergeParts(beam.PTransform):
+    """Bring the parts of each target together and write its output.
+
+    Attributes:
+      merge: sees its target's own task, with the parts of each kind as an input of that name.
+      targets: what is written, by name; one that nothing was emitted for is merged all the same, from no parts.
+    """
+
+    workspace: Workspace
+    merge: Work
+    targets: dict[str, Task]
+
+    def expand(self, parts: beam.PCollection[Part]) -> beam.PCollection[str]:
+        """Return the names of the targets done."""
+        empty = parts.pipeline | "CreateTargets" >> beam.Create([(name, ("", "")) for name in sorted(self.targets)])
+        return (
+            (parts, empty)
+            | "WithTargets" >> beam.Flatten()
+            | "GroupParts" >> beam.GroupByKey()
+            | "MergeParts" >> beam.Map(merge_parts, self.workspace, self.merge, self.targets)
+        )
+
+
+@dataclasses.dataclass
+class ExchangeShards(beam.PTransform):
+    """Regroup data by another key: `EmitParts`, then `MergeParts`."""
+
+    workspace: Workspace
+    emit: Emit
+    merge: Work
+    targets: dict[str, Task]
+
+    def expand(self, tasks: beam.PCollection[Task]) -> beam.PCollection[str]:
+        """Return the names of the targets done."""
+        return (
+            tasks
+            | "Emit" >> EmitParts(self.workspace, self.emit)
+            | "Merge" >> MergeParts(self.workspace, self.merge, self.targets)
+        )
+
+
+def emit_parts(task: Task, workspace: Workspace, emit: Emit) -> Iterator[Part]:
+    """Write what `emit` gives; a task that was emitted before a kill is not emitted again."""
+    store = workspace.store
+    folder = f"{workspace.staging}/exchange/{task.name}"
+    if not store.exists(f"{folder}/done.json"):
+        written = []
+        for kind, frame in emit(Shard(task, store)).items():
+            for (target,), part in frame.partition_by(
+                TARGET, as_dict=True, include_key=False, maintain_order=True
+            ).items():
+                store.put(write_parquet(part.to_arrow(), "lz4"), f"{folder}/{kind}/{target}.parquet")
+                written.append([str(target), kind])
+        store.write_bytes(f"{folder}/done.json", json.dumps(sorted(written)).encode())
+    for target, kind in json.loads(store.read_bytes(f"{folder}/done.json")):
+        yield target, (kind, f"{folder}/{kind}/{target}.parquet")
+
+
+def merge_parts(
+    group: tuple[str, Iterable[tuple[str, str]]], workspace: Workspace, merge: Work, targets: Mapping[str, Task]
+) -> str:
+    """Merge the parts of one target, `(target, [(kind, path), ...])`, and write the output."""
+    target, parts = group
+    task, inputs = targets[target], dict[str, tuple[str, ...]]()
+    for kind, path in sorted(parts):
+        if path:
+            inputs[kind] = (*inputs.get(kind, ()), path)
+    return process_shard(dataclasses.replace(task, inputs={**task.inputs, **inputs}), workspace, merge)
+
+
+def process_shard(task: Task, workspace: Workspace, work: Work) -> str:
+    """Do the work of one task, check its rows and stage them; what was staged before a kill is kept."""
+    store = workspace.store
+    if not store.exists(f"{workspace.staging}/done/{task.name}.json"):
+        given = work(Shard(task, store))
+        outputs = given if isinstance(given, list) else [given]
+        for output in outputs:
+            name = "-".join(filter(None, [output.event_date, task.name]))
+            day = output.event_date or task.event_date
+            stage_output(dataclasses.replace(task, name=name, event_date=day), workspace, output)
+        store.write_bytes(f"{workspace.staging}/done/{task.name}.json", b"{}")
+    return task.name
+
+
+def stage_output(task: Task, workspace: Workspace, output: Output) -> None:
+    """Write one output file, its rejections and, last, its entry: rows, digests, counts and statistics."""
+    store, contract = workspace.store, workspace.contract
+    table, broken = _checked(output.frame, contract, task, workspace)
+    rejected = pl.concat([f for f in (output.rejected, broken) if f is not None and f.height] or [_no_rejections()])
+    part, rows = f"part-{task.name}.parquet", table.num_rows
+    entry = {
+        "name": task.name,
+        "shard": task.shard,
+        "event_date": task.event_date,
+        "rows_in": output.rows_in,
+        "rejected": {rule: n for rule, n in sorted(rejected["rule"].value_counts().rows())},
+        "counters": dict(output.counters),
+        "statistics": collect(_frame(table), contract).to_json(),
+        "file": _stage_table(store, table, f"{workspace.staging}/{part}", rows),
+        "rejections": _stage_rejections(store, rejected, f"{workspace.staging}/rejected/{part}"),
+    }
+    store.write_bytes(f"{workspace.staging}/part-{task.name}.json", json.dumps(entry, sort_keys=True).encode())
+
+
+def _stage_table(store: Store, table: pa.Table, path: str, rows: int) -> dict:
+    local = write_parquet(table)
+    described = {"sha256": file_digest(local), "rows": rows, "bytes": os.path.getsize(local)}
+    store.put(local, path)
+    return described
+
+
+def _stage_rejections(store: Store, rejected: pl.DataFrame, path: str) -> dict | None:
+    if not rejected.height:
+        return None
+    table = conform(rejected.sort("source", "position", "rule"), REJECTION)
+    return _stage_table(store, table, path, table.num_rows)
+
+
+def _checked(
+    frame: pl.DataFrame | pa.Table, contract: Contract, task: Task, workspace: Workspace
+) -> tuple[pa.Table, pl.DataFrame | None]:
+    """Split off the rows that break the contract: for a derived dataset each of them is a defect that must be seen."""
+    table = conform(frame, contract, nulls_allowed=True)
+    good, bad = split_rows(_frame(table), contract)
+    if not bad.height:
+        return conform(table, contract), None
+    keys = bad.select(pl.struct(contract.key).struct.json_encode().alias("payload"), "rule")
+    return conform(good, contract), keys.with_row_index("position").select(
+        pl.lit(contract.name).alias("dataset"),
+        pl.lit(workspace.stage).alias("stage"),
+        "rule",
+        pl.lit(None, pl.String).alias("detail"),
+        pl.lit(f"part-{task.name}.parquet").alias("source"),
+        pl.col("position").cast(pl.Int64),
+        "payload",
+        pl.lit(workspace.code_version).alias("code_version"),
+    )
+
+
+def _no_rejections() -> pl.DataFrame:
+    return _frame(REJECTION.schema.empty_table())
+
+
+def _frame(table: pa.Table) -> pl.DataFrame:
+    frame = pl.from_arrow(table)
+    assert isinstance(frame, pl.DataFrame)
+    return frame

@@ -1,0 +1,281 @@
+"""What proposes candidates: one function per source, `(audience, bundle) -> proposals`.
+
+A source returns `key`, `item_id`, `raw_score`, `seed_item_ids`, `seed_event_ts`; `propose` ranks them, cuts them and adds
+what all proposals carry. Another source is one more function and one more line in a dict and in `jobs/surfaces.toml`.
+"""
+
+import dataclasses
+import datetime
+from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
+
+import polars as pl
+
+from schemas.candidates import PROPOSAL
+from schemas.tallies import ANY
+
+HOME_SEEDS = 30
+SEED_HALF_LIFE_DAYS = 14.0
+NEW_MUSIC_DAYS, NEW_TALK_DAYS = 14, 7
+FRESHNESS_HALF_LIFE_DAYS = 7.0
+FOLLOW_AFFINITY = 3.0
+RETURN_CADENCE_DAYS = 7.0
+BACKOFF_WEIGHTS = {"item": 1.0, "canonical": 0.9, "artist": 0.3, "genre": 0.1}
+RELATED_ARTISTS = 3
+RELATED_WEIGHT = 0.3
+GROUP_PREFIX = "*|"
+TALK = ("episode", "show", "audiobook", "chapter")
+_SCHEMA = {"key": pl.String, "item_id": pl.String, "raw_score": pl.Float64, "seed_item_ids": pl.List(pl.String),
+           "seed_event_ts": pl.Datetime("us", "UTC")}  # fmt: skip
+
+
+class Bundle(Protocol):
+    """The tables a source may ask."""
+
+    def read(self, name: str, columns: Sequence[str] | None = None, where: pl.Expr | None = None) -> pl.DataFrame:
+        """Return the rows of a dataset that satisfy `where`."""
+
+    def lookup(self, name: str, column: str, ids: pl.Series, columns: Sequence[str] | None = None) -> pl.DataFrame:
+        """Return the rows whose `column` is one of `ids`; memory is bounded by them, not by the dataset."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Audience:
+    """For whom to propose: a block of users with their histories, or of seed items, as of an instant.
+
+    Attributes:
+      keys: `key`, `market`, `tier`, `follows`; seeds have a row per item.
+      listens: exploded positives of the histories: `key`, `item_id`, `item_type`, `event_ts`, `label`, `artist_id`.
+      now: end of the logical date.
+    """
+
+    keys: pl.DataFrame
+    listens: pl.DataFrame
+    now: datetime.datetime
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Source:
+    """A source and what its proposals say of themselves.
+
+    Attributes:
+      limit: proposals per key; more than its maximum of slots, because filters and duplicates take their part.
+      reason_code: why a candidate is there, for a client to word.
+    """
+
+    propose: Callable[[Audience, Bundle], pl.DataFrame]
+    score_kind: str
+    signal_type: str
+    reason_code: str
+    limit: int
+
+
+def propose(sources: Mapping[str, Source], audience: Audience, bundle: Bundle) -> pl.DataFrame:
+    """Ask every source and return the proposals contract, sorted by key, source and rank."""
+    frames = [_ranked(name, source, source.propose(audience, bundle)) for name, source in sorted(sources.items())]
+    return pl.concat(frames).sort("key", "source_id", "source_rank")
+
+
+def _ranked(name: str, source: Source, found: pl.DataFrame) -> pl.DataFrame:
+    best = found.with_columns(pl.col("raw_score").cast(pl.Float32)).sort(
+        "key", "raw_score", "item_id", descending=[False, True, False]
+    )
+    rank = pl.int_range(pl.len(), dtype=pl.Int32).over("key").alias("source_rank")
+    return best.with_columns(
+        rank,
+        pl.lit(name).alias("source_id"),
+        pl.lit(source.score_kind).alias("score_kind"),
+        pl.lit(source.signal_type).alias("signal_type"),
+    ).filter(pl.col("source_rank") < source.limit).select(PROPOSAL.schema.names)
+
+
+def none_found() -> pl.DataFrame:
+    """Return no proposals, with the columns of some."""
+    return pl.DataFrame(schema=_SCHEMA)
+
+
+def _age_days(then: str, now: datetime.datetime) -> pl.Expr:
+    return (pl.lit(now) - pl.col(then)).dt.total_milliseconds() / 86_400_000.0
+
+
+def _halved(age_days: pl.Expr, half_life: float) -> pl.Expr:
+    return pl.lit(0.5).pow(age_days / half_life)
+
+
+def co_listen(audience: Audience, bundle: Bundle) -> pl.DataFrame:
+    """Propose what is listened to together with the 30 strongest recent items of the user.
+
+    Score: sum over seeds of strength (labels halved every 14 days) times the neighbour's co-listen score.
+    Memory: 30 seeds x 100 neighbours per user of the block.
+    """
+    strength = (pl.col("label") * _halved(_age_days("event_ts", audience.now), SEED_HALF_LIFE_DAYS)).sum()
+    seeds = audience.listens.group_by("key", "item_id").agg(strength.alias("strength"), pl.col("event_ts").max())
+    seeds = seeds.sort("key", "strength", "item_id", descending=[False, True, False]).filter(
+        pl.int_range(pl.len()).over("key") < HOME_SEEDS
+    )
+    near = bundle.lookup("co_listen", "item_id", seeds["item_id"].unique(), ["item_id", "other_item_id", "score"])
+    found = seeds.join(near, on="item_id").with_columns((pl.col("strength") * pl.col("score")).alias("part"))
+    # Order decides the sum of floats, and joins may change it: sort first.
+    found = found.sort("key", "other_item_id", "part", "item_id", descending=[False, False, True, False])
+    return found.group_by("key", pl.col("other_item_id").alias("item_id__"), maintain_order=True).agg(
+        pl.col("part").sum().alias("raw_score"),
+        pl.col("item_id").head(3).alias("seed_item_ids"),
+        pl.col("event_ts").first().alias("seed_event_ts"),
+    ).rename({"item_id__": "item_id"})
+
+
+def relisten(audience: Audience, bundle: Bundle) -> pl.DataFrame:
+    """Propose what the user plays again and again, when it is due.
+
+    Score, a log-odds: `1.2 ln(n) - 0.9 |ln((t + 0.5) / (g + 0.5))| + ln(mean label)` for n plays, t days since the last
+    and g the item's own mean gap (7 days where played once): highest when the usual gap has just passed.
+    """
+    gap_days = (pl.col("event_ts").max() - pl.col("event_ts").min()).dt.total_milliseconds() / 86_400_000.0
+    known = audience.listens.group_by("key", "item_id").agg(
+        pl.len().alias("n"), pl.col("label").mean().alias("liking"), pl.col("event_ts").max(), gap_days.alias("span")
+    )
+    cadence = pl.when(pl.col("n") > 1).then(pl.col("span") / (pl.col("n") - 1)).otherwise(RETURN_CADENCE_DAYS)
+    due = ((_age_days("event_ts", audience.now) + 0.5) / (cadence + 0.5)).log().abs()
+    score = 1.2 * pl.col("n").log() - 0.9 * due + pl.col("liking").log()
+    return known.select(
+        "key",
+        "item_id",
+        score.alias("raw_score"),
+        pl.concat_list("item_id").alias("seed_item_ids"),
+        pl.col("event_ts").alias("seed_event_ts"),
+    )
+
+
+def follow_new(audience: Audience, bundle: Bundle) -> pl.DataFrame:
+    """Propose new releases (music 14 days, talk 7) of artists and shows the user follows or listens to most.
+
+    Score: share of the user's liking that went to the artist, plus 3 where followed, halved with every week of age.
+    Memory: the releases of a fortnight, joined with the block's artists.
+    """
+    age = _age_days("release_ts", audience.now)
+    limit = pl.when(pl.col("item_type").is_in(TALK)).then(NEW_TALK_DAYS).otherwise(NEW_MUSIC_DAYS)
+    new = bundle.read("item", ["item_id", "item_type", "artists", "show_id", "release_ts"], (age >= 0) & (age < limit))
+    owners = pl.concat_list(
+        pl.col("artists").fill_null([]).list.eval(pl.element().struct.field("artist_id")), pl.col("show_id")
+    )
+    new = new.select("item_id", owners.alias("artist_id"), _halved(age, FRESHNESS_HALF_LIFE_DAYS).alias("freshness"))
+    new = new.explode("artist_id").drop_nulls()
+    liked = audience.listens.filter(pl.col("artist_id").is_not_null()).sort("key", "event_ts", "item_id")
+    liking = liked.group_by("key", "artist_id", maintain_order=True).agg(
+        pl.col("label").sum().alias("affinity"), pl.col("item_id").last().alias("seed"), pl.col("event_ts").last()
+    ).with_columns(pl.col("affinity") / pl.col("affinity").sum().over("key"))
+    followed = audience.keys.select("key", pl.col("follows").alias("artist_id")).explode("artist_id").drop_nulls().unique()
+    followed = followed.with_columns(pl.lit(FOLLOW_AFFINITY).alias("bonus"))
+    affinity = liking.join(followed, on=["key", "artist_id"], how="full", coalesce=True)
+    score = (pl.col("affinity").fill_null(0.0) + pl.col("bonus").fill_null(0.0)) * pl.col("freshness")
+    found = affinity.join(new, on="artist_id").with_columns(score.alias("raw_score"))
+    return found.sort("key", "item_id", "raw_score", "artist_id", descending=[False, False, True, False]).unique(
+        ["key", "item_id"], keep="first", maintain_order=True
+    ).select(
+        "key", "item_id", "raw_score",
+        pl.when(pl.col("seed").is_not_null()).then(pl.concat_list("seed")).otherwise(pl.lit([], pl.List(pl.String))).alias("seed_item_ids"),
+        pl.col("event_ts").alias("seed_event_ts"),
+    )  # fmt: skip
+
+
+def popular(audience: Audience, bundle: Bundle) -> pl.DataFrame:
+    """Propose what is popular in a market for a tier, of all item types, for keys `*|market|tier`.
+
+    Where a market and tier have no list of their own, the market's over all tiers serves, then the one of all markets.
+    Score: decayed plays.
+    """
+    wanted = audience.keys.select("key", "market", "tier")
+    charts = bundle.read("popularity", ["market", "tier", "item_id", "weight"])
+    chart = pl.struct("market", "tier")
+    listed = charts.select(chart.alias("chart")).unique()["chart"].to_list()
+    have = {(c["market"], c["tier"]) for c in listed}
+
+    def best(row: dict[str, str]) -> dict[str, str]:
+        market, tier = row["market"], row["tier"]
+        for pair in ((market, tier), (market, ANY)):
+            if pair in have:
+                return {"market": pair[0], "tier": pair[1]}
+        return {"market": ANY, "tier": ANY}
+
+    served = pl.DataFrame([{"key": r["key"], **best(r)} for r in wanted.iter_rows(named=True)], schema=wanted.schema)
+    return served.join(charts, on=["market", "tier"]).select(
+        "key", "item_id", pl.col("weight").cast(pl.Float64).alias("raw_score"), *_no_seed()
+    )
+
+
+def _no_seed() -> list[pl.Expr]:
+    return [
+        pl.lit([], pl.List(pl.String)).alias("seed_item_ids"),
+        pl.lit(None, pl.Datetime("us", "UTC")).alias("seed_event_ts"),
+    ]
+
+
+def _seeded(found: pl.DataFrame) -> pl.DataFrame:
+    """Keep the best score per seed item and proposal; the seed itself is no proposal."""
+    best = found.filter(pl.col("key") != pl.col("item_id")).group_by("key", "item_id").agg(pl.col("raw_score").max())
+    return best.with_columns(pl.concat_list("key").alias("seed_item_ids"), _no_seed()[1])
+
+
+def transition(audience: Audience, bundle: Bundle) -> pl.DataFrame:
+    """Propose what follows the seed item; less surely, what follows its canonical recording, artist or genre.
+
+    Score: `P(next | context)` times 1, 0.9, 0.3 or 0.1 by level, the best of them.
+    """
+    levels = {"item": "key", "canonical": "canonical_id", "artist": "artist_id", "genre": "genre"}
+    contexts = pl.concat(
+        audience.keys.select("key", pl.lit(level).alias("level"), pl.col(column).alias("context_id"))
+        for level, column in levels.items()
+    ).drop_nulls()
+    columns = ["level", "context_id", "next_item_id", "probability"]
+    follows = bundle.lookup("transition", "context_id", contexts["context_id"].unique(), columns)
+    weight = pl.col("level").replace_strict(BACKOFF_WEIGHTS, return_dtype=pl.Float64)
+    found = contexts.join(follows, on=["level", "context_id"])
+    return _seeded(found.select("key", pl.col("next_item_id").alias("item_id"), (pl.col("probability") * weight).alias("raw_score")))
+
+
+def artist_radio(audience: Audience, bundle: Bundle) -> pl.DataFrame:
+    """Propose the top and deep cuts of the seed's artist, then of the artists listened to with it.
+
+    Score: `1 / (1 + rank)` within the artist, times 0.3 for related artists.
+    """
+    own = audience.keys.select("key", "artist_id", pl.lit(1.0).alias("closeness"))
+    near = bundle.lookup("co_listen", "item_id", audience.keys["key"].unique(), ["item_id", "other_item_id", "rank"])
+    artists = bundle.lookup("artist_top", "item_id", near["other_item_id"].unique(), ["artist_id", "item_id"])
+    related = near.rename({"item_id": "key"}).join(artists, left_on="other_item_id", right_on="item_id")
+    related = related.sort("key", "rank", "artist_id").unique(["key", "artist_id"], keep="first", maintain_order=True)
+    related = related.filter(pl.int_range(pl.len()).over("key") < RELATED_ARTISTS + 1)
+    wanted = pl.concat([own, related.select("key", "artist_id", pl.lit(RELATED_WEIGHT).alias("closeness"))]).drop_nulls()
+    cuts = bundle.lookup("artist_top", "artist_id", wanted["artist_id"].unique(), ["artist_id", "item_id", "rank"])
+    score = pl.col("closeness") / (1.0 + pl.col("rank"))
+    return _seeded(wanted.join(cuts, on="artist_id").select("key", "item_id", score.alias("raw_score")))
+
+
+def familiar(audience: Audience, bundle: Bundle) -> pl.DataFrame:
+    """Propose what listeners of the seed come back to: its co-listens, weighed by how often they are returned for.
+
+    Score: co-listen score times the return rate.
+    """
+    columns = ["item_id", "other_item_id", "score", "other_return_rate"]
+    near = bundle.lookup("co_listen", "item_id", audience.keys["key"].unique(), columns)
+    near = near.filter(pl.col("other_return_rate") > 0)
+    score = (pl.col("score") * pl.col("other_return_rate")).alias("raw_score")
+    return _seeded(near.select(pl.col("item_id").alias("key"), pl.col("other_item_id").alias("item_id"), score))
+
+
+HOME_SOURCES: dict[str, Source] = {
+    "home.co_listen": Source(co_listen, "cosine_sum", "co_listen", "because_you_listened", 200),
+    "home.follow_new": Source(follow_new, "affinity_x_freshness", "release", "new_from_yours", 90),
+    "home.relisten": Source(relisten, "log_odds", "history", "listen_again", 120),
+}
+HOME_GROUP_SOURCES: dict[str, Source] = {
+    "home.popular_market": Source(popular, "decayed_plays", "popularity", "popular_in_market", 600),
+}
+NOW_PLAYING_SOURCES: dict[str, Source] = {
+    "np.transition": Source(transition, "probability", "transition", "often_follows", 140),
+    "np.artist_radio": Source(artist_radio, "reciprocal_rank", "artist", "same_artist", 60),
+    "np.familiar": Source(familiar, "cosine_x_return_rate", "co_listen", "listeners_return", 60),
+}
+NOW_PLAYING_GROUP_SOURCES: dict[str, Source] = {
+    "np.popular_market": Source(popular, "decayed_plays", "popularity", "popular_in_market", 200),
+}
+ALL_SOURCES = HOME_SOURCES | HOME_GROUP_SOURCES | NOW_PLAYING_SOURCES | NOW_PLAYING_GROUP_SOURCES

@@ -1,0 +1,198 @@
+"""What candidate sets, and the exposure of items in them, are held to before they are published.
+
+The figures are counters of the stages; one that was not counted is `broken`, never passed.
+"""
+
+import math
+from collections.abc import Iterator, Mapping
+
+from schemas.manifest import CheckResult, Manifest
+from validation.checks import broken, graded, percent, skipped
+from validation.thresholds import CandidateSetThresholds
+
+_ZERO = {
+    "empty_sets": "a user would see nothing",
+    "market_violations": "they hold items that may not be played in their market",
+    "tier_violations": "they hold items that their tier may not play",
+    "explicit_violations": "they hold explicit items in spite of a filter",
+    "tombstone_violations": "they hold items that were taken down",
+    "duplicate_items": "they hold an item twice",
+}
+_SETS = ("sets", "slots", *_ZERO, "sets_below_minimum", "fallback_level_3_or_more", "jaccard_ppm_sum", "jaccard_pairs")
+_EXPOSURE = (
+    "sets",
+    "slots_chosen",
+    "max_item_sets_chosen",
+    "top100_slots_chosen",
+    "covered_items",
+    "eligible_items",
+    "gini_ppm",
+)
+_SLOTS_BY_SOURCE = "slots_by_source:"
+
+
+def judge_candidate_sets(
+    manifest: Manifest, previous: Manifest | None, limits: CandidateSetThresholds
+) -> list[CheckResult]:
+    """Return the results of the checks of candidate sets.
+
+    A counter `eligible_items` is optional: where it says that the catalogue is small, overlap and short sets are
+    judged by what chance gives there.
+    """
+    n = manifest.counters
+    if missing := _missing(n, _SETS):
+        return [missing]
+    if not n["sets"] or not n["slots"]:
+        message = (
+            f"{n['sets']:,} sets with {n['slots']:,} candidates: nothing to publish; look at the stages before blend"
+        )
+        return [graded("sets_present", n["sets"], "at least 1 set", None, block=True, message=message)]
+    return [
+        graded("sets_present", n["sets"], "at least 1 set", None),
+        *_violations(n),
+        _below_minimum(n, limits),
+        _fallback(n, limits),
+        _overlap(n, limits),
+        *_sources(n, previous.counters if previous else {}, limits),
+    ]
+
+
+def judge_exposure(manifest: Manifest, previous: Manifest | None, limits: CandidateSetThresholds) -> list[CheckResult]:
+    """Return the results of the checks of concentration and coverage.
+
+    "Chosen" slots are those of another source than the fallback: popularity is popular by design.
+    """
+    n = manifest.counters
+    if missing := _missing(n, _EXPOSURE):
+        return [missing]
+    before = previous.counters if previous else {}
+    return [*_concentration(n, limits), _coverage(n, before, limits), _gini(n, before, limits)]
+
+
+def _missing(n: Mapping[str, int], wanted: tuple[str, ...]) -> CheckResult | None:
+    missing = [name for name in wanted if name not in n]
+    if not missing:
+        return None
+    why = f"the stage did not count {', '.join(missing)}; it must count them even where they are 0"
+    return broken("counters_present", "every figure counted", why)
+
+
+def _violations(n: Mapping[str, int]) -> Iterator[CheckResult]:
+    for name, why in _ZERO.items():
+        message = (
+            f"{name}: {n[name]:,} in {n['sets']:,} sets: {why}. Nothing is published; the last release stays live. "
+            "Look at the filters of the blend and at the snapshot it read"
+        )
+        yield graded(name, n[name], "0", n["sets"], block=n[name] > 0, message=message)
+
+
+def _below_minimum(n: Mapping[str, int], limits: CandidateSetThresholds) -> CheckResult:
+    share, wanted = n["sets_below_minimum"] / n["sets"], n["slots"] / n["sets"]
+    short = share > limits.below_minimum
+    # caps and filters may leave too few of a small catalogue
+    small = n.get("eligible_items", math.inf) < limits.small_catalogue * wanted
+    message = (
+        f"{n['sets_below_minimum']:,} of {n['sets']:,} sets are shorter than the surface's minimum: "
+        "look at what the filters removed from them"
+    )
+    threshold = f"<= {percent(limits.below_minimum)}"
+    return graded(
+        "sets_below_minimum", share, threshold, n["sets"], warn=short, block=short and not small, message=message
+    )
+
+
+def _fallback(n: Mapping[str, int], limits: CandidateSetThresholds) -> CheckResult:
+    share = n["fallback_level_3_or_more"] / n["sets"]
+    warn, block = limits.fallback_warn, limits.fallback_block
+    message = (
+        f"{percent(share)} of the sets are market popularity or less personal: "
+        "were histories or co-listens lost, or are most users new?"
+    )
+    threshold = f"W > {percent(warn)}, B > {percent(block)}"
+    return graded(
+        "fallback_share", share, threshold, n["sets"], warn=share > warn, block=share > block, message=message
+    )
+
+
+def _overlap(n: Mapping[str, int], limits: CandidateSetThresholds) -> CheckResult:
+    """Judge the mean Jaccard index of pairs of sets, without the fallback's slots."""
+    if not n["jaccard_pairs"]:
+        return skipped("mean_jaccard", "no two sets with slots from sources other than the fallback")
+    overlap, per_set, items = (
+        n["jaccard_ppm_sum"] / n["jaccard_pairs"] / 1e6,
+        n["slots"] / n["sets"],
+        n.get("eligible_items"),
+    )
+    by_chance = limits.jaccard_times_chance * per_set / max(2 * items - per_set, per_set) if items else 0.0
+    warn, block = max(limits.jaccard_warn, by_chance), max(limits.jaccard_block, by_chance)
+    message = (
+        f"two sets share {percent(overlap)} of their candidates on average, popularity aside: everybody gets the same. "
+        "Look at the histories and co-listens they rest on"
+    )
+    threshold, pairs = f"W > {warn:.3g}, B > {block:.3g}", n["jaccard_pairs"]
+    return graded(
+        "mean_jaccard", overlap, threshold, pairs, warn=overlap > warn, block=overlap > block, message=message
+    )
+
+
+def _concentration(n: Mapping[str, int], limits: CandidateSetThresholds) -> Iterator[CheckResult]:
+    """Judge popularity collapse."""
+    slots, items, sets = n["slots_chosen"], n["eligible_items"], n["sets"]
+    if not slots or not items or not sets:
+        yield skipped("popularity_collapse", "no slots from sources other than the fallback")
+        return
+    yield _top100(n, limits)
+    most = max(limits.single_item_block, min(1.0, limits.single_item_times_chance * slots / sets / items))
+    share = n["max_item_sets_chosen"] / sets
+    message = (
+        f"one item is in {percent(share)} of the sets, popularity aside: popularity collapse. "
+        "Look at the weights of co-listens and transitions, and for a bot"
+    )
+    yield graded("single_item_share", share, f"<= {percent(most)}", sets, block=share > most, message=message)
+
+
+def _top100(n: Mapping[str, int], limits: CandidateSetThresholds) -> CheckResult:
+    if n["eligible_items"] <= limits.top100_min_items:
+        return skipped("top100_share", f"the top 100 are no small part of {n['eligible_items']:,} eligible items")
+    share = n["top100_slots_chosen"] / n["slots_chosen"]
+    message = (
+        f"{percent(share)} of the slots hold one of the 100 most frequent items, popularity aside: look for collapse"
+    )
+    threshold = f"W > {percent(limits.top100_warn)}"
+    return graded("top100_share", share, threshold, n["slots_chosen"], warn=share > limits.top100_warn, message=message)
+
+
+def _coverage(n: Mapping[str, int], before: Mapping[str, int], limits: CandidateSetThresholds) -> CheckResult:
+    name = "catalogue_coverage"
+    if not before.get("covered_items") or not before.get("eligible_items"):
+        return skipped(name, "no earlier run to compare with")
+    now, then = n["covered_items"] / max(n["eligible_items"], 1), before["covered_items"] / before["eligible_items"]
+    change = now / then - 1
+    message = f"{percent(now)} of the eligible items are in some set, {percent(then)} were: the sets are narrowing"
+    threshold, warn = f"W < -{percent(limits.coverage_fall_warn)}", change < -limits.coverage_fall_warn
+    return graded(name, change, threshold, n["eligible_items"], warn=warn, message=message)
+
+
+def _gini(n: Mapping[str, int], before: Mapping[str, int], limits: CandidateSetThresholds) -> CheckResult:
+    if "gini_ppm" not in before:
+        return skipped("gini", "no earlier run to compare with")
+    rise = (n["gini_ppm"] - before["gini_ppm"]) / 1e6
+    message = f"exposure is spread less evenly than in the last run, Gini {rise:+.3f}: the sets are concentrating"
+    warn = rise > limits.gini_rise_warn
+    return graded("gini", rise, f"W > +{limits.gini_rise_warn:g}", n["covered_items"], warn=warn, message=message)
+
+
+def _sources(n: Mapping[str, int], before: Mapping[str, int], limits: CandidateSetThresholds) -> Iterator[CheckResult]:
+    """Compare the slots each source got, per set, with the last run's."""
+    if not before.get("sets") or not before.get("slots"):
+        return
+    for key, slots in sorted(before.items()):
+        if not key.startswith(_SLOTS_BY_SOURCE) or slots < limits.source_share * before["slots"]:
+            continue
+        change = n.get(key, 0) / n["sets"] / (slots / before["sets"]) - 1
+        message = (
+            f"{key.removeprefix(_SLOTS_BY_SOURCE)} fills {n.get(key, 0) / n['sets']:.3g} slots of a set, it filled "
+            f"{slots / before['sets']:.3g}: did its input change, or its quota?"
+        )
+        threshold, warn = f"W beyond {percent(limits.source_change_warn)}", abs(change) > limits.source_change_warn
+        yield graded(key, change, threshold, n["slots"], warn=warn, message=message)

@@ -1,0 +1,148 @@
+"""Judge a dataset by its counts and statistics: layer `statistics` of the checks.
+
+Thresholds are in `thresholds.toml`. Missing history never fails a check: the result says what was missing.
+"""
+
+from collections.abc import Iterator
+
+from schemas.contract import Contract
+from schemas.manifest import CheckResult, Manifest
+from validation.candidate_gates import judge_candidate_sets, judge_exposure
+from validation.checks import graded, percent, skipped
+from validation.drift import poisson_noise
+from validation.event_gates import MIN_ROWS_TO_VANISH, judge_events
+from validation.statistics import Statistics
+from validation.thresholds import DatasetThresholds, ItemThresholds, Thresholds, default_thresholds
+
+_COMPARED = frozenset(
+    {
+        "user", "history", "popularity_partial", "popularity", "artist_top", "co_listen_partial", "co_listen",
+        "transition_partial", "transition",
+    }
+)  # fmt: skip
+
+
+def judge(contract: Contract, manifest: Manifest, previous: Manifest | None) -> list[CheckResult]:
+    """Return the results of the checks that the contract's dataset is held to.
+
+    Args:
+      manifest: what the stage wrote: rows in, rejections, counters, statistics. Its own check results are not read.
+      previous: of the last good run of the same stage and qualifier; one of a later date is not history and is ignored.
+    """
+    limits, statistics = default_thresholds(), Statistics.from_json(manifest.statistics)
+    if previous is not None and previous.date > manifest.date:
+        previous = None
+    return [
+        *_of_dataset(contract, manifest, statistics, previous, limits),
+        *_vanished(contract, statistics, previous, limits.dataset),
+    ]
+
+
+def _of_dataset(
+    contract: Contract, manifest: Manifest, statistics: Statistics, previous: Manifest | None, limits: Thresholds
+) -> list[CheckResult]:
+    match contract.name:
+        case "event":
+            return judge_events(manifest, statistics, limits.events, limits.dataset.vanished_share)
+        case "item":
+            return list(_items(statistics, previous, limits.item))
+        case "candidate_set":
+            return judge_candidate_sets(manifest, previous, limits.candidate_set)
+        case "exposure":
+            return judge_exposure(manifest, previous, limits.candidate_set)
+        case name if name in _COMPARED:
+            return [_rows(statistics, previous, limits.dataset)]
+    return []
+
+
+def _vanished(
+    contract: Contract, statistics: Statistics, previous: Manifest | None, limits: DatasetThresholds
+) -> Iterator[CheckResult]:
+    """Find optional columns that the last good run filled and this one does not."""
+    if previous is None or statistics.rows < MIN_ROWS_TO_VANISH:
+        return
+    before = Statistics.from_json(previous.statistics)
+    lost = 0
+    for name in (field.name for field in contract.schema if field.nullable and field.name in before.columns):
+        filled = 1 - before.columns[name].nulls / max(before.rows, 1)
+        if filled > limits.vanished_share and statistics.columns[name].nulls == statistics.rows:
+            lost += 1
+            message = (
+                f"{contract.name}.{name} is empty on all {statistics.rows:,} rows, and was filled on {percent(filled)} "
+                f"of them on {previous.date}: it was dropped or renamed upstream; have it delivered as declared"
+            )
+            yield graded(
+                f"column_vanished:{name}", 0, "filled on some row", statistics.rows, block=True, message=message
+            )
+    if not lost:
+        yield graded("columns_filled", 0, "0 columns vanished", len(before.columns))
+
+
+def _rows(statistics: Statistics, previous: Manifest | None, limits: DatasetThresholds) -> CheckResult:
+    name = "rows_vs_previous"
+    if previous is None or not previous.rows_out:
+        return skipped(name, "no earlier run to compare with")
+    change = statistics.rows / previous.rows_out - 1
+    chance = 4 * poisson_noise(previous.rows_out)  # a few dozen rows come and go
+    warn, block = max(limits.rows_fall_warn, chance), max(limits.rows_fall_block, chance)
+    message = (
+        f"{statistics.rows:,} rows, {change:+.1%} against the {previous.rows_out:,} of {previous.date}: "
+        "look at the rows read and rejected by this stage and the ones before it"
+    )
+    threshold = f"W < -{percent(warn)}, B < -{percent(block)}"
+    return graded(
+        name, change, threshold, previous.rows_out, warn=change < -warn, block=change < -block, message=message
+    )
+
+
+def _items(statistics: Statistics, previous: Manifest | None, limits: ItemThresholds) -> Iterator[CheckResult]:
+    rows = statistics.rows
+    message = "the catalogue is empty: check the path and the format of the items that were delivered, then run again"
+    yield graded("items_present", rows, "at least 1 item", None, block=not rows, message=message)
+    if not rows:
+        return
+    unknown = statistics.columns["explicit"].nulls
+    message = f"explicit is unknown on {unknown:,} of {rows:,} items: ingest must fill it in, look at its defaults"
+    yield graded("explicit_known", unknown, "0 items", rows, block=unknown > 0, message=message)
+    described = 1 - statistics.columns["description"].nulls / rows
+    message = f"only {percent(described)} of {rows:,} items have a description: their text vectors will be poor"
+    threshold, warn = f"W < {percent(limits.description_warn)}", described < limits.description_warn
+    yield graded("description_present", described, threshold, rows, warn=warn, message=message)
+    yield _item_rows(rows, previous, limits)
+    yield _eligible(statistics, previous, limits)
+
+
+def _item_rows(rows: int, previous: Manifest | None, limits: ItemThresholds) -> CheckResult:
+    name = "items_vs_previous"
+    if previous is None or not previous.rows_out:
+        return skipped(name, "no earlier catalogue to compare with")
+    change = rows / previous.rows_out - 1
+    message = (
+        f"the catalogue went from {previous.rows_out:,} items ({previous.date}) to {rows:,}, {change:+.1%}: "
+        "check that the delivery is whole; a mass takedown needs a signed waiver"
+    )
+    warn = change < -limits.rows_fall_warn or change > limits.rows_rise_warn
+    fall, rise = percent(limits.rows_fall_warn), percent(limits.rows_rise_warn)
+    threshold = f"W < -{fall} or > {rise}, B < -{percent(limits.rows_fall_block)}"
+    block = change < -limits.rows_fall_block
+    return graded(name, change, threshold, previous.rows_out, warn=warn, block=block, message=message)
+
+
+def _eligible(statistics: Statistics, previous: Manifest | None, limits: ItemThresholds) -> CheckResult:
+    name, now = "eligible_items", _eligible_count(statistics)
+    before = _eligible_count(Statistics.from_json(previous.statistics)) if previous else 0
+    if not now:
+        message = f"none of {statistics.rows:,} items may be recommended: look at rec_eligible in the delivery"
+        return graded(name, 0, "at least 1 item", statistics.rows, block=True, message=message)
+    if not before:
+        return graded(name, now, "at least 1 item", statistics.rows)
+    change = now / before - 1
+    message = (
+        f"recommendable items went from {before:,} to {now:,}, {change:+.1%}: look at rec_eligible in the delivery"
+    )
+    threshold, block = f"B < -{percent(limits.eligible_fall_block)}", change < -limits.eligible_fall_block
+    return graded(name, change, threshold, before, block=block, message=message)
+
+
+def _eligible_count(statistics: Statistics) -> int:
+    return (statistics.columns["rec_eligible"].values or {}).get("true", 0)
