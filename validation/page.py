@@ -23,7 +23,8 @@ h1 { font-size: 1.35rem; margin: 0 0 .25rem } h2 { font-size: 1.05rem; margin: 1
 p { margin: .2rem 0 } .soft { color: var(--soft) } .ok { color: var(--ok) } .bad { color: var(--bad) }
 .mild { color: var(--mild) } table { width: 100%; border-collapse: collapse } th { text-align: left;
   font-weight: 600; color: var(--soft) } td, th { padding: .3rem .6rem .3rem 0; border-bottom: 1px solid var(--line);
-  vertical-align: top } td.n { font-variant-numeric: tabular-nums } svg { display: block; max-width: 100% } rect { fill: var(--bar) }
+  vertical-align: top } svg { display: block; max-width: 100% }
+  rect { fill: var(--bar) }
 @media (max-width: 640px) { thead { display: none } tr { display: block; padding: .4rem 0;
   border-bottom: 1px solid var(--line) } td { display: block; border: 0; padding: .05rem 0 }
   td[data-h]:not(:empty)::before { content: attr(data-h) ": "; color: var(--soft) } }

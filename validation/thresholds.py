@@ -2,8 +2,8 @@
 
 import dataclasses
 import functools
-import importlib.resources
 import tomllib
+from pathlib import Path
 from typing import Any, TypeVar
 
 _Section = TypeVar("_Section")
@@ -90,7 +90,7 @@ class Thresholds:
 @functools.cache
 def default_thresholds() -> Thresholds:
     """Return the thresholds that come with the code."""
-    return parse_thresholds(importlib.resources.files("validation").joinpath("thresholds.toml").read_text("utf-8"))
+    return parse_thresholds(Path(__file__).with_name("thresholds.toml").read_text("utf-8"))
 
 
 def parse_thresholds(text: str) -> Thresholds:

@@ -1,0 +1,435 @@
+import dataclasses
+import datetime
+import random
+
+import pytest
+
+from schemas.catalogue import CONTRACTS
+from schemas.contract import Contract
+from schemas.inputs import EVENT
+from schemas.manifest import CheckResult, Manifest
+from validation.gates import judge
+from validation.statistics import ColumnStatistics, DayStatistics, Statistics
+
+DATE = "2026-03-31"
+EVENT_OPTIONAL = [field.name for field in EVENT.schema if field.nullable]
+
+
+def manifest(dataset: str, statistics: Statistics, **fields) -> Manifest:
+    base = Manifest(
+        dataset=dataset, contract_version="1.0.0", fingerprint="f", stage="s", qualifier="", run="r", date=DATE,
+        num_shards=1, code_version="c", config={}, inputs=(), files=(), rejection_files=(), rows_in=statistics.rows,
+        rows_out=statistics.rows, rejected={}, counters={}, statistics=statistics.to_json(), checks=(),
+    )  # fmt: skip
+    return dataclasses.replace(base, **fields)
+
+
+def shift(date: str, days: int) -> str:
+    return (datetime.date.fromisoformat(date) + datetime.timedelta(days=days)).isoformat()
+
+
+def one_day(rows: int, **changes) -> DayStatistics:
+    """Return a usual day: five sixths plays, three markets, 100 s played per event."""
+    day = DayStatistics(
+        rows,
+        dict.fromkeys(EVENT_OPTIONAL, rows),
+        {
+            "event_type": {"play": rows * 5 // 6, "skip": rows // 6},
+            "device_type": {"phone": rows // 2, "tv": rows // 2},
+            "market": {"US": rows * 6 // 10, "SE": rows * 3 // 10, "JP": rows // 10},
+            "is_organic": {"true": rows // 2, "false": rows // 2},
+        },
+        {"ms_played": rows * 100_000},
+    )
+    return dataclasses.replace(day, **changes)
+
+
+def month(seed: int = 0, rows: int = 10_000, days: int = 29, weekend: float = 1.3) -> dict[str, DayStatistics]:
+    """Return days with a weekend peak and noise of 3 %."""
+    rng = random.Random(seed)
+    dates = [shift(DATE, -n) for n in range(days)]
+    peak = {date: weekend if datetime.date.fromisoformat(date).weekday() >= 5 else 1.0 for date in dates}
+    return {date: one_day(int(rows * peak[date] * rng.gauss(1, 0.03))) for date in dates}
+
+
+def events(days: dict[str, DayStatistics], **fields) -> Manifest:
+    rows = sum(day.rows for day in days.values())
+    columns = {name: ColumnStatistics() for name in EVENT.schema.names}
+    return manifest("event", Statistics(rows, columns, days), **fields)
+
+
+def results(contract: Contract, now: Manifest, previous: Manifest | None = None) -> dict[str, CheckResult]:
+    return {result.name: result for result in judge(contract, now, previous)}
+
+
+def failed(found: dict[str, CheckResult]) -> dict[str, str]:
+    return {name: result.severity for name, result in found.items() if result.outcome == "failed"}
+
+
+def event_results(days: dict[str, DayStatistics], **fields) -> dict[str, CheckResult]:
+    return results(EVENT, events(days, **fields))
+
+
+def event_failures(days: dict[str, DayStatistics], **fields) -> dict[str, str]:
+    return failed(event_results(days, **fields))
+
+
+@pytest.mark.parametrize("seed", range(30))
+@pytest.mark.parametrize("days", [29, 9, 5, 3, 1])
+def test_ordinary_days_raise_no_alarm_of_any_kind(seed, days):
+    found = event_results(month(seed, days=days, weekend=1.1))
+    assert failed(found) == {}
+    assert {result.outcome for result in found.values()} == {"passed"}
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_weekends_are_compared_with_weekends_once_four_weeks_are_known(seed):
+    assert event_failures(month(seed, weekend=1.8)) == {}
+
+
+def test_without_history_nothing_fails_and_the_results_say_so():
+    found = event_results(month(days=4))
+    assert failed(found) == {}
+    assert "not enough history: 3 of the 7 earlier days are known, 4 are needed" in found["rows_on_date"].message
+    assert found["rows_on_date"].threshold == "not judged"
+
+
+@pytest.mark.parametrize("days", [29, 9, 6])
+@pytest.mark.parametrize("seed", range(5))
+def test_thirty_percent_of_a_day_missing_stops(days, seed):
+    known = month(seed, days=days, weekend=1.0)
+    known[DATE] = one_day(7_000)
+    found = event_results(known)
+    assert failed(found) == {"rows_on_date": "critical"}
+    result = found["rows_on_date"]
+    assert result.observed == pytest.approx(-0.3, abs=0.06)
+    assert result.of == 7_000
+    assert "is a file of the date missing?" in result.message
+
+
+def test_a_doubled_day_stops():
+    known = month()
+    known[DATE] = one_day(known[DATE].rows * 2)
+    found = event_results(known)
+    assert failed(found) == {"rows_on_date": "critical"}
+    assert "was a file delivered twice" in found["rows_on_date"].message
+
+
+def test_a_fifth_missing_is_a_warning():
+    known = month(weekend=1.0)
+    known[DATE] = one_day(8_000)
+    assert event_failures(known) == {"rows_on_date": "warning"}
+
+
+def test_thirty_percent_is_no_alarm_where_every_day_is_that_noisy():
+    rng = random.Random(1)
+    known = {shift(DATE, -n): one_day(int(10_000 * rng.uniform(0.6, 1.4))) for n in range(29)}
+    known[DATE] = one_day(7_000)
+    assert event_failures(known) == {}
+    known[DATE] = one_day(4_000)
+    assert event_failures(known) == {"rows_on_date": "critical"}
+
+
+def test_a_handful_of_events_may_halve():
+    known = {shift(DATE, -n): one_day(20) for n in range(29)}
+    known[DATE] = one_day(8)
+    assert event_failures(known) == {}
+
+
+def test_no_rows_on_the_date_names_the_last_date_that_has_some():
+    known = month()
+    del known[DATE]
+    del known[shift(DATE, -1)]
+    found = event_results(known)
+    assert failed(found) == {"rows_on_date_present": "critical"}
+    assert f"no event of {DATE} came in" in found["rows_on_date_present"].message
+    assert f"the last date with events is {shift(DATE, -2)}" in found["rows_on_date_present"].message
+
+
+def test_an_empty_folder_stops():
+    found = event_results({})
+    assert failed(found) == {"rows_on_date_present": "critical"}
+    assert "no earlier date has any either" in found["rows_on_date_present"].message
+
+
+def test_days_after_the_logical_date_are_not_looked_at():
+    known = month() | {shift(DATE, 1): one_day(10**7)}
+    assert event_failures(known) == {}
+
+
+@pytest.mark.parametrize(
+    ("rejected", "counters", "expected"),
+    [
+        ({"item_id:required": 9}, {}, {}),
+        ({"item_id:required": 11}, {}, {"schema_valid": "critical"}),
+        ({}, {"duplicates": 50}, {}),
+        ({}, {"duplicates": 51}, {"duplicate_event_ids": "warning"}),
+        ({}, {"duplicates": 201}, {"duplicate_event_ids": "critical"}),
+        ({"event_id:conflict": 11}, {}, {"conflicting_event_ids": "warning"}),
+        ({"event_id:conflict": 101}, {}, {"conflicting_event_ids": "critical"}),
+        ({"ms_played:at_most:item_duration_ms": 50}, {}, {}),
+        ({"ms_played:at_most:item_duration_ms": 51}, {}, {"ms_played_plausible": "critical"}),
+        ({"event_ts:not_after:ingest_ts": 11}, {}, {"clock_skew": "critical"}),
+    ],
+)
+def test_shares_of_the_rows_read(rejected, counters, expected):
+    found = event_results(month(), rows_in=10_000, rejected=rejected, counters=counters)
+    assert failed(found) == expected
+    assert {found[name].of for name in ("schema_valid", "duplicate_event_ids", "clock_skew")} == {10_000}
+
+
+def test_schema_valid_names_the_worst_rules():
+    found = event_results(month(), rows_in=1000, rejected={"a:one_of": 2, "b:between": 30, "event_id:conflict": 1})
+    assert "32 of 1,000 rows read were rejected (mostly b:between 30, a:one_of 2)" in found["schema_valid"].message
+
+
+def test_a_silent_market_stops_and_is_named():
+    known = month()
+    day = known[DATE]
+    known[DATE] = dataclasses.replace(
+        day, values=day.values | {"market": {"US": day.rows * 7 // 10, "SE": day.rows * 3 // 10}}
+    )
+    found = event_results(known)
+    assert failed(found)["silent_markets"] == "critical"
+    assert f"no event of {DATE} from JP" in found["silent_markets"].message
+
+
+def test_a_small_market_may_be_silent():
+    known = {
+        d: dataclasses.replace(x, values=x.values | {"market": x.values["market"] | {"LI": 60}})
+        for d, x in month().items()
+    }
+    del known[DATE].values["market"]["LI"]
+    assert event_failures(known) == {}
+
+
+def test_an_all_null_market_stops():
+    known = month()
+    day = known[DATE]
+    known[DATE] = dataclasses.replace(day, present=day.present | {"market": 0}, values=day.values | {"market": {}})
+    found = event_results(known)
+    assert {"market_present", "column_vanished:market", "silent_markets"} <= set(failed(found))
+    assert f"market is empty on {day.rows:,} of {day.rows:,} events of {DATE}" in found["market_present"].message
+
+
+@pytest.mark.parametrize(
+    ("phones", "expected"), [(0.5, {}), (0.7, {"psi:device_type": "warning"}), (0.8, {"psi:device_type": "critical"})]
+)
+def test_a_shifted_mix(phones, expected):
+    known = month()
+    day = known[DATE]
+    mix = {"phone": int(day.rows * phones), "tv": int(day.rows * (1 - phones))}
+    known[DATE] = dataclasses.replace(day, values=day.values | {"device_type": mix})
+    found = event_results(known)
+    assert failed(found) == expected
+    if expected:
+        assert "went from 50 % to" in found["psi:device_type"].message
+
+
+def test_a_mix_of_few_rows_is_allowed_its_sampling_noise():
+    known = {shift(DATE, -n): one_day(60) for n in range(29)}
+    day = known[DATE]
+    known[DATE] = dataclasses.replace(day, values=day.values | {"device_type": {"phone": 42, "tv": 18}})
+    assert event_failures(known) == {}
+
+
+@pytest.mark.parametrize(
+    ("factor", "expected"), [(1.05, {}), (1.2, {"mean_ms_played": "warning"}), (0.7, {"mean_ms_played": "critical"})]
+)
+def test_behaviour_that_changes(factor, expected):
+    known = month()
+    day = known[DATE]
+    known[DATE] = dataclasses.replace(day, totals={"ms_played": int(day.totals["ms_played"] * factor)})
+    found = event_results(known)
+    assert failed(found) == expected
+    assert found["mean_ms_played"].observed == pytest.approx(factor - 1, abs=0.01)
+
+
+def test_organic_share_and_skip_rate_are_judged():
+    known = month()
+    day = known[DATE]
+    values = {
+        "is_organic": {"true": day.rows // 4, "false": day.rows * 3 // 4},
+        "event_type": {"play": day.rows * 3 // 4, "skip": day.rows // 4},
+    }
+    known[DATE] = dataclasses.replace(day, values=day.values | values)
+    assert event_failures(known) == {"organic_share": "critical", "skip_rate": "critical"}
+
+
+def test_a_column_that_vanished_on_the_date_is_named():
+    known = month()
+    day = known[DATE]
+    known[DATE] = dataclasses.replace(day, present=day.present | {"platform": 0})
+    found = event_results(known)
+    assert failed(found) == {"column_vanished:platform": "critical"}
+    assert "platform is empty on all" in found["column_vanished:platform"].message
+    assert "dropped or renamed upstream" in found["column_vanished:platform"].message
+
+
+def items(rows: int, eligible: int | None = None, described: int | None = None, **fields) -> Manifest:
+    contract = CONTRACTS["item"]
+    columns = {name: ColumnStatistics() for name in contract.schema.names}
+    columns["description"] = ColumnStatistics(nulls=rows - (rows if described is None else described))
+    columns["rec_eligible"] = ColumnStatistics(values={"true": rows if eligible is None else eligible})
+    return manifest("item", Statistics(rows, columns, {}), **fields)
+
+
+@pytest.mark.parametrize(
+    ("now", "expected"),
+    [
+        (items(1000), {}),
+        (items(991), {}),
+        (items(989), {"items_vs_previous": "warning"}),
+        (items(1051), {"items_vs_previous": "warning"}),
+        (items(949), {"items_vs_previous": "critical"}),
+        (items(1000, eligible=899), {"eligible_items": "critical"}),
+        (items(1000, eligible=0), {"eligible_items": "critical"}),
+        (items(1000, described=899), {"description_present": "warning"}),
+        (items(1000, described=0), {"description_present": "warning", "column_vanished:description": "critical"}),
+        (items(0), {"items_present": "critical"}),
+    ],
+)
+def test_items_against_the_last_run(now, expected):
+    assert failed(results(CONTRACTS["item"], now, items(1000))) == expected
+
+
+def test_items_without_a_last_run_pass():
+    found = results(CONTRACTS["item"], items(10))
+    assert failed(found) == {}
+    assert found["items_vs_previous"].message == "no earlier catalogue to compare with"
+
+
+def test_unknown_explicit_stops():
+    now = items(100)
+    now.statistics["columns"]["explicit"]["nulls"] = 1
+    found = results(CONTRACTS["item"], now)
+    assert failed(found) == {"explicit_known": "critical"}
+    assert "explicit is unknown on 1 of 100 items" in found["explicit_known"].message
+
+
+def test_a_run_of_a_later_date_is_no_history():
+    later = items(1000, date=shift(DATE, 1))
+    assert failed(results(CONTRACTS["item"], items(10), later)) == {}
+
+
+@pytest.mark.parametrize("name", ["history", "co_listen", "transition", "popularity", "artist_top", "user"])
+@pytest.mark.parametrize(("rows", "severity"), [(850, None), (790, "warning"), (490, "critical"), (9000, None)])
+def test_rows_of_tallies_against_the_last_run(name, rows, severity):
+    contract = CONTRACTS[name]
+    columns = {column: ColumnStatistics() for column in contract.schema.names}
+    now, before = (manifest(name, Statistics(n, columns, {})) for n in (rows, 1000))
+    assert failed(results(contract, now, before)) == ({"rows_vs_previous": severity} if severity else {})
+    assert failed(results(contract, now)) == {}
+
+
+SETS = {
+    "sets": 1000, "slots": 300_000, "empty_sets": 0, "market_violations": 0, "tier_violations": 0,
+    "explicit_violations": 0, "tombstone_violations": 0, "duplicate_items": 0, "sets_below_minimum": 1,
+    "fallback_level_3_or_more": 50,
+    "jaccard_ppm_sum": 200 * 50_000, "jaccard_pairs": 200, "slots_by_source:a": 200_000, "slots_by_source:b": 99_000,
+    "slots_by_source:c": 1_000,
+}  # fmt: skip
+
+
+def sets(**counters) -> Manifest:
+    names = {name.replace("slots_by_source_", "slots_by_source:"): count for name, count in counters.items()}
+    return manifest("candidate_set", Statistics(1000, {}, {}), counters=SETS | names)
+
+
+@pytest.mark.parametrize(
+    ("counters", "expected"),
+    [
+        ({}, {}),
+        ({"empty_sets": 1}, {"empty_sets": "critical"}),
+        ({"market_violations": 1}, {"market_violations": "critical"}),
+        ({"tier_violations": 1}, {"tier_violations": "critical"}),
+        ({"explicit_violations": 1}, {"explicit_violations": "critical"}),
+        ({"tombstone_violations": 1}, {"tombstone_violations": "critical"}),
+        ({"duplicate_items": 1}, {"duplicate_items": "critical"}),
+        ({"sets_below_minimum": 2}, {"sets_below_minimum": "critical"}),
+        ({"sets_below_minimum": 2, "eligible_items": 2_000}, {"sets_below_minimum": "warning"}),
+        ({"fallback_level_3_or_more": 51}, {"fallback_share": "warning"}),
+        ({"fallback_level_3_or_more": 151}, {"fallback_share": "critical"}),
+        ({"jaccard_ppm_sum": 200 * 160_000}, {"mean_jaccard": "warning"}),
+        ({"jaccard_ppm_sum": 200 * 310_000}, {"mean_jaccard": "critical"}),
+        ({"jaccard_ppm_sum": 200 * 310_000, "eligible_items": 500}, {}),
+        ({"jaccard_pairs": 0}, {}),
+        ({"slots_by_source_a": 149_000}, {"slots_by_source:a": "warning"}),
+        ({"slots_by_source_c": 0}, {}),
+        ({"sets": 0}, {"sets_present": "critical"}),
+    ],
+)
+def test_candidate_sets(counters, expected):
+    assert failed(results(CONTRACTS["candidate_set"], sets(**counters), sets(slots_by_source_c=2_000))) == expected
+
+
+def test_a_market_leak_says_what_it_means_and_what_next():
+    message = results(CONTRACTS["candidate_set"], sets(market_violations=3))["market_violations"].message
+    assert "market_violations: 3 in 1,000 sets: they hold items that may not be played in their market" in message
+    assert "the last release stays live" in message
+
+
+def test_a_source_that_vanished_is_a_warning():
+    now = sets()
+    del now.counters["slots_by_source:b"]
+    assert failed(results(CONTRACTS["candidate_set"], now, sets())) == {"slots_by_source:b": "warning"}
+
+
+EXPOSURE = {
+    "sets": 1000, "slots_chosen": 200_000, "max_item_sets_chosen": 40, "top100_slots_chosen": 20_000,
+    "covered_items": 15_000, "eligible_items": 100_000, "gini_ppm": 500_000,
+}  # fmt: skip
+
+
+def exposure(**counters) -> Manifest:
+    return manifest("exposure", Statistics(15_000, {}, {}), counters=EXPOSURE | counters)
+
+
+@pytest.mark.parametrize(
+    ("counters", "expected"),
+    [
+        ({}, {}),
+        ({"max_item_sets_chosen": 51}, {"single_item_share": "critical"}),
+        ({"max_item_sets_chosen": 390, "eligible_items": 10_000, "covered_items": 1_500}, {}),
+        (
+            {"max_item_sets_chosen": 410, "eligible_items": 10_000, "covered_items": 1_500},
+            {"single_item_share": "critical"},
+        ),
+        ({"top100_slots_chosen": 31_000}, {"top100_share": "warning"}),
+        ({"top100_slots_chosen": 199_000, "eligible_items": 10_000, "covered_items": 1_500}, {}),
+        ({"covered_items": 11_900}, {"catalogue_coverage": "warning"}),
+        ({"gini_ppm": 560_000}, {"gini": "warning"}),
+        ({"slots_chosen": 0}, {}),
+    ],
+)
+def test_exposure(counters, expected):
+    assert failed(results(CONTRACTS["exposure"], exposure(**counters), exposure())) == expected
+
+
+@pytest.mark.parametrize(("make", "name"), [(sets, "market_violations"), (exposure, "eligible_items")])
+def test_a_figure_nobody_counted_is_broken(make, name):
+    now = make()
+    del now.counters[name]
+    (result,) = judge(CONTRACTS[now.dataset], now, None)
+    assert (result.name, result.outcome, result.severity) == ("counters_present", "broken", "critical")
+    assert f"the stage did not count {name}; it must count them even where they are 0" in result.message
+
+
+def test_every_failed_check_has_a_message_and_every_share_its_denominator():
+    known = month()
+    known[DATE] = one_day(10)
+    rejected = {"x:one_of": 500, "event_id:conflict": 500, "event_ts:not_after:ingest_ts": 500}
+    found = event_results(known, rows_in=1000, rejected=rejected, counters={"duplicates": 300})
+    assert len(failed(found)) >= 5
+    for name in failed(found):
+        assert len(found[name].message) > 60
+        assert found[name].of is not None
+        assert found[name].layer == "statistics"
+
+
+@pytest.mark.parametrize("name", sorted(CONTRACTS))
+def test_every_contract_can_be_judged_without_history(name):
+    contract = CONTRACTS[name]
+    columns = {column: ColumnStatistics() for column in contract.schema.names}
+    for result in judge(contract, manifest(name, Statistics(0, columns, {})), None):
+        assert result.threshold
