@@ -99,13 +99,17 @@ def _rows_on_date(days: Days, date: str, limits: EventThresholds) -> CheckResult
         + ("is a file of the date missing?" if drift.change < 0 else "was a file delivered twice, or a day replayed?")
         + " Complete or correct the delivery and run again, or sign a waiver if the change is real"
     )
-    threshold = (
-        f"W beyond {percent(limits.rows_warn)} and {limits.noise_warn:g}, B beyond {percent(limits.rows_block)} and "
-        f"{limits.noise_block:g} deviations of {percent(drift.noise)}, or beyond {percent(limits.rows_block_always)}"
-    )
+    threshold = f"{_two_limits(limits.rows_warn, limits.rows_block, drift, limits)}, or beyond {percent(limits.rows_block_always)}"
     message = f"events of {date} changed by {drift.change:+.1%} against the {drift.basis}: {next_step}"
     warn = drift.beyond(limits.rows_warn, limits.noise_warn)
     return graded(name, drift.change, threshold, int(drift.value), warn=warn, block=block, message=message)
+
+
+def _two_limits(warn: float, block: float, drift: Drift, limits: EventThresholds) -> str:
+    return (
+        f"W beyond {percent(warn)} and {limits.noise_warn:g} deviations, B beyond {percent(block)} and "
+        f"{limits.noise_block:g} deviations (one is {percent(drift.noise)})"
+    )
 
 
 def _short_history(days: Days, date: str, limits: EventThresholds) -> str:
@@ -224,10 +228,7 @@ def _drifted(name: str, drift: Drift, rows: int, limits: EventThresholds) -> Che
         "look for a client release or a change of logging; sign a waiver if it is real"
     )
     warn, block = limits.behaviour_warn, limits.behaviour_block
-    threshold = (
-        f"W beyond {percent(warn)} and {limits.noise_warn:g}, B beyond {percent(block)} and {limits.noise_block:g} "
-        f"deviations of {percent(drift.noise)}"
-    )
+    threshold = _two_limits(warn, block, drift, limits)
     return graded(
         name,
         drift.change,

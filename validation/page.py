@@ -18,7 +18,8 @@ _CSS = """
 @media (prefers-color-scheme: dark) { :root { --fg: #e6e9ec; --bg: #14171a; --soft: #9aa4ae; --line: #333a41;
   --bar: #7fb0f0; --ok: #57c272; --bad: #ff8a80; --mild: #e0bb55; } }
 * { box-sizing: border-box } body { margin: 0 auto; max-width: 72rem; padding: 1rem; background: var(--bg);
-  color: var(--fg); font: 15px/1.45 system-ui, sans-serif; overflow-wrap: anywhere }
+  color: var(--fg); font: 15px/1.45 system-ui, sans-serif; overflow-wrap: break-word }
+.mark { white-space: nowrap }
 h1 { font-size: 1.35rem; margin: 0 0 .25rem } h2 { font-size: 1.05rem; margin: 1.6rem 0 .4rem }
 p { margin: .2rem 0 } .soft { color: var(--soft) } .ok { color: var(--ok) } .bad { color: var(--bad) }
 .mild { color: var(--mild) } table { width: 100%; border-collapse: collapse } th { text-align: left;
@@ -63,7 +64,8 @@ def _checks(checks: tuple[CheckResult, ...]) -> str:
     """Show what needs attention first, then the order in which the checks ran."""
     ordered = sorted(checks, key=lambda c: (c.outcome == "passed", c.severity != "critical"))
     rows = [_check(check) for check in ordered]
-    return _table("Checks", ("", "Check", "Figure", "Threshold", "Severity"), rows)
+    legend = '<p class="soft">W: beyond it the run goes on with a warning. B: beyond it the run stops.</p>'
+    return _table("Checks", ("", "Check", "Figure", "Threshold", "Severity"), rows) + legend
 
 
 def _check(check: CheckResult) -> list[str]:
@@ -72,7 +74,7 @@ def _check(check: CheckResult) -> list[str]:
     observed = "" if check.observed is None else _figure(check.observed)
     of = f" of {check.of:,}" if check.of is not None else ""
     return [
-        f'<span class="{tone}">{mark} {check.outcome}</span>',
+        f'<span class="mark {tone}">{mark} {check.outcome}</span>',
         f"{html.escape(check.name)}{message}",
         f"{observed}{of}" if observed else "",
         html.escape(check.threshold),
@@ -141,7 +143,7 @@ def _date(days: int) -> str:
 def _figure(value: float | str) -> str:
     if isinstance(value, str):
         return html.escape(value)
-    return f"{value:,}" if isinstance(value, int) else f"{value:,.4g}"
+    return f"{value:,}" if isinstance(value, int) else f"{value:,.6g}"
 
 
 def _bars(heights: list[int], width: int, height: int, titles: list[str]) -> str:

@@ -91,7 +91,13 @@ def test_the_page_shows_checks_failures_first_with_figures_and_thresholds():
         "warned",
         "fine",
     ]
-    assert rows[0] == ["✗ failed", "stoppedrows <are> missing", "0.9877 of 10,000", ">= 99.9 %", "critical, statistics"]
+    assert rows[0] == [
+        "✗ failed",
+        "stoppedrows <are> missing",
+        "0.98765 of 10,000",
+        ">= 99.9 %",
+        "critical, statistics",
+    ]
     assert rows[1][2] == ""
     assert "rows &lt;are&gt; missing" in page
     assert "stopped: the data is bad" in page
