@@ -99,7 +99,8 @@ def _rows_on_date(days: Days, date: str, limits: EventThresholds) -> CheckResult
         + ("is a file of the date missing?" if drift.change < 0 else "was a file delivered twice, or a day replayed?")
         + " Complete or correct the delivery and run again, or sign a waiver if the change is real"
     )
-    threshold = f"{_two_limits(limits.rows_warn, limits.rows_block, drift, limits)}, or beyond {percent(limits.rows_block_always)}"
+    two = _two_limits(limits.rows_warn, limits.rows_block, drift, limits)
+    threshold = f"{two}, or beyond {percent(limits.rows_block_always)}"
     message = f"events of {date} changed by {drift.change:+.1%} against the {drift.basis}: {next_step}"
     warn = drift.beyond(limits.rows_warn, limits.noise_warn)
     return graded(name, drift.change, threshold, int(drift.value), warn=warn, block=block, message=message)

@@ -105,7 +105,7 @@ def _column(name: str, column: ColumnStatistics, rows: int) -> list[str]:
     top = sorted((column.values or {}).items(), key=lambda pair: (-pair[1], pair[0]))[:_TOP_VALUES]
     timed = column.total is None and column.low is not None
     scale = FLOAT_UNITS if isinstance(column.low, float) else 1
-    mean = f"{column.total / scale / given:,.4g}" if column.total is not None and given else ""
+    mean = f"{column.total / scale / given:,.6g}" if column.total is not None and given else ""
     bins = sorted(column.bins.items())
     return [
         html.escape(name),
