@@ -41,7 +41,7 @@ def run_road(runner: Runner, road: Road, raw: Store, surfaces: tuple[str, ...]) 
         surface = SURFACES[name]
         proposals = runner.run(recommend.retrieve(road, surface, ingested, tables))
         sets = runner.run(recommend.blend(road, surface, ingested, tables, proposals))
-        shown = runner.run(recommend.exposure(road, surface, sets))
+        shown = runner.run(recommend.exposure(road, surface, sets, ingested.items))
         finished[name] = (sets, shown)
         manifests |= {f"{m.dataset}/{name}": m for m in (proposals, sets, shown)}
     released = {name: publish(runner.store, name, *pair) for name, pair in finished.items()}

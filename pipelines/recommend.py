@@ -14,10 +14,11 @@ from schemas.candidates import CANDIDATE_SET, EXPOSURE, PROPOSAL
 from schemas.manifest import Manifest
 from schemas.policy import SurfacePolicy
 from transforms.audit import flatten
-from transforms.blend import Instant
+from transforms.filters import Instant
 from transforms.candidate_sets import Provenance
 from transforms.recommend import Recommend
-from transforms.retrieve import retrieve_groups, retrieve_seeds, retrieve_users
+from transforms.groups import RetrieveGroups
+from transforms.retrieve import retrieve_seeds, retrieve_users
 from transforms.shards import ExchangeShards, Output, ProcessShards, Shard, Task, Work, Workspace
 from transforms.sources import (
     HOME_GROUP_SOURCES,
@@ -110,10 +111,12 @@ def retrieve(road: Road, surface: Surface, ingested: Ingested, tables: Tables) -
     """Return the stage in which every source of a surface proposes."""
     data = _datasets(ingested, tables)
     inputs = _inputs(surface, data)
-    used = sorted({*inputs, "popularity"})
-    group_task = Task(GROUPS, 0, {"popularity": paths(tables.popularity.files)})
+    whole = {name: paths(data[name].files) for name in ("popularity", "item", "tombstone")}
+    group_task = Task(GROUPS, 0, whole)
+    policy = road.policy.surfaces[surface.name]
+    used = sorted({*inputs, *whole})
     work = WorkOfShard(
-        functools.partial(retrieve_groups, sources=surface.group_sources, now=road.end),
+        RetrieveGroups(surface.group_sources, policy, Instant.of(road.date, policy), road.end),
         functools.partial(surface.retrieve, sources=surface.sources, now=road.end),
     )
     return Stage(
@@ -206,8 +209,9 @@ def _artifacts(tables: Tables) -> dict[str, tuple[str, str]]:
     return {signal: (manifest.dataset, manifest.run) for signal, manifest in named.items()}
 
 
-def exposure(road: Road, surface: Surface, sets: Manifest) -> Stage:
+def exposure(road: Road, surface: Surface, sets: Manifest, items: Manifest) -> Stage:
     """Return the stage that counts in how many sets each item is."""
+    eligible = items.statistics["columns"]["rec_eligible"]["values"].get("true", 0)
     fallback = road.policy.surfaces[surface.name].fallback
     return Stage(
         name="exposure",
@@ -222,8 +226,8 @@ def exposure(road: Road, surface: Surface, sets: Manifest) -> Stage:
         transform=functools.partial(_exposure, fallback=fallback, num_shards=road.num_shards),
         num_parts=road.num_shards,
         num_shards=road.num_shards,
-        config={"sets": sets.rows_out},
-        figures=functools.partial(concentration, sets=sets.rows_out),
+        config={"sets": sets.rows_out, "eligible_items": eligible},
+        figures=functools.partial(concentration, sets=sets.rows_out, eligible_items=eligible),
     )
 
 
@@ -270,7 +274,7 @@ def add_exposure(shard: Shard) -> Output:
     return Output(added.select(EXPOSURE.schema.names).sort("item_id"), rows_in=parts.height)
 
 
-def concentration(staged: Sequence[str], sets: int) -> dict[str, int]:
+def concentration(staged: Sequence[str], sets: int, eligible_items: int) -> dict[str, int]:
     """Return how concentrated the sets are: a streaming pass that keeps the 100 most chosen items.
 
     `gini_ppm` is over the covered items, from counts per exposure value, of which there are at most `sets`.
@@ -282,7 +286,8 @@ def concentration(staged: Sequence[str], sets: int) -> dict[str, int]:
     best = lazy.select("sets_chosen").top_k(_TOP, by="sets_chosen").sum().collect(engine="streaming").item()
     values = lazy.group_by("sets").len().collect(engine="streaming").sort("sets")
     counted = {name: int(value or 0) for name, value in totals.row(0, named=True).items()}
-    return counted | {"top100_slots_chosen": int(best or 0), "gini_ppm": _gini_ppm(values), "sets": sets}
+    return counted | {"top100_slots_chosen": int(best or 0), "gini_ppm": _gini_ppm(values), "sets": sets,
+                      "eligible_items": eligible_items}  # fmt: skip
 
 
 def _gini_ppm(values: pl.DataFrame) -> int:

@@ -7,8 +7,8 @@ import polars as pl
 import pyarrow as pa
 
 from schemas.hashing import hash64, unit_interval
-from transforms.blend import Facts, Instant
 from schemas.policy import SurfacePolicy
+from transforms.filters import Facts, Instant
 
 JACCARD_PAIRS_PER_BLOCK = 200
 
@@ -79,7 +79,7 @@ def _availability_violations(rows: pl.DataFrame, facts: Facts, instant: Instant)
 def _overlap(rows: pl.DataFrame, policy: SurfacePolicy) -> dict[str, int]:
     """Sum the Jaccard overlap of neighbouring records in hash order, over slots that are not the fallback's, in ppm."""
     personal = rows.filter(pl.col("source_id") != policy.fallback)
-    keys = personal.select("record_key", "context_key").unique()
+    keys = personal.select("record_key", "context_key").sort("context_key").unique("record_key", keep="first")
     if keys.height < 2:
         return {"jaccard_ppm_sum": 0, "jaccard_pairs": 0}
     order = pl.Series("__order", unit_interval(hash64(keys["record_key"].to_arrow())))

@@ -2,67 +2,35 @@
 
     hard filters, each removal named -> one row per canonical item, all its sources kept -> quotas -> caps -> size
 
-Pure and vectorised over records; the stream calls the same functions. Memory: about 300 bytes per proposal of the block.
+Pure, and vectorised over records with integer codes; the stream calls the same functions.
+Memory: about 60 bytes per proposal and record of the block.
 """
 
 import dataclasses
-import datetime
 
 import numpy as np
 import polars as pl
 
 from schemas.hashing import hash64, hash64_one, mix64
 from schemas.policy import SurfacePolicy
-from transforms.sources import TALK
+from transforms.filters import HARD_FILTERS, NO_CODE, Facts, Instant, Judged, Rows, hard_filters
 
-FILTERS = (
-    "unknown_item", "tombstone", "ineligible", "market", "tier", "explicit", "age", "unreleased", "blocked", "hidden",
-    "opted_out", "completed", "recent_skip", "recently_played", "language",
-)  # fmt: skip
-LATER_RULES = ("duplicate", "quota", "cap:artist", "cap:album", "cap:show", "cap:publisher", "size")
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Instant:
-    """When the sets are valid, and what seeds their tie-breaks."""
-
-    effective_from: datetime.datetime
-    expires_at: datetime.datetime
-    seed: str
-
-    @classmethod
-    def of(cls, logical_date: datetime.date, policy: SurfacePolicy) -> "Instant":
-        """Return the validity of a batch set: from the end of its logical date."""
-        start = datetime.datetime.combine(logical_date, datetime.time(), datetime.UTC) + datetime.timedelta(days=1)
-        return cls(start, start + datetime.timedelta(hours=policy.expires_hours), f"{policy.name}|{logical_date}")
+RULES = (*HARD_FILTERS, "duplicate", "quota", "cap:artist", "cap:album", "cap:show", "cap:publisher", "size")
+_CODE = {name: code for code, name in enumerate(RULES, start=1)}
+_SLOT_BITS, _TIE_BITS = 14, 12
+_OVER = np.int64(1) << 31
+_AMPLE = 4  # so many times `fill_to` survivors leave enough after duplicates and caps
+PROPOSAL_COLUMNS = ("source_id", "source_rank", "raw_score", "score_kind", "signal_type", "seed_item_ids", "seed_event_ts")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Facts:
-    """What the hard filters need to know about the block.
+class Removed:
+    """What was not taken and why, as parallel arrays; `rule` is 1 + index into `RULES`."""
 
-    Attributes:
-      records: one row per set: `k` (uint32), `record_key`, `needs` (id), `explicit_allowed`, `max_age`, `languages`,
-        `opted_out`, `artists_known` (list of artist ids, null where the record has no history).
-      needs: `needs`, `market`, `tier`: every pair of market and tier an item must be available in for the record.
-      items: attributes of the proposed items, one row each, see `ITEM_COLUMNS`.
-      gone: item ids with a tombstone.
-      blocked: `k`, `artist_id`. hidden: `k`, `item_id`.
-      played: `k`, `item_id`, `event_ts` (last), `completed`. skipped: `k`, `item_id`, `event_ts` (last).
-    """
-
-    records: pl.DataFrame
-    needs: pl.DataFrame
-    items: pl.DataFrame
-    gone: pl.Series
-    blocked: pl.DataFrame
-    hidden: pl.DataFrame
-    played: pl.DataFrame
-    skipped: pl.DataFrame
-
-
-ITEM_COLUMNS = ("item_id", "item_type", "canonical_id", "artists", "album_id", "show_id", "publisher", "languages",
-                "release_ts", "availability", "explicit", "age_rating", "rec_eligible", "deleted_at")  # fmt: skip
+    k: np.ndarray
+    p: np.ndarray
+    rule: np.ndarray
+    detail: np.ndarray
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -70,270 +38,304 @@ class Blended:
     """Candidates and why everything else is not among them.
 
     Attributes:
-      candidates: one row per candidate, sorted by `k` and `position`; `source_id` is the one whose slot it took.
-      sources: every surviving proposal behind a candidate: `k`, `position` and the proposal's columns.
-      removed: `k`, `item_id`, `source_id`, `rule`, `detail` (number the rule was decided on, may be null).
+      proposals: the table `Removed.p` points into.
+      candidates: `k`, `position`, `item_id`, `item_type`, `canonical_id`, `artist_id`, `release_ts`, `available_until`,
+        `blend_score` and `source_id`, the source whose slot it took; sorted by `k` and `position`.
+      sources: every surviving proposal behind a candidate: `k`, `position` and `PROPOSAL_COLUMNS`.
     """
 
+    proposals: pl.DataFrame
     candidates: pl.DataFrame
     sources: pl.DataFrame
-    removed: pl.DataFrame
+    removals: Removed
+
+    @property
+    def removed(self) -> pl.DataFrame:
+        """What was removed, spelled out: `k`, `item_id`, `source_id`, `rule`, `detail`."""
+        rows = self.proposals.select("item_id", "source_id")[self.removals.p]
+        rules = pl.Series("rule", RULES).gather(self.removals.rule.astype(np.int64) - 1)
+        detail = pl.Series("detail", self.removals.detail).fill_nan(None)
+        spelled = rows.with_columns(pl.Series("k", self.removals.k), rules, detail)
+        return spelled.select("k", "item_id", "source_id", "rule", "detail").sort("k", "item_id", "source_id")
+
+    def removed_by_rule(self) -> pl.DataFrame:
+        """Count removals: `k`, `rule`, `len`, sorted."""
+        counted = pl.DataFrame({"k": self.removals.k, "code": self.removals.rule}).group_by("k", "code").len()
+        names = pl.col("code").cast(pl.Int64).replace_strict({v: n for n, v in _CODE.items()}, return_dtype=pl.String)
+        return counted.select("k", names.alias("rule"), "len").sort("k", "rule")
 
 
 def blend(proposals: pl.DataFrame, facts: Facts, policy: SurfacePolicy, instant: Instant) -> Blended:
     """Blend the proposals of a block.
 
     Args:
-      proposals: `k` and the columns of the proposal contract but `key`.
+      proposals: the proposal contract's columns, of the records and of their groups.
     """
-    judged = hard_filters(proposals, facts, policy, instant)
-    kept = judged.filter(pl.col("rule").is_null()).drop("rule", "detail")
-    merged, duplicates = merge_canonical(kept, policy)
-    slotted, over_quota = fill_quotas(merged, policy, instant)
-    capped, over_cap = apply_caps(slotted, policy)
-    candidates, over_size = cut(capped, policy)
-    removed = [judged.filter(pl.col("rule").is_not_null()), duplicates, over_quota, over_cap, over_size]
-    sources = kept.join(
-        candidates.select("k", "canonical_id", "position"), on=["k", "canonical_id"]
-    ).sort("k", "position", "source_rank", "source_id")
-    return Blended(candidates, sources, pl.concat([_removal(frame) for frame in removed]).sort("k", "item_id", "source_id"))
+    own, shared = offer(proposals, facts, policy)
+    judged = hard_filters(own, facts, policy, instant)
+    needed = shared.take(_needed(own.take(judged.rule == 0), shared, facts, policy))
+    rows = Rows.joined(own, needed)
+    judged = Judged.joined(judged, hard_filters(needed, facts, policy, instant))
+    passed = judged.rule == 0
+    kept, until = rows.take(passed), judged.available_until[passed]
+    canonical = _dense(facts.items["canonical_id"])[kept.i]
+    merged, twin = merge_canonical(kept, canonical)
+    slots, first = fill_quotas(kept, merged, canonical, policy, _ties(kept, facts, instant))
+    chosen = kept.take(first)
+    rule, place = apply_caps(chosen, slots, facts, policy)
+    rule, position = cut(chosen, slots, rule, place, facts, policy)
+    taken = rule == 0
+    removals = _removals(rows, judged, kept, twin, chosen, rule, position)
+    candidates = _candidates(chosen.take(taken), until[first][taken], position[taken], facts, policy)
+    sources = _sources(proposals, kept, canonical, chosen.take(taken), canonical[first][taken], position[taken])
+    return Blended(proposals, candidates, sources, removals)
 
 
-def _removal(frame: pl.DataFrame) -> pl.DataFrame:
-    return frame.select("k", "item_id", "source_id", "rule", pl.col("detail").cast(pl.Float64))
+def _needed(passed: Rows, shared: Rows, facts: Facts, policy: SurfacePolicy) -> np.ndarray:
+    """Tell which group proposals may matter: all, or those of short records where the fallback only fills up."""
+    fallback = next(quota for quota in policy.sources if quota.source_id == policy.fallback)
+    if fallback.target > 0:
+        return np.ones(len(shared), bool)
+    survivors = np.bincount(passed.k, minlength=facts.records.height)
+    return survivors[shared.k] < _AMPLE * policy.fill_to
 
 
-def hard_filters(proposals: pl.DataFrame, facts: Facts, policy: SurfacePolicy, instant: Instant) -> pl.DataFrame:
-    """Add what is known of each item, and `rule`: the first hard filter it fails, in `FILTERS` order; null passes."""
-    discovery = [quota.source_id for quota in policy.sources if quota.discovery]
-    personal = [quota.source_id for quota in policy.sources if quota.personal]
-    items = facts.items.select(
-        *ITEM_COLUMNS[:3],
-        pl.col("artists").list.first().struct.field("artist_id").alias("artist_id"),
-        pl.col("artists").list.eval(pl.element().struct.field("artist_id")).alias("artist_ids"),
-        "album_id", "show_id", "publisher", pl.col("languages").alias("item_languages"),
-        "release_ts", "explicit", "age_rating", "rec_eligible", "deleted_at",
-        pl.lit(True).alias("__known"), pl.col("item_id").is_in(facts.gone.implode()).alias("__gone"),
+def offer(proposals: pl.DataFrame, facts: Facts, policy: SurfacePolicy) -> tuple[Rows, Rows]:
+    """Number the proposals of a block: each record is offered its own, and those of its market and tier.
+
+    Records need `record_key` and `group`, the keys of their proposals.
+    """
+    codes = {quota.source_id: code for code, quota in enumerate(policy.sources)}
+    items = facts.items.select("item_id").with_row_index("i")
+    table = proposals.select("key", "item_id", "source_id", "source_rank").with_row_index("p")
+    coded = table.join(items, on="item_id", how="left", maintain_order="left").select(
+        "key", "p", pl.col("i").fill_null(int(NO_CODE)),
+        pl.col("source_id").replace_strict(codes, return_dtype=pl.UInt8).alias("s"), pl.col("source_rank").alias("r"),
     )  # fmt: skip
-    wide = proposals.join(items, on="item_id", how="left").join(
-        facts.records.drop("record_key", "artists_known"), on="k", how="left"
-    )
-    wide = wide.join(availability(wide, facts, instant), on=["item_id", "needs"], how="left")
-    for name, table in (("__blocked", _blocked_items(wide, facts)), ("__hidden", facts.hidden)):
-        wide = wide.join(table.select("k", "item_id").unique().with_columns(pl.lit(True).alias(name)), on=["k", "item_id"], how="left")
-    wide = wide.join(facts.played.rename({"event_ts": "__played"}), on=["k", "item_id"], how="left")
-    wide = wide.join(facts.skipped.rename({"event_ts": "__skipped"}), on=["k", "item_id"], how="left")
-    tests = _tests(discovery, personal, policy, instant)
-    rule = pl.coalesce(pl.when(tests[name][0].fill_null(False)).then(pl.lit(name)) for name in FILTERS)
-    detail = pl.coalesce(
-        pl.when(pl.col("rule") == name).then(tests[name][1].cast(pl.Float64)) for name in FILTERS if tests[name][1] is not None
-    )
-    judged = wide.with_columns(rule.alias("rule")).with_columns(detail.alias("detail"))
-    helpers = [c for c in judged.columns if c.startswith("__")]
-    dropped = ["artist_ids", "item_languages", "age_rating", "rec_eligible", "deleted_at", "needs", "explicit_allowed",
-               "max_age", "languages", "opted_out", "completed", "market_ok", "tier_ok", *helpers]  # fmt: skip
-    return judged.drop(dropped).sort("k", "source_id", "source_rank", "item_id")
+    own = facts.records.select("k", pl.col("record_key").alias("key")).join(coded, on="key", maintain_order="left_right")
+    shared = facts.records.select("k", pl.col("group").alias("key")).join(coded, on="key", maintain_order="left_right")
+    mine, everybodys = (Rows(*(rows[name].to_numpy() for name in ("k", "p", "i", "s", "r"))) for rows in (own, shared))
+    return mine, everybodys
 
 
-def _tests(discovery: list[str], personal: list[str], policy: SurfacePolicy, instant: Instant) -> dict:
-    """Return, per filter, when it removes and the number to show with it."""
-    start = pl.lit(instant.effective_from)
-    skip_age, play_age = _days(start - pl.col("__skipped")), _days(start - pl.col("__played"))
-    spoken = pl.col("item_languages").list.len() > 0
-    understood = (pl.col("languages").list.set_intersection("item_languages").list.len() > 0).fill_null(True)
-    source = pl.col("source_id")
-    return {
-        "unknown_item": (pl.col("__known").is_null(), None),
-        "tombstone": (pl.col("__gone"), None),
-        "ineligible": (~pl.col("rec_eligible") | (pl.col("deleted_at") <= start), None),
-        "market": (~pl.col("market_ok"), None),
-        "tier": (~pl.col("tier_ok"), None),
-        "explicit": (pl.col("explicit") & ~pl.col("explicit_allowed"), None),
-        "age": (pl.col("age_rating").fill_null(0) > pl.col("max_age"), pl.col("age_rating")),
-        "unreleased": (pl.col("release_ts") > start, None),
-        "blocked": (pl.col("__blocked"), None),
-        "hidden": (pl.col("__hidden"), None),
-        "opted_out": (pl.col("opted_out") & source.is_in(personal), None),
-        "completed": (pl.col("completed") & pl.col("item_type").is_in(TALK), None),
-        "recent_skip": (skip_age <= policy.recent_skip_days, skip_age),
-        "recently_played": (source.is_in(discovery) & (play_age <= policy.recent_play_days), play_age),
-        "language": (pl.col("item_type").is_in(TALK) & spoken & ~understood, None),
-    }
+def _dense(ids: pl.Series) -> np.ndarray:
+    """Return codes of equal strings, uint32 in order of the string; `NO_CODE` for null."""
+    return (ids.rank("dense").cast(pl.UInt32) - 1).fill_null(int(NO_CODE)).to_numpy() if len(ids) else np.empty(0, np.uint32)
 
 
-def _days(interval: pl.Expr) -> pl.Expr:
-    return interval.dt.total_milliseconds() / 86_400_000.0
+def _order(*keys: np.ndarray) -> np.ndarray:
+    """Return the stable order by the keys, the most significant first; one sort where they fit 63 bits together."""
+    widths = [int(key.max()).bit_length() if len(key) else 0 for key in keys]
+    if sum(widths) > 63:
+        return np.lexsort(keys[::-1])
+    packed = np.zeros(len(keys[0]), np.int64)
+    for key, width in zip(keys, widths, strict=True):
+        packed = (packed << width) | key.astype(np.int64)
+    return np.argsort(packed, kind="stable")
 
 
-def _blocked_items(wide: pl.DataFrame, facts: Facts) -> pl.DataFrame:
-    if not facts.blocked.height:
-        return pl.DataFrame(schema={"k": pl.UInt32, "item_id": pl.String})
-    by = wide.select("k", "item_id", pl.col("artist_ids").alias("artist_id")).explode("artist_id")
-    shows = wide.select("k", "item_id", pl.col("show_id").alias("artist_id"))
-    return pl.concat([by, shows]).join(facts.blocked, on=["k", "artist_id"], how="semi")
+def _starts(*keys: np.ndarray) -> np.ndarray:
+    """Tell which rows begin a group of equal keys; rows are sorted by them."""
+    begins = np.ones(len(keys[0]), bool)
+    if len(begins) > 1:
+        begins[1:] = np.logical_or.reduce([key[1:] != key[:-1] for key in keys])
+    return begins
 
 
-def availability(wide: pl.DataFrame, facts: Facts, instant: Instant) -> pl.DataFrame:
-    """Judge each pair of item and needs once: `item_id`, `needs`, `market_ok`, `tier_ok`, `available_until`.
+def _within(begins: np.ndarray) -> np.ndarray:
+    """Number the rows of each group from 0."""
+    index = np.arange(len(begins))
+    return index - np.maximum.accumulate(np.where(begins, index, 0))
 
-    An item is available where one of its intervals covers the whole validity of the set, in every market and for every
-    tier the record needs; `available_until` is the earliest end among them, null without end.
+
+def _nth(order: np.ndarray, *keys: np.ndarray) -> np.ndarray:
+    """Return each row's number within its group of equal keys, groups numbered in `order`."""
+    nth = np.empty(len(order), np.int64)
+    nth[order] = _within(_starts(*(key[order] for key in keys)))
+    return nth
+
+
+def merge_canonical(kept: Rows, canonical: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Choose one item per record and canonical id, the one ranked best by any source, and one row per source of it.
+
+    Returns:
+      Indices of the rows that stand for a source's proposal, and a mask of rows of another item than the chosen one.
     """
-    pairs = wide.select("item_id", "needs").unique().join(facts.needs, on="needs")
-    offered = facts.items.select("item_id", "availability")
-    everywhere = offered.filter(pl.col("availability").is_null()).select("item_id", pl.lit(True).alias("__all"))
-    rows = offered.explode("availability").drop_nulls("availability").unnest("availability")
-    covers = (pl.col("from_ts").fill_null(instant.effective_from) <= instant.effective_from) & (
-        pl.col("to_ts").fill_null(instant.expires_at) >= instant.expires_at
-    )
-    rows = rows.filter(covers).rename({"market": "__market"})
-    met = pairs.join(rows, on="item_id").filter((pl.col("__market") == "*") | (pl.col("__market") == pl.col("market")))
-    served = met.group_by("item_id", "needs", "market", "tier").agg(
-        pl.lit(True).alias("__in_market"),
-        (pl.col("tiers").is_null() | pl.col("tiers").list.contains(pl.col("tier"))).any().alias("__for_tier"),
-        pl.col("to_ts").fill_null(_FOREVER).max().alias("__until"),
-    )
-    judged = pairs.join(served, on=["item_id", "needs", "market", "tier"], how="left").join(everywhere, on="item_id", how="left")
-    free = pl.col("__all").fill_null(False)
-    return judged.group_by("item_id", "needs").agg(
-        (free | pl.col("__in_market").fill_null(False)).all().alias("market_ok"),
-        (free | pl.col("__for_tier").fill_null(False)).all().alias("tier_ok"),
-        pl.col("__until").min().replace({_FOREVER: None}).alias("available_until"),
-    )
+    order = _order(kept.k, canonical, kept.r, kept.i)
+    begins = _starts(kept.k[order], canonical[order])
+    best = kept.i[order][np.maximum.accumulate(np.where(begins, np.arange(len(order)), 0))]
+    twin = np.empty(len(order), bool)
+    twin[order] = kept.i[order] != best
+    chosen = np.flatnonzero(~twin)
+    order = chosen[_order(kept.k[chosen], canonical[chosen], kept.s[chosen], kept.r[chosen])]
+    return order[_starts(kept.k[order], canonical[order], kept.s[order])], twin
 
 
-_FOREVER = datetime.datetime(9999, 12, 31, tzinfo=datetime.UTC)
+def _ties(kept: Rows, facts: Facts, instant: Instant) -> np.ndarray:
+    """Return what tells equal slots apart: bits of the hash of record, item and date."""
+    records, items = hash64(facts.records["record_key"].to_arrow()), hash64(facts.items["item_id"].to_arrow())
+    seed = np.uint64(hash64_one(instant.seed))
+    mixed = mix64(mix64(records[kept.k], items[kept.i]), np.broadcast_to(seed, len(kept)))
+    return (mixed >> np.uint64(64 - _TIE_BITS)).astype(np.int64)
 
 
-def merge_canonical(kept: pl.DataFrame, policy: SurfacePolicy) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Keep, per record and canonical item, one row per source: the item its source ranked best.
-
-    All sources propose the same item afterwards: the one ranked best by any source.
-    """
-    best = kept.sort("k", "canonical_id", "source_rank", "item_id").unique(
-        ["k", "canonical_id"], keep="first", maintain_order=True
-    )
-    chosen = best.select("k", "canonical_id", pl.col("item_id").alias("__chosen"))
-    joined = kept.join(chosen, on=["k", "canonical_id"])
-    other = joined.filter(pl.col("item_id") != pl.col("__chosen"))
-    duplicates = other.with_columns(pl.lit("duplicate").alias("rule"), pl.lit(None, pl.Float64).alias("detail"))
-    attributes = best.drop("source_id", "source_rank", "raw_score", "score_kind", "signal_type", "seed_item_ids", "seed_event_ts")
-    per_source = joined.group_by("k", "canonical_id", "source_id").agg(pl.col("source_rank").min())
-    return per_source.join(attributes, on=["k", "canonical_id"]), duplicates
-
-
-def fill_quotas(merged: pl.DataFrame, policy: SurfacePolicy, instant: Instant) -> tuple[pl.DataFrame, pl.DataFrame]:
+def fill_quotas(
+    kept: Rows, merged: np.ndarray, canonical: np.ndarray, policy: SurfacePolicy, ties: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """Give every candidate one slot: minima first, then targets in step, then maxima in `flow` order.
 
-    A candidate of several sources takes the slot that comes first; the other sources then move up. Equal slots are told
-    apart by the hash of record, item and date. Returns rows in blend order per record, and what is over all quotas.
+    A candidate of several sources takes the slot that comes first; the other sources then move up.
+
+    Returns:
+      Slots in blend order (`_OVER` and more: over its source's maximum) and the rows of `kept` they belong to, both
+      sorted by record and slot.
     """
-    tied = merged.with_columns(_tie_break(merged, instant))
-    first = _slots(tied, policy).sort("k", "canonical_id", "slot", "source_id").unique(
-        ["k", "canonical_id"], keep="first", maintain_order=True
-    )
-    slotted = _slots(first.drop("slot"), policy)
-    over = slotted.filter(pl.col("slot").is_infinite()).with_columns(
-        pl.lit("quota").alias("rule"), pl.col("__rank").cast(pl.Float64).alias("detail")
-    )
-    kept = slotted.filter(pl.col("slot").is_finite()).sort("k", "slot", "__tie", "item_id")
-    return kept, over
+    slot = _slots(kept.take(merged), ties[merged], policy)
+    order = _order(kept.k[merged], canonical[merged], slot, kept.s[merged])
+    begins = _starts(kept.k[merged][order], canonical[merged][order])
+    single = merged[order[begins]]
+    slot = _slots(kept.take(single), ties[single], policy)
+    order = _order(kept.k[single], slot, kept.i[single])
+    return slot[order], single[order]
 
 
-def _tie_break(merged: pl.DataFrame, instant: Instant) -> pl.Series:
-    seed = np.uint64(hash64_one(instant.seed))
-    records, items = merged["record_key"].to_arrow(), merged["item_id"].to_arrow()
-    return pl.Series("__tie", mix64(mix64(hash64(records), hash64(items)), np.full(merged.height, seed)))
+def _slots(rows: Rows, ties: np.ndarray, policy: SurfacePolicy) -> np.ndarray:
+    """Return slots in fixed point: 0..1 minima, 1..2 targets, 2+f the f-th of the flow; the tie-break in the low bits."""
+    n = _nth(_order(rows.k, rows.s, rows.r, ties), rows.k, rows.s)
+    low, aim, high = (np.array([getattr(q, name) for q in policy.sources])[rows.s] for name in ("minimum", "target", "maximum"))
+    flow = np.array([policy.flow.index(quota.source_id) for quota in policy.sources])[rows.s]
+    phase = np.where(n < low, 0, np.where(n < aim, 1, 2 + flow))
+    done = np.where(n < low, 0, np.where(n < aim, low, aim))
+    width = np.where(n < low, low, np.where(n < aim, aim - low, high - aim))
+    step = ((2 * (n - done) + 1) << _SLOT_BITS) // (2 * np.maximum(width, 1))
+    slot = np.where(n < high, (phase.astype(np.int64) << _SLOT_BITS) + step, _OVER >> _TIE_BITS)
+    return (slot << _TIE_BITS) | ties
 
 
-def _slots(rows: pl.DataFrame, policy: SurfacePolicy) -> pl.DataFrame:
-    """Add `__rank` within record and source, and `slot`: 0..1 minima, 1..2 targets, 2+i the i-th of the flow, inf over."""
-    rank = pl.int_range(pl.len()).over("k", "source_id").alias("__rank")
-    ranked = rows.sort("k", "source_id", "source_rank", "__tie").with_columns(rank)
-    r, slot = pl.col("__rank"), pl.lit(float("inf"))
-    for quota in policy.sources:
-        low, aim, high = quota.minimum, quota.target, quota.maximum
-        flow = 2.0 + policy.flow.index(quota.source_id)
-        own = (
-            pl.when(r < low)
-            .then((r + 0.5) / max(low, 1))
-            .when(r < aim)
-            .then(1.0 + (r - low + 0.5) / max(aim - low, 1))
-            .when(r < high)
-            .then(flow + (r - aim + 0.5) / max(high - aim, 1))
-            .otherwise(float("inf"))
-        )
-        slot = pl.when(pl.col("source_id") == quota.source_id).then(own).otherwise(slot)
-    return ranked.with_columns(slot.alias("slot"))
+def apply_caps(chosen: Rows, slots: np.ndarray, facts: Facts, policy: SurfacePolicy) -> tuple[np.ndarray, np.ndarray]:
+    """Name what exceeds its quota or the caps per artist, album, show and publisher, and order the rest.
 
+    An artist's surplus of the first slots goes behind them. What is over a cap goes to the very end, where it serves only
+    to bring a short set to its minimum; an item without the attribute is never capped by it.
 
-def apply_caps(rows: pl.DataFrame, policy: SurfacePolicy) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Take out what exceeds the caps per artist, album, show and publisher; put an artist's surplus behind the first slots.
-
-    Rows come in blend order and leave in it; an item without the attribute is never capped by it.
+    Returns:
+      Rule codes (0: none) and each row's place within its record.
     """
-    limits = {"artist_id": policy.artist, "album_id": policy.album, "show_id": policy.show, "publisher": policy.publisher}
-    over = []
-    for column, limit in limits.items():
-        nth = pl.int_range(pl.len()).over("k", column).alias("__nth")
-        counted = rows.with_columns(nth)
-        beyond = pl.col(column).is_not_null() & (pl.col("__nth") >= limit)
-        name = f"cap:{column.removesuffix('_id')}"
-        over.append(_removal(counted.filter(beyond).with_columns(pl.lit(name).alias("rule"), pl.lit(limit).alias("detail"))))
-        rows = counted.filter(~beyond)
-        if column == "artist_id":
-            early = pl.col(column).is_not_null() & (pl.col("__nth") >= policy.artist_early)
-            rows = rows.with_columns(early.alias("__surplus"))
-    place = pl.int_range(pl.len()).over("k", "__surplus")
-    late = pl.col("__surplus") | (place >= policy.artist_early_slots)
-    return rows.with_columns(late.alias("__late")).sort("k", "__late", "slot", "__tie", "item_id").drop("__nth"), pl.concat(over)
+    rule = np.where(slots >= _OVER, _CODE["quota"], 0).astype(np.uint8)
+    index = np.arange(len(chosen))
+    artist = pl.Series(facts.items["artists"]).list.first().struct.field("artist_id")
+    limits = {"artist": policy.artist, "album": policy.album, "show": policy.show, "publisher": policy.publisher}
+    columns = {"artist": artist, "album": facts.items["album_id"], "show": facts.items["show_id"], "publisher": facts.items["publisher"]}
+    late = np.zeros(len(chosen), bool)
+    for name, limit in limits.items():
+        code = _dense(columns[name])[chosen.i]
+        counted = np.flatnonzero((rule == 0) & (code != NO_CODE))
+        nth = _nth(_order(chosen.k[counted], code[counted], index[counted]), chosen.k[counted], code[counted])
+        rule[counted[nth >= limit]] = _CODE[f"cap:{name}"]
+        if name == "artist":
+            late[counted[nth >= policy.artist_early]] = True
+    early = np.flatnonzero((rule == 0) & ~late)
+    ahead = _within(_starts(chosen.k[early]))
+    late[early[ahead >= policy.artist_early_slots]] = True
+    order = _order(chosen.k, (rule != 0).astype(np.int64), late.astype(np.int64), index)
+    return rule, _nth(order, chosen.k)
 
 
-def cut(rows: pl.DataFrame, policy: SurfacePolicy) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Cut to size and number the positions; the fallback source fills a set no further than `fill_to`.
+def cut(
+    chosen: Rows, slots: np.ndarray, rule: np.ndarray, place: np.ndarray, facts: Facts, policy: SurfacePolicy
+) -> tuple[np.ndarray, np.ndarray]:
+    """Cut to size; the fallback source fills a set no further than `fill_to`, caps no further than `minimum_size`.
 
-    `blend_score` falls from 1 with the position; `calibrated` is `1 / (1 + rank / target)` of the candidate's source until
-    a calibration is fitted.
+    Returns:
+      Rule codes, 0 for candidates, and positions of the candidates.
     """
-    place = pl.int_range(pl.len(), dtype=pl.Int32).over("k").alias("position")
-    placed = rows.with_columns(place)
-    filler = (pl.col("source_id") == policy.fallback) & (pl.col("slot") >= 2.0)
-    beyond = (pl.col("position") >= policy.size) | (filler & (pl.col("position") >= policy.fill_to))
-    over = placed.filter(beyond).with_columns(pl.lit("size").alias("rule"), pl.col("position").cast(pl.Float64).alias("detail"))
-    kept = placed.filter(~beyond).with_columns(place)
+    fallback = [quota.source_id for quota in policy.sources].index(policy.fallback)
+    filler = (chosen.s == fallback) & (slots >= np.int64(2) << (_SLOT_BITS + _TIE_BITS))
+    capped = rule >= _CODE["cap:artist"]
+    rule = np.where(capped & (place < policy.minimum_size), 0, rule).astype(np.uint8)
+    too_far = (place >= policy.size) | (filler & (place >= policy.fill_to))
+    rule = np.where((rule == 0) & too_far, _CODE["size"], rule).astype(np.uint8)
+    taken = np.flatnonzero(rule == 0)
+    order = taken[_order(chosen.k[taken], place[taken])]
+    position = place.copy()
+    position[order] = _within(_starts(chosen.k[order]))
     if policy.max_run:
-        kept = break_runs(kept, policy.max_run)
-    score = (1.0 / (1.0 + pl.col("position") / policy.size)).cast(pl.Float32)
-    return kept.with_columns(score.alias("blend_score")).sort("k", "position"), over
+        position[order] = _without_runs(chosen, order, position[order], facts, policy.max_run)
+    return rule, position
 
 
-def break_runs(rows: pl.DataFrame, max_run: int) -> pl.DataFrame:
+def _without_runs(chosen: Rows, order: np.ndarray, position: np.ndarray, facts: Facts, max_run: int) -> np.ndarray:
     """Reorder the records in which more than `max_run` candidates of one artist follow each other.
 
     The next candidate of another artist is drawn forward; where there is none, the run stays. Only the records that
     need it are walked through.
     """
-    artist = pl.col("artist_id")
-    in_run = pl.all_horizontal(
-        (artist == artist.shift(step)) & (pl.col("k") == pl.col("k").shift(step)) for step in range(1, max_run + 1)
-    ).fill_null(False)
-    needing = rows.filter(in_run)["k"].unique().implode()
-    if not needing.explode().len():
-        return rows
-    calm, restless = rows.filter(~pl.col("k").is_in(needing)), rows.filter(pl.col("k").is_in(needing))
-    order = [_spread(part["artist_id"].to_list(), max_run) for part in restless.partition_by("k", maintain_order=True)]
-    position = np.concatenate(order).astype(np.int32)
-    return pl.concat([calm, restless.with_columns(pl.Series("position", position, pl.Int32))]).sort("k", "position")
+    k = chosen.k[order]
+    artist = _dense(pl.Series(facts.items["artists"]).list.first().struct.field("artist_id"))[chosen.i[order]]
+    run = np.zeros(len(order), bool)
+    if len(order) > max_run:
+        alike = [(artist[max_run:] == artist[max_run - j : -j]) & (k[max_run:] == k[max_run - j : -j]) for j in range(1, max_run + 1)]
+        run[max_run:] = np.logical_and.reduce(alike) & (artist[max_run:] != NO_CODE)
+    bounds = np.append(np.flatnonzero(_starts(k)), len(k))
+    result = position.copy()
+    for record in np.unique(np.searchsorted(bounds, np.flatnonzero(run), side="right") - 1):
+        start, stop = bounds[record], bounds[record + 1]
+        result[start:stop] = _spread(artist[start:stop].tolist(), max_run)
+    return result
 
 
-def _spread(artists: list[str | None], max_run: int) -> np.ndarray:
+def _spread(artists: list[int], max_run: int) -> np.ndarray:
     """Return the new position of each row: greedy, first come first served but for runs."""
-    waiting, order = list(range(len(artists))), []
+    waiting, order = list(range(len(artists))), list[int]()
     while waiting:
-        tail = [artists[i] for i in order[-max_run:]]
-        full = len(tail) == max_run and tail[0] is not None and all(name == tail[0] for name in tail)
-        pick = next((n for n, i in enumerate(waiting) if artists[i] != tail[0]), 0) if full else 0
+        tail = [artists[row] for row in order[-max_run:]]
+        full = len(tail) == max_run and tail[0] != NO_CODE and all(one == tail[0] for one in tail)
+        pick = next((n for n, row in enumerate(waiting) if artists[row] != tail[0]), 0) if full else 0
         order.append(waiting.pop(pick))
     positions = np.empty(len(artists), np.int64)
     positions[order] = np.arange(len(artists))
     return positions
+
+
+def _removals(
+    rows: Rows, judged: Judged, kept: Rows, twin: np.ndarray, chosen: Rows, rule: np.ndarray, position: np.ndarray
+) -> Removed:
+    out, over = judged.rule != 0, rule != 0
+    nothing = np.full(int(twin.sum()), np.nan)
+    return Removed(
+        np.concatenate([rows.k[out], kept.k[twin], chosen.k[over]]),
+        np.concatenate([rows.p[out], kept.p[twin], chosen.p[over]]),
+        np.concatenate([judged.rule[out], np.full(int(twin.sum()), _CODE["duplicate"], np.uint8), rule[over]]),
+        np.concatenate([judged.detail[out], nothing, position[over].astype(np.float64)]),
+    )
+
+
+def _candidates(
+    taken: Rows, until: np.ndarray, position: np.ndarray, facts: Facts, policy: SurfacePolicy
+) -> pl.DataFrame:
+    order = _order(taken.k, position)
+    taken, until, position = taken.take(order), until[order], position[order].astype(np.int32)
+    artist = pl.col("artists").list.first().struct.field("artist_id").alias("artist_id")
+    shown = facts.items.select("item_id", "item_type", "canonical_id", artist, "release_ts")[taken.i.astype(np.int64)]
+    names = pl.Series("source_id", [quota.source_id for quota in policy.sources]).gather(taken.s.astype(np.int64))
+    end = pl.Series("available_until", until).replace(-1, None).cast(pl.Datetime("us", "UTC"))
+    score = (1.0 / (1.0 + position / policy.size)).astype(np.float32)
+    return shown.with_columns(
+        pl.Series("k", taken.k), pl.Series("position", position), end, pl.Series("blend_score", score), names
+    )
+
+
+def _sources(
+    proposals: pl.DataFrame, kept: Rows, canonical: np.ndarray, taken: Rows, taken_canonical: np.ndarray, position: np.ndarray
+) -> pl.DataFrame:
+    """Return every surviving proposal whose record took its canonical item, with the candidate's position."""
+    wanted = taken.k.astype(np.int64) << 32 | taken_canonical.astype(np.int64)
+    order = np.argsort(wanted)
+    given = kept.k.astype(np.int64) << 32 | canonical.astype(np.int64)
+    place = np.minimum(np.searchsorted(wanted[order], given), max(len(wanted) - 1, 0))
+    there = np.flatnonzero(wanted[order][place] == given) if len(wanted) else np.empty(0, np.int64)
+    where = position[order][place[there]]
+    sort = _order(kept.k[there], where, kept.r[there], kept.s[there])
+    there, where = there[sort], where[sort]
+    rows = proposals.select(PROPOSAL_COLUMNS)[kept.p[there].astype(np.int64)]
+    return rows.with_columns(pl.Series("k", kept.k[there]), pl.Series("position", where.astype(np.int32)))

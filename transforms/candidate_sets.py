@@ -16,7 +16,8 @@ import pyarrow as pa
 from schemas.candidates import CANDIDATE, CANDIDATE_SET, CONTRACT_VERSION
 from schemas.hashing import hash64, hash64_one, mix64
 from schemas.policy import SurfacePolicy
-from transforms.blend import Blended, Facts, Instant
+from transforms.blend import Blended
+from transforms.filters import Facts, Instant
 from transforms.sources import Source
 
 STATIC_LEVEL, POPULAR_LEVEL = 4, 3
@@ -143,8 +144,7 @@ def _list(lengths: np.ndarray, values: pa.Array) -> pa.ListArray:
 def _counts(blended: Blended, records: pl.DataFrame) -> pa.StructArray:
     """Count the proposals of each record: in, removed by rule, out."""
     kind = CANDIDATE_SET.schema.field("counts").type
-    rules = blended.removed.group_by("k", "rule").len().sort("k", "rule")
-    rules = rules.join(records.select("k"), on="k", how="semi", maintain_order="left")
+    rules = blended.removed_by_rule().join(records.select("k"), on="k", how="semi", maintain_order="left")
     per_record = records.select("k").join(rules.group_by("k").agg(pl.len().alias("n"), pl.col("len").sum()), on="k", how="left").sort("k")
     lengths = per_record["n"].fill_null(0).to_numpy()
     entry = kind.field("filtered_by_rule").type.value_type
@@ -229,6 +229,5 @@ def _set_ids(flat: pl.DataFrame, policy: SurfacePolicy, run_id: str) -> pa.Array
 
 
 def concatenate(tables: Sequence[pa.Table]) -> pa.Table:
-    """Join the tables of all blocks, sorted by record and context."""
-    table = pa.concat_tables(tables) if tables else pa.table(CANDIDATE_SET.schema.empty_table())
-    return table.sort_by([("record_key", "ascending"), ("context_key", "ascending")]) if len(tables) > 1 else table
+    """Join the tables of all blocks; blocks come in order of record and context, and so do their rows."""
+    return pa.concat_tables(tables) if tables else pa.table(CANDIDATE_SET.schema.empty_table())

@@ -4,12 +4,11 @@ import dataclasses
 
 import polars as pl
 
-from schemas.catalogue import CONTRACTS
 from schemas.inputs import TIERS
 from schemas.tallies import ANY
-from transforms.blend import ITEM_COLUMNS, Facts
+from transforms.filters import ITEM_COLUMNS, Facts
 from transforms.retrieve import ShardBundle
-from transforms.shards import Shard, read_tables
+from transforms.shards import Shard
 
 ADULT = 21
 LEAST_AGE = {"0-12": 0, "13-17": 13, "18-24": 18}
@@ -73,7 +72,7 @@ def user_facts(users: pl.DataFrame, proposals: pl.DataFrame, world: World, bundl
     return Facts(
         records=records,
         needs=_needs(records.select("needs", "market", "tier").unique(), world),
-        items=proposed_items(proposals, records, bundle),
+        items=proposed_items(proposals, bundle),
         gone=world.gone,
         blocked=k.select("k", pl.col("blocked_artists").alias("artist_id")).explode("artist_id").drop_nulls().unique(),
         hidden=k.select("k", pl.col("hidden_items").alias("item_id")).explode("item_id").drop_nulls().unique(),
@@ -154,17 +153,8 @@ def group_facts(proposals: pl.DataFrame, world: World, bundle: ShardBundle) -> F
     return _impersonal(records, needs, proposals, world, bundle)
 
 
-def of_records(proposals: pl.DataFrame, groups: pl.DataFrame, facts: Facts) -> pl.DataFrame:
-    """Return the block's proposals numbered by record: its own, and those for whoever is in its market and tier."""
-    named = facts.records.select("k", pl.col("record_key").alias("key"), "group")
-    own = named.drop("group").join(proposals, on="key").drop("key")
-    shared = named.drop("key").rename({"group": "key"}).join(groups, on="key").drop("key")
-    numbered = pl.concat([own, shared.select(own.columns)])
-    return numbered.join(facts.records.select("k", "record_key"), on="k")
-
-
-def proposed_items(proposals: pl.DataFrame, records: pl.DataFrame, bundle: ShardBundle) -> pl.DataFrame:
-    """Look up what the filters ask of every proposed item."""
+def proposed_items(proposals: pl.DataFrame, bundle: ShardBundle) -> pl.DataFrame:
+    """Look up what the filters ask of every proposed item, sorted by id."""
     return bundle.lookup("item", "item_id", proposals["item_id"].unique(), list(ITEM_COLUMNS))
 
 
@@ -180,7 +170,7 @@ def _impersonal(records: pl.DataFrame, needs: pl.DataFrame, proposals: pl.DataFr
     return Facts(
         records=records,
         needs=needs,
-        items=proposed_items(proposals, records, bundle) if proposals.height else read_tables([], CONTRACTS["item"], list(ITEM_COLUMNS)),
+        items=proposed_items(proposals, bundle),
         gone=world.gone,
         blocked=pl.DataFrame(schema={"k": pl.UInt32, "artist_id": pl.String}),
         hidden=pl.DataFrame(schema={"k": pl.UInt32, "item_id": pl.String}),

@@ -11,9 +11,10 @@ import polars as pl
 from schemas.candidates import PROPOSAL
 from schemas.policy import SurfacePolicy
 from transforms.audit import audit
-from transforms.blend import Facts, Instant, blend
+from transforms.blend import blend
+from transforms.filters import Facts, Instant
 from transforms.candidate_sets import Provenance, assemble, concatenate
-from transforms.facts import World, group_facts, of_records, read_world, seed_facts, user_facts
+from transforms.facts import World, group_facts, read_world, seed_facts, user_facts
 from transforms.retrieve import ShardBundle, blocks, seed_table, user_table
 from transforms.shards import Output, Shard, read_tables
 from transforms.sources import Source
@@ -46,8 +47,8 @@ class Recommend:
         own = proposals.filter(pl.col("key").is_in(users["user_id"].implode()))
         keys = users.select(pl.format("*|{}|{}", "market", "tier").alias("key")).unique()
         shared = groups.join(keys, on="key", how="semi", maintain_order="left")
-        facts = user_facts(users, pl.concat([own, shared]), world, bundle)
-        return of_records(own, shared, facts), facts
+        offered = pl.concat([own, shared])
+        return offered, user_facts(users, offered, world, bundle)
 
     def seeds(self, shard: Shard) -> Output:
         """Return the sets of the shard's seed items, one per market it was played in."""
@@ -61,14 +62,13 @@ class Recommend:
         own = proposals.filter(pl.col("key").is_in(seeds["item_id"].implode()))
         keys = seeds.select(pl.format("*|{}|*", "market").alias("key")).unique()
         shared = groups.join(keys, on="key", how="semi", maintain_order="left")
-        facts = seed_facts(seeds, items, pl.concat([own, shared]), world, bundle)
-        return of_records(own, shared, facts), facts
+        offered = pl.concat([own, shared])
+        return offered, seed_facts(seeds, items, offered, world, bundle)
 
     def groups(self, shard: Shard) -> Output:
         """Return the sets for users (or seed items) nobody has seen, one per market and tier."""
         world, bundle, _, groups = self._given(shard)
-        facts = group_facts(groups, world, bundle)
-        return self._finished([(of_records(read_tables([], PROPOSAL), groups, facts), facts)], groups.height)
+        return self._finished([(groups, group_facts(groups, world, bundle))], groups.height)
 
     def _given(self, shard: Shard) -> tuple[World, ShardBundle, pl.DataFrame, pl.DataFrame]:
         groups = read_tables(shard.paths("groups"), PROPOSAL)
@@ -80,7 +80,7 @@ class Recommend:
             blended = blend(proposals, facts, self.policy, self.instant)
             table = assemble(blended, facts, self.policy, self.instant, self.sources, self.provenance)
             tables.append(table)
-            removed = blended.removed["rule"].value_counts().rows()
+            removed = blended.removed_by_rule().group_by("rule").agg(pl.col("len").sum()).rows()
             found = audit(table, facts, self.policy, self.instant) | {f"removed:{rule}": n for rule, n in removed}
             for name, n in found.items():
                 counters[name] = counters.get(name, 0) + n

@@ -14,7 +14,7 @@ from schemas.candidates import PROPOSAL
 from schemas.catalogue import CONTRACTS
 from schemas.tallies import ANY
 from transforms.shards import Output, Shard, read_tables
-from transforms.sources import GROUP_PREFIX, Audience, Source, propose
+from transforms.sources import Audience, Source, propose
 from transforms.tallies import primary_artist
 
 BLOCK = 4_000
@@ -110,33 +110,13 @@ def retrieve_seeds(shard: Shard, sources: Mapping[str, Source], now: datetime.da
         pl.lit(ANY).alias("tier"),
         pl.lit(None, pl.List(pl.String)).alias("follows"),
     ).sort("key")
-    nothing = user_listens_schema()
+    nothing = no_listens()
     found = [propose(sources, Audience(block, nothing, now), bundle) for block in blocks(described)]
     frame = pl.concat(found) if found else read_tables([], PROPOSAL)
     return Output(frame.sort(PROPOSAL.key), rows_in=described.height)
 
 
-def user_listens_schema() -> pl.DataFrame:
+def no_listens() -> pl.DataFrame:
     """Return an empty table of listens."""
     listen = pl.Series(read_tables([], CONTRACTS["history"])["positives"]).explode().struct.unnest()
     return listen.select(pl.lit("", pl.String).alias("key"), pl.all(), pl.lit("", pl.String).alias("artist_id")).clear()
-
-
-def group_key(market: str, tier: str) -> str:
-    """Return the proposal key for whoever is in a market with a tier."""
-    return f"{GROUP_PREFIX}{market}|{tier}"
-
-
-def retrieve_groups(shard: Shard, sources: Mapping[str, Source], now: datetime.datetime) -> Output:
-    """Propose for whoever is in each market and tier, and for anybody (`*|*|*`)."""
-    charts = shard.read("popularity", ["market", "tier"]).unique()
-    tiers = shard.read("user", ["tier"])["tier"].unique().to_list()
-    markets = sorted({ANY, *charts["market"].to_list()})
-    every = sorted({ANY, "free", *filter(None, tiers), *charts["tier"].to_list()})
-    pairs = [(market, tier) for market in markets for tier in every]
-    keys = pl.DataFrame(
-        {"key": [group_key(*p) for p in pairs], "market": [m for m, _ in pairs], "tier": [t for _, t in pairs]},
-        schema={"key": pl.String, "market": pl.String, "tier": pl.String},
-    ).with_columns(pl.lit(None, pl.List(pl.String)).alias("follows"))
-    frame = propose(sources, Audience(keys, user_listens_schema(), now), ShardBundle(shard))
-    return Output(frame.sort(PROPOSAL.key), rows_in=keys.height)

@@ -268,7 +268,7 @@ HOME_SOURCES: dict[str, Source] = {
     "home.relisten": Source(relisten, "log_odds", "history", "listen_again", 120),
 }
 HOME_GROUP_SOURCES: dict[str, Source] = {
-    "home.popular_market": Source(popular, "decayed_plays", "popularity", "popular_in_market", 600),
+    "home.popular_market": Source(popular, "decayed_plays", "popularity", "popular_in_market", 2000),
 }
 NOW_PLAYING_SOURCES: dict[str, Source] = {
     "np.transition": Source(transition, "probability", "transition", "often_follows", 140),
@@ -276,6 +276,6 @@ NOW_PLAYING_SOURCES: dict[str, Source] = {
     "np.familiar": Source(familiar, "cosine_x_return_rate", "co_listen", "listeners_return", 60),
 }
 NOW_PLAYING_GROUP_SOURCES: dict[str, Source] = {
-    "np.popular_market": Source(popular, "decayed_plays", "popularity", "popular_in_market", 200),
+    "np.popular_market": Source(popular, "decayed_plays", "popularity", "popular_in_market", 2000),
 }
 ALL_SOURCES = HOME_SOURCES | HOME_GROUP_SOURCES | NOW_PLAYING_SOURCES | NOW_PLAYING_GROUP_SOURCES

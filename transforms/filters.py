@@ -1,0 +1,294 @@
+"""Hard filters: what must never be in a set, whoever proposed it, in a declared order; each removal is named.
+
+Vectorised over the block: facts about items, about records and about pairs of both are looked up by integer code.
+"""
+
+import dataclasses
+import datetime
+
+import numpy as np
+import polars as pl
+
+from schemas.policy import SurfacePolicy
+from transforms.sources import TALK
+
+HARD_FILTERS = (
+    "unknown_item", "tombstone", "ineligible", "market", "tier", "explicit", "age", "unreleased", "blocked", "hidden",
+    "opted_out", "completed", "recent_skip", "recently_played", "language",
+)  # fmt: skip
+ITEM_COLUMNS = ("item_id", "item_type", "canonical_id", "artists", "album_id", "show_id", "publisher", "languages",
+                "release_ts", "availability", "explicit", "age_rating", "rec_eligible", "deleted_at")  # fmt: skip
+NO_CODE = np.uint32(0xFFFFFFFF)
+_DAY_US = 86_400_000_000
+_FOREVER = datetime.datetime(9999, 12, 31, tzinfo=datetime.UTC)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Instant:
+    """When the sets are valid, and what seeds their tie-breaks."""
+
+    effective_from: datetime.datetime
+    expires_at: datetime.datetime
+    seed: str
+
+    @classmethod
+    def of(cls, logical_date: datetime.date, policy: SurfacePolicy) -> "Instant":
+        """Return the validity of a batch set: from the end of its logical date."""
+        start = datetime.datetime.combine(logical_date, datetime.time(), datetime.UTC) + datetime.timedelta(days=1)
+        return cls(start, start + datetime.timedelta(hours=policy.expires_hours), f"{policy.name}|{logical_date}")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Facts:
+    """What the hard filters need to know about the block.
+
+    Attributes:
+      records: one row per set in order of `k` (uint32, from 0): `record_key`, `needs` (id), `explicit_allowed`,
+        `max_age`, `languages`, `opted_out`, `artists_known` (list of artist ids, null where the record has no history).
+      needs: `needs`, `market`, `tier`: every pair of market and tier an item must be available in for the record.
+      items: `ITEM_COLUMNS` of the proposed items, sorted by item_id; the row number is the item's code.
+      gone: item ids with a tombstone.
+      blocked: `k`, `artist_id` (of artist or show). hidden: `k`, `item_id`.
+      played: `k`, `item_id`, `event_ts` (last), `completed`. skipped: `k`, `item_id`, `event_ts` (last).
+    """
+
+    records: pl.DataFrame
+    needs: pl.DataFrame
+    items: pl.DataFrame
+    gone: pl.Series
+    blocked: pl.DataFrame
+    hidden: pl.DataFrame
+    played: pl.DataFrame
+    skipped: pl.DataFrame
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Rows:
+    """Proposals of a block as parallel arrays: one entry per record and proposal.
+
+    Attributes:
+      k: record, uint32. p: row of the proposal table, uint32. i: item code, `NO_CODE` where the item is unknown.
+      s: source code, uint8. r: source rank, int32.
+    """
+
+    k: np.ndarray
+    p: np.ndarray
+    i: np.ndarray
+    s: np.ndarray
+    r: np.ndarray
+
+    def take(self, index: np.ndarray) -> "Rows":
+        """Return the rows at an index or under a mask."""
+        return Rows(self.k[index], self.p[index], self.i[index], self.s[index], self.r[index])
+
+    @classmethod
+    def joined(cls, *parts: "Rows") -> "Rows":
+        """Return the rows of all parts."""
+        return cls(*(np.concatenate([getattr(part, name) for part in parts]) for name in ("k", "p", "i", "s", "r")))
+
+    def __len__(self) -> int:
+        return len(self.k)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Judged:
+    """What the hard filters said of each row.
+
+    Attributes:
+      rule: 0 passes, else 1 + index into `HARD_FILTERS`, uint8. detail: number the rule was decided on, NaN without.
+      available_until: us since the epoch, int64; -1 without end.
+    """
+
+    rule: np.ndarray
+    detail: np.ndarray
+    available_until: np.ndarray
+
+    @classmethod
+    def joined(cls, *parts: "Judged") -> "Judged":
+        """Return the judgements of all parts."""
+        return cls(*(np.concatenate([getattr(p, name) for p in parts]) for name in ("rule", "detail", "available_until")))
+
+
+def hard_filters(rows: Rows, facts: Facts, policy: SurfacePolicy, instant: Instant) -> Judged:
+    """Name, for each row, the first hard filter it fails."""
+    known = rows.i != NO_CODE
+    i, k = np.where(known, rows.i, 0).astype(np.int64), rows.k.astype(np.int64)
+    item, record = _item_flags(facts, instant), facts.records
+    discovery = np.array([quota.discovery for quota in policy.sources])[rows.s]
+    personal = np.array([quota.personal for quota in policy.sources])[rows.s]
+    in_market, for_tier, until = _availability_of_rows(k, i, facts, instant)
+    played, completed = _last_seen(k, i, facts.played, facts.items)
+    skipped, _ = _last_seen(k, i, facts.skipped, facts.items)
+    start = _micros(instant.effective_from)
+    played_age, skipped_age = (start - played) / _DAY_US, (start - skipped) / _DAY_US
+    age = item["age_rating"][i]
+    tests: dict[str, tuple[np.ndarray, np.ndarray | None]] = {
+        "unknown_item": (~known, None),
+        "tombstone": (item["gone"][i], None),
+        "ineligible": (item["ineligible"][i], None),
+        "market": (~in_market, None),
+        "tier": (~for_tier, None),
+        "explicit": (item["explicit"][i] & ~_column(record, "explicit_allowed")[k], None),
+        "age": (age > _column(record, "max_age")[k], age),
+        "unreleased": (item["unreleased"][i], None),
+        "blocked": (_among(k, i, _blocked_pairs(facts), facts.items), None),
+        "hidden": (_among(k, i, facts.hidden, facts.items), None),
+        "opted_out": (_column(record, "opted_out")[k] & personal, None),
+        "completed": (completed & item["talk"][i], None),
+        "recent_skip": (skipped_age <= policy.recent_skip_days, skipped_age),
+        "recently_played": (discovery & (played_age <= policy.recent_play_days), played_age),
+        "language": (_foreign(k, i, item["talk"], facts), None),
+    }
+    rule, detail = np.zeros(len(rows), np.uint8), np.full(len(rows), np.nan)
+    for number, name in enumerate(HARD_FILTERS, start=1):
+        fails, figure = tests[name]
+        first = fails & (rule == 0)
+        rule[first] = number
+        if figure is not None:
+            detail[first] = figure[first]
+    return Judged(rule, detail, until)
+
+
+def _column(frame: pl.DataFrame, name: str) -> np.ndarray:
+    return frame[name].to_numpy()
+
+
+def _micros(instant: datetime.datetime) -> int:
+    return round(instant.timestamp() * 1_000_000)
+
+
+def _item_flags(facts: Facts, instant: Instant) -> dict[str, np.ndarray]:
+    """Return flags by item code; one row more where there are no items, so that a look-up of nothing is defined."""
+    items = facts.items if facts.items.height else facts.items.clear(1)
+    start = pl.lit(instant.effective_from)
+    flags = items.select(
+        pl.col("item_id").is_in(facts.gone.implode()).fill_null(False).alias("gone"),
+        (~pl.col("rec_eligible") | (pl.col("deleted_at") <= start).fill_null(False)).fill_null(True).alias("ineligible"),
+        pl.col("explicit").fill_null(True),
+        pl.col("age_rating").fill_null(0),
+        (pl.col("release_ts") > start).fill_null(False).alias("unreleased"),
+        pl.col("item_type").is_in(TALK).fill_null(False).alias("talk"),
+    )
+    return {name: flags[name].to_numpy() for name in flags.columns}
+
+
+def _availability_of_rows(
+    k: np.ndarray, i: np.ndarray, facts: Facts, instant: Instant
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Judge each distinct pair of needs and item once and spread the answer over the rows."""
+    needs = facts.records["needs"].unique(maintain_order=True)
+    codes = facts.records["needs"].replace_strict(needs, range(len(needs)), return_dtype=pl.Int64).to_numpy()[k]
+    width = max(facts.items.height, 1)
+    distinct, spread = _factorise(codes * width + i, len(needs) * width)
+    pairs = pl.DataFrame({"needs": needs.gather(distinct // width), "i": (distinct % width).astype(np.uint32)})
+    offered = facts.items.with_row_index("i")
+    pairs = pairs.join(offered.select("i", "item_id"), on="i", how="left", maintain_order="left")
+    judged = pairs.join(
+        availability(pairs, facts, instant), on=["item_id", "needs"], how="left", maintain_order="left"
+    )
+    until = judged["available_until"].dt.epoch("us").fill_null(-1).to_numpy()
+    flags = [judged[name].fill_null(False).to_numpy()[spread] for name in ("market_ok", "tier_ok")]
+    return flags[0], flags[1], until[spread]
+
+
+def _factorise(codes: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return distinct codes, ascending, and each row's index into them; through a table where the range allows it."""
+    if size > 50_000_000:
+        return np.unique(codes, return_inverse=True)
+    seen = np.zeros(size, bool)
+    seen[codes] = True
+    distinct = np.flatnonzero(seen)
+    place = np.zeros(size, np.int64)
+    place[distinct] = np.arange(len(distinct))
+    return distinct, place[codes]
+
+
+def availability(pairs: pl.DataFrame, facts: Facts, instant: Instant) -> pl.DataFrame:
+    """Judge pairs of item and needs: `item_id`, `needs`, `market_ok`, `tier_ok`, `available_until`.
+
+    An item is available where one of its intervals covers the whole validity of the set, in every market and for every
+    tier the record needs; `available_until` is the earliest end among them, null without end.
+    """
+    wanted = pairs.select("item_id", "needs").drop_nulls().join(facts.needs, on="needs")
+    offered = facts.items.select("item_id", "availability")
+    everywhere = offered.filter(pl.col("availability").is_null()).select("item_id", pl.lit(True).alias("__all"))
+    rows = offered.explode("availability").drop_nulls("availability").unnest("availability")
+    covers = (pl.col("from_ts").fill_null(instant.effective_from) <= instant.effective_from) & (
+        pl.col("to_ts").fill_null(instant.expires_at) >= instant.expires_at
+    )
+    rows = rows.filter(covers).rename({"market": "__market"})
+    met = wanted.join(rows, on="item_id").filter((pl.col("__market") == "*") | (pl.col("__market") == pl.col("market")))
+    open_to = pl.col("tiers").is_null() | pl.col("tiers").list.contains(pl.col("tier"))
+    served = met.group_by("item_id", "needs", "market", "tier").agg(
+        pl.lit(True).alias("__in_market"),
+        open_to.any().alias("__for_tier"),
+        pl.col("to_ts").fill_null(_FOREVER).filter(open_to).max().alias("__until"),
+    )
+    keys = ["item_id", "needs", "market", "tier"]
+    judged = wanted.join(served, on=keys, how="left").join(everywhere, on="item_id", how="left")
+    free = pl.col("__all").fill_null(False)
+    return judged.group_by("item_id", "needs").agg(
+        (free | pl.col("__in_market").fill_null(False)).all().alias("market_ok"),
+        (free | pl.col("__for_tier").fill_null(False)).all().alias("tier_ok"),
+        pl.col("__until").min().replace({_FOREVER: None}).alias("available_until"),
+    )
+
+
+def _codes(pairs: pl.DataFrame, items: pl.DataFrame) -> pl.DataFrame:
+    """Return `key`: record and item code in one number, sorted, of the pairs whose item was proposed, beside the rest."""
+    coded = pairs.join(items.select("item_id").with_row_index("i"), on="item_id")
+    key = pl.col("k").cast(pl.UInt64) * 2**32 + pl.col("i").cast(pl.UInt64)
+    return coded.with_columns(key.alias("key")).sort("key").unique("key", keep="last", maintain_order=True)
+
+
+def _find(k: np.ndarray, i: np.ndarray, keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return where each row's pair lies in sorted `keys`, and whether it is there."""
+    wanted = k.astype(np.uint64) << np.uint64(32) | i.astype(np.uint64)
+    place = np.minimum(np.searchsorted(keys, wanted), max(len(keys) - 1, 0))
+    return place, (keys[place] == wanted if len(keys) else np.zeros(len(k), bool))
+
+
+def _among(k: np.ndarray, i: np.ndarray, pairs: pl.DataFrame, items: pl.DataFrame) -> np.ndarray:
+    if not pairs.height:
+        return np.zeros(len(k), bool)
+    return _find(k, i, _codes(pairs.select("k", "item_id"), items)["key"].to_numpy())[1]
+
+
+def _last_seen(k: np.ndarray, i: np.ndarray, seen: pl.DataFrame, items: pl.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+    """Return when the record last met the item, us since the epoch, minus infinity for never, and whether completed."""
+    never = np.full(len(k), -np.inf)
+    if not seen.height:
+        return never, np.zeros(len(k), bool)
+    coded = _codes(seen, items)
+    place, there = _find(k, i, coded["key"].to_numpy())
+    if not coded.height:
+        return never, np.zeros(len(k), bool)
+    when = np.where(there, coded["event_ts"].dt.epoch("us").to_numpy()[place].astype(np.float64), -np.inf)
+    done = coded["completed"].to_numpy()[place] & there if "completed" in coded.columns else np.zeros(len(k), bool)
+    return when, done
+
+
+def _blocked_pairs(facts: Facts) -> pl.DataFrame:
+    """Return the proposed items of the artists and shows each record blocked."""
+    if not facts.blocked.height:
+        return facts.hidden.clear()
+    artists = pl.col("artists").list.eval(pl.element().struct.field("artist_id")).alias("artist_id")
+    owners = [
+        facts.items.select("item_id", artists).explode("artist_id"),
+        facts.items.select("item_id", pl.col("show_id").alias("artist_id")),
+    ]
+    return facts.blocked.join(pl.concat(owners).drop_nulls(), on="artist_id").select("k", "item_id").unique()
+
+
+def _foreign(k: np.ndarray, i: np.ndarray, talk: np.ndarray, facts: Facts) -> np.ndarray:
+    """Tell which rows are talk in none of the record's languages; unknown languages pass."""
+    foreign = np.zeros(len(k), bool)
+    spoken = facts.items["languages"].list.len().fill_null(0).to_numpy() > 0 if facts.items.height else np.zeros(1, bool)
+    asked = facts.records["languages"].list.len().fill_null(0).to_numpy() > 0
+    where = np.flatnonzero((talk & spoken)[i] & asked[k])
+    if not len(where):
+        return foreign
+    theirs, own = facts.items["languages"].gather(i[where]), facts.records["languages"].gather(k[where])
+    common = pl.DataFrame({"a": theirs, "b": own}).select(pl.col("a").list.set_intersection("b").list.len()).to_series()
+    foreign[where] = common.to_numpy() == 0
+    return foreign

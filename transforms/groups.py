@@ -1,0 +1,65 @@
+"""Proposals for whoever is in a market with a tier: the charts, down to what may be served there."""
+
+import dataclasses
+import datetime
+from collections.abc import Mapping
+
+import numpy as np
+import polars as pl
+
+from schemas.candidates import PROPOSAL
+from schemas.inputs import TIERS
+from schemas.policy import SurfacePolicy
+from schemas.tallies import ANY
+from transforms.facts import ADULT, group_facts, read_world
+from transforms.filters import HARD_FILTERS, Instant, hard_filters
+from transforms.blend import offer
+from transforms.retrieve import ShardBundle, no_listens
+from transforms.shards import Output, Shard
+from transforms.sources import GROUP_PREFIX, Audience, Source, propose
+
+KEEP = 400
+_GROUP_RULES = ("unknown_item", "tombstone", "ineligible", "market", "tier", "unreleased")
+
+
+@dataclasses.dataclass(frozen=True)
+class RetrieveGroups:
+    """Propose for every market and tier, and for anybody (`*|*|*`).
+
+    What may not be played there is left out here, once for all users of the group, and the best `KEEP` stay: filtering
+    later would starve small markets. Memory: charts of all markets, markets x tiers x `KEEP` rows.
+    """
+
+    sources: Mapping[str, Source]
+    policy: SurfacePolicy
+    instant: Instant
+    now: datetime.datetime
+
+    def __call__(self, shard: Shard) -> Output:
+        charts = shard.read("popularity", ["market"])["market"].unique()
+        markets = sorted({ANY, *charts.to_list()})
+        pairs = [(market, tier) for market in markets for tier in sorted({ANY, *TIERS})]
+        keys = pl.DataFrame(
+            {"key": [group_key(*p) for p in pairs], "market": [m for m, _ in pairs], "tier": [t for _, t in pairs]}
+        ).with_columns(pl.lit(None, pl.List(pl.String)).alias("follows"))
+        bundle = ShardBundle(shard)
+        found = propose(self.sources, Audience(keys, no_listens(), self.now), bundle)
+        return Output(self._servable(found, shard, bundle).sort(PROPOSAL.key), rows_in=keys.height)
+
+    def _servable(self, found: pl.DataFrame, shard: Shard, bundle: ShardBundle) -> pl.DataFrame:
+        facts = group_facts(found, read_world(shard), bundle)
+        anybody = facts.records.with_columns(
+            pl.lit(True).alias("explicit_allowed"), pl.lit(ADULT, pl.Int32).alias("max_age")
+        )
+        facts = dataclasses.replace(facts, records=anybody)
+        _, shared = offer(found, facts, self.policy)
+        judged = hard_filters(shared, facts, self.policy, self.instant)
+        barred = np.isin(judged.rule, [1 + HARD_FILTERS.index(name) for name in _GROUP_RULES])
+        kept = found[np.sort(shared.p[~barred]).astype(np.int64)]
+        place = pl.int_range(pl.len(), dtype=pl.Int32).over("key", "source_id").alias("source_rank")
+        return kept.with_columns(place).filter(pl.col("source_rank") < KEEP)
+
+
+def group_key(market: str, tier: str) -> str:
+    """Return the proposal key for whoever is in a market with a tier."""
+    return f"{GROUP_PREFIX}{market}|{tier}"
