@@ -38,7 +38,9 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def write_world(setting: Setting, out: pathlib.Path, format_: str) -> dict:
-    """Write a raw folder and its truth, both whole or not at all; return the truth.
+    """Write a raw folder and its truth; return the truth.
+
+    The folder `<out>.partial` is there until both are whole: a write that was cut short starts over.
 
     Raises:
       FileExistsError: `out` holds something else than a world written by this command.
@@ -47,16 +49,18 @@ def write_world(setting: Setting, out: pathlib.Path, format_: str) -> dict:
     if out.exists() and any(out.iterdir()) and not (truth_folder / "truth.json").exists():
         raise FileExistsError(f"{out} holds files, but not those of a synthetic world; name an empty or a new folder")
     partial = out.with_name(out.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
+    for folder in ("raw", "truth"):
+        shutil.rmtree(partial / folder, ignore_errors=True)
+    partial.mkdir(parents=True, exist_ok=True)
     world = build_world(setting)
     for name, table in snapshots(world).items():
         _write_rows(partial / "raw" / FOLDERS[name], 0, pl.DataFrame(pl.from_arrow(table)), format_)
     truth = {"setting": _plain(setting), "format": format_, **_write_events(world, partial / "raw" / "events", format_)}
     _write_truth(world, truth, partial / "truth")
-    for folder, target in (("raw", out), ("truth", truth_folder)):
+    for target in (out, truth_folder):  # the raw folder goes first and comes last: it never stands without its truth
         shutil.rmtree(target, ignore_errors=True)
-        (partial / folder).rename(target)
+    (partial / "truth").rename(truth_folder)
+    (partial / "raw").rename(out)
     partial.rmdir()
     return truth
 
