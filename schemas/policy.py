@@ -71,9 +71,13 @@ class SurfacePolicy:
     def __post_init__(self) -> None:
         names = [quota.source_id for quota in self.sources]
         if sorted(self.flow) != sorted(names):
-            raise ValueError(f"surface {self.name}: flow must name each source once; sources {names}, flow {list(self.flow)}")
+            raise ValueError(
+                f"surface {self.name}: flow must name each source once; sources {names}, flow {list(self.flow)}"
+            )
         if self.flow[-1] != self.fallback:
-            raise ValueError(f"surface {self.name}: the fallback {self.fallback!r} must be last in flow, came {self.flow[-1]!r}")
+            raise ValueError(
+                f"surface {self.name}: the fallback {self.fallback!r} must be last in flow, came {self.flow[-1]!r}"
+            )
         if not self.minimum_size <= self.fill_to <= self.size:
             raise ValueError(
                 f"surface {self.name}: expected minimum_size <= fill_to <= size, came"

@@ -7,6 +7,7 @@ A null passes every rule but `Required` and `RequiredWhen`: nullability is the f
 
 import dataclasses
 import json
+from collections.abc import Callable
 from typing import Any
 
 
@@ -63,7 +64,9 @@ class AtMost:
 
 
 Rule = Required | Between | OneOf | MaxLength | RequiredWhen | NotAfter | AtMost
-_KINDS = {kind.__name__: kind for kind in (Required, Between, OneOf, MaxLength, RequiredWhen, NotAfter, AtMost)}
+_KINDS: dict[str, Callable[..., Rule]] = {
+    kind.__name__: kind for kind in (Required, Between, OneOf, MaxLength, RequiredWhen, NotAfter, AtMost)
+}
 
 
 def rule_name(column: str, rule: Rule) -> str:

@@ -152,4 +152,5 @@ class GcsStore:
 
 
 def _lease(owner: str) -> str:
-    return json.dumps({"owner": f"{owner} on {socket.gethostname()}", "pid": os.getpid(), "expires": time.time() + LEASE_S})
+    holder = f"{owner} on {socket.gethostname()}"
+    return json.dumps({"owner": holder, "pid": os.getpid(), "expires": time.time() + LEASE_S})

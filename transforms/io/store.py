@@ -25,7 +25,9 @@ class StoreError(RuntimeError):
 class Store(Protocol):
     """What the road asks of a root."""
 
-    root: str
+    @property
+    def root(self) -> str:
+        """Where it is, as a person writes it."""
 
     def read_bytes(self, path: str) -> bytes:
         """Return a file's content. Raises `FileNotFoundError`."""
@@ -170,12 +172,13 @@ class LocalStore:
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
                 raise StoreError(
-                    f"the disk is full: {path} could not be written under {self.root}. Nothing was published and what was"
-                    " live stays live. Free some space and run the same command again; it resumes where it stopped."
+                    f"the disk is full: {path} could not be written under {self.root}. Nothing was published and what"
+                    " was live stays live. Free some space and run the same command again; it resumes where it stopped."
                 ) from error
             if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM, errno.ENOTDIR):
                 raise StoreError(
-                    f"{path} could not be written under {self.root} ({error.strerror}). Give ROOT= a folder you may write to."
+                    f"{path} could not be written under {self.root} ({error.strerror}). Give ROOT= a folder you may"
+                    " write to."
                 ) from error
             raise
 
