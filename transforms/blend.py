@@ -237,8 +237,8 @@ def apply_caps(chosen: Rows, slots: np.ndarray, facts: Facts, policy: SurfacePol
     early = np.flatnonzero((rule == 0) & ~late)
     ahead = _within(_starts(chosen.k[early]))
     late[early[ahead >= policy.artist_early_slots]] = True
-    order = _order(chosen.k, (rule != 0).astype(np.int64), late.astype(np.int64), index)
-    return rule, _nth(order, chosen.k)
+    over = np.where(rule == _CODE["quota"], 2, rule != 0)
+    return rule, _nth(_order(chosen.k, over, late, index), chosen.k)
 
 
 def cut(

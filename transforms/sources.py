@@ -23,6 +23,7 @@ RETURN_CADENCE_DAYS = 7.0
 BACKOFF_WEIGHTS = {"item": 1.0, "canonical": 0.9, "artist": 0.3, "genre": 0.1}
 RELATED_ARTISTS = 3
 RELATED_WEIGHT = 0.3
+CHART = 2_000
 GROUP_PREFIX = "*|"
 TALK = ("episode", "show", "audiobook", "chapter")
 _SCHEMA = {"key": pl.String, "item_id": pl.String, "raw_score": pl.Float64, "seed_item_ids": pl.List(pl.String),
@@ -181,26 +182,24 @@ def follow_new(audience: Audience, bundle: Bundle) -> pl.DataFrame:
 def popular(audience: Audience, bundle: Bundle) -> pl.DataFrame:
     """Propose what is popular in a market for a tier, of all item types, for keys `*|market|tier`.
 
-    Where a market and tier have no list of their own, the market's over all tiers serves, then the one of all markets.
-    Score: decayed plays.
+    Score: decayed plays in the market and tier, plus a thousandth of those in the market, plus a millionth of those
+    everywhere: a short list is continued with the wider ones.
+    Memory: three charts of `CHART` items per key.
     """
-    wanted = audience.keys.select("key", "market", "tier")
-    charts = bundle.read("popularity", ["market", "tier", "item_id", "weight"])
-    chart = pl.struct("market", "tier")
-    listed = charts.select(chart.alias("chart")).unique()["chart"].to_list()
-    have = {(c["market"], c["tier"]) for c in listed}
-
-    def best(row: dict[str, str]) -> dict[str, str]:
-        market, tier = row["market"], row["tier"]
-        for pair in ((market, tier), (market, ANY)):
-            if pair in have:
-                return {"market": pair[0], "tier": pair[1]}
-        return {"market": ANY, "tier": ANY}
-
-    served = pl.DataFrame([{"key": r["key"], **best(r)} for r in wanted.iter_rows(named=True)], schema=wanted.schema)
-    return served.join(charts, on=["market", "tier"]).select(
-        "key", "item_id", pl.col("weight").cast(pl.Float64).alias("raw_score"), *_no_seed()
+    charts = bundle.read("popularity", ["market", "tier", "item_id", "weight"]).sort(
+        "market", "tier", "weight", "item_id", descending=[False, False, True, False]
     )
+    charts = charts.filter(pl.int_range(pl.len()).over("market", "tier") < CHART)
+    keys = audience.keys.select("key", "market", "tier")
+    wider = [keys, keys.with_columns(pl.lit(ANY).alias("tier")), keys.with_columns(pl.lit(ANY).alias("tier"), pl.lit(ANY).alias("market"))]
+    found = [
+        level.unique().join(charts, on=["market", "tier"]).select("key", "item_id", (pl.col("weight") * share).alias("raw_score"))
+        for level, share in zip(wider, (1.0, 1e-3, 1e-6), strict=True)
+    ]
+    # The order of a sum of floats decides its last bit: largest first.
+    ordered = pl.concat(found).sort("key", "item_id", "raw_score", descending=[False, False, True])
+    summed = ordered.group_by("key", "item_id", maintain_order=True).agg(pl.col("raw_score").sum())
+    return summed.with_columns(*_no_seed())
 
 
 def _no_seed() -> list[pl.Expr]:

@@ -1,0 +1,199 @@
+"""Explain what is published: one record in readable form, why an item is in it or not, and what it was made from."""
+
+import datetime
+from collections.abc import Mapping
+
+import polars as pl
+
+from pipelines.reblend import (
+    everything_found,
+    instant_of,
+    one_record,
+    published_again,
+    reblend,
+    sources_of,
+)
+from pipelines.recommend import SURFACES
+from pipelines.records import Catalogue, Question, find_record, published
+from pipelines.runner import load_manifest
+from pipelines.version import code_version
+from schemas.manifest import Manifest
+from transforms.explain import Reblended, left_over, removals, would_be_removed
+from transforms.filters import ITEM_COLUMNS
+from transforms.io.store import Store
+from transforms.retrieve import ShardBundle
+from transforms.shards import Shard
+
+SCHEMA_VERSION = "1.0.0"
+_SHOWN = (
+    "candidate_set_id", "record_key", "context_key", "market", "tier", "fallback_level", "degraded_reasons",
+    "effective_from", "expires_at", "bundle_id", "policy_version", "code_version", "run_mode",
+)  # fmt: skip
+_OF_SOURCE = ("source_id", "signal_type", "source_rank", "raw_score", "score_kind", "calibrated_score", "seed_event_ts")
+
+
+def explain(store: Store, question: Question) -> dict:
+    """Answer a question by the contract of `schemas/explanation.schema.json`.
+
+    Raises:
+      ExplainError: nothing is published, its data was retired, or the item is unknown.
+    """
+    sets, live = published(store, question)
+    data = {ref.name: load_manifest(store, ref.path) for ref in sets.inputs}
+    record, note = find_record(store, sets, question)
+    lineage = ancestry(store, sets)
+    catalogue = Catalogue(store, data["item"])
+    answer = {
+        "schema_version": SCHEMA_VERSION,
+        "surface": question.surface,
+        "asked_for": question.key,
+        "note": note,
+        "published": {"manifest": sets.path, "logical_date": sets.date, "run": sets.run, "live": live},
+        "set": _set(record, catalogue),
+        "item": None,
+        "verification": None,
+        "lineage": lineage,
+    }
+    if question.item_id is None:
+        return answer
+    catalogue.require(question.item_id, record)
+    return answer | _about_item(store, sets, data, record, question.item_id, catalogue, lineage)
+
+
+def _set(record: Mapping, catalogue: Catalogue) -> dict:
+    names = catalogue.named(candidate["item_id"] for candidate in record["candidates"])
+    candidates = [names[one["item_id"]] | _in_short(one) for one in record["candidates"]]
+    return {name: plain(record[name]) for name in _SHOWN} | {"counts": record["counts"], "candidates": candidates}
+
+
+def _in_short(candidate: Mapping) -> dict:
+    sources = [source["source_id"] for source in candidate["sources"]]
+    shown = {name: candidate[name] for name in ("position", "item_type", "familiarity")}
+    return shown | {"sources": sources, "reason": candidate["reason_code"]}
+
+
+def _about_item(
+    store: Store,
+    sets: Manifest,
+    data: Mapping[str, Manifest],
+    record: Mapping,
+    item_id: str,
+    catalogue: Catalogue,
+    lineage: list,
+) -> dict:
+    """Blend the record again; return `item` and `verification`."""
+    proposals = data["proposal"]
+    inputs = {**{ref.name: load_manifest(store, ref.path) for ref in proposals.inputs}, **data}
+    item = catalogue.named([item_id])[item_id] | {
+        "verdict": "in",
+        "position": None,
+        "sources": [],
+        "removals": [],
+        "asked": [],
+    }
+    item |= _candidate(record, item_id, catalogue, lineage)
+    try:
+        with one_record(store, inputs, record["record_key"], sets.num_shards) as shard:
+            again = reblend(shard, sets, record)
+            item["removals"] = removals(again, item_id)
+            if item["position"] is None:
+                item |= _absent(again, shard, item_id, sets, record)
+            verification = verify(published_again(again, record), record)
+    except (FileNotFoundError, LookupError) as error:
+        verification = {
+            "outcome": "unavailable",
+            "message": f"what the record was made from is gone: {error}; run its date again",
+        }
+        if item["position"] is None:
+            item["verdict"] = "unknown"
+    return {"item": plain(item), "verification": verification}
+
+
+def _candidate(record: Mapping, item_id: str, catalogue: Catalogue, lineage: list) -> dict:
+    """Return what the record itself says of a candidate; nothing where it is none."""
+    found = next((one for one in record["candidates"] if one["item_id"] == item_id), None)
+    if found is None:
+        return {}
+    seeds = catalogue.named(seed for source in found["sources"] for seed in source["seed_item_ids"] or [])
+    manifests = {(node["dataset"], node["run"]): node["manifest"] for node in lineage}
+    sources = []
+    for source in found["sources"]:
+        shown = {name: source[name] for name in _OF_SOURCE}
+        model = (source["model_id"], source["model_version"])
+        artifact = {"dataset": model[0], "run": model[1], "manifest": manifests.get(model)} if model[0] else None
+        sources.append(shown | {"seeds": [seeds[seed] for seed in source["seed_item_ids"] or []], "artifact": artifact})
+    kept = ("position", "blend_score", "reason_code", "familiarity", "is_fresh", "available_until", "canonical_id")
+    return {name: found[name] for name in kept} | {"sources": sources}
+
+
+def _absent(again: Reblended, shard: Shard, item_id: str, sets: Manifest, record: Mapping) -> dict:
+    """Say why an item is no candidate: the rule that removed it, or what each source knows of it."""
+    removed = removals(again, item_id) or left_over(again, item_id)
+    if removed:
+        return {"verdict": "removed", "removals": removed}
+    surface = SURFACES[sets.qualifier]
+    found = everything_found(shard, surface, record, instant_of(sets).effective_from)
+    items = ShardBundle(shard).lookup("item", "item_id", pl.Series([item_id]), list(ITEM_COLUMNS))
+    asked = [_asked(name, again, found, item_id, items) for name in sources_of(surface.name)]
+    return {"verdict": "not_proposed", "asked": asked}
+
+
+def _asked(name: str, again: Reblended, found: pl.DataFrame, item_id: str, items: pl.DataFrame) -> dict:
+    """Return what one source found for the record, whether the item is in it, and what would remove it if it were."""
+    mine, proposed = found.filter(pl.col("source_id") == name), again.offered.filter(pl.col("source_id") == name)
+    row = mine.filter(pl.col("item_id") == item_id)
+    source = sources_of(again.policy.name)[name]
+    return {
+        "source_id": name,
+        "proposes": (source.propose.__doc__ or "").split("\n")[0],
+        "found": mine.height,
+        "proposed": proposed.height,
+        "best_score": proposed["raw_score"].max(),
+        "worst_score": proposed["raw_score"].min(),
+        "limit": source.limit,
+        "rank": row["source_rank"][0] if row.height else None,
+        "raw_score": row["raw_score"][0] if row.height else None,
+        "would_be_removed": would_be_removed(again, item_id, name, items),
+    }
+
+
+def verify(again: Mapping, record: Mapping) -> dict:
+    """Compare a record with what blending it again gives: every field must be equal."""
+    different = sorted(name for name in record if again[name] != record[name])
+    if not different:
+        return {"outcome": "reproduced", "message": "blended again from the committed files: equal in every field"}
+    made, running = record["code_version"], code_version()
+    why = f"it was made by code {made}, this is {running}" if made != running else "files may have been changed by hand"
+    return {
+        "outcome": "different",
+        "message": f"blended again, {', '.join(different)} differ: {why}; run the date again",
+    }
+
+
+def ancestry(store: Store, manifest: Manifest) -> list[dict]:
+    """Return everything a dataset was made from, itself first, each once, down to the raw files with their digests."""
+    nodes, waiting, seen = [], [manifest], {manifest.path}
+    while waiting:
+        one = waiting.pop(0)
+        inputs = [{"name": ref.name, "path": ref.path, "digest": ref.digest} for ref in one.inputs]
+        nodes.append({
+            "dataset": one.dataset, "qualifier": one.qualifier, "stage": one.stage, "date": one.date, "run": one.run,
+            "manifest": one.path, "digest": one.digest, "rows": one.rows_out, "code_version": one.code_version,
+            "inputs": inputs,
+        })  # fmt: skip
+        for ref in one.inputs:
+            if not ref.name.startswith("raw_") and ref.path not in seen:
+                seen.add(ref.path)
+                waiting.append(load_manifest(store, ref.path))
+    return nodes
+
+
+def plain(value: object) -> object:
+    """Return a value as JSON knows it: times as ISO 8601 in UTC."""
+    if isinstance(value, datetime.datetime | datetime.date):
+        return value.isoformat()
+    if isinstance(value, Mapping):
+        return {key: plain(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(inner) for inner in value]
+    return value

@@ -1,0 +1,122 @@
+"""The words of the report page: what people call stages, sources, rules, reasons and levels.
+
+A name that is not listed here is shown as it is, so that a new source or stage needs no change to appear.
+"""
+
+DATASETS = {
+    "event": "Events",
+    "item": "Catalogue",
+    "user": "Users",
+    "campaign": "Campaigns",
+    "tombstone": "Takedowns",
+    "history": "Histories",
+    "popularity_partial": "Plays by day",
+    "co_listen_partial": "Pairs by day",
+    "transition_partial": "Steps by day",
+    "popularity": "Charts",
+    "artist_top": "Artist tops",
+    "co_listen": "Co-listens",
+    "transition": "Transitions",
+    "proposal": "Proposals",
+    "candidate_set": "Candidate sets",
+    "exposure": "Exposure",
+}
+SURFACES = {"home": "Home", "now_playing": "Now Playing"}
+SOURCES = {
+    "home.co_listen": "Listened together",
+    "home.relisten": "Listen again",
+    "home.follow_new": "New releases",
+    "home.popular_market": "Popular in market",
+    "np.transition": "Often follows",
+    "np.artist_radio": "Artist radio",
+    "np.familiar": "Listeners return",
+    "np.popular_market": "Popular in market",
+}
+REASONS = {
+    "because_you_listened": "goes with",
+    "new_from_yours": "new from one they like",
+    "listen_again": "due to be heard again",
+    "often_follows": "often follows",
+    "same_artist": "same or related artist",
+    "listeners_return": "its listeners come back to this",
+}
+RULES = {
+    "unknown_item": "not in the catalogue",
+    "tombstone": "taken down",
+    "ineligible": "may not be recommended",
+    "market": "not available in the market",
+    "tier": "not in the subscription",
+    "explicit": "explicit content",
+    "age": "age rating",
+    "unreleased": "not released yet",
+    "blocked": "artist blocked by the user",
+    "hidden": "hidden by the user",
+    "opted_out": "user opted out of personal sets",
+    "completed": "finished already",
+    "recent_skip": "skipped lately",
+    "recently_played": "played lately",
+    "language": "language not spoken",
+    "duplicate": "same recording again",
+    "quota": "over its source's quota",
+    "cap:artist": "enough of the artist",
+    "cap:album": "enough of the album",
+    "cap:show": "enough of the show",
+    "cap:publisher": "enough of the publisher",
+    "size": "the set was full",
+}
+CHOICES = ("duplicate", "quota", "cap:", "size")
+LEVELS = {
+    0: "personal",
+    1: "partly personal",
+    2: "market and content",
+    3: "what is popular in the market",
+    4: "what is popular anywhere",
+}
+DEGRADED = {
+    "no_history": "no history",
+    "opted_out": "opted out of personal sets",
+    "unknown_market": "market unknown",
+    "below_minimum_size": "shorter than the minimum",
+}
+FAMILIARITY = {"known": "known", "discovery": "known artist", "new_artist": "new artist"}
+OUTCOMES = {"failed": "failed", "broken": "could not run", "waived": "waived", "passed": "passed"}
+
+
+def surface(name: str) -> str:
+    """Name a surface."""
+    return SURFACES.get(name, name.replace("_", " ").capitalize())
+
+
+def dataset(name: str) -> str:
+    """Name a dataset, or the raw files of one."""
+    if name.startswith("raw_"):
+        return f"Raw {dataset(name.removeprefix('raw_')).lower()}"
+    return DATASETS.get(name, name.replace("_", " ").capitalize())
+
+
+def source(name: str) -> str:
+    """Name a source."""
+    return SOURCES.get(name, name.split(".")[-1].replace("_", " ").capitalize())
+
+
+def market(name: str) -> str:
+    """Name a market."""
+    return "no market" if name == "*" else name
+
+
+def reason(code: str, market_name: str) -> str:
+    """Say why a candidate is there."""
+    if code == "popular_in_market":
+        return "popular everywhere" if market_name == "*" else f"popular in {market_name}"
+    return REASONS.get(code, code.replace("_", " "))
+
+
+def rule(name: str) -> str:
+    """Say why a proposal was removed."""
+    return RULES.get(name, name.replace("_", " "))
+
+
+def released(state: str) -> str:
+    """Say what publishing did."""
+    known = {"released": "live", "already live": "live, unchanged", "": "not published"}
+    return known.get(state, f"kept, not live ({state.removeprefix('archived: ')})")

@@ -1,0 +1,257 @@
+"""Explain one record: why an item is among its candidates, or which rule kept it out, in words and with the numbers.
+
+Pure: works on what `blend` was given and gave back for a single record (`k` of the facts).
+"""
+
+import dataclasses
+import datetime
+from collections.abc import Mapping
+
+import polars as pl
+
+from schemas.policy import SurfacePolicy
+from transforms.blend import RULES, Blended, offer
+from transforms.filters import HARD_FILTERS, Facts, Instant, hard_filters
+
+NOT_NEEDED = "not_needed"
+_CAP = "{limit} candidates of {what} come before it, the most there may be"
+_HIGHER_CAP = "a cap above {limit}, or a better rank"
+_WORDS: Mapping[str, tuple[str, str]] = {
+    "unknown_item": ("it is not in the catalogue this run read", "deliver it in items/"),
+    "tombstone": ("it was taken down: there is a tombstone for it", "a run whose tombstones do not name it"),
+    "ineligible": ("it {ineligible}", "rec_eligible = true and no deleted_at in items/"),
+    "market": (
+        "it may not be played in {needed_markets} from {start} to {end}; it is available in {offers}",
+        "an availability in {needed_markets} that covers the whole validity of the set",
+    ),
+    "tier": (
+        "it may not be played in {needed_markets} by all the set is for ({needed_tiers}); it is available in {offers}",
+        "an availability for {needed_tiers} that covers the whole validity of the set",
+    ),
+    "explicit": ("it is explicit, and this set holds nothing explicit", "explicit = false, or no explicit filter"),
+    "age": (
+        "it is rated from {age_rating} years, and this set is for up to {max_age}",
+        "an age_rating of {max_age} or less",
+    ),
+    "unreleased": (
+        "it is released on {release}, after the set takes effect on {start}",
+        "a run for {release} or later",
+    ),
+    "blocked": ("the user blocked {blocked}", "the user's blocked_artists without {blocked}"),
+    "hidden": ("the user hid it", "the user's hidden_items without it"),
+    "opted_out": (
+        "the user opted out of personalisation, and {source} is personal",
+        "personalization_opt_out = false, or a source that is not personal",
+    ),
+    "completed": ("the user finished it already", "a history in which it was not played to its end"),
+    "recent_skip": (
+        "the user skipped it {detail:.1f} days before the set; more than {recent_skip_days} must pass",
+        "a run for {skip_over} or later, or recent_skip_days below {detail:.1f}",
+    ),
+    "recently_played": (
+        "the user played it {detail:.1f} days before the set; {source} waits more than {recent_play_days}",
+        "a run for {play_over} or later, recent_play_days below {detail:.1f}, or a source that is not for discovery",
+    ),
+    "language": ("it is spoken in {item_languages}; the set is for speakers of {languages}", "one language in common"),
+    "duplicate": ("{twin} is the same recording ({canonical_id}) and was ranked better", "a better rank than {twin}"),
+    "quota": (
+        "{source} had it at rank {rank}; what passed the filters before it took all of the source's {maximum} slots",
+        "a better rank, or a maximum of {source} above {maximum}",
+    ),
+    "cap:artist": (_CAP, _HIGHER_CAP),
+    "cap:album": (_CAP, _HIGHER_CAP),
+    "cap:show": (_CAP, _HIGHER_CAP),
+    "cap:publisher": (_CAP, _HIGHER_CAP),
+    "size": (
+        "it came to position {detail:.0f}, counted from 0, and the set holds {size}",
+        "a better place, or a larger size",
+    ),
+    "size:fallback": (
+        "it came to position {detail:.0f}, counted from 0, and {source} fills a set up to {fill_to} only",
+        "a better place, or a larger fill_to",
+    ),
+    NOT_NEEDED: (
+        "only {source} proposed it, which fills up what is missing, and there was enough without it",
+        "another source that proposes it, or fewer candidates from the others",
+    ),
+}
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Reblended:
+    """One record, blended again.
+
+    Attributes:
+      k: number of the record in `facts`.
+      offered: its proposals, own and of its group.
+    """
+
+    k: int
+    offered: pl.DataFrame
+    facts: Facts
+    blended: Blended
+    policy: SurfacePolicy
+    instant: Instant
+
+    @property
+    def record(self) -> dict:
+        """The record's facts."""
+        return self.facts.records.row(self.k, named=True)
+
+    @property
+    def candidates(self) -> pl.DataFrame:
+        """The record's candidates in order of position."""
+        return self.blended.candidates.filter(pl.col("k") == self.k)
+
+
+def removals(reblended: Reblended, item_id: str) -> list[dict]:
+    """Return the rules that kept an item out, the one it got to last first.
+
+    Each is `rule`, `source_id`, `detail`, `why`, `to_change`.
+    """
+    removed = reblended.blended.removed.filter((pl.col("k") == reblended.k) & (pl.col("item_id") == item_id))
+    found = [_removal(reblended, item_id, row) for row in removed.iter_rows(named=True)]
+    return sorted(found, key=lambda row: (-RULES.index(row["rule"]), row["source_id"]))
+
+
+def left_over(reblended: Reblended, item_id: str) -> list[dict]:
+    """Return, for an item that was offered and never judged, that it was not needed, once per source."""
+    sources = reblended.offered.filter(pl.col("item_id") == item_id)["source_id"].sort().to_list()
+    rows = [{"item_id": item_id, "source_id": source, "rule": NOT_NEEDED, "detail": None} for source in sources]
+    return [_removal(reblended, item_id, row) for row in rows]
+
+
+def would_be_removed(reblended: Reblended, item_id: str, source_id: str, items: pl.DataFrame) -> dict | None:
+    """Return the hard filter an item would not pass if the source proposed it; None where it would pass all.
+
+    Args:
+      items: the item's catalogue row in the columns of `facts.items`, or none where it is unknown.
+    """
+    if not items.height:
+        return _removal(reblended, item_id, {"source_id": source_id, "rule": HARD_FILTERS[0], "detail": None})
+    record = reblended.facts.records[reblended.k : reblended.k + 1].with_columns(pl.lit(0, pl.UInt32).alias("k"))
+    mine = {
+        name: getattr(reblended.facts, name)
+        .filter(pl.col("k") == reblended.k)
+        .with_columns(pl.lit(0, pl.UInt32).alias("k"))
+        for name in ("blocked", "hidden", "played", "skipped")
+    }
+    facts = dataclasses.replace(reblended.facts, records=record, items=items, **mine)
+    proposal = {"key": record["record_key"][0], "item_id": item_id, "source_id": source_id, "source_rank": 0}
+    offered = pl.DataFrame([proposal], schema_overrides={"source_rank": pl.Int32})
+    own, _ = offer(offered, facts, reblended.policy)
+    judged = hard_filters(own, facts, reblended.policy, reblended.instant)
+    if not judged.rule[0]:
+        return None
+    row = {"source_id": source_id, "rule": HARD_FILTERS[judged.rule[0] - 1], "detail": float(judged.detail[0])}
+    alone = dataclasses.replace(reblended, k=0, facts=facts)
+    return _removal(alone, item_id, row | {"detail": None if judged.detail[0] != judged.detail[0] else row["detail"]})
+
+
+def _removal(reblended: Reblended, item_id: str, row: Mapping) -> dict:
+    numbers = _numbers(reblended, item_id, row)
+    filling = row["rule"] == "size" and row["source_id"] == reblended.policy.fallback
+    why, change = (text.format_map(numbers) for text in _WORDS["size:fallback" if filling else row["rule"]])
+    return {
+        "rule": row["rule"],
+        "source_id": row["source_id"],
+        "detail": row["detail"],
+        "why": why,
+        "to_change": change,
+    }
+
+
+def _numbers(reblended: Reblended, item_id: str, row: Mapping) -> dict[str, object]:
+    """Return every figure the words may name."""
+    policy, instant, record = reblended.policy, reblended.instant, reblended.record
+    quota = next((q for q in policy.sources if q.source_id == row["source_id"]), None)
+    offered = reblended.offered.filter((pl.col("item_id") == item_id) & (pl.col("source_id") == row["source_id"]))
+    needs = reblended.facts.needs.filter(pl.col("needs") == record["needs"])
+    detail = row["detail"] if row["detail"] is not None else 0.0
+    kind = row["rule"].removeprefix("cap:")
+    return {
+        **_item_words(reblended, item_id, kind),
+        "source": row["source_id"],
+        "detail": detail,
+        "rank": offered["source_rank"][0] if offered.height else "?",
+        "maximum": quota.maximum if quota else "?",
+        "limit": getattr(policy, kind, 0),
+        "size": policy.size,
+        "fill_to": policy.fill_to,
+        "start": _time(instant.effective_from),
+        "end": _time(instant.expires_at),
+        "needed_markets": _listed(needs["market"].unique().sort().to_list()),
+        "needed_tiers": _listed(needs["tier"].unique().sort().to_list()),
+        "max_age": record["max_age"],
+        "languages": _listed(record["languages"]),
+        "recent_skip_days": policy.recent_skip_days,
+        "recent_play_days": policy.recent_play_days,
+        "skip_over": f"{instant.effective_from + datetime.timedelta(days=policy.recent_skip_days - detail):%Y-%m-%d}",
+        "play_over": f"{instant.effective_from + datetime.timedelta(days=policy.recent_play_days - detail):%Y-%m-%d}",
+    }
+
+
+def _item_words(reblended: Reblended, item_id: str, capped: str) -> dict[str, object]:
+    found = reblended.facts.items.filter(pl.col("item_id") == item_id)
+    if not found.height:
+        return dict.fromkeys(_ITEM_WORDS, "?")
+    item = found.row(0, named=True)
+    names = {one["artist_id"]: one["name"] or one["artist_id"] for one in item["artists"] or []}
+    owners = names | ({item["show_id"]: f"show {item['show_id']}"} if item["show_id"] else {})
+    blocked = reblended.facts.blocked.filter(pl.col("k") == reblended.k)["artist_id"].to_list()
+    left = f"left the catalogue on {_time(item['deleted_at'])}" if item["deleted_at"] else "may not be recommended"
+    owner = {"artist": next(iter(owners.values()), "?"), "album": f"album {item['album_id']}"}
+    owner |= {"show": f"show {item['show_id']}", "publisher": str(item["publisher"])}
+    words = (
+        item["canonical_id"], item["age_rating"], _time(item["release_ts"]) if item["release_ts"] else "?", left,
+        _offers(item["availability"]), _listed(item["languages"]), _twin(reblended, item),
+        _listed([name for one, name in owners.items() if one in blocked]), owner.get(capped, "?"),
+    )  # fmt: skip
+    return dict(zip(_ITEM_WORDS, words, strict=True))
+
+
+_ITEM_WORDS = (
+    "canonical_id",
+    "age_rating",
+    "release",
+    "ineligible",
+    "offers",
+    "item_languages",
+    "twin",
+    "blocked",
+    "what",
+)
+
+
+def _twin(reblended: Reblended, item: Mapping) -> str:
+    """Name the candidate of the same canonical item, else the others that may have been it."""
+    other = (pl.col("canonical_id") == item["canonical_id"]) & (pl.col("item_id") != item["item_id"])
+    twins = (
+        reblended.candidates.filter(other)
+        if reblended.candidates.filter(other).height
+        else reblended.facts.items.filter(other)
+    )
+    return " or ".join(twins["item_id"].sort().to_list()) or "another item"
+
+
+def _offers(availability: list[dict] | None) -> str:
+    """Spell out where, for whom and when an item may be played; six places at the most."""
+    if availability is None:
+        return "every market"
+    places = [f"{a['market']} ({_listed(a['tiers'])}{_interval(a['from_ts'], a['to_ts'])})" for a in availability]
+    return (
+        ", ".join(places[:6]) + (f" and {len(places) - 6} more" if len(places) > 6 else "") if places else "no market"
+    )
+
+
+def _interval(since: datetime.datetime | None, until: datetime.datetime | None) -> str:
+    return (f", from {_time(since)}" if since else "") + (f", until {_time(until)}" if until else "")
+
+
+def _listed(names: list[str] | None) -> str:
+    return ", ".join(names) if names else "all"
+
+
+def _time(instant: datetime.datetime) -> str:
+    midnight = instant.time() == datetime.time()
+    return f"{instant:%Y-%m-%d}" if midnight else f"{instant:%Y-%m-%d %H:%M} UTC"
