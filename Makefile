@@ -20,10 +20,10 @@ export ROOT
 SHARED = $(root) $(call flag,--shards,SHARDS) $(call flag,--surface,SURFACE) $(call flag,--policy,POLICY) $(call flag,--waivers,WAIVERS)
 INPUT = --raw "$$RAW" $(call flag,--format,FORMAT)
 
-example-world = RAW=/tmp/raw DATE=2026-01-31
-example-batch = RAW=~/listening DATE=2026-01-31
-example-backfill = RAW=~/listening FROM=2026-01-25 TO=2026-01-31
-example-explain = USER=user-000001 SURFACE=home
+example-world = RAW=../world DATE=2026-01-31
+example-batch = RAW=../listening DATE=2026-01-31
+example-backfill = RAW=../listening FROM=2026-01-25 TO=2026-01-31
+example-explain = USER=u0123456789 SURFACE=home
 example-rollback = SURFACE=home
 NEEDS := $(addprefix need-,RAW DATE FROM TO USER SURFACE)
 
@@ -64,7 +64,7 @@ world: need-RAW need-DATE $(STAMP) ## Write a synthetic world: RAW=new folder DA
 
 contracts: $(STAMP) ## Write what the contracts generate: released versions and their pages
 	@$(PY) -m schemas.release
-	@$(PY) -m jobs.describe
+	@$(PY) -m jobs.raw_page
 
 benchmark: $(STAMP) ## Measure the road beside a bare polars script [EVENTS= JSON=file]
 	@$(PY) -m benchmarks.road $(call flag,--events,EVENTS) $(call flag,--json,JSON)
@@ -74,6 +74,7 @@ check: $(STAMP) ## Lint, types, formatting, and contracts against their released
 	@$(PY) -m ruff format --check .
 	@$(PY) -m mypy
 	@$(PY) -m schemas.release --check
+	@$(PY) -m jobs.raw_page --check
 
 format: $(STAMP) ## Sort imports and lay the code out
 	@$(PY) -m ruff check --fix --select I .

@@ -1,6 +1,6 @@
 """The page that describes every contract to a person."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from typing import Any
 
 from schemas.catalogue import CONTRACTS
@@ -16,12 +16,39 @@ A column derived *indirectly* from another is filtered, joined or sorted by it, 
 """
 _TABLE = "| column | type | null | unit | rules | description | derived from |\n|---|---|---|---|---|---|---|"
 
+_GIVEN_TABLE = "| column | type | must be there | unit | rules | description |\n|---|---|---|---|---|---|"
+
 
 def contracts_markdown(contracts: Iterable[Contract] = CONTRACTS.values()) -> str:
     """Return the page: one section per contract, one row per column and per field of a nested record."""
     contracts = tuple(contracts)
     links = "\n".join(f"- [{c.name}](#{c.name}): {_escape(c.description)}" for c in contracts)
     return "\n".join([_HEAD, links, *map(_section, contracts)])
+
+
+def given_table(contract: Contract, filled: Collection[str] = ()) -> str:
+    """Return the table of the columns that a producer delivers; those in `filled` may be missing all the same."""
+    rules = list(contract.rules())
+    lines = [_GIVEN_TABLE]
+    for column in contract.to_json()["columns"]:
+        name, type_ = column["name"], column["type"]
+        if name not in contract.given_columns():
+            continue
+        must = "" if column["nullable"] or name in filled else "yes"
+        words = "; ".join(rule_in_words(rule, type_) for owner, rule in rules if owner == name)
+        lines.append(
+            _cells(f"`{name}`", type_in_words(type_), must, contract.unit(name), words, contract.describe(name))
+        )
+        lines += [
+            _cells(f"`{path}`", type_in_words(field["type"]), "" if field["nullable"] else "yes", "", "", "")
+            for path, field in _nested(type_, name)
+        ]
+    return "\n".join(lines)
+
+
+def _cells(name: str, type_: str, must: str, unit: str | None, rules: str, description: str) -> str:
+    cells = [name, type_, must, _escape(unit or ""), _escape(rules), _escape(description)]
+    return "".join(f"| {cell} " if cell else "| " for cell in cells) + "|"
 
 
 def _section(contract: Contract) -> str:
@@ -49,12 +76,17 @@ def _rows(contract: Contract) -> Iterator[str]:
 
 def _nested_rows(type_: Any, path: str) -> Iterator[str]:
     """Yield a row for every field of the record a column holds, directly or in a list."""
+    return (_row(field, below) for below, field in _nested(type_, path))
+
+
+def _nested(type_: Any, path: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield every field of the record a column holds, directly or in a list, with its path."""
     while isinstance(type_, dict) and "list" in type_:
         type_, path = type_["list"], f"{path}[]"
     if isinstance(type_, dict) and "struct" in type_:
         for field in type_["struct"]:
-            yield _row(field, f"{path}.{field['name']}")
-            yield from _nested_rows(field["type"], f"{path}.{field['name']}")
+            yield f"{path}.{field['name']}", field
+            yield from _nested(field["type"], f"{path}.{field['name']}")
 
 
 def _row(field: dict[str, Any], path: str, unit="", rules="", description="", sources="") -> str:

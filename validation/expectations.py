@@ -7,6 +7,7 @@ that all of them are answered by one scan and a failing one pulls no rows.
 
 import contextlib
 import dataclasses
+import logging
 import os
 import re
 import tempfile
@@ -26,6 +27,9 @@ from schemas.manifest import CheckResult
 from schemas.rules import Between, OneOf
 from validation.rows import NotNull, declared_rules, integer_bounds
 from validation.sql import DUCKDB_PRELUDE, identifier, sql_rules
+
+# It raises its own level to INFO while it is imported, and tells of every temporary folder it makes.
+logging.getLogger("great_expectations.data_context.types.base").setLevel(logging.WARNING)
 
 _COLUMNS = "columns:declared"
 _READABLE = "files:readable"
