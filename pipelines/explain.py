@@ -67,7 +67,7 @@ def _set(record: Mapping, catalogue: Catalogue) -> dict:
 
 
 def _in_short(candidate: Mapping) -> dict:
-    sources = [source["source_id"] for source in candidate["sources"]]
+    sources = list(dict.fromkeys(source["source_id"] for source in candidate["sources"]))
     shown = {name: candidate[name] for name in ("position", "item_type", "familiarity")}
     return shown | {"sources": sources, "reason": candidate["reason_code"]}
 

@@ -83,7 +83,7 @@ def find_record(store: Store, sets: Manifest, question: Question) -> tuple[dict,
     found = f" in {question.market} (it has sets in {', '.join(markets)})" if rows else ""
     record = _default(store, sets, question)
     return record, (
-        f"{question.key} is no {what} with a set of its own{found}: nobody has seen it, or it was deleted."
+        f"{what} {question.key!r} has no set of its own{found}: nobody has seen it, or it was deleted."
         f" The default set of market {record['market']} and tier {record['tier']} serves it."
     )
 

@@ -1,7 +1,16 @@
+import datetime
 import os
+import shutil
+import tomllib
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
+
+from jobs import batch
+from jobs.options import POLICY_FILE
+from jobs.world import write_world
+from transforms.world_setting import Setting
 
 
 @pytest.fixture(scope="session")
@@ -15,3 +24,48 @@ def data_dir() -> Path:
     if os.environ.get("CI"):
         pytest.fail(reason)
     pytest.skip(reason)
+
+
+SMALL_DATE = datetime.date(2026, 1, 31)
+
+
+class SmallRoad(NamedTuple):
+    """A published root to read from; a test that changes it copies it first (`copy_road`)."""
+
+    root: Path
+    raw: Path
+    date: datetime.date
+    policy: Path
+
+
+@pytest.fixture(scope="session")
+def small_policy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The policy of the repository with sets small enough for a catalogue of 2,000 items."""
+    tables = tomllib.loads(POLICY_FILE.read_text(encoding="utf-8"))
+    text = POLICY_FILE.read_text(encoding="utf-8")
+    for name, sizes in {"home": (60, 20, 40), "now_playing": (40, 10, 30)}.items():
+        old = [f"{key} = {tables['surfaces'][name][key]}" for key in ("size", "minimum_size", "fill_to")]
+        new = [f"{key} = {size}" for key, size in zip(("size", "minimum_size", "fill_to"), sizes, strict=True)]
+        assert "\n".join(old) in text, f"the sizes of {name} are no longer on three lines in a row"
+        text = text.replace("\n".join(old), "\n".join(new))
+    path = tmp_path_factory.mktemp("policy") / "surfaces.toml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="session")
+def small_road(tmp_path_factory: pytest.TempPathFactory, small_policy: Path) -> SmallRoad:
+    """A world of 20,000 events, run once for its last day with two shards and published on both surfaces."""
+    folder = tmp_path_factory.mktemp("road")
+    setting = Setting(users=500, items=2_000, events=20_000, markets=2, end=SMALL_DATE, days=10)
+    write_world(setting, folder / "raw", "parquet")
+    arguments = ["--raw", f"{folder}/raw", "--date", str(SMALL_DATE), "--root", f"{folder}/root", "--shards", "2"]
+    assert batch.main([*arguments, "--policy", str(small_policy)]) == 0
+    return SmallRoad(folder / "root", folder / "raw", SMALL_DATE, small_policy)
+
+
+@pytest.fixture
+def copy_road(small_road: SmallRoad, tmp_path: Path) -> SmallRoad:
+    """A copy of the published root, to be changed."""
+    shutil.copytree(small_road.root, tmp_path / "root")
+    return small_road._replace(root=tmp_path / "root")
