@@ -14,7 +14,7 @@ given = $(if $(filter command,$(firstword $(origin $1))),$($1))
 # $(call flag,--name,VAR): the option with the variable's value, quoted by the shell; nothing where it is not given.
 flag = $(if $(call given,$2),$1 "$$$2")
 switch = $(if $(filter-out 0 no false,$(call given,$2)),$1)
-root = --root "$${ROOT:-.segue}"
+root = --root "$$ROOT"
 export ROOT
 
 SHARED = $(root) $(call flag,--shards,SHARDS) $(call flag,--surface,SURFACE) $(call flag,--policy,POLICY) $(call flag,--waivers,WAIVERS)
@@ -23,42 +23,45 @@ INPUT = --raw "$$RAW" $(call flag,--format,FORMAT)
 example-world = RAW=../world DATE=2026-01-31
 example-batch = RAW=../listening DATE=2026-01-31
 example-backfill = RAW=../listening FROM=2026-01-25 TO=2026-01-31
-example-explain = USER=u0123456789 SURFACE=home
+example-explain = USER=u0123456789 SURFACE=home, or: make explain SEED=t42 SURFACE=now_playing
+example-report = DATE=2026-01-31
 example-rollback = SURFACE=home
-NEEDS := $(addprefix need-,RAW DATE FROM TO USER SURFACE)
+NEEDS := $(addprefix need-,RAW DATE FROM TO USER SEED SURFACE)
 
 .PHONY: help setup demo test batch backfill explain rollback status report world contracts benchmark check format clean $(NEEDS)
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
+	@awk -F ': .*## ' '/^[a-z]+: .*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
+	@echo "Everything is written under ROOT=folder or gs://bucket/prefix; .segue if none is given."
 
-setup: $(STAMP) ## Create .venv and install into it, once; demo, test and the others do it by themselves
+setup: $(STAMP) ## Create .venv and install into it, once; the other targets do it by themselves
 
-demo: $(STAMP) ## Write a synthetic world and run the whole road on it [ROOT=.segue SEED=7 SHARDS=2]
+demo: $(STAMP) ## Write a synthetic world and run the whole road on it [SEED=7 SHARDS=2]
 	@$(PY) -m jobs.demo --date $(DEMO_DATE) $(root) $(call flag,--seed,SEED) $(call flag,--shards,SHARDS)
 
 test: $(STAMP) ## Run the tests [ARGS="-k name"]
 	@$(PY) -m pytest $(call given,ARGS)
 
-batch: need-RAW need-DATE $(STAMP) ## Run the road on your data: RAW=folder DATE=YYYY-MM-DD [FORMAT=raw|sessions|sequences|pairs ROOT= SHARDS= SURFACE= POLICY= WAIVERS=]
+batch: need-RAW need-DATE $(STAMP) ## Run the road on your data: RAW=folder DATE=YYYY-MM-DD [FORMAT= SHARDS= SURFACE= POLICY= WAIVERS=]
 	@$(PY) -m jobs.batch $(INPUT) --date "$$DATE" $(SHARED)
 
-backfill: need-RAW need-FROM need-TO $(STAMP) ## Run the road for each date: RAW=folder FROM=YYYY-MM-DD TO=YYYY-MM-DD [DRY_RUN=1, and as batch]
+backfill: need-RAW need-FROM need-TO $(STAMP) ## Run the road for each date of a range: RAW=folder FROM= TO= [DRY_RUN=1, and as batch]
 	@$(PY) -m jobs.backfill $(INPUT) --from "$$FROM" --to "$$TO" $(call switch,--dry-run,DRY_RUN) $(SHARED)
 
-explain: need-USER need-SURFACE $(STAMP) ## Say why an item is in a set or not: USER=id SURFACE=home|now_playing [ITEM=id FORMAT=json ROOT=]
-	@$(PY) -m jobs.explain --user "$$USER" --surface "$$SURFACE" $(call flag,--item,ITEM) $(call flag,--format,FORMAT) $(root)
+explain: $(if $(filter now_playing,$(call given,SURFACE)),need-SEED,need-USER need-SURFACE) $(STAMP) ## Say why an item is in a set, or why not: USER= SURFACE=home, or SEED= SURFACE=now_playing [ITEM= FORMAT=json]
+	@$(PY) -m jobs.explain --surface "$$SURFACE" $(call flag,--user,USER) $(call flag,--seed,SEED) $(call flag,--item,ITEM) \
+	  $(call flag,--market,MARKET) $(call flag,--tier,TIER) $(call flag,--date,DATE) $(call flag,--format,FORMAT) $(root)
 
-rollback: need-SURFACE $(STAMP) ## Make the set before the live one live again: SURFACE=home|now_playing [ROOT=]
+rollback: need-SURFACE $(STAMP) ## Make the set before the live one live again: SURFACE=
 	@$(PY) -m jobs.release rollback --surface "$$SURFACE" $(root)
 
-status: $(STAMP) ## Say what is live on each surface, and what it can be rolled back to [ROOT=]
+status: $(STAMP) ## Say what is live on each surface, and what it can be rolled back to
 	@$(PY) -m jobs.release status $(root)
 
-report: $(STAMP) ## Write the report page again: [DATE=YYYY-MM-DD ROOT=]
-	@$(PY) -m jobs.report $(call flag,--date,DATE) $(root)
+report: need-DATE $(STAMP) ## Write the report page of a date again: DATE=
+	@$(PY) -m jobs.report --date "$$DATE" $(root)
 
-world: need-RAW need-DATE $(STAMP) ## Write a synthetic world: RAW=new folder DATE=last day [PRESET=laptop|ci|bench SEED=7 EVENTS= DAYS= FORMAT=jsonl|parquet]
+world: need-RAW need-DATE $(STAMP) ## Write a synthetic world: RAW=new folder DATE=its last day [PRESET=laptop SEED=7 EVENTS= DAYS= FORMAT=jsonl]
 	@$(PY) -m jobs.world --out "$$RAW" --end "$$DATE" $(call flag,--preset,PRESET) $(call flag,--seed,SEED) \
 	  $(call flag,--events,EVENTS) $(call flag,--days,DAYS) $(call flag,--format,FORMAT)
 

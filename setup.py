@@ -4,5 +4,10 @@ from setuptools import setup
 
 setup(
     packages=["schemas", "validation", "transforms", "transforms.io", "pipelines", "jobs"],
-    package_data={"schemas": ["released/*/*.json"], "validation": ["*.toml"], "jobs": ["*.toml"]},
+    package_data={
+        "schemas": ["*.json", "released/*/*.json"],
+        "validation": ["*.toml"],
+        "pipelines": ["*.css"],
+        "jobs": ["*.toml"],
+    },
 )

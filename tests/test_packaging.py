@@ -14,13 +14,12 @@ from apache_beam.runners.portability.stager import Stager
 ROOT = Path(__file__).resolve().parents[1]
 NAME = "segue-candidates"
 TOP_LEVEL = ("schemas", "validation", "transforms", "pipelines", "jobs")
-DATA = (".json", ".toml")
 
 
-def on_disk() -> set[str]:
+def on_disk(root: Path) -> set[str]:
     """Return the modules and the data files they read, relative to the repository."""
-    found = (path for layer in TOP_LEVEL for path in (ROOT / layer).rglob("*") if path.suffix in (".py", *DATA))
-    return {path.relative_to(ROOT).as_posix() for path in found}
+    found = (path for layer in TOP_LEVEL for path in (root / layer).rglob("*") if path.is_file())
+    return {path.relative_to(root).as_posix() for path in found if "__pycache__" not in path.parts}
 
 
 def test_nobody_else_installs_our_packages():
@@ -29,7 +28,7 @@ def test_nobody_else_installs_our_packages():
 
 
 def test_every_folder_of_code_is_a_package():
-    folders = {path.rpartition("/")[0] for path in on_disk() if path.endswith(".py")}
+    folders = {path.rpartition("/")[0] for path in on_disk(ROOT) if path.endswith(".py")}
     assert [folder for folder in sorted(folders) if not (ROOT / folder / "__init__.py").is_file()] == []
 
 
@@ -49,7 +48,7 @@ def test_wheel_holds_all_code_and_data(checkout, tmp_path):
     subprocess.run([*command, "--wheel-dir", str(tmp_path), "."], cwd=checkout, check=True)
     (wheel,) = tmp_path.glob("*.whl")
     names = set(zipfile.ZipFile(wheel).namelist())
-    assert {name for name in names if ".dist-info/" not in name} == on_disk()
+    assert {name for name in names if ".dist-info/" not in name} == on_disk(checkout)
     assert any(name.endswith("LICENSE") for name in names)
 
 
@@ -58,4 +57,4 @@ def test_dataflow_workers_get_all_code_and_data(checkout, tmp_path):
     archive = Stager._build_setup_package(str(checkout / "setup.py"), str(tmp_path))
     with tarfile.open(archive) as opened:
         names = {name.split("/", 1)[1] for name in opened.getnames() if "/" in name}
-    assert on_disk() <= names
+    assert on_disk(checkout) <= names
