@@ -9,8 +9,9 @@ import math
 from collections.abc import Mapping, Sequence
 
 FLOW_WIDTH = 1200
-_GAP_X, _GAP_Y, _NODE_HEIGHT, _PAD = 26, 12, 62, 8
+_GAP_X, _GAP_Y, _NODE_HEIGHT, _PAD = 26, 12, 68, 8
 _SIDE, _MARGIN = 240, 34
+_LETTER = 7.2  # widest usual mean width of a letter at this size
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -70,11 +71,13 @@ def reduced(edges: Sequence[Edge]) -> list[Edge]:
 
 
 def layered(names: Sequence[str], edges: Sequence[Edge]) -> list[list[str]]:
-    """Put each name into the column after the last of its inputs, and near their height."""
+    """Put each name into the column after its last input, near their height; a start just before its first use."""
     depth = dict.fromkeys(names, 0)
     for _ in names:
         for start, end, _rows in edges:
             depth[end] = max(depth[end], depth[start] + 1)
+    starts = set(names) - {end for _, end, _ in edges}
+    depth |= {name: min([depth[b] for a, b, _ in edges if a == name], default=1) - 1 for name in starts}
     columns: list[list[str]] = [[] for _ in range(max(depth.values(), default=-1) + 1)]
     for name in names:
         columns[depth[name]].append(name)
@@ -99,7 +102,7 @@ def _line(start: tuple[float, float], end: tuple[float, float], width: float, ro
     x1, y1 = start[0] + width, start[1] + _NODE_HEIGHT / 2
     x2, y2 = end[0], end[1] + _NODE_HEIGHT / 2
     bend = max((x2 - x1) / 2, 12)
-    thick = 1 + 0.7 * math.log10(max(rows, 1))
+    thick = 0.8 + 0.4 * math.log10(max(rows, 1))
     path = f"M{x1:.1f} {y1:.1f}C{x1 + bend:.1f} {y1:.1f} {x2 - bend:.1f} {y2:.1f} {x2:.1f} {y2:.1f}"
     return f'<path class="edge" d="{path}" stroke-width="{thick:.1f}"/>'
 
@@ -109,8 +112,10 @@ def _box(node: Node, place: tuple[float, float], width: float) -> str:
     lines = [("kicker", node.kicker), ("title", node.title), ("figure", node.figure), ("note", node.note)]
     shown = [(kind, text) for kind, text in lines if text]
     first = y + (_NODE_HEIGHT - 14 * len(shown)) / 2 + 11
+    room = width - 2 * _PAD - 3
     texts = "".join(
-        f'<text class="{kind}" x="{x + _PAD + 3:.1f}" y="{first + 14 * i:.1f}">{html.escape(text)}</text>'
+        f'<text class="{kind}" x="{x + _PAD + 3:.1f}" y="{first + 14 * i:.1f}"{_squeeze(text, room)}>'
+        f"{html.escape(text)}</text>"
         for i, (kind, text) in enumerate(shown)
     )
     return (
@@ -118,6 +123,11 @@ def _box(node: Node, place: tuple[float, float], width: float) -> str:
         f' height="{_NODE_HEIGHT}" rx="6"/><rect class="edge-mark" x="{x:.1f}" y="{y + 8:.1f}" width="3"'
         f' height="{_NODE_HEIGHT - 16}" rx="1.5"/>{texts}</g>'
     )
+
+
+def _squeeze(text: str, room: float) -> str:
+    """Make a text that may be too long for its box as wide as the box."""
+    return f' textLength="{room:.1f}" lengthAdjust="spacingAndGlyphs"' if len(text) * _LETTER > room else ""
 
 
 def bar(share: float, colour: str = "") -> str:

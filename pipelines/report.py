@@ -65,6 +65,7 @@ class SurfaceView:
     """What was published on a surface.
 
     Attributes:
+      by_user: sets are for users; else for items that play.
       policy: as the blend was configured: `size`, `flow`, `sources` and so on.
       slots: candidates by source. removed: proposals by the rule that took them out.
       exposure: counters of the exposure dataset; empty where it is missing.
@@ -74,6 +75,7 @@ class SurfaceView:
 
     name: str
     released: str
+    by_user: bool
     policy: Mapping[str, Any]
     sets: Manifest
     proposals: int
@@ -131,8 +133,8 @@ def _record(store: Store, day: str) -> dict[str, Any]:
         return json.loads(store.read_bytes(record_path(day)))
     except FileNotFoundError:
         raise ValueError(
-            f"no finished run of {day} under {store.root}: expected {record_path(day)}, which is not there. Run the road"
-            " for that date first; a run that stopped leaves its checks under validation/."
+            f"no finished run of {day} under {store.root}: expected {record_path(day)}, which is not there. Run the"
+            " road for that date first; a run that stopped leaves its checks under validation/."
         ) from None
 
 
@@ -186,6 +188,7 @@ def _surface(store: Store, name: str, datasets: Mapping[tuple[str, str], Manifes
     return SurfaceView(
         name=name,
         released=released,
+        by_user=by_user,
         policy=policy,
         sets=sets,
         proposals=proposals.rows_out if proposals else 0,

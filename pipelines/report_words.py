@@ -72,12 +72,14 @@ LEVELS = {
     3: "what is popular in the market",
     4: "what is popular anywhere",
 }
+ITEM_LEVELS = {0: "from its own listeners", 1: "partly from its own listeners"}
 DEGRADED = {
     "no_history": "no history",
     "opted_out": "opted out of personal sets",
     "unknown_market": "market unknown",
     "below_minimum_size": "shorter than the minimum",
 }
+PICKS = {"about talk": "mostly talk", "a child's account": "a child's account"}
 FAMILIARITY = {"known": "known", "discovery": "known artist", "new_artist": "new artist"}
 OUTCOMES = {"failed": "failed", "broken": "could not run", "waived": "waived", "passed": "passed"}
 
@@ -109,6 +111,12 @@ def reason(code: str, market_name: str) -> str:
     if code == "popular_in_market":
         return "popular everywhere" if market_name == "*" else f"popular in {market_name}"
     return REASONS.get(code, code.replace("_", " "))
+
+
+def level(number: int, *, by_user: bool) -> str:
+    """Say how personal a set is; a set for an item that plays is personal to the item."""
+    named = LEVELS if by_user else LEVELS | ITEM_LEVELS
+    return named.get(number, f"level {number}")
 
 
 def rule(name: str) -> str:
