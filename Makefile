@@ -97,6 +97,6 @@ $(STAMP): pyproject.toml setup.py
 	if [ -z "$$python" ]; then echo "Python 3.11 or newer was not found. Install it, or name it: make setup PYTHON=/path/to/python3.11" >&2; exit 1; fi; \
 	echo "Installing into .venv with $$("$$python" --version); this happens once and takes a few minutes"; \
 	"$$python" -m venv .venv
-	@$(PY) -m pip install --disable-pip-version-check --progress-bar off -e '.[dev]' \
+	@PYTHONWARNINGS=ignore $(PY) -m pip install --disable-pip-version-check --progress-bar off -e '.[dev]' \
 	  | awk '/^Collecting / {print "  " $$2; fflush()} /^Installing collected/ {print "  ... all downloaded, installing"; fflush()}'
 	@touch $(STAMP)
