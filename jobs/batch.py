@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from jobs.options import add_common, build_runner, iso_date, read_policy
-from pipelines.batch import RoadResult, run_road
+from pipelines.batch import RoadResult, in_words, run_road
 from pipelines.inputs import InputError
 from pipelines.publish import PublishError
 from pipelines.recommend import SURFACES
@@ -22,8 +22,10 @@ EXPECTED_ERRORS = (InputError, StageFailed, StoreError, PublishError, Unreadable
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the road and print the summary; 0 when the date is published or was already, 1 when it stopped, 2 on bad arguments."""
-    parser = argparse.ArgumentParser(prog="jobs.batch", description="Raw events to published candidate sets, for one date.")
+    """Run the road and print the summary; 0 when the date is done or was already, 1 when it stopped, 2 on bad arguments."""
+    parser = argparse.ArgumentParser(
+        prog="jobs.batch", description="Raw events to published candidate sets, for one date."
+    )
     parser.add_argument("--raw", required=True, help="input folder, local or gs://")
     parser.add_argument("--format", default=RAW, choices=(RAW, *sorted(SHAPES)), help="shape of the input folder")
     parser.add_argument("--date", required=True, type=iso_date, help="logical date: events up to its end count")
@@ -37,7 +39,7 @@ def guarded(body) -> int:
     try:
         return body()
     except EXPECTED_ERRORS as error:
-        print(f"\nSTOPPED  {error}", file=sys.stderr)
+        print(f"\nSTOPPED  {in_words(error)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("\nSTOPPED  interrupted; run the same command again to go on from here", file=sys.stderr)
@@ -60,7 +62,9 @@ def open_raw(raw: str, shape: str, end, store: Store) -> Store:
     if shape == RAW:
         return open_store(raw)
     if store.root.startswith("gs://"):
-        raise ValueError(f"FORMAT={shape} imports to a local folder: give ROOT= a local folder, or import first and upload")
+        raise ValueError(
+            f"FORMAT={shape} imports to a local folder: give ROOT= a local folder, or import first and upload"
+        )
     out = Path(store.root, "import", f"{shape}-{end}")
     done = import_folder(shape, Path(raw), out, end, lambda line: print(f"  {line}", file=sys.stderr, flush=True))
     print(f"  imported {done.events:,} events, {done.items:,} items, {done.users:,} users", file=sys.stderr)

@@ -1,17 +1,21 @@
 """The batch road as one sentence: raw folder and date to published candidate sets."""
 
 import dataclasses
+import hashlib
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 
 from pipelines import ingest, recommend, tallies
 from pipelines.publish import publish
 from pipelines.recommend import SURFACES, Tables
-from pipelines.road import Ingested, Road
+from pipelines.road import SNAPSHOTS, Ingested, Road
 from pipelines.runner import Runner, load_manifest
 from schemas.inputs import CAMPAIGN, EVENT, ITEM, TOMBSTONE, USER
-from schemas.manifest import Manifest
+from schemas.manifest import InputRef, Manifest
 from transforms.io.store import Store
+
+_STEP = re.compile(r" \[while running '[^']*'\]")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -87,20 +91,56 @@ def record_path(day: str) -> str:
     return f"runs/date={day}/record.json"
 
 
+def read_record(store: Store, day: str) -> dict | None:
+    """Return the run record of a date; None before its first good road."""
+    try:
+        return json.loads(store.read_bytes(record_path(day)))
+    except FileNotFoundError:
+        return None
+
+
+def raw_digest(refs: Iterable[InputRef]) -> str:
+    """Digest of the content of the raw files among some inputs, whatever they are called and wherever they lie."""
+    digests = sorted(ref.digest for ref in refs if ref.name.startswith("raw_"))
+    return hashlib.sha256("\n".join(digests).encode()).hexdigest()[:16]
+
+
+def identity(code_version: str, policy_version: str, num_shards: int, raw: Mapping[str, str]) -> dict[str, object]:
+    """Return what decides the output of a date; equal identities, equal published sets.
+
+    Args:
+      raw: `raw_digest` by dataset.
+    """
+    return {"code_version": code_version, "policy_version": policy_version, "num_shards": num_shards, "raw": dict(raw)}
+
+
 def write_record(runner: Runner, road: Road, manifests: Mapping[str, Manifest], released: Mapping[str, str]) -> None:
-    """Leave what ran, at what cost, for later runs to compare with and for the report."""
-    record = {
+    """Leave what ran, at what cost, for later runs to compare with and for the report.
+
+    What an earlier run of the date made for other surfaces stays in the record. A run that did nothing new leaves it.
+    """
+    store, path = runner.store, record_path(road.day)
+    raw = {one.name: raw_digest(manifests[f"{one.name}/"].inputs) for one in (EVENT, *SNAPSHOTS)}
+    own = identity(road.code_version, road.policy.version, road.num_shards, raw)
+    before = read_record(store, road.day) or {"surfaces": [], "manifests": {}, "released": {}}
+    same = all(before.get(name) == value for name, value in own.items())
+    made = {name: manifest.path for name, manifest in manifests.items()}
+    record = own | {
         "date": road.day,
-        "code_version": road.code_version,
-        "policy_version": road.policy.version,
         "run_mode": road.run_mode,
-        "num_shards": road.num_shards,
-        "manifests": {name: manifest.path for name, manifest in sorted(manifests.items())},
-        "released": dict(released),
+        "surfaces": sorted({*released, *(before.get("surfaces", []) if same else ())}),
+        "manifests": {**before["manifests"], **made},
+        "released": {**before["released"], **released},
         "stages": [dataclasses.asdict(stage) for stage in runner.records],
     }
-    if any(not stage.skipped for stage in runner.records) or not runner.store.exists(record_path(road.day)):
-        runner.store.write_bytes(record_path(road.day), (json.dumps(record, indent=1, sort_keys=True) + "\n").encode())
+    known = same and all(before.get(name) == record[name] for name in ("surfaces", "manifests"))
+    if not known or any(not stage.skipped for stage in runner.records):
+        store.write_bytes(path, (json.dumps(record, indent=1, sort_keys=True) + "\n").encode())
+
+
+def in_words(error: BaseException) -> str:
+    """Return an error's message without what Beam appends to it: the step it came from."""
+    return _STEP.sub("", str(error))
 
 
 def last_good(store: Store, day: str) -> dict[str, Manifest]:

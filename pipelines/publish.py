@@ -56,8 +56,8 @@ def read_pointer(store: Store, surface: str) -> Pointer | None:
         return None
     except (ValueError, TypeError, KeyError) as error:
         raise PublishError(
-            f"{store.root}/{pointer_path(surface)} is not a pointer ({error}). Put back an earlier copy, or delete it and publish"
-            " again."
+            f"{store.root}/{pointer_path(surface)} is not a pointer ({error}). Put back an earlier copy, or delete it"
+            " and publish again."
         ) from error
 
 
@@ -121,15 +121,20 @@ def _read_file(store: Store, file: DataFile, manifest: Manifest, budget: int) ->
         local = store.local(file.path)
         digest, opened = file_digest(local), pq.ParquetFile(local)
     except (OSError, pa.ArrowInvalid) as error:
-        raise PublishError(f"read_back: {file.path} cannot be read ({error}); run the same command again") from error
+        raise PublishError(
+            f"read_back: {file.path} cannot be read ({error}). If the set was retired, or the file was deleted, delete"
+            f" {manifest.path} and run its date again: it is then made anew."
+        ) from error
     if digest != file.sha256 or opened.metadata.num_rows != file.rows:
         raise PublishError(
             f"read_back: {file.path} is not what was committed: {file.rows} rows, sha256 {file.sha256} in the manifest;"
-            f" {opened.metadata.num_rows} rows, {digest} on disk. Delete the folder and run again."
+            f" {opened.metadata.num_rows} rows, {digest} on disk. Delete {manifest.path} and run its date again."
         )
     fingerprint = (opened.schema_arrow.metadata or {}).get(b"fingerprint", b"").decode()
     if fingerprint != manifest.fingerprint:
-        raise PublishError(f"read_back: {file.path} has contract fingerprint {fingerprint!r}, expected {manifest.fingerprint!r}")
+        raise PublishError(
+            f"read_back: {file.path} has contract fingerprint {fingerprint!r}, expected {manifest.fingerprint!r}"
+        )
     if budget <= 0:
         return 0
     batch = next(opened.iter_batches(batch_size=budget), None)
@@ -146,5 +151,3 @@ def retire(store: Store, manifest_path: str) -> None:
     manifest = load_manifest(store, manifest_path)
     for file in (*manifest.files, *manifest.rejection_files):
         store.delete(file.path)
-
-

@@ -1,0 +1,77 @@
+"""What is live, and back to what was live before: `python -m jobs.release status`, `... rollback --surface home`."""
+
+import argparse
+import datetime
+import os
+import sys
+from collections.abc import Sequence
+
+from jobs.batch import guarded
+from jobs.options import now
+from pipelines.publish import Pointer, read_pointer, rollback
+from pipelines.recommend import SURFACES
+from pipelines.runner import load_manifest
+from schemas.manifest import Manifest
+from transforms.io.store import Store, open_store
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; 0 when it did what it says, 1 when it could not, 2 on bad arguments."""
+    options = _parser().parse_args(argv)
+    store = open_store(options.root)
+    if options.command == "status":
+        return guarded(lambda: _status(store, now().date()))
+    return guarded(lambda: _rollback(store, options.surface))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="jobs.release", description="What is live on each surface, and rolling it back."
+    )
+    root = "folder or gs:// address the sets are published under"
+    parser.add_argument("--root", default=os.environ.get("ROOT", ".segue"), help=root)
+    commands = parser.add_subparsers(dest="command", required=True)
+    back = commands.add_parser("rollback", help="make the set before the live one live again")
+    back.add_argument("--surface", required=True, choices=tuple(SURFACES))
+    for command in (back, commands.add_parser("status", help="say what is live")):
+        command.add_argument("--root", default=argparse.SUPPRESS, help=root)
+    return parser
+
+
+def _rollback(store: Store, surface: str) -> int:
+    # No lock: a rollback must not wait for a run of hours. The pointer is one file, swapped in one move.
+    before = read_pointer(store, surface)
+    pointer = rollback(store, surface)
+    assert before is not None
+    print(f"  {surface}: {pointer.logical_date} ({pointer.manifest}) is live again, in place of {before.logical_date}")
+    print(f"  {before.manifest} is kept. Running its date again would release it again: mend what was wrong first.")
+    return 0
+
+
+def _status(store: Store, today: datetime.date) -> int:
+    for surface in SURFACES:
+        pointer = read_pointer(store, surface)
+        print("\n".join(_lines(store, surface, pointer, today)))
+    return 0
+
+
+def _lines(store: Store, surface: str, pointer: Pointer | None, today: datetime.date) -> list[str]:
+    if pointer is None:
+        return [f"  {surface:<12} nothing is published under {store.root}"]
+    manifest = load_manifest(store, pointer.manifest)
+    age = (today - datetime.date.fromisoformat(pointer.logical_date)).days
+    rows = [
+        f"  {surface:<12} {pointer.logical_date}, {age} day(s) old, {_sets(manifest)}",
+        f"  {'':<12} {pointer.manifest}",
+    ]
+    before = [load_manifest(store, path) for path in pointer.previous]
+    rows += [f"  {'':<12} before: {one.date}, {_sets(one)}" for one in before]
+    return rows if before else [*rows, f"  {'':<12} nothing to roll back to"]
+
+
+def _sets(manifest: Manifest) -> str:
+    return f"{manifest.rows_out:,} sets, digest {manifest.digest[:12]}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
