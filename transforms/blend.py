@@ -42,12 +42,15 @@ class Blended:
       candidates: `k`, `position`, `item_id`, `item_type`, `canonical_id`, `artist_id`, `release_ts`, `available_until`,
         `blend_score` and `source_id`, the source whose slot it took; sorted by `k` and `position`.
       sources: every surviving proposal behind a candidate: `k`, `position` and `PROPOSAL_COLUMNS`.
+      offered: proposals judged, by `k`. Each is removed under one rule or stands behind a candidate; a recording that
+        another one stands for is both, removed as `duplicate` and among the sources.
     """
 
     proposals: pl.DataFrame
     candidates: pl.DataFrame
     sources: pl.DataFrame
     removals: Removed
+    offered: np.ndarray
 
     @property
     def removed(self) -> pl.DataFrame:
@@ -85,10 +88,11 @@ def blend(proposals: pl.DataFrame, facts: Facts, policy: SurfacePolicy, instant:
     rule, place = apply_caps(chosen, slots, facts, policy)
     rule, position = cut(chosen, slots, rule, place, facts, policy)
     taken = rule == 0
-    removals = _removals(rows, judged, kept, twin, chosen, rule, position)
+    of = _standing_for(kept, canonical, first)
+    removals = _removals(rows, judged, kept, twin, rule[of], position[of])
     candidates = _candidates(chosen.take(taken), until[first][taken], position[taken], facts, policy)
-    sources = _sources(proposals, kept, canonical, chosen.take(taken), canonical[first][taken], position[taken])
-    return Blended(proposals, candidates, sources, removals)
+    sources = _sources(proposals, kept, rule[of], position[of])
+    return Blended(proposals, candidates, sources, removals, np.bincount(rows.k, minlength=facts.records.height))
 
 
 def _needed(passed: Rows, shared: Rows, facts: Facts, policy: SurfacePolicy) -> np.ndarray:
@@ -224,7 +228,8 @@ def apply_caps(chosen: Rows, slots: np.ndarray, facts: Facts, policy: SurfacePol
     rule = np.where(slots >= _OVER, _CODE["quota"], 0).astype(np.uint8)
     index = np.arange(len(chosen))
     artist = pl.Series(facts.items["artists"]).list.first().struct.field("artist_id")
-    limits = {"artist": policy.artist, "album": policy.album, "show": policy.show, "publisher": policy.publisher}
+    # The narrow first: what an album gives away must not use up its artist's room.
+    limits = {"album": policy.album, "show": policy.show, "artist": policy.artist, "publisher": policy.publisher}
     columns = {"artist": artist, "album": facts.items["album_id"], "show": facts.items["show_id"], "publisher": facts.items["publisher"]}
     late = np.zeros(len(chosen), bool)
     for name, limit in limits.items():
@@ -286,25 +291,34 @@ def _without_runs(chosen: Rows, order: np.ndarray, position: np.ndarray, facts: 
 
 def _spread(artists: list[int], max_run: int) -> np.ndarray:
     """Return the new position of each row: greedy, first come first served but for runs."""
-    waiting, order = list(range(len(artists))), list[int]()
-    while waiting:
-        tail = [artists[row] for row in order[-max_run:]]
-        full = len(tail) == max_run and tail[0] != NO_CODE and all(one == tail[0] for one in tail)
-        pick = next((n for n, row in enumerate(waiting) if artists[row] != tail[0]), 0) if full else 0
-        order.append(waiting.pop(pick))
-    positions = np.empty(len(artists), np.int64)
-    positions[order] = np.arange(len(artists))
+    waiting, positions = list(range(len(artists))), np.empty(len(artists), np.int64)
+    last, run = int(NO_CODE), 0
+    for place in range(len(artists)):
+        pick = 0
+        if run >= max_run and last != NO_CODE:
+            pick = next((n for n, row in enumerate(waiting) if artists[row] != last), 0)
+        row = waiting.pop(pick)
+        run = run + 1 if artists[row] == last else 1
+        last = artists[row]
+        positions[row] = place
     return positions
 
 
+def _standing_for(kept: Rows, canonical: np.ndarray, first: np.ndarray) -> np.ndarray:
+    """Return, for each row, which of the rows `first` stands for its record and canonical item."""
+    wanted = kept.k.astype(np.int64) << 32 | canonical.astype(np.int64)
+    order = np.argsort(wanted[first])
+    return order[np.searchsorted(wanted[first][order], wanted)]
+
+
 def _removals(
-    rows: Rows, judged: Judged, kept: Rows, twin: np.ndarray, chosen: Rows, rule: np.ndarray, position: np.ndarray
+    rows: Rows, judged: Judged, kept: Rows, twin: np.ndarray, rule: np.ndarray, position: np.ndarray
 ) -> Removed:
-    out, over = judged.rule != 0, rule != 0
+    out, over = judged.rule != 0, (rule != 0) & ~twin
     nothing = np.full(int(twin.sum()), np.nan)
     return Removed(
-        np.concatenate([rows.k[out], kept.k[twin], chosen.k[over]]),
-        np.concatenate([rows.p[out], kept.p[twin], chosen.p[over]]),
+        np.concatenate([rows.k[out], kept.k[twin], kept.k[over]]),
+        np.concatenate([rows.p[out], kept.p[twin], kept.p[over]]),
         np.concatenate([judged.rule[out], np.full(int(twin.sum()), _CODE["duplicate"], np.uint8), rule[over]]),
         np.concatenate([judged.detail[out], nothing, position[over].astype(np.float64)]),
     )
@@ -325,17 +339,9 @@ def _candidates(
     )
 
 
-def _sources(
-    proposals: pl.DataFrame, kept: Rows, canonical: np.ndarray, taken: Rows, taken_canonical: np.ndarray, position: np.ndarray
-) -> pl.DataFrame:
+def _sources(proposals: pl.DataFrame, kept: Rows, rule: np.ndarray, position: np.ndarray) -> pl.DataFrame:
     """Return every surviving proposal whose record took its canonical item, with the candidate's position."""
-    wanted = taken.k.astype(np.int64) << 32 | taken_canonical.astype(np.int64)
-    order = np.argsort(wanted)
-    given = kept.k.astype(np.int64) << 32 | canonical.astype(np.int64)
-    place = np.minimum(np.searchsorted(wanted[order], given), max(len(wanted) - 1, 0))
-    there = np.flatnonzero(wanted[order][place] == given) if len(wanted) else np.empty(0, np.int64)
-    where = position[order][place[there]]
-    sort = _order(kept.k[there], where, kept.r[there], kept.s[there])
-    there, where = there[sort], where[sort]
+    there = np.flatnonzero(rule == 0)
+    there = there[_order(kept.k[there], position[there], kept.r[there], kept.s[there])]
     rows = proposals.select(PROPOSAL_COLUMNS)[kept.p[there].astype(np.int64)]
-    return rows.with_columns(pl.Series("k", kept.k[there]), pl.Series("position", where.astype(np.int32)))
+    return rows.with_columns(pl.Series("k", kept.k[there]), pl.Series("position", position[there].astype(np.int32)))

@@ -142,16 +142,18 @@ def _list(lengths: np.ndarray, values: pa.Array) -> pa.ListArray:
 
 
 def _counts(blended: Blended, records: pl.DataFrame) -> pa.StructArray:
-    """Count the proposals of each record: in, removed by rule, out."""
+    """Count the proposals judged of each record, those removed by rule, and the candidates that came out.
+
+    `in` = removed + sources of the candidates - those sources that are removed as `duplicate`.
+    """
     kind = CANDIDATE_SET.schema.field("counts").type
     rules = blended.removed_by_rule().join(records.select("k"), on="k", how="semi", maintain_order="left")
-    per_record = records.select("k").join(rules.group_by("k").agg(pl.len().alias("n"), pl.col("len").sum()), on="k", how="left").sort("k")
+    per_record = records.select("k").join(rules.group_by("k").agg(pl.len().alias("n")), on="k", how="left").sort("k")
     lengths = per_record["n"].fill_null(0).to_numpy()
     entry = kind.field("filtered_by_rule").type.value_type
     structs = _struct({"rule": rules["rule"].to_arrow(), "count": rules["len"].to_arrow()}, entry)
-    surviving = records.select("k").join(blended.sources.group_by("k").len(), on="k", how="left").sort("k")["len"].fill_null(0)
-    total = surviving.cast(pl.Int64) + per_record["len"].fill_null(0).cast(pl.Int64)
-    columns = {"in": total.to_arrow(), "filtered_by_rule": _list(lengths, structs), "out": records["out"].to_arrow()}
+    offered = pa.array(blended.offered[records["k"].to_numpy()])
+    columns = {"in": offered, "filtered_by_rule": _list(lengths, structs), "out": records["out"].to_arrow()}
     return _struct(columns, kind)
 
 
