@@ -9,12 +9,16 @@ import datetime
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
+import numpy as np
 import polars as pl
+import pyarrow as pa
 
 from schemas.candidates import PROPOSAL
 from schemas.tallies import ANY
 
 HOME_SEEDS = 30
+SEEDS_SHOWN = 3
+CO_LISTEN_LIMIT = 130
 SEED_HALF_LIFE_DAYS = 14.0
 NEW_MUSIC_DAYS, NEW_TALK_DAYS = 14, 7
 FRESHNESS_HALF_LIFE_DAYS = 7.0
@@ -107,22 +111,59 @@ def co_listen(audience: Audience, bundle: Bundle) -> pl.DataFrame:
     """Propose what is listened to together with the 30 strongest recent items of the user.
 
     Score: sum over seeds of strength (labels halved every 14 days) times the neighbour's co-listen score.
-    Memory: 30 seeds x 100 neighbours per user of the block.
+    Memory: 30 seeds x 100 neighbours per user of the block, 16 bytes each, three times over.
     """
     strength = (pl.col("label") * _halved(_age_days("event_ts", audience.now), SEED_HALF_LIFE_DAYS)).sum()
-    seeds = audience.listens.group_by("key", "item_id").agg(strength.alias("strength"), pl.col("event_ts").max())
+    listens = audience.listens.sort("key", "item_id", "event_ts")
+    seeds = listens.group_by("key", "item_id", maintain_order=True).agg(
+        strength.alias("strength"), pl.col("event_ts").max()
+    )
     seeds = seeds.sort("key", "strength", "item_id", descending=[False, True, False]).filter(
         pl.int_range(pl.len()).over("key") < HOME_SEEDS
     )
     near = bundle.lookup("co_listen", "item_id", seeds["item_id"].unique(), ["item_id", "other_item_id", "score"])
-    found = seeds.join(near, on="item_id").with_columns((pl.col("strength") * pl.col("score")).alias("part"))
-    # Order decides the sum of floats, and joins may change it: sort first.
-    found = found.sort("key", "other_item_id", "part", "item_id", descending=[False, False, True, False])
-    return found.group_by("key", pl.col("other_item_id").alias("item_id__"), maintain_order=True).agg(
-        pl.col("part").sum().alias("raw_score"),
-        pl.col("item_id").head(3).alias("seed_item_ids"),
-        pl.col("event_ts").first().alias("seed_event_ts"),
-    ).rename({"item_id__": "item_id"})
+    if not near.height:
+        return none_found()
+    others = near["other_item_id"].unique().sort()
+    codes = pl.DataFrame({"other_item_id": others, "other": np.arange(len(others), dtype=np.int64)})
+    near = near.join(codes, on="other_item_id", maintain_order="left").select("item_id", "other", "score")
+    numbered = seeds.with_columns(pl.col("key").rle_id().cast(pl.Int64).alias("user"), pl.int_range(pl.len()).alias("seed"))
+    found = numbered.select("user", "seed", "item_id", "strength").join(near, on="item_id", maintain_order="left_right")
+    return _summed(found, seeds, others)
+
+
+def _summed(found: pl.DataFrame, seeds: pl.DataFrame, others: pl.Series) -> pl.DataFrame:
+    """Add the parts of each user and neighbour up, strongest seed first: the order decides a float's last bit."""
+    pair = (found["user"] * len(others) + found["other"]).to_numpy()
+    order = np.argsort(pair, kind="stable")
+    starts = np.flatnonzero(np.append(True, pair[order][1:] != pair[order][:-1]))
+    parts = (found["strength"] * found["score"]).to_numpy().astype(np.float64)[order]
+    sums = pl.DataFrame({"score": np.add.reduceat(parts, starts), "pair": pair[order][starts], "start": starts,
+                         "n": np.diff(np.append(starts, len(order)))})  # fmt: skip
+    user = pl.col("pair") // len(others)
+    best = sums.sort(user, "score", "pair", descending=[False, True, False]).filter(
+        pl.int_range(pl.len()).over(user) < CO_LISTEN_LIMIT
+    )
+    rows = found["seed"].to_numpy()[order]
+    first = rows[best["start"].to_numpy()]
+    shown = np.minimum(best["n"].to_numpy(), SEEDS_SHOWN)
+    at = np.repeat(best["start"].to_numpy(), shown) + _counting(shown)
+    lists = pa.ListArray.from_arrays(np.append(0, np.cumsum(shown)).astype(np.int32), seeds["item_id"].gather(rows[at]).to_arrow())
+    return pl.DataFrame(
+        {
+            "key": seeds["key"].gather(first),
+            "item_id": others.gather(best["pair"].to_numpy() % len(others)),
+            "raw_score": best["score"],
+            "seed_item_ids": pl.Series(pl.from_arrow(lists)),
+            "seed_event_ts": seeds["event_ts"].gather(first),
+        }
+    )
+
+
+def _counting(lengths: np.ndarray) -> np.ndarray:
+    """Return 0, 1, ..., length - 1 for each length in turn."""
+    starts = np.cumsum(lengths) - lengths
+    return np.arange(lengths.sum()) - np.repeat(starts, lengths)
 
 
 def relisten(audience: Audience, bundle: Bundle) -> pl.DataFrame:
@@ -262,7 +303,7 @@ def familiar(audience: Audience, bundle: Bundle) -> pl.DataFrame:
 
 
 HOME_SOURCES: dict[str, Source] = {
-    "home.co_listen": Source(co_listen, "cosine_sum", "co_listen", "because_you_listened", 200),
+    "home.co_listen": Source(co_listen, "cosine_sum", "co_listen", "because_you_listened", CO_LISTEN_LIMIT),
     "home.follow_new": Source(follow_new, "affinity_x_freshness", "release", "new_from_yours", 90),
     "home.relisten": Source(relisten, "log_odds", "history", "listen_again", 120),
 }
