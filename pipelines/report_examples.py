@@ -31,7 +31,7 @@ _COLUMNS = ["record_key", "user_id", "market", "tier", "fallback_level", "degrad
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Named:
-    """An item as people know it. `artist` is the first artist, else the show or book; empty where unknown."""
+    """An item as people know it. `artist` is the first, else show, book or author; empty where it says no more."""
 
     item_id: str
     title: str
@@ -67,7 +67,7 @@ class Example:
     """One set as shown.
 
     Attributes:
-      who: first characters of the user id, empty on a set keyed by item and for a user nobody has seen.
+      who: first characters of the user id, never all of them; empty on a set keyed by item and for a user nobody has seen.
       seed: the item that plays; None on Home and for an item nobody has seen.
       size: candidates of the whole set. considered: proposals it was chosen from.
     """
@@ -155,7 +155,8 @@ def _named(row: Mapping[str, Any], shows: Mapping[str, Mapping[str, Any]]) -> Na
     artists = [artist["name"] for artist in row["artists"] or [] if artist["name"]]
     show = shows.get(row["show_id"] or "", {}).get("title")
     artist = artists[0] if artists else show or row["author"] or ""
-    return Named(row["item_id"], row["title"] or row["item_id"], artist, row["item_type"])
+    title = row["title"] or row["item_id"]
+    return Named(row["item_id"], title, "" if artist == title else artist, row["item_type"])
 
 
 def _rows_of(
@@ -187,7 +188,7 @@ def _example(
     personal = record["user_id"] is not None and seen
     return Example(
         why=pick.why,
-        who=f"{key[: min(SHOWN_OF_AN_ID, len(key) // 2)]}…" if personal else "",
+        who=f"{key[: max(min(SHOWN_OF_AN_ID, len(key) - SHOWN_OF_AN_ID // 2), 0)]}…" if personal else "",
         seed=_known(key, names) if seen and not personal else None,
         market=record["market"],
         tier=record["tier"],

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pipelines import report_words as words
 from pipelines.charts import Edge, Node, bar, flow
-from pipelines.report import Rejected, Report, StageView
+from pipelines.report import Rejected, Report, StageView, SurfaceView
 from pipelines.report_html import block, count, details, seconds, share, size, table, text
 from pipelines.report_surface import render_surface, source_colours
 from schemas.manifest import CheckResult, InputRef, Manifest
@@ -205,7 +205,7 @@ def _checks(report: Report) -> str:
     total = sum(len(stage.manifest.checks) for stage in report.stages)
     note = (
         f"{total:,} checks in three layers: row rules, statistics, expectations. A critical one that fails stops the "
-        "run; what is listed first did not pass and did not stop it."
+        "run; what is listed first did not pass and did not stop it. W: beyond it a warning; B: beyond it a stop."
     )
     return (
         f'<section id="checks"><h2>Checks</h2><p class="soft">{note}</p>{calls}'
@@ -230,12 +230,12 @@ def _outcome(check: CheckResult) -> str:
 
 
 def _figure(check: CheckResult) -> str:
-    if check.observed is None:
-        return ""
-    observed = check.observed if isinstance(check.observed, str) else f"{check.observed:,.6g}"
+    """Say what was observed: a number `of` all, or a share with the number it was taken over."""
+    if check.observed is None or isinstance(check.observed, str):
+        return text(check.observed or "")
     if isinstance(check.observed, int):
-        observed = f"{check.observed:,}"
-    return text(observed) + (f" of {check.of:,}" if check.of is not None else "")
+        return f"{check.observed:,}" + (f" of {check.of:,}" if check.of is not None else "")
+    return f"{check.observed:,.4g}" + (f", n = {check.of:,}" if check.of is not None else "")
 
 
 def _checks_of(stage: StageView) -> str:
@@ -248,7 +248,7 @@ def _checks_of(stage: StageView) -> str:
             _outcome(c),
             _figure(c),
             text(c.threshold),
-            f"{text(c.severity)}, {text(c.layer)}",
+            f'<span class="nowrap">{text(c.severity)}, {text(c.layer)}</span>',
         ]
         for c in ordered
     ]
@@ -275,8 +275,8 @@ def _rejections(report: Report) -> str:
             ]
             for r in report.rejections
         ]
-        body = table(("Cause", "Rows #", "", "Of rows in #", "Shown"), rows, "Rejected rows by cause")
-    note = "Rows that were kept out, by the first rule they broke, with up to three each. Private fields are removed."
+        body = table(("Cause", "Rows #", "", "Of rows in #", "Examples"), rows, "Rejected rows by cause")
+    note = "Rows kept out, by the first rule they broke, with up to three examples each. Private fields are removed."
     return f'<section id="rejections"><h2>Rejections</h2><p class="soft">{note}</p>{body}</section>'
 
 
@@ -292,7 +292,8 @@ def _lineage(report: Report) -> str:
     stages = list(reversed(report.stages))
     anchors = {stage.manifest.path: f"data-{i}" for i, stage in enumerate(stages)}
     titles = {stage.manifest.path: f"{_title(stage.manifest)}{_of(stage.manifest)}" for stage in stages}
-    rows = [_dataset(stage.manifest, anchors, titles) for stage in stages]
+    rows = [_live(surface, anchors) for surface in report.surfaces]
+    rows += [_dataset(stage.manifest, anchors, titles) for stage in stages]
     raw = "".join(
         _raw_files(name, files) for stage in report.stages for name, files in _raw_inputs(stage.manifest).items()
     )
@@ -300,12 +301,20 @@ def _lineage(report: Report) -> str:
         "From what was published back to the files it came from. A run is the digest of a stage's code, "
         "configuration and inputs; equal digests of data are equal rows."
     )
+    ids = [*(f"live-{surface.name}" for surface in report.surfaces), *anchors.values()]
     heads = ("Dataset", "Rows #", "Files #", "Size #", "Run", "Data digest", "Made from")
-    listed = table(heads, rows, "Datasets from output back to input", ids=[anchors[s.manifest.path] for s in stages])
+    listed = table(heads, rows, "Datasets from output back to input", ids=ids)
     return (
         f'<section id="lineage"><h2>Lineage</h2><p class="soft">{note}</p>{listed}'
         f"{block('Raw files', raw or '<p>None.</p>')}</section>"
     )
+
+
+def _live(surface: SurfaceView, anchors: Mapping[str, str]) -> list[str]:
+    made = f'<a href="#{anchors[surface.sets.path]}">{text(_title(surface.sets))}{_of(surface.sets)}</a>'
+    state = f'<span class="soft">{text(words.released(surface.released))}</span>'
+    name = f"{text(words.surface(surface.name))} {state}"
+    return [name, f"{surface.sets.rows_out:,}", "", "", "", "", made]
 
 
 def _dataset(manifest: Manifest, anchors: Mapping[str, str], titles: Mapping[str, str]) -> list[str]:
@@ -323,8 +332,8 @@ def _dataset(manifest: Manifest, anchors: Mapping[str, str], titles: Mapping[str
         f"{manifest.rows_out:,}",
         f"{len(manifest.files):,}",
         size(sum(file.bytes for file in manifest.files)),
-        f"<code>{text(manifest.run[:SHORT])}</code>",
-        f"<code>{text(manifest.digest[:SHORT])}</code>",
+        f'<code class="nowrap">{text(manifest.run[:SHORT])}</code>',
+        f'<code class="nowrap">{text(manifest.digest[:SHORT])}</code>',
         " · ".join(made) or '<span class="soft">no files were given</span>',
     ]
 

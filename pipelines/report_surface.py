@@ -67,7 +67,7 @@ def _examples(view: SurfaceView, colours: Mapping[str, str]) -> str:
 
 def _example(example: Example, colours: Mapping[str, str], *, opened: bool) -> str:
     taste = " · ".join(text(candidate.item.title) for candidate in example.candidates[:_TASTE])
-    head = f'<strong>{_who(example)}</strong> <span class="soft">{_facts(example)}</span>'
+    head = f'<strong>{_who(example)}</strong> <span class="soft">· {_facts(example)}</span>'
     inside = _listens(example) + _candidates(example, colours)
     alone = "" if example.listens else " alone"
     folded = details(
@@ -120,7 +120,8 @@ def _candidates(example: Example, colours: Mapping[str, str]) -> str:
     rows = [_candidate(candidate, example.market, colours) for candidate in example.candidates]
     heads = ("#", "Title", "From", "Why", "Familiar")
     width = len(heads) if example.who else len(heads) - 1
-    return f"<div>{table(heads[:width], [row[:width] for row in rows], 'First candidates in blend order', class_='cards picked')}</div>"
+    caption = "First candidates in blend order"
+    return f"<div>{table(heads[:width], [row[:width] for row in rows], caption, class_='cards picked')}</div>"
 
 
 def _candidate(candidate: Candidate, market: str, colours: Mapping[str, str]) -> list[str]:
