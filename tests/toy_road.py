@@ -56,10 +56,11 @@ def listen(item_id: str, days: float = 60.0, label: float = 0.5, item_type: str 
 
 def history(user_id: str, positives=(), skips=(), market="SE") -> dict:
     listens = [*positives, *skips]
+    times = [one["event_ts"] for one in listens]
     return {
         "user_id": user_id, "market": market, "positives": sorted(positives, key=lambda one: one["event_ts"]),
         "skips": list(skips), "num_events": len(listens), "num_positives": len(positives),
-        "first_event_ts": min(one["event_ts"] for one in listens), "last_event_ts": max(one["event_ts"] for one in listens),
+        "first_event_ts": min(times), "last_event_ts": max(times),
     }  # fmt: skip
 
 
@@ -130,7 +131,7 @@ def quota(source_id: str, minimum=0, target=0, maximum=100, personal=True, disco
 
 
 def record(key: str = "u1", needs: str = "SE|free", **columns) -> dict:
-    """Return the facts of one record, in the market and for the tier of `needs`; `*|*` spells out as `needs` of `facts`."""
+    """Return the facts of one record, in the market and for the tier of `needs`."""
     market, tier = needs.split("|")
     return {
         "record_key": key, "user_id": key, "context_key": "", "market": market, "tier": tier, "needs": needs,

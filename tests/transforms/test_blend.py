@@ -337,7 +337,8 @@ def random_block(seed: int):
     users = names("u", 5)
     told = facts(
         items, [record(one, explicit_allowed=dice.random() < 0.5) for one in users],
-        hidden=[(n, dice.choice(ids_)) for n in range(5)], played=[(n, dice.choice(ids_), days_ago(3), True) for n in range(5)],
+        hidden=[(n, dice.choice(ids_)) for n in range(5)],
+        played=[(n, dice.choice(ids_), days_ago(3), True) for n in range(5)],
     )  # fmt: skip
     offered = [
         proposals({source: dice.sample(ids_, dice.randint(0, 20)) for source in ("near", "own")}, one) for one in users

@@ -89,7 +89,7 @@ def test_the_first_rule_of_those_broken_is_named(rule):
         ({"availability": [offer_in("SE", None, NOW + ONE_US, None)]}, "market"),
         ({"availability": [offer_in("SE", None, None, END - ONE_US)]}, "market"),
         ({"availability": [offer_in("SE", None, None, NOW), offer_in("SE", None, NOW, None)]}, None),
-        ({"availability": [offer_in("SE", None, None, NOW + ONE_US), offer_in("SE", None, NOW + ONE_US, None)]}, "market"),
+        ({"availability": [offer_in("SE", until=NOW + ONE_US), offer_in("SE", since=NOW + ONE_US)]}, "market"),
         ({"availability": [offer_in("SE", []), offer_in("NO", ["free"])]}, "tier"),
         ({"availability": [offer_in("SE", ["premium"]), offer_in("*", ["free"])]}, None),
         ({"rec_eligible": None}, "ineligible"),
@@ -121,8 +121,8 @@ def test_every_market_and_tier_of_a_record_counts():
 
 def test_available_until_is_the_latest_end_of_the_market_that_ends_first():
     ends = [END + datetime.timedelta(days=n) for n in range(4)]
-    offers = [offer_in("SE", None, None, ends[1]), offer_in("SE", None, None, ends[2]), offer_in("SE", ["kids"], None, None),
-              offer_in("NO", None, None, ends[3])]  # fmt: skip
+    offers = [offer_in("SE", until=ends[1]), offer_in("SE", until=ends[2]), offer_in("SE", ["kids"])]
+    offers.append(offer_in("NO", until=ends[3]))
     items = [item("i", availability=offers), item("j"), item("k", availability=[offer_in("*")])]
     told = facts(items, [record(needs="*|*")], needs=[("*|*", "SE", "free"), ("*|*", "NO", "free")])
     own, _ = offer(proposals({"near": ["i", "j", "k"]}), told, POLICY)
@@ -140,7 +140,8 @@ def test_who_blocks_an_artist_sees_none_of_its_items():
 def test_what_one_user_did_is_another_users_nothing():
     told = facts(
         [item("i")], [record("u0"), record("u1")],
-        blocked=[(0, "artist-i")], hidden=[(0, "i")], skipped=[(0, "i", days_ago(1))], played=[(0, "i", days_ago(1), True)],
+        blocked=[(0, "artist-i")], hidden=[(0, "i")],
+        skipped=[(0, "i", days_ago(1))], played=[(0, "i", days_ago(1), True)],
     )  # fmt: skip
     assert judge(told) == (None, None)
 
