@@ -2,7 +2,10 @@
 
 Only the launcher imports this module: Great Expectations takes seconds and 300 MB to import. The suite is compiled
 from the contract. Rules that Great Expectations has no expectation for are boolean columns of the checked view, so
-that all of them are answered by one scan and a failing one pulls no rows.
+that all of them are answered by one scan and a failing one pulls no rows. Whether the key is unique is one too: its own
+expectations for that sort the whole dataset, which costs as much as the stage that wrote it.
+
+Memory: `_DATABASE_MEMORY` and what Great Expectations itself takes, whatever the size of the dataset; DuckDB spills.
 """
 
 import contextlib
@@ -34,6 +37,8 @@ logging.getLogger("great_expectations.data_context.types.base").setLevel(logging
 _COLUMNS = "columns:declared"
 _READABLE = "files:readable"
 _COMPILED = "checks:compiled"
+_DATABASE_MEMORY = "800MB"
+_REPEATED = "key_repeated"
 _VECTOR = re.compile(r"\[\d+\]")
 
 
@@ -70,14 +75,14 @@ def validate(contract: Contract, paths: Sequence[str], extra: Sequence[SqlCheck]
         if columns.outcome != "passed":
             return [columns]
         try:
-            rows = _create_data(connection, checks)
+            rows, surplus = _create_data(connection, contract, checks)
         except duckdb.Error as error:
             return [
                 columns,
                 _cannot(_COMPILED, "every predicate is SQL", error, "mend the extra check"),
             ]
         outcomes = _run(url, "data", suite(contract, extra))
-        return [columns, *_results(connection, contract, checks, outcomes, rows)]
+        return [columns, *_results(connection, contract, checks, outcomes, rows, surplus)]
 
 
 def suite(contract: Contract, extra: Sequence[SqlCheck] = ()) -> gx.ExpectationSuite:
@@ -111,9 +116,7 @@ def _expectation(column: str, rule: Any, contract: Contract, flag: str, settings
 
 def _unique(contract: Contract) -> gxe.Expectation:
     settings: dict[str, Any] = {"severity": "critical", "meta": {"name": _unique_name(contract)}}
-    if len(contract.key) == 1:
-        return gxe.ExpectColumnValuesToBeUnique(column=contract.key[0], **settings)
-    return gxe.ExpectCompoundColumnsToBeUnique(column_list=list(contract.key), **settings)
+    return gxe.ExpectColumnValuesToBeInSet(column=_REPEATED, value_set=[False], **settings)
 
 
 def _unique_name(contract: Contract) -> str:
@@ -131,6 +134,8 @@ def _database() -> Iterator[tuple[duckdb.DuckDBPyConnection, str]]:
     with tempfile.TemporaryDirectory(prefix="checks-") as folder:
         path = os.path.join(folder, "views.duckdb")
         with duckdb.connect(path) as connection:
+            connection.execute(f"SET memory_limit = '{_DATABASE_MEMORY}'")
+            connection.execute(f"SET temp_directory = '{folder}/spilled'")
             connection.execute(DUCKDB_PRELUDE)
             yield connection, f"duckdb+gx:///{path}"
 
@@ -155,12 +160,25 @@ def _described(connection: duckdb.DuckDBPyConnection, view: str) -> list[str]:
     return [f"{number} {row[0]} {_VECTOR.sub('[]', row[1])}" for number, row in enumerate(rows)]
 
 
-def _create_data(connection: duckdb.DuckDBPyConnection, checks: list[SqlCheck]) -> int:
-    """Create the checked view: the scalar columns and a flag per check; return its rows."""
+def _create_data(
+    connection: duckdb.DuckDBPyConnection, contract: Contract, checks: list[SqlCheck]
+) -> tuple[int, int]:
+    """Create the checked view: the scalar columns and a flag per check; return its rows and those of a repeated key."""
+    surplus = _surplus(connection, contract)
     scalars = [identifier(r[0]) for r in connection.execute("DESCRIBE files").fetchall() if not _nested(r[1])]
     flags = [f"COALESCE({check.broken}, FALSE) AS broken_{number}" for number, check in enumerate(checks)]
+    flags.append(f"{surplus > 0} AS {_REPEATED}")
     connection.execute(f"CREATE VIEW data AS SELECT {', '.join([*scalars, *flags])} FROM files")
-    return _one(connection, "SELECT count(*) FROM files")
+    return _one(connection, "SELECT count(*) FROM files"), surplus
+
+
+def _surplus(connection: duckdb.DuckDBPyConnection, contract: Contract) -> int:
+    """Count rows whose key another row has too, all but one each; keys are grouped only where hashes of them repeat."""
+    key = ", ".join(contract.key)
+    if not _one(connection, f"SELECT count(*) - count(DISTINCT hash({key})) FROM files"):
+        return 0
+    again = f"SELECT count(*) AS n FROM files GROUP BY {key}"
+    return _one(connection, f"SELECT CAST(COALESCE(sum(n - 1), 0) AS BIGINT) FROM ({again})")
 
 
 def _nested(type_: str) -> bool:
@@ -225,16 +243,16 @@ def _results(
     checks: list[SqlCheck],
     outcomes: dict[str, tuple[bool, str]],
     rows: int,
+    surplus: int,
 ) -> list[CheckResult]:
     key = ", ".join(contract.key)
-    surplus = f"SELECT CAST(COALESCE(sum(n - 1), 0) AS BIGINT) FROM (SELECT count(*) AS n FROM data GROUP BY {key})"
     results = []
     for number, check in enumerate(checks):
         count = f"SELECT count(*) FROM data WHERE broken_{number}"
         results.append(_result(connection, check.name, check.severity, outcomes[check.name], count, rows, check.broken))
     name = _unique_name(contract)
     results.append(
-        _result(connection, name, "critical", outcomes[name], surplus, rows, f"a second row with the same {key}")
+        _result(connection, name, "critical", outcomes[name], f"SELECT {surplus}", rows, f"a second row with the same {key}")
     )
     return results
 

@@ -189,7 +189,7 @@ def test_the_suite_uses_native_expectations_where_there_are_any():
     assert kinds["kind:required"] == "ExpectColumnValuesToNotBeNull"
     assert kinds["kind:one_of"] == kinds["tags:max_length"] == "ExpectColumnValuesToBeInSet"
     assert kinds["count:between"] == "ExpectColumnValuesToBeBetween"
-    assert kinds["id:unique"] == "ExpectColumnValuesToBeUnique"
+    assert kinds["id:unique"] == "ExpectColumnValuesToBeInSet"
 
 
 @pytest.mark.parametrize("contract", [EVENT, CANDIDATE_SET], ids=["event", "candidate_set"])
