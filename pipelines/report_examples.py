@@ -67,7 +67,7 @@ class Example:
     """One set as shown.
 
     Attributes:
-      who: first characters of the user id, never all of them; empty on a set keyed by item and for a user nobody has seen.
+      who: first characters of the user id, never all of them; empty on a set for an item and where nobody was seen.
       seed: the item that plays; None on Home and for an item nobody has seen.
       size: candidates of the whole set. considered: proposals it was chosen from.
     """
