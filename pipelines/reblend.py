@@ -20,6 +20,7 @@ from schemas.catalogue import CONTRACTS
 from schemas.hashing import shard_of
 from schemas.manifest import Manifest
 from schemas.policy import Quota, SurfacePolicy
+from schemas.tallies import ANY
 from transforms.blend import blend
 from transforms.candidate_sets import Provenance, assemble
 from transforms.explain import Reblended
@@ -101,7 +102,8 @@ def _given(shard: Shard, surface: str, record: Mapping) -> tuple[pl.DataFrame, F
     """Return the record's proposals and facts."""
     world, bundle = read_world(shard), ShardBundle(shard)
     tier = "*" if surface != HOME and record["record_key"] != DEFAULT_KEY else record["tier"]
-    groups = read_tables(shard.paths("groups"), PROPOSAL, where=pl.col("key") == group_key(record["market"], tier))
+    market = record["market"] if record["market"] in world.markets else ANY
+    groups = read_tables(shard.paths("groups"), PROPOSAL, where=pl.col("key") == group_key(market, tier))
     if record["record_key"] == DEFAULT_KEY:
         return groups, group_facts(groups, world, bundle)
     offered = pl.concat([shard.read("proposal"), groups])

@@ -36,6 +36,12 @@ def read_world(shard: Shard) -> World:
     return World(markets, gone)
 
 
+def group_of(tier: pl.Expr, world: World) -> pl.Expr:
+    """Return the key of the charts for column `market` and a tier; where nobody played yet, that of all markets."""
+    market = pl.when(pl.col("market").is_in(world.markets)).then("market").otherwise(pl.lit(ANY))
+    return pl.format("*|{}|{}", market, tier)
+
+
 def user_facts(users: pl.DataFrame, proposals: pl.DataFrame, world: World, bundle: ShardBundle) -> Facts:
     """Return the facts of a block of users (see `transforms.retrieve.user_table`), numbered `k` in row order."""
     k = users.with_row_index("k")
@@ -67,7 +73,7 @@ def user_facts(users: pl.DataFrame, proposals: pl.DataFrame, world: World, bundl
         "seen",
         pl.lit(None, pl.String).alias("seed_item_id"),
         "last_event_ts",
-        pl.format("*|{}|{}", "market", "tier").alias("group"),
+        group_of(pl.col("tier"), world).alias("group"),
     ).join(known, on="k", how="left", maintain_order="left")  # fmt: skip
     return Facts(
         records=records,
@@ -120,7 +126,7 @@ def seed_facts(seeds: pl.DataFrame, items: pl.DataFrame, proposals: pl.DataFrame
         pl.lit(True).alias("seen"),
         pl.col("item_id").alias("seed_item_id"),
         pl.lit(None, pl.Datetime("us", "UTC")).alias("last_event_ts"),
-        pl.format("*|{}|*", "market").alias("group"),
+        group_of(pl.lit(ANY), world).alias("group"),
         pl.lit(None, pl.List(pl.String)).alias("artists_known"),
     )
     needs = joined.select(pl.format("{}|{}", "market", pl.col("tiers").list.join("+")).alias("needs"), "market", pl.col("tiers").alias("tier"))
@@ -159,8 +165,8 @@ def proposed_items(proposals: pl.DataFrame, bundle: ShardBundle) -> pl.DataFrame
 
 
 def _needs(groups: pl.DataFrame, world: World) -> pl.DataFrame:
-    """Spell out `*`: every known market, every tier."""
-    markets = pl.when(pl.col("market") == ANY).then(pl.lit(world.markets, pl.List(pl.String))).otherwise(pl.concat_list("market"))
+    """Spell out `*`: every known market (where none is known, what is offered in all), every tier."""
+    markets = pl.when(pl.col("market") == ANY).then(pl.lit(world.markets or [ANY], pl.List(pl.String))).otherwise(pl.concat_list("market"))
     tiers = pl.when(pl.col("tier") == ANY).then(pl.lit(list(TIERS))).otherwise(pl.concat_list("tier"))
     return groups.select("needs", markets.alias("market"), tiers.alias("tier")).explode("market").explode("tier")
 

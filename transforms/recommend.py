@@ -10,11 +10,12 @@ import polars as pl
 
 from schemas.candidates import PROPOSAL
 from schemas.policy import SurfacePolicy
+from schemas.tallies import ANY
 from transforms.audit import audit
 from transforms.blend import blend
 from transforms.filters import Facts, Instant
 from transforms.candidate_sets import Provenance, assemble, concatenate
-from transforms.facts import World, group_facts, read_world, seed_facts, user_facts
+from transforms.facts import World, group_facts, group_of, read_world, seed_facts, user_facts
 from transforms.retrieve import ShardBundle, blocks, seed_table, user_table
 from transforms.shards import Output, Shard, read_tables
 from transforms.sources import Source
@@ -45,7 +46,7 @@ class Recommend:
     def _user_block(self, users: pl.DataFrame, proposals: pl.DataFrame, groups: pl.DataFrame, world: World,
                     bundle: ShardBundle) -> tuple[pl.DataFrame, Facts]:  # fmt: skip
         own = proposals.filter(pl.col("key").is_in(users["user_id"].implode()))
-        keys = users.select(pl.format("*|{}|{}", "market", "tier").alias("key")).unique()
+        keys = users.select(group_of(pl.col("tier"), world).alias("key")).unique()
         shared = groups.join(keys, on="key", how="semi", maintain_order="left")
         offered = pl.concat([own, shared])
         return offered, user_facts(users, offered, world, bundle)
@@ -60,7 +61,7 @@ class Recommend:
     def _seed_block(self, seeds: pl.DataFrame, items: pl.DataFrame, proposals: pl.DataFrame, groups: pl.DataFrame,
                     world: World, bundle: ShardBundle) -> tuple[pl.DataFrame, Facts]:  # fmt: skip
         own = proposals.filter(pl.col("key").is_in(seeds["item_id"].implode()))
-        keys = seeds.select(pl.format("*|{}|*", "market").alias("key")).unique()
+        keys = seeds.select(group_of(pl.lit(ANY), world).alias("key")).unique()
         shared = groups.join(keys, on="key", how="semi", maintain_order="left")
         offered = pl.concat([own, shared])
         return offered, seed_facts(seeds, items, offered, world, bundle)

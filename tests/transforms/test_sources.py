@@ -48,7 +48,7 @@ def heard(item_id: str, days: float = 0.0, label: float = 1.0, key: str = "u1", 
 def scores(found: pl.DataFrame, key: str = "u1") -> dict[str, float]:
     """Return the scores of one key by item, the best first."""
     rows = found.filter(pl.col("key") == key).sort("raw_score", "item_id", descending=[True, False])
-    return {one: score for one, score in rows.select("item_id", "raw_score").rows()}
+    return dict(rows.select("item_id", "raw_score").rows())
 
 
 def near(*rows: tuple[str, str, float]) -> pl.DataFrame:
@@ -139,7 +139,8 @@ def new(items: list[dict], listens=(), follows=(), key: str = "u1") -> dict[str,
     ("kind", "days", "there"),
     [
         ("track", 13.99, True), ("track", 14, False), ("video", 13.99, True), ("track", 0, True),
-        ("track", -0.01, False), ("episode", 6.99, True), ("episode", 7, False), ("chapter", 7, False), ("audiobook", 6.99, True),
+        ("track", -0.01, False), ("episode", 6.99, True), ("episode", 7, False), ("chapter", 7, False),
+        ("audiobook", 6.99, True),
     ],
 )  # fmt: skip
 def test_music_is_new_for_a_fortnight_and_talk_for_a_week(kind, days, there):
