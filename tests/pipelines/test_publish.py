@@ -1,0 +1,201 @@
+import dataclasses
+import errno
+import json
+import os
+import shutil
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from conftest import SmallRoad
+
+from pipelines.publish import PublishError, pointer_path, publish, read_pointer, rollback
+from pipelines.runner import load_manifest
+from schemas.manifest import CheckResult, DataFile, Manifest
+from transforms.io.store import Store, StoreError, open_store
+
+
+@pytest.fixture
+def store(copy_road: SmallRoad) -> Store:
+    return open_store(str(copy_road.root))
+
+
+@pytest.fixture
+def sets(store: Store) -> Manifest:
+    pointer = read_pointer(store, "home")
+    assert pointer is not None
+    return load_manifest(store, pointer.manifest)
+
+
+@pytest.fixture
+def exposure(store: Store) -> Manifest:
+    record = json.loads(store.read_bytes("runs/date=2026-01-31/record.json"))
+    return load_manifest(store, record["manifests"]["exposure/home"])
+
+
+def another(store: Store, sets: Manifest, run: str, date: str = "2026-01-31") -> Manifest:
+    """Commit a copy of the sets as another run made them."""
+    made = dataclasses.replace(sets, run=run, date=date)
+    files = []
+    for file in sets.files:
+        path = f"{os.path.dirname(made.path)}/{os.path.basename(file.path)}"
+        Path(store.local(path)).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(store.local(file.path), store.local(path))
+        files.append(dataclasses.replace(file, path=path))
+    made = dataclasses.replace(made, files=tuple(files))
+    store.write_bytes(made.path, made.to_json().encode())
+    return made
+
+
+def test_the_pointer_names_the_manifest_of_the_published_files(store: Store, sets: Manifest) -> None:
+    fields = json.loads(store.read_bytes("live/home.json"))
+    assert fields["manifest"] == sets.path
+    assert fields["logical_date"] == "2026-01-31"
+    assert sum(pq.read_metadata(store.local(file.path)).num_rows for file in sets.files) == sets.rows_out
+
+
+def test_the_same_set_is_not_published_twice(store: Store, sets: Manifest, exposure: Manifest) -> None:
+    before = store.read_bytes(pointer_path("home"))
+    assert publish(store, "home", sets, exposure) == "already live"
+    assert store.read_bytes(pointer_path("home")) == before
+
+
+@pytest.mark.parametrize("outcome", ["failed", "broken"])
+@pytest.mark.parametrize("which", ["sets", "exposure"])
+def test_failed_checks_are_refused(outcome: str, which: str, store: Store, sets: Manifest, exposure: Manifest) -> None:
+    bad = CheckResult("empty_sets", "statistics", "critical", outcome, 3.0, "0")
+    later = another(store, sets, "later", "2026-02-01")
+    given = {"sets": later, "exposure": exposure}
+    given[which] = dataclasses.replace(given[which], checks=(bad,))
+    with pytest.raises(PublishError, match="critical checks did not pass: empty_sets"):
+        publish(store, "home", **given)
+    assert read_pointer(store, "home").manifest == sets.path
+
+
+def test_a_warning_or_a_waiver_does_not_stop(store: Store, sets: Manifest, exposure: Manifest) -> None:
+    checks = (
+        CheckResult("fallback_share", "statistics", "warning", "failed", 0.3, "W > 20 %"),
+        CheckResult("event_volume", "statistics", "critical", "waived", 0.3, "> 0.7"),
+    )
+    later = dataclasses.replace(another(store, sets, "later", "2026-02-01"), checks=checks)
+    assert publish(store, "home", later, exposure) == "released"
+
+
+def test_an_older_date_is_kept_and_not_released(store: Store, sets: Manifest, exposure: Manifest) -> None:
+    older = another(store, sets, "older", "2026-01-30")
+    assert publish(store, "home", older, exposure) == "archived: 2026-01-31 is live, which is newer"
+    assert read_pointer(store, "home").manifest == sets.path
+    assert all(store.exists(file.path) for file in older.files)
+
+
+def test_a_newer_set_is_released_and_can_be_rolled_back(store: Store, sets: Manifest, exposure: Manifest) -> None:
+    later = another(store, sets, "later", "2026-02-01")
+    assert publish(store, "home", later, exposure) == "released"
+    pointer = read_pointer(store, "home")
+    assert (pointer.manifest, pointer.previous) == (later.path, (sets.path,))
+    back = rollback(store, "home")
+    assert back == read_pointer(store, "home")
+    assert (back.manifest, back.logical_date, back.previous) == (sets.path, "2026-01-31", ())
+    with pytest.raises(PublishError, match=r"cannot be rolled back: no earlier set is kept"):
+        rollback(store, "home")
+
+
+def test_the_last_three_stay(store: Store, sets: Manifest, exposure: Manifest) -> None:
+    made = [sets, *(another(store, sets, f"run{n}", f"2026-02-0{n}") for n in (1, 2, 3))]
+    for one in made[1:]:
+        assert publish(store, "home", one, exposure) == "released"
+    pointer = read_pointer(store, "home")
+    assert (pointer.manifest, *pointer.previous) == tuple(one.path for one in reversed(made[1:]))
+    assert not any(store.exists(file.path) for file in sets.files)
+    assert store.exists(sets.path)
+    assert all(store.exists(file.path) for one in made[1:] for file in one.files)
+
+
+def flip(path: str) -> None:
+    content = bytearray(Path(path).read_bytes())
+    content[len(content) // 2] ^= 1
+    Path(path).write_bytes(content)
+
+
+def test_a_tampered_file_is_refused(store: Store, sets: Manifest, exposure: Manifest) -> None:
+    later = another(store, sets, "later", "2026-02-01")
+    flip(store.local(later.files[0].path))
+    with pytest.raises(PublishError, match="is not what was committed") as caught:
+        publish(store, "home", later, exposure)
+    assert later.files[0].path in str(caught.value)
+    assert read_pointer(store, "home").manifest == sets.path
+
+
+def test_a_missing_file_says_how_to_have_it_made_again(store: Store, sets: Manifest, exposure: Manifest) -> None:
+    later = another(store, sets, "later", "2026-02-01")
+    store.delete(later.files[0].path)
+    with pytest.raises(PublishError, match=r"cannot be read .* run its date again: it is then made anew"):
+        publish(store, "home", later, exposure)
+
+
+def rewritten(store: Store, made: Manifest, change) -> Manifest:
+    """Rewrite the first file of a set and commit it anew, digest and all."""
+    file = made.files[0]
+    table = pq.read_table(store.local(file.path))
+    pq.write_table(change(table), store.local(file.path))
+    new = DataFile(file.path, store.digest(file.path), file.rows, file.bytes, file.shard)
+    return dataclasses.replace(made, files=(new, *made.files[1:]))
+
+
+def test_a_file_of_another_contract_is_refused(store: Store, sets: Manifest, exposure: Manifest) -> None:
+    later = another(store, sets, "later", "2026-02-01")
+    odd = rewritten(store, later, lambda table: table.replace_schema_metadata({"fingerprint": "other"}))
+    with pytest.raises(PublishError, match=f"contract fingerprint 'other', expected '{sets.fingerprint}'"):
+        publish(store, "home", odd, exposure)
+
+
+def test_a_record_that_is_never_valid_is_refused(store: Store, sets: Manifest, exposure: Manifest) -> None:
+    def change(table):
+        at = table.schema.get_field_index("expires_at")
+        return table.set_column(at, table.schema.field(at), table["effective_from"])
+
+    odd = rewritten(store, another(store, sets, "later", "2026-02-01"), change)
+    with pytest.raises(PublishError, match="empty or never valid"):
+        publish(store, "home", odd, exposure)
+
+
+def test_a_rollback_to_a_tampered_set_is_refused(store: Store, sets: Manifest, exposure: Manifest) -> None:
+    later = another(store, sets, "later", "2026-02-01")
+    publish(store, "home", later, exposure)
+    flip(store.local(sets.files[0].path))
+    with pytest.raises(PublishError, match="is not what was committed"):
+        rollback(store, "home")
+    assert read_pointer(store, "home").manifest == later.path
+
+
+def test_a_pointer_cut_off_by_a_full_disk_stays_whole(
+    store: Store, sets: Manifest, exposure: Manifest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    later, before = another(store, sets, "later", "2026-02-01"), store.read_bytes(pointer_path("home"))
+
+    def full(source: object, target: object) -> None:
+        # what a reader would see at the last moment before the swap
+        assert store.read_bytes(pointer_path("home")) == before
+        assert json.loads(Path(str(source)).read_bytes())["manifest"] == later.path
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "replace", full)
+        with pytest.raises(StoreError, match="the disk is full"):
+            publish(store, "home", later, exposure)
+    assert store.read_bytes(pointer_path("home")) == before
+    assert [path for path in os.listdir(store.local("live")) if path.endswith(".tmp")] == []
+    assert publish(store, "home", later, exposure) == "released"
+
+
+def test_a_broken_pointer_is_named(store: Store) -> None:
+    store.write_bytes(pointer_path("home"), b'{"surface": "home"')
+    with pytest.raises(PublishError, match=r"live/home\.json is not a pointer"):
+        read_pointer(store, "home")
+
+
+def test_nothing_published_cannot_be_rolled_back(tmp_path: Path) -> None:
+    store = open_store(str(tmp_path))
+    assert read_pointer(store, "home") is None
+    with pytest.raises(PublishError, match="nothing was ever published"):
+        rollback(store, "home")
