@@ -24,7 +24,7 @@ from schemas.tallies import ANY
 from transforms.blend import blend
 from transforms.candidate_sets import Provenance, assemble
 from transforms.explain import Reblended
-from transforms.facts import group_facts, read_world, seed_facts, user_facts
+from transforms.facts import SEED_COLUMNS, group_facts, read_world, seed_facts, user_facts
 from transforms.filters import Facts, Instant
 from transforms.groups import group_key
 from transforms.io.store import Store
@@ -110,9 +110,7 @@ def _given(shard: Shard, surface: str, record: Mapping) -> tuple[pl.DataFrame, F
     if surface == HOME:
         return offered, user_facts(user_table(shard), offered, world, bundle)
     seeds = seed_table(shard).filter(pl.col("market") == record["market"])
-    items = bundle.lookup(
-        "item", "item_id", seeds["item_id"], ["item_id", "availability", "explicit", "age_rating", "languages"]
-    )
+    items = bundle.lookup("item", "item_id", seeds["item_id"], SEED_COLUMNS)
     return offered, seed_facts(seeds, items, offered, world, bundle)
 
 

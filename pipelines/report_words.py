@@ -49,6 +49,7 @@ RULES = {
     "explicit": "explicit content",
     "age": "age rating",
     "unreleased": "not released yet",
+    "seed": "the seed itself",
     "blocked": "artist blocked by the user",
     "hidden": "hidden by the user",
     "opted_out": "user opted out of personal sets",

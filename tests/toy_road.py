@@ -136,14 +136,16 @@ def record(key: str = "u1", needs: str = "SE|free", **columns) -> dict:
     return {
         "record_key": key, "user_id": key, "context_key": "", "market": market, "tier": tier, "needs": needs,
         "explicit_allowed": True, "max_age": 21, "languages": None, "opted_out": False, "seen": True,
-        "seed_item_id": None, "last_event_ts": None, "group": f"*|{needs}", "artists_known": None,
+        "seed_item_id": None, "seed_canonical_id": None, "last_event_ts": None,
+        "group": f"*|{needs}", "artists_known": None,
     } | columns  # fmt: skip
 
 
 _RECORD = {
     "record_key": pl.String, "user_id": pl.String, "context_key": pl.String, "market": pl.String, "tier": pl.String,
     "needs": pl.String, "explicit_allowed": pl.Boolean, "max_age": pl.Int32, "languages": pl.List(pl.String),
-    "opted_out": pl.Boolean, "seen": pl.Boolean, "seed_item_id": pl.String, "last_event_ts": _STAMP,
+    "opted_out": pl.Boolean, "seen": pl.Boolean, "seed_item_id": pl.String, "seed_canonical_id": pl.String,
+    "last_event_ts": _STAMP,
     "group": pl.String, "artists_known": pl.List(pl.String),
 }  # fmt: skip
 

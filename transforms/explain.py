@@ -37,6 +37,7 @@ _WORDS: Mapping[str, tuple[str, str]] = {
         "it is released on {release}, after the set takes effect on {start}",
         "a run for {release} or later",
     ),
+    "seed": ("it is the seed itself, or the same recording ({canonical_id})", "another seed"),
     "blocked": ("the user blocked {blocked}", "the user's blocked_artists without {blocked}"),
     "hidden": ("the user hid it", "the user's hidden_items without it"),
     "opted_out": (

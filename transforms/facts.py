@@ -13,6 +13,7 @@ from transforms.shards import Shard
 ADULT = 21
 LEAST_AGE = {"0-12": 0, "13-17": 13, "18-24": 18}
 KIDS = "kids"
+SEED_COLUMNS = ("item_id", "canonical_id", "availability", "explicit", "age_rating", "languages")
 _COMPLETED_LABEL = 1.0
 
 
@@ -72,6 +73,7 @@ def user_facts(users: pl.DataFrame, proposals: pl.DataFrame, world: World, bundl
         pl.col("personalization_opt_out").alias("opted_out"),
         "seen",
         pl.lit(None, pl.String).alias("seed_item_id"),
+        pl.lit(None, pl.String).alias("seed_canonical_id"),
         "last_event_ts",
         group_of(pl.col("tier"), world).alias("group"),
     ).join(known, on="k", how="left", maintain_order="left")  # fmt: skip
@@ -96,9 +98,9 @@ def seed_facts(seeds: pl.DataFrame, items: pl.DataFrame, proposals: pl.DataFrame
     seed is, and rated no older. A seed that is not available in the market itself has no record.
 
     Args:
-      seeds: `item_id`, `market`. items: the seeds' own catalogue rows.
+      seeds: `item_id`, `market`. items: `SEED_COLUMNS` of the seeds.
     """
-    own = seeds.join(items.select("item_id", "availability", "explicit", "age_rating", "languages"), on="item_id")
+    own = seeds.join(items.select(SEED_COLUMNS), on="item_id")
     offers = own.select("item_id", "market", "availability").explode("availability").drop_nulls().unnest(
         "availability", separator="."
     ) if own.height else None  # fmt: skip
@@ -125,6 +127,7 @@ def seed_facts(seeds: pl.DataFrame, items: pl.DataFrame, proposals: pl.DataFrame
         pl.lit(False).alias("opted_out"),
         pl.lit(True).alias("seen"),
         pl.col("item_id").alias("seed_item_id"),
+        pl.col("canonical_id").alias("seed_canonical_id"),
         pl.lit(None, pl.Datetime("us", "UTC")).alias("last_event_ts"),
         group_of(pl.lit(ANY), world).alias("group"),
         pl.lit(None, pl.List(pl.String)).alias("artists_known"),
@@ -151,6 +154,7 @@ def group_facts(proposals: pl.DataFrame, world: World, bundle: ShardBundle) -> F
         pl.lit(False).alias("opted_out"),
         pl.lit(False).alias("seen"),
         pl.lit(None, pl.String).alias("seed_item_id"),
+        pl.lit(None, pl.String).alias("seed_canonical_id"),
         pl.lit(None, pl.Datetime("us", "UTC")).alias("last_event_ts"),
         "group",
         pl.lit(None, pl.List(pl.String)).alias("artists_known"),

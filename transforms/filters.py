@@ -13,8 +13,8 @@ from schemas.policy import SurfacePolicy
 from transforms.sources import TALK
 
 HARD_FILTERS = (
-    "unknown_item", "tombstone", "ineligible", "market", "tier", "explicit", "age", "unreleased", "blocked", "hidden",
-    "opted_out", "completed", "recent_skip", "recently_played", "language",
+    "unknown_item", "tombstone", "ineligible", "market", "tier", "explicit", "age", "unreleased", "seed", "blocked",
+    "hidden", "opted_out", "completed", "recent_skip", "recently_played", "language",
 )  # fmt: skip
 ITEM_COLUMNS = ("item_id", "item_type", "canonical_id", "artists", "album_id", "show_id", "publisher", "languages",
                 "release_ts", "availability", "explicit", "age_rating", "rec_eligible", "deleted_at")  # fmt: skip
@@ -44,7 +44,8 @@ class Facts:
 
     Attributes:
       records: one row per set in order of `k` (uint32, from 0): `record_key`, `needs` (id), `explicit_allowed`,
-        `max_age`, `languages`, `opted_out`, `artists_known` (list of artist ids, null where the record has no history).
+        `max_age`, `languages`, `opted_out`, `seed_canonical_id` (null without a seed), `artists_known` (list of artist
+        ids, null where the record has no history).
       needs: `needs`, `market`, `tier`: every pair of market and tier an item must be available in for the record.
       items: `ITEM_COLUMNS` of the proposed items, sorted by item_id; the row number is the item's code.
       gone: item ids with a tombstone.
@@ -131,6 +132,7 @@ def hard_filters(rows: Rows, facts: Facts, policy: SurfacePolicy, instant: Insta
         "explicit": (item["explicit"][i] & ~_column(record, "explicit_allowed")[k], None),
         "age": (age > _column(record, "max_age")[k], age),
         "unreleased": (item["unreleased"][i], None),
+        "seed": (_among(k, i, _seed_pairs(facts), facts.items), None),
         "blocked": (_among(k, i, _blocked_pairs(facts), facts.items), None),
         "hidden": (_among(k, i, facts.hidden, facts.items), None),
         "opted_out": (_column(record, "opted_out")[k] & personal, None),
@@ -266,6 +268,12 @@ def _last_seen(k: np.ndarray, i: np.ndarray, seen: pl.DataFrame, items: pl.DataF
     when = np.where(there, coded["event_ts"].dt.epoch("us").to_numpy()[place].astype(np.float64), -np.inf)
     done = coded["completed"].to_numpy()[place] & there if "completed" in coded.columns else np.zeros(len(k), bool)
     return when, done
+
+
+def _seed_pairs(facts: Facts) -> pl.DataFrame:
+    """Return the proposed items that are the record's own seed, or another recording of it."""
+    seeds = facts.records.select("k", pl.col("seed_canonical_id").alias("canonical_id")).drop_nulls()
+    return seeds.join(facts.items.select("item_id", "canonical_id"), on="canonical_id").select("k", "item_id")
 
 
 def _blocked_pairs(facts: Facts) -> pl.DataFrame:

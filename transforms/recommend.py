@@ -15,7 +15,7 @@ from transforms.audit import audit
 from transforms.blend import blend
 from transforms.filters import Facts, Instant
 from transforms.candidate_sets import Provenance, assemble, concatenate
-from transforms.facts import World, group_facts, group_of, read_world, seed_facts, user_facts
+from transforms.facts import SEED_COLUMNS, World, group_facts, group_of, read_world, seed_facts, user_facts
 from transforms.retrieve import ShardBundle, blocks, seed_table, user_table
 from transforms.shards import Output, Shard, read_tables
 from transforms.sources import Source
@@ -54,7 +54,7 @@ class Recommend:
     def seeds(self, shard: Shard) -> Output:
         """Return the sets of the shard's seed items, one per market it was played in."""
         world, bundle, proposals, groups = self._given(shard)
-        items = shard.read("item", ["item_id", "availability", "explicit", "age_rating", "languages"])
+        items = shard.read("item", SEED_COLUMNS)
         wanted = (self._seed_block(b, items, proposals, groups, world, bundle) for b in blocks(seed_table(shard), BLEND_BLOCK))
         return self._finished(wanted, proposals.height)
 

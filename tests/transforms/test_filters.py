@@ -33,6 +33,7 @@ BREAKS = {
     "explicit": {"explicit": True},
     "age": {"age_rating": 18},
     "unreleased": {"release_ts": NOW + ONE_US},
+    "seed": {"seed_canonical_id": "i"},
     "blocked": {"blocked": [(0, "artist-i")]},
     "hidden": {"hidden": [(0, "i")]},
     "opted_out": {"opted_out": True},
@@ -43,7 +44,7 @@ BREAKS = {
 }
 DETAILS = {"age": 18.0, "recent_skip": 1.5, "recently_played": 2.0}
 _TABLES = ("gone", "blocked", "hidden", "played", "skipped")
-_RECORD = ("opted_out",)
+_RECORD = ("opted_out", "seed_canonical_id")
 
 
 def broken(rules) -> object:
@@ -54,7 +55,12 @@ def broken(rules) -> object:
     episode = item("i", item_type="episode", languages=["sv"]) | {
         name: value for name, value in changes.items() if name not in (*_TABLES, *_RECORD, "known")
     }
-    who = record(explicit_allowed=False, max_age=16, languages=["sv", "en"], opted_out="opted_out" in changes)
+    who = record(
+        explicit_allowed=False,
+        max_age=16,
+        languages=["sv", "en"],
+        **{"opted_out": False} | {n: changes[n] for n in _RECORD if n in changes},
+    )
     return facts(
         [episode] if changes.get("known", True) else [], [who], **{n: changes[n] for n in _TABLES if n in changes}
     )
