@@ -110,10 +110,11 @@ def gather(store: Store, day: str) -> Report:
       ValueError: no road of that date finished under this root.
     """
     record = _record(store, day)
-    stages = tuple(
+    ran = [
         StageView(s["stage"], s["skipped"], s["seconds"], s["peak_bytes"], load_manifest(store, s["manifest"]))
         for s in record["stages"]
-    )
+    ]
+    stages = (*ran, *_of_other_surfaces(store, record, ran))
     datasets = {(stage.manifest.dataset, stage.manifest.qualifier): stage.manifest for stage in stages}
     surfaces = [qualifier for dataset, qualifier in datasets if dataset == "candidate_set"]
     return Report(
@@ -136,6 +137,18 @@ def _record(store: Store, day: str) -> dict[str, Any]:
             f"no finished run of {day} under {store.root}: expected {record_path(day)}, which is not there. Run the"
             " road for that date first; a run that stopped leaves its checks under validation/."
         ) from None
+
+
+def _of_other_surfaces(store: Store, record: Mapping[str, Any], ran: Sequence[StageView]) -> list[StageView]:
+    """Return the stages of surfaces that are live from this date's data but were not asked for in its last run."""
+    order = {stage.manifest.dataset: place for place, stage in enumerate(ran)}
+    present = {stage.manifest.path for stage in ran}
+    wanted = [
+        path for name, path in record["manifests"].items() if name.partition("/")[2] in record.get("surfaces", ())
+    ]
+    others = [load_manifest(store, path) for path in wanted if path not in present]
+    others.sort(key=lambda manifest: (manifest.qualifier, order.get(manifest.dataset, len(order)), manifest.dataset))
+    return [StageView(f"{one.stage} {one.qualifier}".strip(), True, 0.0, 0, one) for one in others]
 
 
 def read_rejections(store: Store, manifest: Manifest) -> list[Rejected]:

@@ -179,7 +179,7 @@ class Root:
         """Write the run record."""
         record = {"date": DAY, "code_version": "0.1.0+test", "policy_version": "p1", "run_mode": "batch",
                   "num_shards": SHARDS, "manifests": self.manifests, "released": released,
-                  "stages": self.stages}  # fmt: skip
+                  "surfaces": sorted(released), "stages": self.stages}  # fmt: skip
         self.store.write_bytes(f"runs/date={DAY}/record.json", json.dumps(record).encode())
 
 

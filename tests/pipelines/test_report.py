@@ -1,13 +1,15 @@
 """What the report gathers: the right rows, names and counts, from a bounded read."""
 
 import datetime
+import json
 import tracemalloc
 
 import pytest
-from report_root import ANN, BOB, DAY, END, EVIL, KID, TALKER, a_set, candidate, home_root, rejections
+from report_root import ANN, BOB, DAY, END, EVIL, KID, TALKER, Root, a_set, blank, candidate, home_root, rejections
 
 from pipelines import report, report_examples, report_sets
 from pipelines.report import gather
+from schemas.candidates import EXPOSURE, REJECTION
 from schemas.manifest import DataFile
 
 
@@ -151,10 +153,6 @@ def test_reading_rejections_stops_when_every_rule_is_shown_or_enough_was_read(tm
 
 
 def report_root_files(store, manifest, rows: int) -> list[DataFile]:
-    from report_root import Root
-
-    from schemas.candidates import REJECTION
-
     return [file for file in Root(store).write(REJECTION, rejections(rows), "many", None) if file.rows]
 
 
@@ -191,3 +189,32 @@ def test_gathering_twice_gives_the_same(tmp_path):
 
 def test_the_end_of_the_day_is_what_listens_are_counted_from():
     assert datetime.datetime.fromisoformat(DAY).replace(tzinfo=datetime.UTC) + datetime.timedelta(days=1) == END
+
+
+def test_the_ten_items_chosen_most_are_found_and_ids_break_ties(tmp_path):
+    chosen = {"z": 9, "b": 7, **{f"tie-{i:02d}": 4 for i in range(30)}, "low": 1}
+    rows = [blank(EXPOSURE, item_id=item, item_type="track", sets=n + 1, sets_chosen=n) for item, n in chosen.items()]
+    root = Root(home_root(tmp_path))
+    curve = report_sets.exposure_curve(root.store, root.add(EXPOSURE, rows, "other", "item_id"))
+    assert curve.top == (("z", 10, 9), ("b", 8, 7), *((f"tie-{i:02d}", 5, 4) for i in range(8)))
+
+
+def test_a_surface_of_an_earlier_run_of_the_date_is_reported_too(tmp_path):
+    store = home_root(tmp_path)
+    path = f"runs/date={DAY}/record.json"
+    record = json.loads(store.read_bytes(path))
+    record["stages"] = [stage for stage in record["stages"] if not stage["stage"].endswith("home")]
+    store.write_bytes(path, json.dumps(record).encode())
+    again = gather(store, DAY)
+    assert [view.name for view in again.surfaces] == ["home"]
+    assert [(s.manifest.dataset, s.skipped) for s in again.stages[-2:]] == [("candidate_set", True), ("exposure", True)]
+    record["surfaces"] = []
+    store.write_bytes(path, json.dumps(record).encode())
+    assert gather(store, DAY).surfaces == ()
+
+
+def test_an_empty_exposure_has_no_curve(tmp_path):
+    root = Root(home_root(tmp_path))
+    assert report_sets.exposure_curve(root.store, root.add(EXPOSURE, [], "other", "item_id")) == report_sets.Curve(
+        (), ()
+    )
