@@ -47,7 +47,7 @@ def flow(nodes: Sequence[Node], edges: Sequence[Edge], label: str) -> str:
     lines = "".join(_line(places[a], places[b], width, rows) for a, b, rows in kept)
     boxes = "".join(_box(node, places[node.name], width) for node in nodes)
     return (
-        f'<svg class="flow" role="img" aria-label="{html.escape(label)}" viewBox="0 0 {FLOW_WIDTH} {height}">'
+        f'<svg class="flow" role="img" aria-label="{html.escape(label)}" viewBox="-1 0 {FLOW_WIDTH + 2} {height}">'
         f"{lines}{boxes}</svg>"
     )
 
