@@ -23,7 +23,7 @@ def audit(table: pa.Table, facts: Facts, policy: SurfacePolicy, instant: Instant
     counters = {
         "sets": table.num_rows,
         "slots": rows.height,
-        "empty_sets": facts.records.height - table.num_rows,
+        "empty_sets": facts.records.height - rows.select("record_key", "context_key").n_unique(),
         "sets_below_minimum": _small(rows, policy.minimum_size),
         "duplicate_items": _duplicates(rows, "item_id") + _duplicates(rows, "canonical_id"),
         "explicit_violations": joined.filter(pl.col("explicit") & ~pl.col("explicit_allowed")).height,
@@ -57,11 +57,15 @@ def _duplicates(rows: pl.DataFrame, column: str) -> int:
 
 
 def _availability_violations(rows: pl.DataFrame, facts: Facts, instant: Instant) -> dict[str, int]:
-    """Count candidates with no interval in the market, and those with none for a tier, through the whole validity."""
+    """Count candidates with no interval in the market, and those with none for a tier, through the whole validity.
+
+    An item the catalogue does not know is available nowhere.
+    """
     wanted = facts.records.select("record_key", "context_key", "needs").join(facts.needs, on="needs")
     pairs = rows.select("record_key", "context_key", "item_id").join(wanted, on=["record_key", "context_key"])
     limited = facts.items.filter(pl.col("availability").is_not_null())
-    pairs = pairs.join(limited.select("item_id"), on="item_id", how="semi").unique(["item_id", "market", "tier"])
+    everywhere = facts.items.filter(pl.col("availability").is_null()).select("item_id")
+    pairs = pairs.join(everywhere, on="item_id", how="anti").unique(["item_id", "market", "tier"])
     offers = limited.select("item_id", "availability").explode("availability").unnest("availability").rename({"market": "where"})
     starts = pl.col("from_ts").is_null() | (pl.col("from_ts") <= instant.effective_from)
     ends = pl.col("to_ts").is_null() | (pl.col("to_ts") >= instant.expires_at)

@@ -220,7 +220,7 @@ def _table(
 
 
 def _repeat(value: object, n: int, type_: pa.DataType) -> pa.Array:
-    return pa.nulls(n, type_) if value is None else pa.repeat(pa.scalar(value, type_), n)
+    return pa.nulls(n, type_) if value is None or n == 0 else pa.repeat(pa.scalar(value, type_), n)
 
 
 def _set_ids(flat: pl.DataFrame, policy: SurfacePolicy, run_id: str) -> pa.Array:

@@ -179,7 +179,8 @@ def _availability_of_rows(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Judge each distinct pair of needs and item once and spread the answer over the rows."""
     needs = facts.records["needs"].unique(maintain_order=True)
-    codes = facts.records["needs"].replace_strict(needs, range(len(needs)), return_dtype=pl.Int64).to_numpy()[k]
+    coded = facts.records["needs"].replace_strict(needs, range(len(needs)), return_dtype=pl.Int64)
+    codes = coded.to_numpy().astype(np.int64)[k]  # of no records, polars gives objects
     width = max(facts.items.height, 1)
     distinct, spread = _factorise(codes * width + i, len(needs) * width)
     pairs = pl.DataFrame({"needs": needs.gather(distinct // width), "i": (distinct % width).astype(np.uint32)})
