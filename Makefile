@@ -23,7 +23,7 @@ INPUT = --raw "$$RAW" $(call flag,--format,FORMAT)
 example-world = RAW=../world DATE=2026-01-31
 example-batch = RAW=../listening DATE=2026-01-31
 example-backfill = RAW=../listening FROM=2026-01-25 TO=2026-01-31
-example-explain = USER=u0123456789 SURFACE=home, or: make explain SEED=t42 SURFACE=now_playing
+example-explain = USER=u009e291030 SURFACE=home, or: make explain SEED=tr0013161 SURFACE=now_playing
 example-report = DATE=2026-01-31
 example-rollback = SURFACE=home
 NEEDS := $(addprefix need-,RAW DATE FROM TO USER SEED SURFACE)
