@@ -91,7 +91,7 @@ def blend(proposals: pl.DataFrame, facts: Facts, policy: SurfacePolicy, instant:
     of = _standing_for(kept, canonical, first)
     removals = _removals(rows, judged, kept, twin, rule[of], position[of])
     candidates = _candidates(chosen.take(taken), until[first][taken], position[taken], facts, policy)
-    sources = _sources(proposals, kept, rule[of], position[of])
+    sources = _sources(proposals, kept, chosen.s[of], rule[of], position[of])
     return Blended(proposals, candidates, sources, removals, np.bincount(rows.k, minlength=facts.records.height))
 
 
@@ -339,9 +339,15 @@ def _candidates(
     )
 
 
-def _sources(proposals: pl.DataFrame, kept: Rows, rule: np.ndarray, position: np.ndarray) -> pl.DataFrame:
-    """Return every surviving proposal whose record took its canonical item, with the candidate's position."""
+def _sources(
+    proposals: pl.DataFrame, kept: Rows, slot_of: np.ndarray, rule: np.ndarray, position: np.ndarray
+) -> pl.DataFrame:
+    """Return every surviving proposal whose record took its canonical item, with the candidate's position.
+
+    The source whose slot it took comes first, then the better rank.
+    """
     there = np.flatnonzero(rule == 0)
-    there = there[_order(kept.k[there], position[there], kept.r[there], kept.s[there])]
+    other = (kept.s != slot_of)[there].astype(np.int64)
+    there = there[_order(kept.k[there], position[there], other, kept.r[there], kept.s[there])]
     rows = proposals.select(PROPOSAL_COLUMNS)[kept.p[there].astype(np.int64)]
     return rows.with_columns(pl.Series("k", kept.k[there]), pl.Series("position", position[there].astype(np.int32)))

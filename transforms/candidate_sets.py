@@ -158,9 +158,10 @@ def _counts(blended: Blended, records: pl.DataFrame) -> pa.StructArray:
 
 
 def _fallback_level(policy: SurfacePolicy) -> pl.Expr:
-    """0 where half the set is personal, 1 where any is, 3 where nothing but the market's charts is, 4 without a market."""
+    """0 where personal sources reach half of their targets, 1 where they give any, 3 charts of the market, 4 of all."""
+    aimed = sum(quota.target for quota in policy.sources if quota.personal)
     return (
-        pl.when(pl.col("personal") * 2 >= pl.col("out"))
+        pl.when(pl.col("personal") * 2 >= aimed)
         .then(0)
         .when(pl.col("personal") > 0)
         .then(1)

@@ -142,7 +142,9 @@ def _concentration(n: Mapping[str, int], limits: CandidateSetThresholds) -> Iter
         yield skipped("popularity_collapse", "no slots from sources other than the fallback")
         return
     yield _top100(n, limits)
-    most = max(limits.single_item_block, min(1.0, limits.single_item_times_chance * slots / sets / items))
+    by_chance = min(1.0, limits.single_item_times_chance * slots / sets / items)
+    least = limits.single_item_small if items < limits.single_item_small_items else limits.single_item_block
+    most = max(least, by_chance)
     share = n["max_item_sets_chosen"] / sets
     message = (
         f"one item is in {percent(share)} of the sets, popularity aside: popularity collapse. "

@@ -67,6 +67,8 @@ class CandidateSetThresholds:
     top100_warn: float
     top100_min_items: int
     single_item_block: float
+    single_item_small: float
+    single_item_small_items: int
     single_item_times_chance: float
     jaccard_warn: float
     jaccard_block: float

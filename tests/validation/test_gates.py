@@ -390,9 +390,9 @@ def exposure(**counters) -> Manifest:
     [
         ({}, {}),
         ({"max_item_sets_chosen": 51}, {"single_item_share": "critical"}),
-        ({"max_item_sets_chosen": 390, "eligible_items": 10_000, "covered_items": 1_500}, {}),
+        ({"max_item_sets_chosen": 490, "eligible_items": 10_000, "covered_items": 1_500}, {}),
         (
-            {"max_item_sets_chosen": 410, "eligible_items": 10_000, "covered_items": 1_500},
+            {"max_item_sets_chosen": 510, "eligible_items": 10_000, "covered_items": 1_500},
             {"single_item_share": "critical"},
         ),
         ({"top100_slots_chosen": 31_000}, {"top100_share": "warning"}),
