@@ -161,7 +161,7 @@ def _fallback_level(policy: SurfacePolicy) -> pl.Expr:
     """0 where personal sources reach half of their targets, 1 where they give any, 3 charts of the market, 4 of all."""
     aimed = sum(quota.target for quota in policy.sources if quota.personal)
     return (
-        pl.when(pl.col("personal") * 2 >= aimed)
+        pl.when((pl.col("personal") > 0) & (pl.col("personal") * 2 >= aimed))
         .then(0)
         .when(pl.col("personal") > 0)
         .then(1)

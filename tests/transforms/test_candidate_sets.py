@@ -496,7 +496,7 @@ def assembled(offered, told, surface, group=None) -> list[dict]:
     ],
 )  # fmt: skip
 def test_the_fallback_level_says_how_personal_a_set_is(own, market, seen, level, reasons):
-    surface = policy(quota("own"), quota("chart", 4, 4, 4, personal=False), size=4, fill_to=4, minimum_size=4)
+    surface = policy(quota("own", 0, 4, 4), quota("chart", 4, 4, 4, personal=False), size=4, fill_to=4, minimum_size=4)
     mine, charts = [f"o{n}" for n in range(own)], [f"c{n}" for n in range(4 - own)]
     who = record(needs=f"{market}|free", group="*|SE|free", seen=seen)
     told = facts([item(one) for one in (*mine, *charts)], [who])
