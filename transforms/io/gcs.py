@@ -78,14 +78,15 @@ class GcsStore:
         os.unlink(local_file)
 
     def local(self, path: str) -> str:
-        target = Path(self.cache, path)
+        """Fetch one generation of an object: another one, say a corrected delivery, is another local file."""
+        blob = _bucket(self.bucket_name).get_blob(self.prefix + path)
+        if blob is None:
+            raise FileNotFoundError(f"{self.root}/{path}")
+        target = Path(self.cache, str(blob.generation), path)
         if not target.exists():
             target.parent.mkdir(parents=True, exist_ok=True)
             part = f"{target}.{os.getpid()}.{threading.get_ident()}.tmp"
-            try:
-                self._blob(path).download_to_filename(part)
-            except exceptions.NotFound as error:
-                raise FileNotFoundError(f"{self.root}/{path}") from error
+            blob.download_to_filename(part)
             os.replace(part, target)
         return str(target)
 
