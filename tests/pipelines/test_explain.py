@@ -61,6 +61,11 @@ def examples(store: Store, home: list[dict]) -> dict[str, tuple[str, str]]:
     return found
 
 
+def personal(home: list[dict]) -> dict:
+    """Return a record with a candidate of the user's own co-listens."""
+    return next(r for r in home for c in r["candidates"] for s in c["sources"] if s["signal_type"] == "co_listen")
+
+
 def ask(store: Store, **question) -> dict:
     answer = explain(store, Question(**question))
     jsonschema.validate(json.loads(json.dumps(answer)), SCHEMA)
@@ -68,7 +73,7 @@ def ask(store: Store, **question) -> dict:
 
 
 def test_a_set_is_shown_in_order_with_names(store: Store, home: list[dict]) -> None:
-    record = next(one for one in home if one["record_key"] != "*" and one["fallback_level"] == 0)
+    record = personal(home)
     answer = ask(store, surface="home", key=record["record_key"])
     shown = answer["set"]["candidates"]
     assert [one["item_id"] for one in shown] == [one["item_id"] for one in record["candidates"]]
@@ -166,7 +171,7 @@ def holds(rule: str, user: str, item_id: str, removal: dict, answer: dict, store
 
 
 def test_what_no_source_proposed_is_told_per_source(store: Store, home: list[dict]) -> None:
-    record = next(one for one in home if one["record_key"] != "*" and one["fallback_level"] == 0)
+    record = personal(home)
     data = inputs(store, live(store, "home"))
     offered = frame(store, data["proposal"]).filter(
         pl.col("key").is_in([record["record_key"], f"*|{record['market']}|{record['tier']}"])
