@@ -1,0 +1,155 @@
+"""Planted faults: each is stopped by its check, in words, and what was live stays live."""
+
+import shutil
+
+import faults
+import polars as pl
+import pytest
+from road_folders import TODAY, contents, reader_finds, write_raw
+
+from pipelines.recommend import HOME_SOURCES
+from transforms import filters
+from transforms.sources import Source, co_listen
+from transforms.world_setting import Setting
+
+BUSY = Setting(users=1_500, items=2_000, events=60_000, markets=3, end=TODAY, days=31)
+"""Days of 2,000 events: on smaller ones a third more or less happens by chance, and the gates know it."""
+
+
+@pytest.fixture(scope="module")
+def busy(tmp_path_factory):
+    return write_raw(tmp_path_factory.mktemp("busy") / "raw", BUSY)
+
+
+@pytest.fixture
+def delivered(busy, yesterday, copied, tmp_path):
+    """Return a function that plants a fault into the events and gives the folders to run on."""
+
+    def plant(fault):
+        raw = tmp_path / "raw"
+        shutil.copytree(busy, raw)
+        events = pl.concat([pl.read_parquet(file) for file in sorted(raw.glob("events/*.parquet"))])
+        shutil.rmtree(raw / "events")
+        (raw / "events").mkdir()
+        fault(events).write_parquet(raw / "events/delivery.parquet")
+        return copied(yesterday)._replace(raw=raw)
+
+    return plant
+
+
+def stopped(folders, capsys, *more) -> str:
+    """Run the day, expect it to stop, and return what a person is told."""
+    live = contents(folders.root, ("live",))
+    assert folders.run(*more) == 1
+    said = capsys.readouterr().err.partition("STOPPED  ")[2]
+    assert said
+    assert "Traceback" not in said
+    assert "while running" not in said
+    assert contents(folders.root, ("live",)) == live
+    assert reader_finds(folders.root) == []
+    return said
+
+
+FAULTS = {
+    faults.missing_rows: ("rows_on_date", "is a file of the date missing?"),
+    faults.delivered_twice: ("duplicate_event_ids", "was a file delivered twice"),
+    faults.replayed: ("rows_on_date", "was a file delivered twice, or a day replayed?"),
+    faults.no_market: ("market_present", "dropped, renamed or left empty upstream"),
+    faults.one_market_gone: ("silent_markets", "check the delivery of those markets"),
+    faults.in_the_future: ("clock_skew", "they happened after they were received"),
+    faults.no_day: ("rows_on_date_present", "Check that the delivery of that date is complete"),
+    faults.column_dropped: ("raw_columns", "has no column 'item_id', which every event must have"),
+    faults.column_renamed: ("raw_columns", "Was it renamed to 'userId'?"),
+    faults.optional_column_dropped: ("column_vanished:device_type", "have it delivered"),
+    faults.column_retyped: ("schema_valid", "ms_played:"),
+    faults.time_retyped: ("schema_valid", "event_ts:"),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.__name__)
+def test_a_faulty_delivery_is_stopped_by_its_check(delivered, capsys, fault):
+    said = stopped(delivered(fault), capsys)
+    check, words = FAULTS[fault]
+    assert check in said
+    assert words in said
+
+
+def test_without_a_fault_the_same_delivery_is_let_in(delivered):
+    folders = delivered(lambda events: events)
+    assert folders.run("--surface", "home") == 0
+
+
+def test_what_a_check_stopped_is_kept_as_evidence(delivered, capsys):
+    folders = delivered(faults.no_market)
+    said = stopped(folders, capsys)
+    (evidence,) = folders.root.glob("quarantine/ingest_event-all/date=2026-01-31/run=*")
+    assert str(evidence) in said
+    assert list(evidence.glob("part-*.parquet"))
+    assert not list(folders.root.glob("staging/*"))
+
+
+def test_a_cut_off_parquet_file_is_named(yesterday, copied, capsys, tmp_path):
+    raw = tmp_path / "raw"
+    shutil.copytree(yesterday.raw, raw)
+    file = sorted(raw.glob("events/*.parquet"))[0]
+    file.write_bytes(file.read_bytes()[:-1000])
+    said = stopped(copied(yesterday)._replace(raw=raw), capsys)
+    assert f"raw_files: events/{file.name} is not readable Parquet" in said
+    assert "It may have been cut off while it was copied: copy it again" in said
+
+
+@pytest.mark.parametrize("left", [(), ("items", "users")], ids=["nothing", "no events"])
+def test_an_empty_input_folder_is_named(yesterday, copied, capsys, tmp_path, left):
+    raw = tmp_path / "raw"
+    raw.mkdir()
+    for name in left:
+        shutil.copytree(yesterday.raw / name, raw / name)
+    said = stopped(copied(yesterday)._replace(raw=raw), capsys)
+    assert "raw_files: no " in said
+    assert f"files under {raw}/{'events' if left else 'items'}/" in said
+    assert "Point RAW= at a folder with events/ and items/" in said
+
+
+@pytest.fixture
+def unmade(yesterday, today, copied):
+    """Return a function that makes some datasets of the day unmade again; the day before is live."""
+
+    def undo(*datasets):
+        folders = copied(today)
+        for name in datasets:
+            shutil.rmtree(folders.root / f"data/{name}/date={TODAY}")
+        shutil.copytree(yesterday.root / "live", folders.root / "live", dirs_exist_ok=True)
+        return folders
+
+    return undo
+
+
+@pytest.mark.parametrize("surface", ["home", "now_playing"])
+def test_a_market_leak_is_found_by_the_audit_where_the_filter_lets_it_pass(unmade, capsys, monkeypatch, surface):
+    folders, judge = unmade("candidate_set", "exposure"), filters.availability
+
+    def leaking(*arguments):
+        return judge(*arguments).with_columns(pl.lit(True).alias("market_ok"))
+
+    monkeypatch.setattr(filters, "availability", leaking)
+    said = stopped(folders, capsys, "--surface", surface)
+    assert "market_violations [failed]" in said
+    assert "they hold items that may not be played in their market" in said
+
+
+def the_same_for_everybody(audience, bundle) -> pl.DataFrame:
+    """Propose to everybody what the first of them gets."""
+    found = co_listen(audience, bundle)
+    best = found.sort("raw_score", "item_id", descending=[True, False]).unique(
+        "item_id", keep="first", maintain_order=True
+    )
+    return audience.keys.select("key").join(best.head(120).drop("key"), how="cross").select(found.columns)
+
+
+def test_a_popularity_collapse_is_stopped(unmade, capsys, monkeypatch):
+    folders = unmade("proposal", "candidate_set", "exposure")
+    collapsed = Source(the_same_for_everybody, "cosine_sum", "co_listen", "because_you_listened", 120)
+    monkeypatch.setitem(HOME_SOURCES, "home.co_listen", collapsed)
+    said = stopped(folders, capsys, "--surface", "home")
+    assert "mean_jaccard [failed]" in said or "single_item_share [failed]" in said
+    assert "popularity aside" in said
