@@ -11,7 +11,7 @@ import polars as pl
 from pipelines.road import Ingested, Road, paths, shard_tasks
 from pipelines.runner import Stage, input_ref
 from schemas.candidates import CANDIDATE_SET, EXPOSURE, PROPOSAL
-from schemas.manifest import Manifest
+from schemas.manifest import DataFile, Manifest
 from schemas.policy import SurfacePolicy
 from transforms.audit import flatten
 from transforms.filters import Instant
@@ -102,8 +102,10 @@ def _datasets(ingested: Ingested, tables: Tables) -> dict[str, Manifest]:
     }
 
 
-def _inputs(surface: Surface, data: Mapping[str, Manifest]) -> dict:
-    whole = {name: paths(data[name].files) for name in (*surface.whole, "tombstone")}
+def _inputs(surface: Surface, data: Mapping[str, Manifest]) -> dict[str, tuple[str, ...] | Sequence[DataFile]]:
+    whole: dict[str, tuple[str, ...] | Sequence[DataFile]] = {
+        name: paths(data[name].files) for name in (*surface.whole, "tombstone")
+    }
     return whole | {name: data[name].files for name in surface.per_shard}
 
 
@@ -129,7 +131,7 @@ def retrieve(road: Road, surface: Surface, ingested: Ingested, tables: Tables) -
         transform=functools.partial(_process, work=work),
         num_parts=road.num_shards + 1,
         num_shards=road.num_shards,
-        config={"sources": sorted(surface.sources | surface.group_sources)},
+        config={"sources": sorted([*surface.sources, *surface.group_sources])},
     )
 
 
@@ -145,7 +147,7 @@ def blend(road: Road, surface: Surface, ingested: Ingested, tables: Tables, prop
     own = [file for file in proposals.files if file.path not in groups]
     common = {"item": paths(ingested.items.files), "popularity": paths(tables.popularity.files)}
     common |= {"tombstone": paths(ingested.tombstones.files), "groups": groups}
-    inputs = {**common, **{name: data[name].files for name in surface.per_shard if name != "item"}, "proposal": own}
+    inputs: dict[str, tuple[str, ...] | Sequence[DataFile]] = {**common, **{name: data[name].files for name in surface.per_shard if name != "item"}, "proposal": own}
     used = sorted({*inputs, *surface.per_shard} - {"groups"})
     return Stage(
         name="blend",

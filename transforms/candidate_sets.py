@@ -54,7 +54,9 @@ def assemble(
         pl.len().cast(pl.Int32).alias("out"), pl.col("__personal").sum().cast(pl.Int32).alias("personal")
     )
     records = facts.records.join(sizes, on="k").sort("k")
-    nested = _nested(candidates, blended.sources, records["out"].to_numpy(), sources, policy, provenance)
+    # Two recordings of one canonical item from one source: its better proposal speaks for both.
+    sourced = blended.sources.unique(["k", "position", "source_id"], keep="first", maintain_order=True)
+    nested = _nested(candidates, sourced, records["out"].to_numpy(), sources, policy, provenance)
     counts = _counts(blended, records)
     level = _fallback_level(policy)
     flat = records.with_columns(level.alias("fallback_level"), _degraded(policy).alias("degraded_reasons"))

@@ -1,6 +1,7 @@
 """Facts: what the hard filters need to know about a block of users, of seed items, or of nobody in particular."""
 
 import dataclasses
+from typing import Any
 
 import polars as pl
 
@@ -176,7 +177,7 @@ def _needs(groups: pl.DataFrame, world: World) -> pl.DataFrame:
 
 
 def _impersonal(records: pl.DataFrame, needs: pl.DataFrame, proposals: pl.DataFrame, world: World, bundle: ShardBundle) -> Facts:
-    key_and_time = {"k": pl.UInt32, "item_id": pl.String, "event_ts": pl.Datetime("us", "UTC")}
+    key_and_time: dict[str, Any] = {"k": pl.UInt32, "item_id": pl.String, "event_ts": pl.Datetime("us", "UTC")}
     return Facts(
         records=records,
         needs=needs,

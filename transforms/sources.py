@@ -7,7 +7,7 @@ what all proposals carry. Another source is one more function and one more line 
 import dataclasses
 import datetime
 from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import polars as pl
@@ -30,7 +30,7 @@ RELATED_WEIGHT = 0.3
 CHART = 2_000
 GROUP_PREFIX = "*|"
 TALK = ("episode", "show", "audiobook", "chapter")
-_SCHEMA = {"key": pl.String, "item_id": pl.String, "raw_score": pl.Float64, "seed_item_ids": pl.List(pl.String),
+_SCHEMA: dict[str, Any] = {"key": pl.String, "item_id": pl.String, "raw_score": pl.Float64, "seed_item_ids": pl.List(pl.String),
            "seed_event_ts": pl.Datetime("us", "UTC")}  # fmt: skip
 
 

@@ -34,6 +34,7 @@ from validation.sql import DUCKDB_PRELUDE, identifier, sql_rules
 # It raises its own level to INFO while it is imported, and tells of every temporary folder it makes.
 logging.getLogger("great_expectations.data_context.types.base").setLevel(logging.WARNING)
 
+logging.getLogger("great_expectations").setLevel(logging.WARNING)
 _COLUMNS = "columns:declared"
 _READABLE = "files:readable"
 _COMPILED = "checks:compiled"
