@@ -17,6 +17,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
 
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""No space left, over a quota, over the largest size a file may have."""
+
 
 class StoreError(RuntimeError):
     """The root could not be read or written; the message says what to do."""
@@ -170,17 +173,22 @@ class LocalStore:
         try:
             yield
         except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-                raise StoreError(
-                    f"the disk is full: {path} could not be written under {self.root}. Nothing was published and what"
-                    " was live stays live. Free some space and run the same command again; it resumes where it stopped."
-                ) from error
+            if error.errno in FULL:
+                raise StoreError(disk_full(path, self.root)) from error
             if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM, errno.ENOTDIR):
                 raise StoreError(
                     f"{path} could not be written under {self.root} ({error.strerror}). Give ROOT= a folder you may"
                     " write to."
                 ) from error
             raise
+
+
+def disk_full(path: str, folder: str) -> str:
+    """Say that there is no room."""
+    return (
+        f"the disk is full: {path} could not be written under {folder}. Nothing was published and what was live stays"
+        " live. Free some space and run the same command again; it resumes where it stopped."
+    )
 
 
 def file_digest(path: str | Path) -> str:
