@@ -3,7 +3,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from road_folders import TODAY, YESTERDAY, arguments, write_raw
+from bucket import emulated_bucket
+from road_folders import TODAY, YESTERDAY, arguments, deliver_daily, write_raw
 
 from jobs import batch
 
@@ -26,7 +27,7 @@ class Folders(NamedTuple):
 def yesterday(tmp_path_factory, small_policy) -> Folders:
     """A root on which the day before was published; read only."""
     folder = tmp_path_factory.mktemp("yesterday")
-    folders = Folders(write_raw(folder / "raw"), folder / "root", small_policy)
+    folders = Folders(deliver_daily(write_raw(folder / "raw")), folder / "root", small_policy)
     assert folders.run(date=YESTERDAY) == 0
     return folders
 
@@ -50,3 +51,10 @@ def copied(tmp_path):
         return folders._replace(root=tmp_path / "root")
 
     return copy
+
+
+@pytest.fixture
+def bucket():
+    """The address of an empty bucket."""
+    with emulated_bucket() as address:
+        yield address

@@ -22,6 +22,7 @@ from road_folders import (
     YESTERDAY,
     arguments,
     contents,
+    deliver_daily,
     half_committed,
     published,
     reader_finds,
@@ -109,7 +110,7 @@ def main() -> int:
 def soak(folder: Path, kills: int, seed: int, demo: bool) -> list[dict]:
     """Return the figures of a number of kills at moments spread at random over the run."""
     setting = Setting(**PRESETS["laptop"], end=TODAY) if demo else SMALL
-    raw, log = write_raw(folder / "raw", setting), folder / "log"
+    raw, log = deliver_daily(write_raw(folder / "raw", setting)), folder / "log"
     policy = POLICY_FILE if demo else write_policy(folder / "policy.toml")
     base, whole, root = folder / "base", folder / "whole", folder / "root"
     finish(arguments(raw, base, policy, YESTERDAY), base, log)

@@ -4,11 +4,14 @@ import datetime
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tomllib
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+
+import polars as pl
 
 from jobs.options import POLICY_FILE
 from jobs.world import write_world
@@ -27,6 +30,18 @@ def write_raw(folder: Path, setting: Setting = SMALL) -> Path:
     """Write a world as Parquet and return its folder."""
     write_world(setting, folder, "parquet")
     return folder
+
+
+def deliver_daily(raw: Path) -> Path:
+    """Lay the events out as they are delivered, those of the last day by themselves; return the raw folder."""
+    events = pl.concat([pl.read_parquet(file) for file in sorted(raw.glob("events/*.parquet"))])
+    shutil.rmtree(raw / "events")
+    new = pl.col("event_ts").dt.date() >= TODAY
+    for date, rows in {YESTERDAY: events.filter(~new), TODAY: events.filter(new)}.items():
+        folder = raw / f"events/date={date}"
+        folder.mkdir(parents=True)
+        rows.write_parquet(folder / "part-0.parquet")
+    return raw
 
 
 def write_policy(path: Path) -> Path:

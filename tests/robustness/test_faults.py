@@ -91,10 +91,10 @@ def test_what_a_check_stopped_is_kept_as_evidence(delivered, capsys):
 def test_a_cut_off_parquet_file_is_named(yesterday, copied, capsys, tmp_path):
     raw = tmp_path / "raw"
     shutil.copytree(yesterday.raw, raw)
-    file = sorted(raw.glob("events/*.parquet"))[0]
+    file = raw / f"events/date={TODAY}/part-0.parquet"
     file.write_bytes(file.read_bytes()[:-1000])
     said = stopped(copied(yesterday)._replace(raw=raw), capsys)
-    assert f"raw_files: events/{file.name} is not readable Parquet" in said
+    assert f"raw_files: {file.relative_to(raw)} is not readable Parquet" in said
     assert "It may have been cut off while it was copied: copy it again" in said
 
 
@@ -129,7 +129,7 @@ def test_a_market_leak_is_found_by_the_audit_where_the_filter_lets_it_pass(unmad
     folders, judge = unmade("candidate_set", "exposure"), filters.availability
 
     def leaking(*arguments):
-        return judge(*arguments).with_columns(pl.lit(True).alias("market_ok"))
+        return judge(*arguments).with_columns(pl.lit(True).alias("market_ok"), pl.lit(True).alias("tier_ok"))
 
     monkeypatch.setattr(filters, "availability", leaking)
     said = stopped(folders, capsys, "--surface", surface)

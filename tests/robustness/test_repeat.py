@@ -50,7 +50,7 @@ def _clock(date: datetime.date) -> list[str]:
 def test_the_order_of_events_in_the_input_changes_no_published_byte(yesterday, tmp_path):
     raw, root = tmp_path / "raw", tmp_path / "root"
     shutil.copytree(yesterday.raw, raw)
-    _shuffle(raw / "events", seed=11)
+    _shuffle(raw / f"events/date={YESTERDAY}", seed=11)
     assert contents(raw, ("events",)) != contents(yesterday.raw, ("events",))
     assert batch.main(arguments(raw, root, yesterday.policy, YESTERDAY)) == 0
     assert published(root) == published(yesterday.root)
@@ -66,6 +66,6 @@ def _shuffle(folder: Path, seed: int) -> None:
         events[number::3].write_parquet(folder / f"dealt-{number}.parquet")
 
 
-def test_the_world_ends_where_the_tests_say(yesterday):
-    days = pl.read_parquet(yesterday.raw / "events")["event_ts"].dt.date()
-    assert days.max() == TODAY
+def test_the_day_is_delivered_by_itself(yesterday):
+    delivered = pl.read_parquet(yesterday.raw / f"events/date={TODAY}", hive_partitioning=False)
+    assert delivered["event_ts"].dt.date().min() == TODAY

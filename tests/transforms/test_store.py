@@ -1,32 +1,21 @@
 """What a root promises, asked of a folder and of a bucket alike."""
 
 import json
-import socket
 import time
 
 import pytest
-from gcp_storage_emulator.server import create_server
+from bucket import emulated_bucket
 from google.api_core.exceptions import PreconditionFailed
 
 from transforms.io import gcs
 from transforms.io.gcs import GcsStore
 from transforms.io.store import LocalStore, StoreError, file_digest, open_store
 
-BUCKET = "segue-test"
-
 
 @pytest.fixture(scope="module")
 def bucket():
-    """The address of a bucket in an emulator, for as long as the module's tests run."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setenv("STORAGE_EMULATOR_HOST", f"http://127.0.0.1:{port}")
-        gcs._bucket.cache_clear()
-        with create_server("127.0.0.1", port, in_memory=True, default_bucket=BUCKET):
-            yield f"gs://{BUCKET}"
-    gcs._bucket.cache_clear()
+    with emulated_bucket() as address:
+        yield address
 
 
 @pytest.fixture(params=["folder", pytest.param("bucket", marks=pytest.mark.service)])
