@@ -1,6 +1,7 @@
 """Run the road for one date: `python -m jobs.batch --raw FOLDER --format raw --date YYYY-MM-DD`."""
 
 import argparse
+import os
 import sys
 import time
 from collections.abc import Sequence
@@ -37,7 +38,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 def guarded(body) -> int:
     """Run a command; say an expected error in its own words, without a stack trace."""
     try:
-        return body()
+        done = body()
+        sys.stdout.flush()
+        return done
+    except BrokenPipeError:  # the reader of a pipe has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except EXPECTED_ERRORS as error:
         print(f"\nSTOPPED  {in_words(error)}", file=sys.stderr)
         return 1

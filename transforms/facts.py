@@ -49,35 +49,8 @@ def user_facts(users: pl.DataFrame, proposals: pl.DataFrame, world: World, bundl
     k = users.with_row_index("k")
     positives = k.select("k", "positives").explode("positives").drop_nulls("positives").unnest("positives")
     skips = k.select("k", "skips").explode("skips").drop_nulls("skips").unnest("skips")
-    owners = bundle.lookup("item", "item_id", positives["item_id"].unique(), ["item_id", "artists"])
-    artists = positives.select("k", "item_id").join(owners, on="item_id").select(
-        "k", pl.col("artists").list.first().struct.field("artist_id").alias("artists_known")
-    )
-    known = artists.drop_nulls().unique().sort("k", "artists_known").group_by("k", maintain_order=True).agg("artists_known")
-    young = (pl.col("tier") == KIDS) | (pl.col("age_band") == "0-12").fill_null(False)
-    last = positives["event_ts"].max() if positives.height else None
-    records = k.with_columns(
-        pl.col("positives").list.last().struct.field("event_ts").alias("last_event_ts")
-        if last is not None
-        else pl.lit(None, pl.Datetime("us", "UTC")).alias("last_event_ts")
-    ).select(
-        "k",
-        pl.col("user_id").alias("record_key"),
-        "user_id",
-        pl.lit("").alias("context_key"),
-        "market",
-        "tier",
-        pl.format("{}|{}", "market", "tier").alias("needs"),
-        (~pl.col("explicit_filter").fill_null(False) & ~young).alias("explicit_allowed"),
-        pl.when(young).then(0).otherwise(pl.col("age_band").replace_strict(LEAST_AGE, default=ADULT, return_dtype=pl.Int32)).fill_null(ADULT).alias("max_age"),
-        "languages",
-        pl.col("personalization_opt_out").alias("opted_out"),
-        "seen",
-        pl.lit(None, pl.String).alias("seed_item_id"),
-        pl.lit(None, pl.String).alias("seed_canonical_id"),
-        "last_event_ts",
-        group_of(pl.col("tier"), world).alias("group"),
-    ).join(known, on="k", how="left", maintain_order="left")  # fmt: skip
+    known = _artists_known(positives, bundle)
+    records = _user_records(k, world).join(known, on="k", how="left", maintain_order="left")
     return Facts(
         records=records,
         needs=_needs(records.select("needs", "market", "tier").unique(), world),
@@ -89,6 +62,37 @@ def user_facts(users: pl.DataFrame, proposals: pl.DataFrame, world: World, bundl
             pl.col("event_ts").max(), (pl.col("label") >= _COMPLETED_LABEL).any().alias("completed")
         ),
         skipped=skips.group_by("k", "item_id").agg(pl.col("event_ts").max()),
+    )
+
+
+def _artists_known(positives: pl.DataFrame, bundle: ShardBundle) -> pl.DataFrame:
+    owners = bundle.lookup("item", "item_id", positives["item_id"].unique(), ["item_id", "artists"])
+    primary = pl.col("artists").list.first().struct.field("artist_id").alias("artists_known")
+    artists = positives.select("k", "item_id").join(owners, on="item_id").select("k", primary)
+    distinct = artists.drop_nulls().unique().sort("k", "artists_known")
+    return distinct.group_by("k", maintain_order=True).agg("artists_known")
+
+
+def _user_records(k: pl.DataFrame, world: World) -> pl.DataFrame:
+    young = (pl.col("tier") == KIDS) | (pl.col("age_band") == "0-12").fill_null(False)
+    least_age = pl.col("age_band").replace_strict(LEAST_AGE, default=ADULT, return_dtype=pl.Int32).fill_null(ADULT)
+    return k.select(
+        "k",
+        pl.col("user_id").alias("record_key"),
+        "user_id",
+        pl.lit("").alias("context_key"),
+        "market",
+        "tier",
+        pl.format("{}|{}", "market", "tier").alias("needs"),
+        (~pl.col("explicit_filter").fill_null(False) & ~young).alias("explicit_allowed"),
+        pl.when(young).then(0).otherwise(least_age).alias("max_age"),
+        "languages",
+        pl.col("personalization_opt_out").alias("opted_out"),
+        "seen",
+        pl.lit(None, pl.String).alias("seed_item_id"),
+        pl.lit(None, pl.String).alias("seed_canonical_id"),
+        pl.col("positives").list.last().struct.field("event_ts").alias("last_event_ts"),
+        group_of(pl.col("tier"), world).alias("group"),
     )
 
 

@@ -24,8 +24,38 @@ def label_strength() -> pl.Expr:
     it came from autoplay or in the background. A skip within 10 s is negative, less so in shuffle mode or offline.
     Likes, adds, hides and the like speak for themselves; searches and impressions say nothing (0).
     """
+    said = pl.col("event_type").replace_strict(_EXPLICIT, default=0.0, return_dtype=pl.Float64)
+    return (
+        pl.when(pl.col("event_type") == "play")
+        .then(_played())
+        .when(pl.col("event_type") == "skip")
+        .then(_skipped())
+        .otherwise(said)
+        .cast(pl.Float32)
+    )
+
+
+def _played() -> pl.Expr:
     kind, ms, duration = pl.col("item_type"), pl.col("ms_played"), pl.col("item_duration_ms")
-    long_enough = (
+    completed = (ms >= duration * kind.replace_strict(_COMPLETED, default=0.9)).fill_null(False) & (duration > 0)
+    chosen = pl.col("is_organic").fill_null(True)
+    background = (pl.col("context_type") == "autoplay").fill_null(False) | (
+        pl.col("reason_start") == "autoplay"
+    ).fill_null(False)
+    return (
+        pl.when(_long_enough() & completed & chosen & ~background)
+        .then(STRONG)
+        .when(_long_enough() & background)
+        .then(POSITIVE * BACKGROUND)
+        .when(_long_enough())
+        .then(POSITIVE)
+        .otherwise(0.0)
+    )
+
+
+def _long_enough() -> pl.Expr:
+    kind, ms, duration = pl.col("item_type"), pl.col("ms_played"), pl.col("item_duration_ms")
+    return (
         pl.when(kind.is_in(["episode", "show"]))
         .then(ms >= _TALK_MS)
         .when(kind.is_in(["audiobook", "chapter"]))
@@ -34,34 +64,9 @@ def label_strength() -> pl.Expr:
         .then(ms >= _VIDEO_MS)
         .otherwise((ms >= _MUSIC_MS) | ((duration < _SHORT_TRACK_MS) & (ms >= duration * _SHORT_SHARE)))
     ).fill_null(False)
-    completed = (ms >= duration * kind.replace_strict(_COMPLETED, default=0.9)).fill_null(False) & (duration > 0)
-    chosen = pl.col("is_organic").fill_null(True)
-    background = (pl.col("context_type") == "autoplay").fill_null(False) | (
-        pl.col("reason_start") == "autoplay"
-    ).fill_null(False)
-    played = (
-        pl.when(long_enough & completed & chosen & ~background)
-        .then(STRONG)
-        .when(long_enough & background)
-        .then(POSITIVE * BACKGROUND)
-        .when(long_enough)
-        .then(POSITIVE)
-        .otherwise(0.0)
-    )
+
+
+def _skipped() -> pl.Expr:
     distracted = pl.col("shuffle").fill_null(False) | pl.col("offline").fill_null(False)
-    skipped = (
-        pl.when((ms < _FAST_SKIP_MS) & distracted)
-        .then(_DISTRACTED_SKIP)
-        .when(ms < _FAST_SKIP_MS)
-        .then(_SKIP)
-        .otherwise(played)
-    )
-    said = pl.col("event_type").replace_strict(_EXPLICIT, default=0.0, return_dtype=pl.Float64)
-    return (
-        pl.when(pl.col("event_type") == "play")
-        .then(played)
-        .when(pl.col("event_type") == "skip")
-        .then(skipped)
-        .otherwise(said)
-        .cast(pl.Float32)
-    )
+    fast = pl.col("ms_played") < _FAST_SKIP_MS
+    return pl.when(fast & distracted).then(_DISTRACTED_SKIP).when(fast).then(_SKIP).otherwise(_played())
