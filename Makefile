@@ -28,7 +28,7 @@ example-report = DATE=2026-01-31
 example-rollback = SURFACE=home
 NEEDS := $(addprefix need-,RAW DATE FROM TO USER SEED SURFACE)
 
-.PHONY: help setup demo test batch backfill explain rollback status report world contracts benchmark check format clean $(NEEDS)
+.PHONY: help setup demo test batch backfill explain rollback status report world contracts benchmark soak check format clean $(NEEDS)
 
 help: ## List the targets
 	@awk -F ': .*## ' '/^[a-z]+: .*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
@@ -71,6 +71,10 @@ contracts: $(STAMP) ## Write what the contracts generate: released versions and 
 
 benchmark: $(STAMP) ## Measure the road beside a bare polars script [EVENTS= JSON=file]
 	@$(PY) -m benchmarks.road $(call flag,--events,EVENTS) $(call flag,--json,JSON)
+
+soak: $(STAMP) ## Kill the road KILLS=20 times at random, then run DAYS=30 clean days in a row [SEED=7]; about half an hour
+	@$(PY) tests/robustness/kill.py --kills $(or $(call given,KILLS),20) $(call flag,--seed,SEED)
+	@$(PY) tests/robustness/clean_days.py --days $(or $(call given,DAYS),30) $(call flag,--seed,SEED)
 
 check: $(STAMP) ## Lint, types, formatting, and contracts against their released versions
 	@$(PY) -m ruff check .
