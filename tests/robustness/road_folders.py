@@ -13,8 +13,12 @@ from pathlib import Path
 
 import polars as pl
 
-from jobs.options import POLICY_FILE
+from jobs.options import POLICY_FILE, build_runner, read_policy
 from jobs.world import write_world
+from pipelines.batch import ingest_all
+from pipelines.road import Road
+from schemas.manifest import Manifest
+from transforms.io.store import open_store
 from transforms.world_setting import Setting
 
 TODAY = datetime.date(2026, 1, 31)
@@ -74,6 +78,14 @@ def start(command: Sequence[str], log: Path, environment: dict[str, str] | None 
 def start_batch(options: Sequence[str], log: Path) -> subprocess.Popen:
     """Start `jobs.batch` in a process of its own."""
     return start([sys.executable, "-m", "jobs.batch", *options], log)
+
+
+def ingest(raw: Path, root: Path, policy: Path, date: datetime.date = TODAY) -> Manifest:
+    """Run the stages of ingest alone; return the manifest of the events."""
+    store = open_store(str(root))
+    runner = build_runner(store, date.isoformat(), [], None, {})
+    road = Road(date, 2, read_policy(policy), runner.code_version, "batch")
+    return ingest_all(runner, road, open_store(str(raw))).events
 
 
 def digest(path: Path) -> str:

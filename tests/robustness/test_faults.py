@@ -5,7 +5,7 @@ import shutil
 import faults
 import polars as pl
 import pytest
-from road_folders import TODAY, contents, reader_finds, write_raw
+from road_folders import TODAY, contents, ingest, reader_finds, write_raw
 
 from pipelines.recommend import HOME_SOURCES
 from transforms import filters
@@ -76,7 +76,7 @@ def test_a_faulty_delivery_is_stopped_by_its_check(delivered, capsys, fault):
 
 def test_without_a_fault_the_same_delivery_is_let_in(delivered):
     folders = delivered(lambda events: events)
-    assert folders.run("--surface", "home") == 0
+    assert ingest(*folders).date == str(TODAY)
 
 
 def test_what_a_check_stopped_is_kept_as_evidence(delivered, capsys):

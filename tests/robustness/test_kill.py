@@ -6,7 +6,7 @@ from road_folders import contents, half_committed, live_dates, start_batch
 MOMENTS = {
     "while it ingests": "staging/ingest_event-*/emitted/*.json",
     "half-way": "staging/co_listen_partial-*/emitted/*.json",
-    "while it commits": "staging/exposure-now_playing-*/part-*.json",
+    "while it commits": "staging/exposure-now_playing-*/*",
 }
 
 
