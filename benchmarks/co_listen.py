@@ -29,10 +29,10 @@ def pair_counts(source: Path, end: datetime.date) -> tuple[pl.DataFrame, pl.Data
     )
     test = events.filter(pl.col("user_id").str.starts_with("test"))
     train = events.filter(~pl.col("user_id").str.starts_with("test"))
-    counted = pl.concat(tallies.pairs_of_day(day) for day in train.partition_by("event_date"))
+    counted = tallies.pairs_by_day(train).with_columns(pl.col("item_id", "other_item_id").cast(pl.String))
     total = counted.group_by("item_id", "other_item_id").agg(pl.col("weight").sum() / tallies.WEIGHT_UNIT)
     own = total.filter(pl.col("item_id") == pl.col("other_item_id")).select("item_id", pl.col("weight").alias("n"))
-    pairs = total.filter(pl.col("item_id") != pl.col("other_item_id")).join(own, on="item_id")
+    pairs = tallies.both_ways(total.filter(pl.col("item_id") != pl.col("other_item_id"))).join(own, on="item_id")
     return pairs.join(own.rename({"item_id": "other_item_id", "n": "m"}), on="other_item_id"), test
 
 

@@ -20,6 +20,7 @@ from transforms.shards import ExchangeShards, Task, Workspace
 def ingest_events(road: Road, raw: Store, users: Manifest, tombstones: Manifest) -> Stage:
     """Return the stage that turns all raw events into shards; later stages pick the days they need."""
     files = raw_files(raw, EVENT, road.day, required=True)
+    tasks = raw_tasks(raw, files, EVENT)
     targets = {
         f"{shard:05d}": Task(
             f"{shard:05d}", shard, {"user": paths(users.files, shard), "tombstone": paths(tombstones.files)}
@@ -31,8 +32,9 @@ def ingest_events(road: Road, raw: Store, users: Manifest, tombstones: Manifest)
         contract=EVENT,
         date=road.day,
         inputs=(*raw_refs(files, EVENT), input_ref(users), input_ref(tombstones)),
-        tasks=raw_tasks(raw, files, EVENT),
+        tasks=tasks,
         transform=functools.partial(_ingest_events, targets=targets),
+        num_emits=len(tasks) + road.num_shards,
         num_parts=road.num_shards,
         num_shards=road.num_shards,
         config={"label_version": LABEL_VERSION},
@@ -47,14 +49,16 @@ def _ingest_events(space: Workspace, tasks: Sequence[Task], targets: dict[str, T
 def ingest_snapshot(road: Road, raw: Store, contract: Contract, *, required: bool) -> Stage:
     """Return the stage that reads one snapshot; a contract without a shard column gives one shard."""
     files = raw_files(raw, contract, road.day, required=required)
+    tasks = raw_tasks(raw, files, contract)
     num_shards = road.num_shards if contract.shard_by else 1
     return Stage(
         name=f"ingest_{contract.name}",
         contract=contract,
         date=road.day,
         inputs=raw_refs(files, contract),
-        tasks=raw_tasks(raw, files, contract),
+        tasks=tasks,
         transform=functools.partial(_ingest_snapshot, contract=contract, num_shards=num_shards),
+        num_emits=len(tasks),
         num_parts=num_shards,
         num_shards=num_shards,
         dated=False,

@@ -5,11 +5,12 @@ import dataclasses
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import psutil
 
 _SAMPLE_S = 0.05
+_CHILDREN_S = 1.0  # finding child processes reads the whole process table
 _REDRAW_S = 0.5
 _LINE_EVERY_S = 10.0
 
@@ -51,13 +52,15 @@ class Console:
         self, label: str, total: int, count_done: Callable[[], int], meter: Meter, stop: threading.Event
     ) -> None:
         process, start = psutil.Process(), time.monotonic()
-        drawn = start
+        drawn, counted, children = start, 0.0, 0
         period = _REDRAW_S if sys.stderr.isatty() else _LINE_EVERY_S
         while True:
-            meter.peak_bytes = max(meter.peak_bytes, _resident(process))
+            now = time.monotonic()
+            if now - counted >= _CHILDREN_S:
+                counted, children = now, _resident(process.children(recursive=True))
+            meter.peak_bytes = max(meter.peak_bytes, _resident([process]) + children)
             if stop.wait(_SAMPLE_S):
                 return
-            now = time.monotonic()
             if now - drawn >= period and not self.quiet:
                 drawn = now
                 self._draw(label, total, count_done(), now - start)
@@ -69,9 +72,9 @@ class Console:
         print(f"\r\033[K{line}" if terminal else line, end="" if terminal else "\n", file=sys.stderr, flush=True)
 
 
-def _resident(process: psutil.Process) -> int:
-    total = process.memory_info().rss
-    for child in process.children(recursive=True):
+def _resident(processes: Sequence[psutil.Process]) -> int:
+    total = 0
+    for process in processes:
         with contextlib.suppress(psutil.NoSuchProcess):
-            total += child.memory_info().rss
+            total += process.memory_info().rss
     return total

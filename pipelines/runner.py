@@ -22,12 +22,16 @@ from pipelines.progress import Console, Meter
 from schemas.contract import Contract
 from schemas.manifest import CheckResult, DataFile, InputRef, Manifest, dataset_folder
 from transforms.io.store import Store
-from transforms.shards import Task, Workspace
+from transforms.shards import Task, Workspace, staged_entries
 from validation.gates import judge
 from validation.lineage import LineageLog, PipelineRun, StageRun
 from validation.page import render_page
 from validation.statistics import Statistics
 from validation.waivers import Waiver, apply_waivers, verdict
+
+
+ENTRIES = "entries.json"
+"""Beside additive daily partials: what later runs need to know of each file to take it over."""
 
 
 class StageFailed(RuntimeError):
@@ -51,11 +55,13 @@ class Stage:
       qualifier: tells two stages of one name apart, `home` for example.
       date: logical date, ISO.
       config: everything besides code and inputs that decides the output; JSON.
-      tasks: what Beam spreads. `transform` turns them into staged parts; `num_parts` of them.
+      tasks: what Beam spreads. `transform` turns them into staged outputs; `num_parts` tasks write them, after
+        `num_emits` tasks that emit parts for them.
       dated: whether the date itself decides the output; otherwise a result of another date serves too.
       figures: further counters, read from the staged files by the launcher; must be bounded whatever their size.
       units: for a dataset of additive daily partials, the digest of each day's inputs: a day already committed by an
         earlier run is taken over instead of being computed again. Tasks carry the day as `event_date`.
+      join: brings the tasks that are left to do together into fewer.
     """
 
     name: str
@@ -71,6 +77,8 @@ class Stage:
     dated: bool = True
     units: Mapping[str, str] = dataclasses.field(default_factory=dict)
     figures: Callable[[Sequence[str]], Mapping[str, int]] = no_figures
+    num_emits: int = 0
+    join: Callable[[list[Task]], list[Task]] = list
 
     @property
     def label(self) -> str:
@@ -135,6 +143,7 @@ class Runner:
         key = stage.key(self.code_version)
         done = self._committed(stage, key)
         if done is not None:
+            self.store.delete(_staging(stage, key))  # left there by a run killed just after it committed
             self._record(stage, done, Meter(), skipped=True)
             return done
         run = self._stage_run(stage, key)
@@ -175,14 +184,16 @@ class Runner:
         return None
 
     def _execute(self, stage: Stage, key: str) -> tuple[Manifest, Meter]:
-        staging = f"staging/{stage.name}-{stage.qualifier or 'all'}-{key}"
+        staging = _staging(stage, key)
         space = Workspace(self.store.root, staging, key, stage.contract.name, stage.name, self.code_version)
         kept = self._reusable(stage)
-        fresh = [task for task in stage.tasks if task.event_date not in kept] if stage.units else list(stage.tasks)
-        with self.console.watch(stage.label, stage.num_parts, lambda: self._parts_done(staging)) as meter:
+        left = [task for task in stage.tasks if task.event_date not in kept] if stage.units else list(stage.tasks)
+        fresh = stage.join(left)
+        total = stage.num_parts + stage.num_emits
+        with self.console.watch(stage.label, total, lambda: self._tasks_done(stage, staging)) as meter:
             if fresh or not stage.units:
                 run_beam(fresh, stage.transform(space, fresh), self.beam_args)
-            entries = self._entries(staging)
+            entries = [e for e in staged_entries(self.store, staging) if e["event_date"] not in kept]
             manifest = self._draft(stage, key, entries, kept)
             staged = [self._located(staging, stage, key, entry["name"]) for entry in entries]
             manifest = dataclasses.replace(manifest, counters=manifest.counters | dict(stage.figures(staged)))
@@ -197,12 +208,9 @@ class Runner:
         committed = f"{dataset_folder(stage.contract.name, stage.date, key)}/part-{name}.parquet"
         return self.store.local(staged if self.store.exists(staged) else committed)
 
-    def _parts_done(self, staging: str) -> int:
-        return sum(1 for p in self.store.list(staging) if p.count("/") == 2 and p.endswith(".json"))
-
-    def _entries(self, staging: str) -> list[dict]:
-        names = [p for p in self.store.list(staging) if p.count("/") == 2 and p.endswith(".json")]
-        return [json.loads(self.store.read_bytes(name)) for name in names]
+    def _tasks_done(self, stage: Stage, staging: str) -> int:
+        emitted = len(self.store.list(f"{staging}/emitted")) if stage.num_emits else 0
+        return emitted + len(self.store.list(f"{staging}/done"))
 
     def _reusable(self, stage: Stage) -> dict[str, list[tuple[DataFile, dict]]]:
         """Return, for each day whose partial is committed already, its files with their entries."""
@@ -213,10 +221,12 @@ class Runner:
             return {}
         units = before.config.get("units", {})
         kept: dict[str, list[tuple[DataFile, dict]]] = {d: [] for d, x in stage.units.items() if units.get(d) == x}
-        for file in before.files:
-            if file.event_date in kept:
-                entry = json.loads(self.store.read_bytes(file.path.removesuffix(".parquet") + ".json"))
-                kept[file.event_date].append((file, entry))
+        files = [file for file in before.files if file.event_date in kept]
+        folders = sorted({file.path.rpartition("/")[0] for file in files})
+        entries = {folder: json.loads(self.store.read_bytes(f"{folder}/{ENTRIES}")) for folder in folders}
+        for file in files:
+            folder, _, name = file.path.rpartition("/")
+            kept[str(file.event_date)].append((file, entries[folder][name]))
         return kept
 
     def _draft(self, stage: Stage, key: str, entries: list[dict], kept: dict) -> Manifest:
@@ -274,11 +284,13 @@ class Runner:
     def _commit(self, manifest: Manifest, staging: str, entries: list[dict]) -> None:
         folder = dataset_folder(manifest.dataset, manifest.date, manifest.run)
         for entry in entries:
-            part = f"part-{entry['name']}"
-            self.store.move(f"{staging}/{part}.parquet", f"{folder}/{part}.parquet")
+            part = f"part-{entry['name']}.parquet"
+            self.store.move(f"{staging}/{part}", f"{folder}/{part}")
             if entry["rejections"]:
-                self.store.move(f"{staging}/rejected/{part}.parquet", f"{folder}/rejected/{part}.parquet")
-            self.store.write_bytes(f"{folder}/{part}.json", json.dumps(entry, sort_keys=True).encode())
+                self.store.move(f"{staging}/rejected/{part}", f"{folder}/rejected/{part}")
+        if "units" in manifest.config:
+            named = {f"part-{entry['name']}.parquet": entry for entry in entries}
+            self.store.write_bytes(f"{folder}/{ENTRIES}", json.dumps(named, sort_keys=True).encode())
         self.store.write_bytes(manifest.path, manifest.to_json().encode())
         self.store.delete(staging)
 
@@ -320,6 +332,10 @@ def load_manifest(store: Store, path: str) -> Manifest:
 def input_ref(manifest: Manifest, name: str | None = None) -> InputRef:
     """Return what names a committed dataset as an input."""
     return InputRef(name or manifest.dataset, manifest.path, manifest.digest, manifest.rows_out)
+
+
+def _staging(stage: Stage, key: str) -> str:
+    return f"staging/{stage.name}-{stage.qualifier or 'all'}-{key}"
 
 
 def _data_file(folder: str, below: str, entry: dict, described: dict) -> DataFile:

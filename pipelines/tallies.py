@@ -11,7 +11,7 @@ import polars as pl
 from pipelines.road import Ingested, Road, files_digest, paths, shard_tasks, subset_ref, window
 from pipelines.runner import Stage, input_ref
 from schemas.contract import Contract
-from schemas.manifest import Manifest
+from schemas.manifest import DataFile, Manifest
 from schemas.tallies import (
     ARTIST_TOP,
     CO_LISTEN,
@@ -24,7 +24,8 @@ from schemas.tallies import (
 )
 from transforms import tallies
 from transforms.histories import histories
-from transforms.shards import TARGET, Emit, ExchangeShards, Output, ProcessShards, Shard, Task, Work, Workspace
+from transforms.shards import Emit, ExchangeShards, Output, ProcessShards, Shard, Task, Work, Workspace
+from validation.rows import polars_schema
 
 _EVENT_COLUMNS = ["event_date", "event_id", "event_ts", "user_id", "session_id", "item_id", "item_type", "label", "is_organic",
                   "campaign_id", "market", "private_session", "consent_personalization"]  # fmt: skip
@@ -55,47 +56,53 @@ def histories_of(shard: Shard) -> Output:
     return Output(histories(events), rows_in=events.height)
 
 
+DAYS_ROWS = 600_000
+"""Events that one task counts at once: about 1.2 GB at work, for co-listens."""
+
+
 @dataclasses.dataclass(frozen=True)
-class CountDay:
-    """Count one day of one user shard with `count`, and send the counts to the item shards of that day."""
+class CountDays:
+    """Count some days of one user shard with `count`, and send the counts to the item shards of those days."""
 
     count: Callable[[Shard], pl.DataFrame]
     num_shards: int
 
     def __call__(self, shard: Shard) -> dict[str, pl.DataFrame]:
-        sent = tallies.to_shards(self.count(shard), "item_id", self.num_shards)
-        return {"parts": sent.with_columns(pl.format("{}-{}", "event_date", TARGET).alias(TARGET))}
+        days = shard.task.name.rpartition("-")[0]
+        return {"parts": tallies.to_shards(self.count(shard), "item_id", self.num_shards, f"{days}-")}
 
 
 @dataclasses.dataclass(frozen=True)
 class AddCounts:
-    """Add the counts of all user shards up: integers, so that order does not matter."""
+    """Add the counts of all user shards up: integers, so that order does not matter. One output per day."""
 
     contract_key: tuple[str, ...]
     sums: tuple[str, ...]
-    columns: tuple[str, ...]
     schema: Mapping[str, pl.DataType]
 
-    def __call__(self, shard: Shard) -> Output:
+    def __call__(self, shard: Shard) -> list[Output]:
         parts = shard.parts("parts", self.schema)
-        keys = [name for name in self.columns if name not in self.sums]
-        added = parts.group_by(keys).agg(pl.col(*self.sums).sum())
-        return Output(added.select(self.columns).sort(self.contract_key), rows_in=parts.height)
+        keys = [*self.contract_key, *(name for name in self.schema if name not in (*self.contract_key, *self.sums))]
+        added = tallies.add_up(parts.select(list(self.schema)), keys)
+        days = added.partition_by("event_date", maintain_order=True) or [added]
+        dates = [day["event_date"][0].isoformat() if day.height else shard.task.event_date for day in days]
+        rows_in = [parts.height] + [0] * (len(days) - 1)
+        return [Output(day, rows, event_date=date) for day, rows, date in zip(days, rows_in, dates, strict=True)]
 
 
 def count_popularity(shard: Shard) -> pl.DataFrame:
     """Count plays by market and tier."""
-    return tallies.popularity_of_day(shard.read("event", _EVENT_COLUMNS), shard.read("user", ["user_id", "tier"]))
+    return tallies.popularity_by_day(shard.read("event", _EVENT_COLUMNS), shard.read("user", ["user_id", "tier"]))
 
 
 def count_pairs(shard: Shard) -> pl.DataFrame:
     """Count co-listens."""
-    return tallies.pairs_of_day(shard.read("event", _EVENT_COLUMNS))
+    return tallies.pairs_by_day(shard.read("event", _EVENT_COLUMNS))
 
 
 def count_transitions(shard: Shard) -> pl.DataFrame:
     """Count transitions."""
-    return tallies.transitions_of_day(shard.read("event", _EVENT_COLUMNS))
+    return tallies.transitions_by_day(shard.read("event", _EVENT_COLUMNS))
 
 
 def daily_partial(
@@ -119,6 +126,7 @@ def daily_partial(
         )
         for file in files
     )
+    chunks = _chunks(files)
     return Stage(
         name=contract.name,
         contract=contract,
@@ -126,10 +134,46 @@ def daily_partial(
         inputs=(subset_ref("event", ingested.events, files), *([input_ref(ingested.users)] if by_user else [])),
         tasks=tasks,
         transform=functools.partial(_count_days, contract=contract, count=count, num_shards=road.num_shards),
-        num_parts=len(days) * road.num_shards,
+        num_emits=len(chunks) * road.num_shards,
+        num_parts=len(chunks) * road.num_shards,
         num_shards=road.num_shards,
         units={day: files_digest([f for f in files if f.event_date == day]) + salt for day in days},
+        join=functools.partial(_join_days, chunks=chunks),
     )
+
+
+def _chunks(files: Sequence[DataFile]) -> list[list[str]]:
+    """Part the days so that the largest shard of each part holds at most `DAYS_ROWS` events, or a single day."""
+    rows: dict[str, dict[int, int]] = {}
+    for file in files:
+        of_day = rows.setdefault(str(file.event_date), {})
+        of_day[file.shard] = of_day.get(file.shard, 0) + file.rows
+    chunks: list[list[str]] = []
+    held = 0
+    for day in sorted(rows):
+        most = max(rows[day].values())
+        if not chunks or held + most > DAYS_ROWS:
+            chunks.append([])
+            held = 0
+        chunks[-1].append(day)
+        held += most
+    return chunks
+
+
+def _join_days(tasks: list[Task], chunks: list[list[str]]) -> list[Task]:
+    """Bring the days of a chunk and shard together into one task, named after the first and the last of them."""
+    joined = []
+    for chunk in chunks:
+        by_shard: dict[int, list[Task]] = {}
+        for task in tasks:
+            if task.event_date in chunk:
+                by_shard.setdefault(task.shard, []).append(task)
+        days = sorted({str(task.event_date) for same in by_shard.values() for task in same})
+        for shard, same in sorted(by_shard.items()):
+            same.sort(key=lambda task: task.event_date or "")
+            inputs = {"event": tuple(path for task in same for path in task.inputs["event"]), "user": same[0].inputs["user"]}
+            joined.append(Task(f"{days[0]}_{days[-1]}-{shard:05d}", shard, inputs, event_date=days[0]))
+    return joined
 
 
 def _count_days(
@@ -139,14 +183,12 @@ def _count_days(
     count: Callable[[Shard], pl.DataFrame],
     num_shards: int,
 ) -> beam.PTransform:
-    days = sorted({task.event_date for task in tasks if task.event_date})
-    names = [(day, shard, f"{day}-{shard:05d}") for day in days for shard in range(num_shards)]
+    chunks = sorted({(task.name.rpartition("-")[0], task.event_date) for task in tasks})
+    names = [(day, shard, f"{days}-{shard:05d}") for days, day in chunks for shard in range(num_shards)]
     targets = {name: Task(name, shard, {}, event_date=day) for day, shard, name in names}
     sums = tuple(name for name in ("weight", "plays", "returns") if name in contract.schema.names)
-    empty = pl.from_arrow(contract.schema.empty_table())
-    assert isinstance(empty, pl.DataFrame)
-    add = AddCounts(contract.key, sums, tuple(contract.schema.names), dict(empty.schema))
-    return ExchangeShards(space, CountDay(count, num_shards), add, targets)
+    add = AddCounts(contract.key, sums, dict(polars_schema(contract)))
+    return ExchangeShards(space, CountDays(count, num_shards), add, targets)
 
 
 def popularity_partial(road: Road, ingested: Ingested) -> Stage:
@@ -178,12 +220,12 @@ class Tally:
     with_items: bool
     as_of: datetime.date
     num_shards: int
-    emit_function: Callable[..., pl.DataFrame]
+    emit_function: Callable[..., dict[str, pl.DataFrame]]
 
     def __call__(self, shard: Shard) -> dict[str, pl.DataFrame]:
         partials = shard.read(self.partial)
         items = [shard.read("item", ["item_id", "canonical_id", "artists", "show_id", "genres"])] if self.with_items else []
-        return {"parts": self.emit_function(partials, *items, self.as_of, self.half_life_days, self.num_shards)}
+        return self.emit_function(partials, *items, self.as_of, self.half_life_days, self.num_shards)
 
 
 def merge_popularity(shard: Shard) -> Output:
@@ -196,27 +238,21 @@ def merge_artist_items(shard: Shard) -> Output:
     """Merge the items of the artists of a shard."""
     parts = shard.parts("parts", {"artist_id": pl.String, "item_id": pl.String, "weight": pl.Int64})
     best = tallies.top(parts, ["artist_id"], "weight", "item_id", tallies.TOP_OF_ARTIST)
-    return Output(best.select(ARTIST_TOP.schema.names).sort(ARTIST_TOP.key), rows_in=parts.height)
+    return Output(best.select(ARTIST_TOP.schema.names), rows_in=parts.height)
 
 
 def merge_pairs(shard: Shard) -> Output:
     """Score the neighbours of the seeds of a shard."""
-    schema = {"item_id": pl.String, "other_item_id": pl.String, "weight": pl.Int64, "other_weight": pl.Int64,
-              "other_return_rate": pl.Float32}  # fmt: skip
-    parts = shard.parts("parts", schema)
-    return Output(tallies.co_listens(parts), rows_in=parts.height)
+    weighed = {"item_id": pl.String, "weight": pl.Int64}
+    pairs = shard.parts("parts", weighed | {"other_item_id": pl.String})
+    own = shard.parts("own", weighed | {"return_rate": pl.Float32})
+    return Output(tallies.co_listens(pairs, own), rows_in=pairs.height)
 
 
 def merge_transitions(shard: Shard) -> Output:
-    """Merge the followers of the contexts of a shard; a context's total is the sum of its emitting shards' parts."""
-    schema = dict.fromkeys(["level", "context_id", "next_item_id"], pl.String) | {
-        "weight": pl.Int64, "context_weight": pl.Int64, "part": pl.Int32,
-    }  # fmt: skip
-    read = [
-        pl.scan_parquet(path).with_columns(pl.lit(part, pl.Int32).alias("part")).collect(engine="in-memory")
-        for part, path in enumerate(shard.paths("parts"))
-    ]
-    parts = pl.concat(read) if read else pl.DataFrame(schema=schema)
+    """Merge the followers of the contexts of a shard."""
+    schema = dict.fromkeys(["level", "context_id", "next_item_id"], pl.String) | {"weight": pl.Int64}
+    parts = shard.parts("parts", schema)
     return Output(tallies.transitions(parts), rows_in=parts.height)
 
 
@@ -230,6 +266,7 @@ def _tally(road: Road, contract: Contract, tally: Tally, merge: Work, partial: M
         inputs=refs,
         tasks=shard_tasks(road.num_shards, inputs),
         transform=functools.partial(_exchange, emit=tally, merge=merge, num_shards=road.num_shards),
+        num_emits=road.num_shards,
         num_parts=road.num_shards,
         num_shards=road.num_shards,
         config={"half_life_days": tally.half_life_days},

@@ -21,14 +21,10 @@ _LISTEN = pa.struct(
         pa.field("session_id", pa.string()),
     ]
 )
-_WHO_PLAYED_WHAT = (
-    "event.item_id",
-    "?event.user_id",
-    "?event.event_ts",
-    "?event.label",
-    "?event.consent_personalization",
-)
-_WEIGHT = ("event.label", "event.is_organic", "event.event_date")
+_PERSONAL = ("event.private_session", "event.consent_personalization")
+_COUNTED = ("event.user_id", "event.item_id", "event.event_ts", "event.event_date", "event.session_id", "event.label",
+            "event.campaign_id")  # fmt: skip
+_WEIGHT = ("event.label", "event.is_organic")
 
 
 def _item(name: str, description: str, *sources: str) -> pa.Field:
@@ -53,10 +49,10 @@ HISTORY = Contract(
                    derived_from=("event.market", "?event.event_ts")),
             column("positives", pa.list_(_LISTEN), "Last 200 positives, oldest first.",
                    derived_from=("event.item_id", "event.item_type", "event.event_ts", "event.label",
-                                 "event.session_id", "?event.private_session", "?event.consent_personalization")),
+                                 "event.session_id")),
             column("skips", pa.list_(_LISTEN), "Last 50 negatives, oldest first.",
                    derived_from=("event.item_id", "event.item_type", "event.event_ts", "event.label",
-                                 "event.session_id", "?event.private_session", "?event.consent_personalization")),
+                                 "event.session_id")),
             column("num_events", pa.int64(), "Events in the window.", rules=(Between(1, 1e12),),
                    derived_from=("?event.user_id",)),
             column("num_positives", pa.int64(), "Positives in the window.", rules=(Between(0, 1e12),),
@@ -65,6 +61,7 @@ HISTORY = Contract(
             column("last_event_ts", TIMESTAMP, "Last event in the window.", derived_from=("event.event_ts",)),
         ]
     ),
+    rows_from=("event.user_id", *_PERSONAL),
 )  # fmt: skip
 
 POPULARITY_PARTIAL = Contract(
@@ -85,6 +82,7 @@ POPULARITY_PARTIAL = Contract(
             column("plays", pa.int64(), "Positive events.", derived_from=("?event.label",)),
         ]
     ),
+    rows_from=(*_COUNTED, "event.item_type", "event.market", "user.user_id", "user.tier"),
 )  # fmt: skip
 
 POPULARITY = Contract(
@@ -105,6 +103,7 @@ POPULARITY = Contract(
                    derived_from=("popularity_partial.weight", "?popularity_partial.item_id")),
         ]
     ),
+    rows_from=("popularity_partial.item_id", "popularity_partial.item_type", "popularity_partial.market", "popularity_partial.tier", "popularity_partial.weight", "popularity_partial.event_date"),
 )  # fmt: skip
 
 ARTIST_TOP = Contract(
@@ -117,31 +116,37 @@ ARTIST_TOP = Contract(
     schema=pa.schema(
         [
             _item("artist_id", "Primary artist, else show.", "item.artists", "item.show_id"),
-            _item("item_id", "Item.", "popularity_partial.item_id", "item.item_id"),
+            _item("item_id", "Item.", "item.item_id"),
             _weight("Decayed sum of positive labels.", "popularity_partial.weight", "popularity_partial.event_date"),
             column("rank", pa.int32(), "0 is the most played.", rules=(Between(0, 1e6),),
                    derived_from=("popularity_partial.weight", "?item.item_id")),
         ]
     ),
+    rows_from=("popularity_partial.item_id", "popularity_partial.weight", "popularity_partial.event_date",
+               "item.item_id", "item.artists", "item.show_id"),
 )  # fmt: skip
 
 CO_LISTEN_PARTIAL = Contract(
     name="co_listen_partial",
     version="1.0.0",
     owner="segue-tallies",
-    description="Pairs of items one user liked on one day. A row of an item with itself holds the item's own total.",
+    description=(
+        "Pairs of items one user liked on one day, each pair once, the smaller id first. A row of an item with itself"
+        " holds the item's own total."
+    ),
     key=("event_date", "item_id", "other_item_id"),
     shard_by="item_id",
     schema=pa.schema(
         [
             column("event_date", pa.date32(), "Day.", derived_from=("event.event_date",)),
-            _item("item_id", "Item.", *_WHO_PLAYED_WHAT),
-            _item("other_item_id", "Item liked in the same session or on the same day.", *_WHO_PLAYED_WHAT),
-            _weight("Sum of pair weights; half between sessions of one day.", *_WEIGHT, "?event.session_id"),
+            _item("item_id", "Item.", "event.item_id"),
+            _item("other_item_id", "Item liked in the same session or on the same day.", "event.item_id"),
+            _weight("Sum of pair weights; half between sessions of one day.", *_WEIGHT),
             _weight("On an item's own row: the part of its weight that users returned for within the day.",
                     *_WEIGHT, name="returns"),
         ]
     ),
+    rows_from=(*_COUNTED, *_PERSONAL),
 )  # fmt: skip
 
 CO_LISTEN = Contract(
@@ -165,6 +170,7 @@ CO_LISTEN = Contract(
                    rules=(Between(0, 1),), derived_from=("co_listen_partial.returns", "co_listen_partial.weight")),
         ]
     ),
+    rows_from=("co_listen_partial.item_id", "co_listen_partial.other_item_id", "co_listen_partial.weight", "co_listen_partial.event_date"),
 )  # fmt: skip
 
 TRANSITION_PARTIAL = Contract(
@@ -177,11 +183,12 @@ TRANSITION_PARTIAL = Contract(
     schema=pa.schema(
         [
             column("event_date", pa.date32(), "Day.", derived_from=("event.event_date",)),
-            _item("item_id", "Item.", *_WHO_PLAYED_WHAT),
-            _item("next_item_id", "What followed it in the session.", *_WHO_PLAYED_WHAT, "?event.session_id"),
+            _item("item_id", "Item.", "event.item_id"),
+            _item("next_item_id", "What followed it in the session.", "event.item_id"),
             _weight("Sum over direct followers, and half of it one step further.", *_WEIGHT),
         ]
     ),
+    rows_from=(*_COUNTED, *_PERSONAL),
 )  # fmt: skip
 
 TRANSITION_LEVELS = ("item", "canonical", "artist", "genre")
@@ -195,9 +202,9 @@ TRANSITION = Contract(
     schema=pa.schema(
         [
             column("level", pa.string(), "Back-off level.", rules=(OneOf(TRANSITION_LEVELS),),
-                   derived_from=("item.item_id",)),
+                   derived_from=("?item.item_id",)),
             _item("context_id", "Item, canonical item, artist or genre.", "transition_partial.item_id", "item.artists",
-                  "item.genres", "item.canonical_id"),
+                  "item.show_id", "item.genres", "item.canonical_id"),
             _item("next_item_id", "What follows.", "transition_partial.next_item_id"),
             _weight("Decayed weight.", "transition_partial.weight", "transition_partial.event_date"),
             column("probability", pa.float32(), "weight / all weight of the context.", rules=(Between(0, 1),),
@@ -206,4 +213,7 @@ TRANSITION = Contract(
                    derived_from=("transition_partial.weight", "?transition_partial.next_item_id")),
         ]
     ),
+    rows_from=("transition_partial.item_id", "transition_partial.next_item_id", "transition_partial.weight",
+               "transition_partial.event_date", "item.item_id", "item.canonical_id", "item.artists", "item.show_id",
+               "item.genres"),
 )  # fmt: skip

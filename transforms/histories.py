@@ -1,5 +1,6 @@
 """Histories: what each user did, in event time."""
 
+import numpy as np
 import polars as pl
 
 from schemas.tallies import HISTORY
@@ -22,8 +23,7 @@ def histories(events: pl.DataFrame) -> pl.DataFrame:
     Memory: the events and twice their personal part.
     """
     personal = personal_events(events).sort("user_id", "event_ts", "event_id")
-    capped = personal.with_columns(repeat_in_session())
-    positives = capped.filter((pl.col("label") > 0) & (pl.col("__repeat") < REPEATS_PER_SESSION))
+    positives = without_repeats(personal.filter(pl.col("label") > 0), ["user_id", "session_id", "item_id"])
     summary = personal.group_by("user_id", maintain_order=True).agg(
         pl.col("market").drop_nulls().last(),
         pl.len().cast(pl.Int64).alias("num_events"),
@@ -32,7 +32,7 @@ def histories(events: pl.DataFrame) -> pl.DataFrame:
         pl.col("event_ts").last().alias("last_event_ts"),
     )
     liked = _last(positives, MAX_POSITIVES, "positives")
-    skipped = _last(capped.filter(pl.col("label") < 0), MAX_SKIPS, "skips")
+    skipped = _last(personal.filter(pl.col("label") < 0), MAX_SKIPS, "skips")
     joined = summary.join(liked, on="user_id", how="left").join(skipped, on="user_id", how="left", maintain_order="left")
     none = pl.lit([], dtype=liked.schema["positives"])
     return joined.with_columns(pl.col("positives").fill_null(none), pl.col("skips").fill_null(none)).select(
@@ -46,10 +46,16 @@ def personal_events(events: pl.DataFrame) -> pl.DataFrame:
     return events.filter(allowed)
 
 
-def repeat_in_session() -> pl.Expr:
-    """Return, as `__repeat`, how often the item was liked before in this session; events must be in time order."""
-    liked = (pl.col("label") > 0).cast(pl.Int32)
-    return (liked.cum_sum() - liked).over("user_id", "session_id", "item_id").alias("__repeat")
+def without_repeats(liked: pl.DataFrame, keys: list[str]) -> pl.DataFrame:
+    """Return the first `REPEATS_PER_SESSION` rows of each group of `keys`, in the order given.
+
+    Few rows repeat, and only those are counted within their groups.
+    """
+    repeated = liked.select(keys).with_row_index("__row").filter(pl.struct(keys).is_duplicated())
+    surplus = repeated.filter(pl.int_range(pl.len()).over(keys) >= REPEATS_PER_SESSION)["__row"]
+    kept = np.ones(liked.height, np.bool_)
+    kept[surplus.to_numpy()] = False
+    return liked.filter(pl.Series(kept))
 
 
 def _last(events: pl.DataFrame, limit: int, name: str) -> pl.DataFrame:

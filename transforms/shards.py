@@ -20,11 +20,14 @@ from schemas.candidates import REJECTION
 from schemas.catalogue import CONTRACTS
 from schemas.contract import Contract
 from transforms.io.store import Store, file_digest, open_store
-from transforms.io.tables import conform, write_parquet
-from validation.rows import split_rows
-from validation.statistics import collect
+from transforms.io.tables import conform, demand_columns, write_parquet, write_part
+from validation.rows import polars_schema, split_rows
+from validation.statistics import Statistics, collect
 
 TARGET = "__target"
+_WHO = ("user_id", "key", "record_key")  # may name a user, and what is rejected names nobody
+EVERYONE = "*"
+"""The target of rows that every target sees."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -126,7 +129,9 @@ class Output:
       rows_in: rows read.
       rejected: rows of the `rejection` contract.
       counters: counts under constant names; they add up over tasks.
-      event_date: day of the rows, where one task writes a file per day.
+      event_date: day of the rows, where one task gives an output per day; the file is `part-<day>-<shard>.parquet`.
+      by_day: the rows are of several days, in order of `event_date`, and become such a file for each. They are checked
+        and counted together: the entry of the first day stands for all.
     """
 
     frame: pl.DataFrame | pa.Table
@@ -134,8 +139,10 @@ class Output:
     rejected: pl.DataFrame | None = None
     counters: Mapping[str, int] = dataclasses.field(default_factory=dict)
     event_date: str | None = None
+    by_day: bool = False
 
 
+_NOTHING = {"rows_in": 0, "rejected": {}, "counters": {}, "statistics": Statistics(0, {}, {}).to_json(), "rejections": None}
 Work = Callable[[Shard], Output | list[Output]]
 Emit = Callable[[Shard], Mapping[str, pl.DataFrame]]
 Part = tuple[str, tuple[str, str]]
@@ -163,14 +170,20 @@ class EmitParts(beam.PTransform):
 
     Attributes:
       emit: returns frames by kind, whose column `__target` names the target task; rows of one target keep their order.
+      targets: who sees the rows for `EVERYONE`.
     """
 
     workspace: Workspace
     emit: Emit
+    targets: Sequence[str] = ()
 
     def expand(self, tasks: beam.PCollection[Task]) -> beam.PCollection[Part]:
         """Return `(target, (kind, path))`."""
-        return tasks | "SpreadTasks" >> beam.Reshuffle() | "EmitParts" >> beam.FlatMap(emit_parts, self.workspace, self.emit)
+        return (
+            tasks
+            | "SpreadTasks" >> beam.Reshuffle()
+            | "EmitParts" >> beam.FlatMap(emit_parts, self.workspace, self.emit, self.targets)
+        )
 
 
 @dataclasses.dataclass
@@ -210,26 +223,26 @@ class ExchangeShards(beam.PTransform):
         """Return the names of the targets done."""
         return (
             tasks
-            | "Emit" >> EmitParts(self.workspace, self.emit)
+            | "Emit" >> EmitParts(self.workspace, self.emit, sorted(self.targets))
             | "Merge" >> MergeParts(self.workspace, self.merge, self.targets)
         )
 
 
-def emit_parts(task: Task, workspace: Workspace, emit: Emit) -> Iterator[Part]:
+def emit_parts(task: Task, workspace: Workspace, emit: Emit, targets: Sequence[str] = ()) -> Iterator[Part]:
     """Write what `emit` gives; a task that was emitted before a kill is not emitted again."""
-    store = workspace.store
+    store, done = workspace.store, f"{workspace.staging}/emitted/{task.name}.json"
     folder = f"{workspace.staging}/exchange/{task.name}"
-    if not store.exists(f"{folder}/done.json"):
+    if not store.exists(done):
         written = []
         for kind, frame in emit(Shard(task, store)).items():
-            for (target,), part in frame.partition_by(
-                TARGET, as_dict=True, include_key=False, maintain_order=True
-            ).items():
-                store.put(write_parquet(part.to_arrow(), "lz4"), f"{folder}/{kind}/{target}.parquet")
+            parts = frame.partition_by(TARGET, as_dict=True, include_key=False, maintain_order=True)
+            for (target,), part in parts.items():
+                store.put(write_part(part), f"{folder}/{kind}/{target}.parquet")
                 written.append([str(target), kind])
-        store.write_bytes(f"{folder}/done.json", json.dumps(sorted(written)).encode())
-    for target, kind in json.loads(store.read_bytes(f"{folder}/done.json")):
-        yield target, (kind, f"{folder}/{kind}/{target}.parquet")
+        store.write_bytes(done, json.dumps(sorted(written)).encode())
+    for target, kind in json.loads(store.read_bytes(done)):
+        for name in targets if target == EVERYONE else (target,):
+            yield name, (kind, f"{folder}/{kind}/{target}.parquet")
 
 
 def merge_parts(
@@ -246,41 +259,53 @@ def merge_parts(
 
 def process_shard(task: Task, workspace: Workspace, work: Work) -> str:
     """Do the work of one task, check its rows and stage them; what was staged before a kill is kept."""
-    store = workspace.store
-    if not store.exists(f"{workspace.staging}/done/{task.name}.json"):
+    store, done = workspace.store, f"{workspace.staging}/done/{task.name}.json"
+    if not store.exists(done):
         given = work(Shard(task, store))
         outputs = given if isinstance(given, list) else [given]
-        for output in outputs:
-            name = "-".join(filter(None, [output.event_date, task.name]))
-            day = output.event_date or task.event_date
-            stage_output(dataclasses.replace(task, name=name, event_date=day), workspace, output)
-        store.write_bytes(f"{workspace.staging}/done/{task.name}.json", b"{}")
+        entries = [entry for output in outputs for entry in stage_output(task, workspace, output)]
+        store.write_bytes(done, json.dumps(entries, sort_keys=True).encode())
     return task.name
 
 
-def stage_output(task: Task, workspace: Workspace, output: Output) -> None:
-    """Write one output file, its rejections and, last, its entry: rows, digests, counts and statistics."""
-    store, contract = workspace.store, workspace.contract
-    table, broken = _checked(output.frame, contract, task, workspace)
+def staged_entries(store: Store, staging: str) -> list[dict]:
+    """Return the entries of all outputs staged so far, by name; one that two tasks staged has the same bytes twice."""
+    done = [json.loads(store.read_bytes(path)) for path in store.list(f"{staging}/done")]
+    named = {entry["name"]: entry for entries in done for entry in entries}
+    return [named[name] for name in sorted(named)]
+
+
+def stage_output(task: Task, workspace: Workspace, output: Output) -> list[dict]:
+    """Write the files of one output, and its rejections; return their entries: rows, digests, counts and statistics."""
+    name = f"{output.event_date}-{task.shard:05d}" if output.event_date else task.name
+    frame, table, broken = _checked(output.frame, workspace, f"part-{name}.parquet")
     rejected = pl.concat([f for f in (output.rejected, broken) if f is not None and f.height] or [_no_rejections()])
-    part, rows = f"part-{task.name}.parquet", table.num_rows
-    entry = {
-        "name": task.name,
-        "shard": task.shard,
-        "event_date": task.event_date,
+    known = {
         "rows_in": output.rows_in,
-        "rejected": {rule: n for rule, n in sorted(rejected["rule"].value_counts().rows())},
+        "rejected": dict(sorted(rejected["rule"].value_counts().rows())),
         "counters": dict(output.counters),
-        "statistics": collect(_frame(table), contract).to_json(),
-        "file": _stage_table(store, table, f"{workspace.staging}/{part}", rows),
-        "rejections": _stage_rejections(store, rejected, f"{workspace.staging}/rejected/{part}"),
+        "statistics": collect(frame, workspace.contract).to_json(),
     }
-    store.write_bytes(f"{workspace.staging}/part-{task.name}.json", json.dumps(entry, sort_keys=True).encode())
+    days = _days(frame, task.shard) if output.by_day and frame.height else [(name, output.event_date or task.event_date, table.num_rows)]
+    start, entries = 0, []
+    for name, day, rows in days:
+        file = _stage_table(workspace.store, table.slice(start, rows), f"{workspace.staging}/part-{name}.parquet")
+        entries.append(_NOTHING | {"name": name, "shard": task.shard, "event_date": day, "file": file})
+        start += rows
+    path = f"{workspace.staging}/rejected/part-{days[0][0]}.parquet"
+    entries[0] |= known | {"rejections": _stage_rejections(workspace.store, rejected, path)}
+    return entries
 
 
-def _stage_table(store: Store, table: pa.Table, path: str, rows: int) -> dict:
+def _days(frame: pl.DataFrame, shard: int) -> list[tuple[str, str | None, int]]:
+    """Return name, day and rows of each day's file, for rows in order of `event_date`."""
+    runs = frame["event_date"].rle().struct.unnest()
+    return [(f"{day}-{shard:05d}", day.isoformat(), rows) for rows, day in runs.rows()]
+
+
+def _stage_table(store: Store, table: pa.Table, path: str) -> dict:
     local = write_parquet(table)
-    described = {"sha256": file_digest(local), "rows": rows, "bytes": os.path.getsize(local)}
+    described = {"sha256": file_digest(local), "rows": table.num_rows, "bytes": os.path.getsize(local)}
     store.put(local, path)
     return described
 
@@ -288,25 +313,33 @@ def _stage_table(store: Store, table: pa.Table, path: str, rows: int) -> dict:
 def _stage_rejections(store: Store, rejected: pl.DataFrame, path: str) -> dict | None:
     if not rejected.height:
         return None
-    table = conform(rejected.sort("source", "position", "rule"), REJECTION)
-    return _stage_table(store, table, path, table.num_rows)
+    return _stage_table(store, conform(rejected.sort("source", "position", "rule", "payload"), REJECTION), path)
 
 
 def _checked(
-    frame: pl.DataFrame | pa.Table, contract: Contract, task: Task, workspace: Workspace
-) -> tuple[pa.Table, pl.DataFrame | None]:
-    """Split off the rows that break the contract: for a derived dataset each of them is a defect that must be seen."""
-    table = conform(frame, contract, nulls_allowed=True)
-    good, bad = split_rows(_frame(table), contract)
+    given: pl.DataFrame | pa.Table, workspace: Workspace, source: str
+) -> tuple[pl.DataFrame, pa.Table, pl.DataFrame | None]:
+    """Split off the rows that break the contract: for a derived dataset each of them is a defect that must be seen.
+
+    Returns:
+      The good rows twice, and the rejections.
+    """
+    contract = workspace.contract
+    demand_columns(given, contract)
+    table = None if isinstance(given, pl.DataFrame) else conform(given, contract, nulls_allowed=True)
+    frame = given.cast(dict(polars_schema(contract))) if table is None else _frame(table)
+    good, bad = split_rows(frame.select(contract.schema.names), contract)
     if not bad.height:
-        return conform(table, contract), None
-    keys = bad.select(pl.struct(contract.key).struct.json_encode().alias("payload"), "rule")
-    return conform(good, contract), keys.with_row_index("position").select(
+        return good, conform(good if table is None else table, contract), None
+    shown = [name for name in contract.key if name not in _WHO]
+    payload = pl.struct(shown).struct.json_encode() if shown else pl.lit(None, pl.String)
+    keys = bad.select(payload.alias("payload"), "rule")
+    return good, conform(good, contract), keys.with_row_index("position").select(
         pl.lit(contract.name).alias("dataset"),
         pl.lit(workspace.stage).alias("stage"),
         "rule",
         pl.lit(None, pl.String).alias("detail"),
-        pl.lit(f"part-{task.name}.parquet").alias("source"),
+        pl.lit(source).alias("source"),
         pl.col("position").cast(pl.Int64),
         "payload",
         pl.lit(workspace.code_version).alias("code_version"),

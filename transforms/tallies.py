@@ -4,14 +4,17 @@ Everything is a sum of integers (see `schemas.tallies`), so that days and shards
 """
 
 import datetime
+import functools
+import math
 
 import numpy as np
 import polars as pl
+import polars.selectors as cs
 
 from schemas.hashing import shard_of
-from schemas.tallies import ANY, CO_LISTEN, POPULARITY, TRANSITION, WEIGHT_UNIT
-from transforms.histories import REPEATS_PER_SESSION, personal_events, repeat_in_session
-from transforms.shards import TARGET
+from schemas.tallies import ANY, CO_LISTEN, POPULARITY, TRANSITION, TRANSITION_LEVELS, WEIGHT_UNIT
+from transforms.histories import personal_events, without_repeats
+from transforms.shards import EVERYONE, TARGET
 
 PAIR_WINDOW = 10
 FOLLOWER_STEPS = 2
@@ -28,85 +31,173 @@ _DECAY_BITS = 20
 
 
 def weighted_positives(events: pl.DataFrame) -> pl.DataFrame:
-    """Return positive events with an integer weight, in user and time order.
+    """Return positive events with an integer weight, in date, user and time order.
 
     A recommended play weighs half an organic one, promoted exposure nothing, and the fourth repeat in a session nothing.
+
+    Args:
+      events: of any number of days; a session counts as another one after midnight, so that days add up.
     """
     weight = (pl.col("label") * WEIGHT_UNIT).round().cast(pl.Int64)
-    liked = events.filter((pl.col("label") > 0) & pl.col("campaign_id").is_null()).sort("user_id", "event_ts", "event_id")
-    capped = liked.with_columns(repeat_in_session()).filter(pl.col("__repeat") < REPEATS_PER_SESSION)
-    return capped.with_columns(
+    liked = events.filter((pl.col("label") > 0) & pl.col("campaign_id").is_null())
+    ordered = _ordered(liked, ["event_date", "user_id", "event_ts", "event_id"])
+    return without_repeats(ordered, ["event_date", "user_id", "session_id", "item_id"]).with_columns(
         pl.when(pl.col("is_organic").fill_null(True)).then(weight).otherwise(weight // _RECOMMENDED_SHARE).alias("weight")
     )
 
 
-def popularity_of_day(events: pl.DataFrame, users: pl.DataFrame) -> pl.DataFrame:
-    """Count positive plays by item, market and tier, from one day's events of one user shard.
+def _ordered(frame: pl.DataFrame, keys: list[str]) -> pl.DataFrame:
+    """Sort, unless the rows are in order already, as most are: looking costs a tenth of sorting."""
+    columns, in_order = _sortable(frame, keys), pl.lit(True)
+    for column in reversed(columns):
+        before = column.shift()
+        in_order = (before < column) | ((before == column) & in_order)
+    return frame if frame.select(in_order.all()).item() else frame.sort(columns)
+
+
+def _sortable(frame: pl.DataFrame, names: list[str]) -> list[pl.Expr]:
+    """Return columns as what sorts fastest: the number of an enumerated value, which is in the order of the values."""
+    return [pl.col(name).to_physical() if isinstance(frame.schema[name], pl.Enum) else pl.col(name) for name in names]
+
+
+def popularity_by_day(events: pl.DataFrame, users: pl.DataFrame) -> pl.DataFrame:
+    """Count positive plays by day, item, market and tier, from the events of one user shard.
 
     Args:
       users: `user_id`, `tier` of the same shard; an unknown user counts as free.
     """
-    joined = weighted_positives(events).join(users, on="user_id", how="left")
-    return (
-        joined.group_by(
-            "event_date", "item_id", "item_type", pl.col("market").fill_null(ANY), pl.col("tier").fill_null("free")
-        )
-        .agg(pl.col("weight").sum(), pl.len().cast(pl.Int64).alias("plays"))
+    joined = weighted_positives(events).join(users, on="user_id", how="left", maintain_order="left")
+    counted = joined.select(
+        "event_date",
+        "item_id",
+        "item_type",
+        pl.col("market").fill_null(ANY),
+        pl.col("tier").fill_null("free"),
+        "weight",
+        pl.lit(1, pl.Int64).alias("plays"),
     )
+    return add_up(counted, ["event_date", "item_id", "item_type", "market", "tier"])
 
 
-def pairs_of_day(events: pl.DataFrame) -> pl.DataFrame:
+def add_up(counts: pl.DataFrame, keys: list[str]) -> pl.DataFrame:
+    """Sum all other columns by `keys`, strings or dates without nulls, and order the sums by them.
+
+    A key is made one number first: grouping and sorting numbers costs a fifth of doing it with strings.
+
+    Raises:
+      ValueError: the keys have more than 2^63 combinations.
+    """
+    if not counts.height:
+        return counts
+    types = {name: counts.schema[name] for name in keys}
+    for name in (name for name in keys if types[name] == pl.String):
+        counts = coded(counts, [name])
+    codes = counts.select(_code(name) for name in keys)
+    sizes = {name: codes[name].max() + 1 for name in keys}
+    if math.prod(sizes.values()) > 2**63:
+        raise ValueError(f"{sizes} give more than 2^63 keys to count by: use more shards")
+    packed = functools.reduce(lambda key, name: key * sizes[name] + codes[name], keys[1:], codes[keys[0]])
+    summed = counts.drop(keys).with_columns(packed.alias("__key")).group_by("__key").agg(pl.all().sum()).sort("__key")
+    for name in reversed(keys):
+        code, dtype = pl.col("__key") % sizes[name], counts.schema[name]
+        named = code.cast(pl.Int32).cast(pl.Date) if dtype == pl.Date else code.cast(pl.UInt32).cat.to(dtype)
+        summed = summed.with_columns(named.cast(types[name]).alias(name), pl.col("__key") // sizes[name])
+    return summed.select(*keys, *(name for name in counts.columns if name not in keys))
+
+
+def _code(name: str) -> pl.Expr:
+    return pl.col(name).to_physical().cast(pl.UInt64)
+
+
+def coded(frame: pl.DataFrame, columns: list[str]) -> pl.DataFrame:
+    """Return the frame with string columns as one enumeration of their sorted values."""
+    values = pl.concat([frame[name].unique().rename("value") for name in columns]).unique().drop_nulls().sort()
+    return frame.with_columns(pl.col(*columns).cast(pl.Enum(values)))
+
+
+def pairs_by_day(events: pl.DataFrame) -> pl.DataFrame:
     """Count pairs of items that one user liked on one day at most `PAIR_WINDOW` items apart.
 
-    A pair weighs the smaller of its two weights, half of it across sessions. Both directions are returned, and each
-    item with itself: `weight` its own total, `returns` what users came back for within the day.
+    A pair weighs the smaller of its two weights, half of it across sessions. Each pair is there once, the smaller id
+    first; and each item with itself: `weight` its own total, `returns` what users came back for within the day. Items
+    are enumerations.
+
+    Memory: the events, and 150 bytes per positive.
     """
-    liked = weighted_positives(personal_events(events))
-    seen = liked.group_by("event_date", "user_id", "item_id", maintain_order=True).agg(
+    liked = weighted_positives(personal_events(events)).with_columns(_visit())
+    seen = coded(liked, ["item_id"]).group_by("event_date", "visit", "item_id", maintain_order=True).agg(
         pl.col("session_id").first(), pl.col("weight").max(), pl.col("weight").sum().alias("total")
     )
-    own = seen.group_by("event_date", "item_id").agg(
-        pl.col("weight").sum(), (pl.col("total") - pl.col("weight")).sum().alias("returns")
-    ).with_columns(pl.col("item_id").alias("other_item_id"))
-    pairs = [_pairs_at(seen, step) for step in range(1, PAIR_WINDOW + 1)]
-    forward = pl.concat(pairs).group_by("event_date", "item_id", "other_item_id").agg(pl.col("weight").sum())
-    backward = forward.rename({"item_id": "other_item_id", "other_item_id": "item_id"}).select(forward.columns)
-    both = pl.concat([forward, backward]).with_columns(pl.lit(0, pl.Int64).alias("returns"))
-    return pl.concat([both, own.select(both.columns)])
+    own = seen.select("event_date", "item_id", pl.col("item_id").alias("other_item_id"), "weight",
+                      (pl.col("total") - pl.col("weight")).alias("returns"))  # fmt: skip
+    own = own.group_by("event_date", "item_id", "other_item_id").agg(pl.col("weight", "returns").sum())
+    days = [_counted_pairs(day) for day in seen.partition_by("event_date", maintain_order=True)]
+    if not days:
+        return own
+    pairs = _unpacked(pl.concat(days), "other_item_id", seen["item_id"].dtype)
+    return pl.concat([own, pairs.with_columns(pl.lit(0, pl.Int64).alias("returns")).select(own.columns)])
+
+
+def _visit() -> pl.Expr:
+    """Number the users of each day; rows must be in date and user order."""
+    another = (pl.col("user_id") != pl.col("user_id").shift()) | (pl.col("event_date") != pl.col("event_date").shift())
+    return another.fill_null(False).cum_sum().alias("visit")
+
+
+def _counted_pairs(seen: pl.DataFrame) -> pl.DataFrame:
+    """Count the pairs of one day; a pair is one number, the smaller item's above the larger one's."""
+    numbered = seen.with_columns(pl.col("item_id").to_physical().cast(pl.UInt64).alias("code"))
+    pairs = pl.concat([_pairs_at(numbered, step) for step in range(1, PAIR_WINDOW + 1)])
+    day = pl.lit(seen["event_date"][0], pl.Date).alias("event_date")
+    return pairs.group_by("pair").agg(pl.col("weight").sum()).with_columns(day)
 
 
 def _pairs_at(seen: pl.DataFrame, step: int) -> pl.DataFrame:
     """Pair each row with the one `step` rows on, where that is the same user's."""
+    there = pl.col("code").shift(-step)
     smaller = pl.min_horizontal("weight", pl.col("weight").shift(-step))
     same_session = pl.col("session_id") == pl.col("session_id").shift(-step)
-    paired = seen.select(
-        "event_date",
-        "item_id",
-        pl.col("item_id").shift(-step).alias("other_item_id"),
+    return seen.select(
+        _packed(pl.min_horizontal("code", there), pl.max_horizontal("code", there)),
         pl.when(same_session).then(smaller).otherwise(smaller // 2).alias("weight"),
-        (pl.col("user_id") == pl.col("user_id").shift(-step)).alias("__same"),
-    )
-    return paired.filter(pl.col("__same")).drop("__same")
+        (pl.col("visit") == pl.col("visit").shift(-step)).alias("__same"),
+    ).filter("__same").drop("__same")  # fmt: skip
 
 
-def transitions_of_day(events: pl.DataFrame) -> pl.DataFrame:
-    """Count what followed what within a session: a direct follower in full, the one after it by half."""
-    liked = weighted_positives(personal_events(events))
-    steps = [_followers_at(liked, step) for step in range(1, FOLLOWER_STEPS + 1)]
-    return pl.concat(steps).group_by("event_date", "item_id", "next_item_id").agg(pl.col("weight").sum())
+def _packed(first: pl.Expr, second: pl.Expr) -> pl.Expr:
+    return (first * 2**32 + second).alias("pair")
+
+
+def _unpacked(pairs: pl.DataFrame, other: str, items: pl.DataType) -> pl.DataFrame:
+    """Turn numbered pairs into `item_id` and the column `other`, which are of the enumeration `items`."""
+    return pairs.with_columns(
+        (pl.col("pair") // 2**32).cast(pl.UInt32).cat.to(items).alias("item_id"),
+        (pl.col("pair") % 2**32).cast(pl.UInt32).cat.to(items).alias(other),
+    ).drop("pair")
+
+
+def transitions_by_day(events: pl.DataFrame) -> pl.DataFrame:
+    """Count what followed what within a session of a day: a direct follower in full, the one after it by half.
+
+    Items are enumerations.
+    """
+    liked = coded(weighted_positives(personal_events(events)).with_columns(_visit()), ["item_id"])
+    numbered = liked.with_columns(pl.col("item_id").to_physical().cast(pl.UInt64).alias("code"))
+    pairs = pl.concat([_followers_at(numbered, step) for step in range(1, FOLLOWER_STEPS + 1)])
+    summed = pairs.group_by("event_date", "pair").agg(pl.col("weight").sum())
+    return _unpacked(summed, "next_item_id", liked.schema["item_id"])
 
 
 def _followers_at(liked: pl.DataFrame, step: int) -> pl.DataFrame:
     def there(name: str) -> pl.Expr:
         return pl.col(name).shift(-step)
 
-    same = (pl.col("user_id") == there("user_id")) & (pl.col("session_id") == there("session_id"))
+    same = (pl.col("visit") == there("visit")) & (pl.col("session_id") == there("session_id"))
     followed = liked.select(
         "event_date",
-        "item_id",
-        there("item_id").alias("next_item_id"),
+        _packed(pl.col("code"), there("code")),
         (pl.min_horizontal("weight", there("weight")) // step).alias("weight"),
-        (same & (pl.col("item_id") != there("item_id"))).alias("__same"),
+        (same & (pl.col("code") != there("code"))).alias("__same"),
     )
     return followed.filter(pl.col("__same")).drop("__same")
 
@@ -120,47 +211,53 @@ def add_days(partials: pl.DataFrame, keys: list[str], as_of: datetime.date, half
     ages = {day: (as_of - day).days for day in partials["event_date"].unique()}
     factors = {day: round(2**_DECAY_BITS * 0.5 ** (age / half_life_days)) for day, age in ages.items()}
     factor = pl.col("event_date").replace_strict(factors, return_dtype=pl.Int64) if factors else pl.lit(0, pl.Int64)
-    decayed = partials.group_by(keys).agg((pl.col(*sums) * factor).sum() // 2**_DECAY_BITS)
-    return decayed.filter(pl.col("weight") > 0)
+    summed = add_up(partials.select(*keys, pl.col(*sums) * factor), keys)
+    return summed.with_columns(pl.col(*sums) // 2**_DECAY_BITS).filter(pl.col("weight") > 0)
 
 
 def top(frame: pl.DataFrame, within: list[str], by: str, tie: str, limit: int) -> pl.DataFrame:
-    """Keep the `limit` best rows per group with their `rank` from 0; ties go to the smaller id."""
-    ranked = frame.sort([*within, by, tie], descending=[*[False] * len(within), True, False])
-    rank = pl.int_range(pl.len(), dtype=pl.Int32).over(within).alias("rank")
-    return ranked.with_columns(rank).filter(pl.col("rank") < limit)
+    """Keep the `limit` best rows per group with their `rank` from 0; ties go to the smaller id.
+
+    Returns:
+      Rows in order of `within` and `tie`.
+    """
+    ordered = _ordered(frame, [*within, tie])
+    rank = pl.col(by).rank("ordinal", descending=True).over(_sortable(ordered, within)) - 1
+    return ordered.with_columns(rank.cast(pl.Int32).alias("rank")).filter(pl.col("rank") < limit)
 
 
-def emit_popular(partials: pl.DataFrame, as_of: datetime.date, half_life_days: float, num_shards: int) -> pl.DataFrame:
+def emit_popular(
+    partials: pl.DataFrame, as_of: datetime.date, half_life_days: float, num_shards: int
+) -> dict[str, pl.DataFrame]:
     """Return one item shard's best per market, tier and type, with sums over all markets and tiers as `*`, by market."""
     keys = ["market", "tier", "item_type", "item_id"]
     total = add_days(partials, keys, as_of, half_life_days)
     levels = [total, _rolled_up(total, "tier"), _rolled_up(_rolled_up(total, "tier"), "market")]
     known = [levels[0].filter(pl.col("market") != ANY), levels[1].filter(pl.col("market") != ANY), levels[2]]
     best = top(pl.concat(known), keys[:3], "weight", "item_id", TOP_POPULAR).drop("rank")
-    return to_shards(best, "market", num_shards)
+    return {"parts": to_shards(best, "market", num_shards)}
 
 
 def _rolled_up(total: pl.DataFrame, column: str) -> pl.DataFrame:
     keys = ["market", "tier", "item_type", "item_id"]
-    return total.with_columns(pl.lit(ANY).alias(column)).group_by(keys).agg(pl.col("weight").sum())
+    return add_up(total.with_columns(pl.lit(ANY).alias(column)), keys)
 
 
 def popularity(parts: pl.DataFrame) -> pl.DataFrame:
     """Merge the best of all item shards into the popularity contract."""
-    return top(parts, ["market", "tier", "item_type"], "weight", "item_id", TOP_POPULAR).select(
-        POPULARITY.schema.names
-    ).sort(POPULARITY.key)
+    best = top(parts, ["market", "tier", "item_type"], "weight", "item_id", TOP_POPULAR)
+    return best.select(POPULARITY.schema.names)
 
 
 def emit_artist_items(
     partials: pl.DataFrame, items: pl.DataFrame, as_of: datetime.date, half_life_days: float, num_shards: int
-) -> pl.DataFrame:
+) -> dict[str, pl.DataFrame]:
     """Return one item shard's best items of each artist or show, by artist; an item nobody played counts 0."""
     total = add_days(partials, ["item_id"], as_of, half_life_days)
     owned = items.select("item_id", primary_artist().alias("artist_id")).drop_nulls()
     weighed = owned.join(total, on="item_id", how="left").with_columns(pl.col("weight").fill_null(0))
-    return to_shards(top(weighed, ["artist_id"], "weight", "item_id", TOP_OF_ARTIST).drop("rank"), "artist_id", num_shards)
+    best = top(weighed, ["artist_id"], "weight", "item_id", TOP_OF_ARTIST).drop("rank")
+    return {"parts": to_shards(best, "artist_id", num_shards)}
 
 
 def primary_artist() -> pl.Expr:
@@ -168,51 +265,67 @@ def primary_artist() -> pl.Expr:
     return pl.coalesce(pl.col("artists").list.first().struct.field("artist_id"), pl.col("show_id"))
 
 
-def emit_pairs(partials: pl.DataFrame, as_of: datetime.date, half_life_days: float, num_shards: int) -> pl.DataFrame:
-    """Return one item shard's decayed pairs, sent to the other item's shard with what is known of the first.
+def emit_pairs(
+    partials: pl.DataFrame, as_of: datetime.date, half_life_days: float, num_shards: int
+) -> dict[str, pl.DataFrame]:
+    """Return one item shard's decayed pairs both ways round, by their first item, and every item's own total for all.
 
-    Columns: `item_id` the seed (the other side), `other_item_id`, `weight`, `other_weight`, `other_return_rate`.
+    Columns of `parts`: `item_id`, `other_item_id`, `weight`; of `own`: `item_id`, `weight`, `return_rate`.
     """
-    total = add_days(partials, ["item_id", "other_item_id"], as_of, half_life_days)
-    own = total.filter(pl.col("item_id") == pl.col("other_item_id"))
-    own = own.select(
-        "item_id",
-        pl.col("weight").alias("other_weight"),
-        (pl.col("returns") / (pl.col("weight") + pl.col("returns") + _RETURN_PRIOR)).cast(pl.Float32).alias("other_return_rate"),
-    )
-    sent = total.join(own, on="item_id").select(
-        pl.col("other_item_id").alias("item_id"),
-        pl.col("item_id").alias("other_item_id"),
-        "weight",
-        "other_weight",
-        "other_return_rate",
-    )
-    return to_shards(sent, "item_id", num_shards)
+    total = add_days(coded(partials, ["item_id", "other_item_id"]), ["item_id", "other_item_id"], as_of, half_life_days)
+    alone = pl.col("item_id") == pl.col("other_item_id")
+    rate = pl.col("returns") / (pl.col("weight") + pl.col("returns") + _RETURN_PRIOR)
+    own = total.filter(alone).select("item_id", "weight", rate.cast(pl.Float32).alias("return_rate"))
+    pairs = both_ways(total.filter(~alone).select("item_id", "other_item_id", "weight"))
+    return {
+        "own": own.with_columns(pl.col("item_id").cast(pl.String), pl.lit(EVERYONE).alias(TARGET)),
+        "parts": to_shards(pairs, "item_id", num_shards),
+    }
 
 
-def co_listens(parts: pl.DataFrame) -> pl.DataFrame:
+def both_ways(pairs: pl.DataFrame) -> pl.DataFrame:
+    """Return pairs with each of their items first."""
+    swapped = pairs.rename({"item_id": "other_item_id", "other_item_id": "item_id"})
+    return pl.concat([pairs, swapped.select(pairs.columns)])
+
+
+def co_listens(pairs: pl.DataFrame, own: pl.DataFrame) -> pl.DataFrame:
     """Score and cut the neighbours of every seed of a shard, in the co-listen contract.
 
     `score = w / sqrt(n_seed) / n_other ** 0.5 * w / (w + shrinkage)`: a cosine, shrunk where there is little evidence
     (Sarwar et al. 2001; shrinkage as in Bell and Koren 2007).
+
+    Args:
+      pairs: `item_id` the seed, `other_item_id`, `weight`; each pair once.
+      own: `item_id`, `weight`, `return_rate` of every item; those of all shards, any order.
+
+    Memory: 100 bytes per pair of the shard and per item of the catalogue.
     """
-    same = pl.col("item_id") == pl.col("other_item_id")
-    own = parts.filter(same).select("item_id", pl.col("other_weight").alias("seed_weight"))
-    pairs = parts.filter(~same).join(own, on="item_id")
-    w, unit = pl.col("weight").cast(pl.Float64), float(WEIGHT_UNIT)
-    cosine = (w / unit) / ((pl.col("seed_weight") / unit).sqrt() * (pl.col("other_weight") / unit).pow(OTHER_EXPONENT))
-    scored = pairs.with_columns((cosine * w / (w + SHRINKAGE)).cast(pl.Float32).alias("score"))
-    return top(scored, ["item_id"], "score", "other_item_id", TOP_NEIGHBOURS).select(CO_LISTEN.schema.names).sort(
-        CO_LISTEN.key
+    own = own.sort("item_id")
+    items = pl.Enum(own["item_id"])
+    coded_pairs = pairs.with_columns(pl.col("item_id", "other_item_id").cast(items))
+    seed, other = (coded_pairs[name].to_physical() for name in CO_LISTEN.key)
+    scored = coded_pairs.with_columns(
+        _score(own["weight"].gather(seed), own["weight"].gather(other)),
+        own["return_rate"].gather(other).alias("other_return_rate"),
     )
+    code = [pl.col(name).to_physical().cast(pl.UInt64) for name in CO_LISTEN.key]
+    best = top(scored.sort(_packed(*code)), ["item_id"], "score", "other_item_id", TOP_NEIGHBOURS)
+    return best.with_columns(pl.col("item_id", "other_item_id").cast(pl.String)).select(CO_LISTEN.schema.names)
+
+
+def _score(seed_weight: pl.Series, other_weight: pl.Series) -> pl.Expr:
+    w, unit = pl.col("weight").cast(pl.Float64), float(WEIGHT_UNIT)
+    cosine = (w / unit) / (pl.lit(seed_weight / unit).sqrt() * pl.lit(other_weight / unit).pow(OTHER_EXPONENT))
+    return (cosine * w / (w + SHRINKAGE)).cast(pl.Float32).alias("score")
 
 
 def emit_transitions(
     partials: pl.DataFrame, items: pl.DataFrame, as_of: datetime.date, half_life_days: float, num_shards: int
-) -> pl.DataFrame:
+) -> dict[str, pl.DataFrame]:
     """Return one item shard's decayed transitions on every back-off level, by context.
 
-    Columns: `level`, `context_id`, `next_item_id`, `weight`, `context_weight` (this shard's part of the context's total).
+    Columns: `level`, `context_id`, `next_item_id`, `weight`.
     """
     total = add_days(partials, ["item_id", "next_item_id"], as_of, half_life_days)
     known = items.select(
@@ -222,35 +335,36 @@ def emit_transitions(
         pl.col("genres").list.first().alias("genre"),
     )
     joined = total.join(known, on="item_id", how="left").with_columns(pl.col("item_id").alias("item"))
-    levels = [_at_level(joined, level) for level in ("item", "canonical", "artist", "genre")]
-    return to_shards(pl.concat(levels), "context_id", num_shards)
+    levels = [_at_level(joined, level) for level in TRANSITION_LEVELS]
+    return {"parts": to_shards(pl.concat(levels), "context_id", num_shards)}
 
 
 def _at_level(joined: pl.DataFrame, level: str) -> pl.DataFrame:
-    counted = joined.filter(pl.col(level).is_not_null()).group_by(pl.col(level).alias("context_id"), "next_item_id").agg(
-        pl.col("weight").sum()
-    )
-    whole = counted.with_columns(pl.col("weight").sum().over("context_id").alias("context_weight"))
-    kept = whole if level == "item" else top(whole, ["context_id"], "weight", "next_item_id", TOP_POPULAR).drop("rank")
-    return kept.select(pl.lit(level).alias("level"), "context_id", "next_item_id", "weight", "context_weight")
+    found = joined.filter(pl.col(level).is_not_null())
+    counted = found.select(pl.col(level).alias("context_id"), "next_item_id", "weight")
+    summed = counted if level == "item" else add_up(counted, ["context_id", "next_item_id"])
+    return summed.select(pl.lit(level).alias("level"), "context_id", "next_item_id", "weight")
 
 
 def transitions(parts: pl.DataFrame) -> pl.DataFrame:
-    """Merge transitions by context into the transition contract; parts come one row group per emitting shard.
-
-    Args:
-      parts: with `part`, the number of the emitting shard, so that each shard's part of a context's total counts once.
-    """
-    keys = ["level", "context_id"]
-    totals = parts.unique([*keys, "part"]).group_by(keys).agg(pl.col("context_weight").sum())
-    summed = parts.group_by(*keys, "next_item_id").agg(pl.col("weight").sum()).join(totals, on=keys)
-    likely = (pl.col("weight") / pl.col("context_weight")).cast(pl.Float32).alias("probability")
-    ranked = top(summed.with_columns(likely), keys, "weight", "next_item_id", TOP_BACKOFF)
+    """Add the transitions of a shard's contexts up and cut them, in the transition contract."""
+    context = ["level", "context_id"]
+    for name in (*context, "next_item_id"):
+        parts = coded(parts, [name])
+    summed = add_up(parts, [*context, "next_item_id"])
+    whole = pl.col("weight").sum().over(_sortable(summed, context))
+    likely = (pl.col("weight") / whole).cast(pl.Float32).alias("probability")
+    ranked = top(summed.with_columns(likely), context, "weight", "next_item_id", TOP_BACKOFF)
     enough = (pl.col("level") != "item") | (pl.col("rank") < TOP_FOLLOWERS)
-    return ranked.filter(enough).select(TRANSITION.schema.names).sort(TRANSITION.key)
+    return ranked.filter(enough).with_columns(pl.col(*context, "next_item_id").cast(pl.String)).select(TRANSITION.schema.names)
 
 
-def to_shards(frame: pl.DataFrame, column: str, num_shards: int) -> pl.DataFrame:
-    """Add the column that names each row's target shard."""
-    shards = shard_of(frame[column].to_arrow(), num_shards) if frame.height else np.empty(0, np.int32)
-    return frame.with_columns(pl.Series(TARGET, shards, pl.Int32).cast(pl.String).str.zfill(5))
+def to_shards(frame: pl.DataFrame, column: str, num_shards: int, prefix: str = "") -> pl.DataFrame:
+    """Add the column that names each row's target shard, after `prefix`; enumerations become strings again."""
+    names = pl.Series([f"{prefix}{number:05d}" for number in range(num_shards)])
+    ids = frame[column]
+    if isinstance(ids.dtype, pl.Enum):
+        shards = shard_of(ids.dtype.categories.to_arrow(), num_shards)[ids.to_physical().to_numpy()]
+    else:
+        shards = shard_of(ids.to_arrow(), num_shards) if frame.height else np.empty(0, np.int32)
+    return frame.with_columns(names.gather(pl.Series(shards)).alias(TARGET), cs.enum().cast(pl.String))

@@ -1,13 +1,17 @@
 """Tables between frames and files: one way to write Parquet, one way to read it back."""
 
+import contextlib
 import os
 import tempfile
+from collections.abc import Iterator
+from pathlib import Path
 
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from schemas.contract import Contract
+from transforms.io.store import FULL, StoreError, disk_full
 
 ROW_GROUP_ROWS = 131_072
 
@@ -21,12 +25,8 @@ def conform(frame: pl.DataFrame | pa.Table, contract: Contract, *, nulls_allowed
     Raises:
       ValueError: columns are missing or left over, or a value does not fit its type.
     """
+    demand_columns(frame, contract)
     table = frame.to_arrow() if isinstance(frame, pl.DataFrame) else frame
-    names, given = set(contract.schema.names), set(table.column_names)
-    if names != given:
-        raise ValueError(
-            f"{contract.name}: columns missing {sorted(names - given)}, not in the contract {sorted(given - names)}"
-        )
     schema = contract.schema.with_metadata(
         {"contract": contract.name, "contract_version": contract.version, "fingerprint": contract.fingerprint}
     )
@@ -38,9 +38,55 @@ def conform(frame: pl.DataFrame | pa.Table, contract: Contract, *, nulls_allowed
         raise ValueError(f"{contract.name}: {error}") from error
 
 
-def write_parquet(table: pa.Table, compression: str = "zstd") -> str:
+def demand_columns(frame: pl.DataFrame | pa.Table, contract: Contract) -> None:
+    """Refuse a table that does not have the contract's columns, in any order.
+
+    Raises:
+      ValueError: columns are missing or left over.
+    """
+    names = set(contract.schema.names)
+    given = set(frame.columns if isinstance(frame, pl.DataFrame) else frame.column_names)
+    if names != given:
+        raise ValueError(
+            f"{contract.name}: columns missing {sorted(names - given)}, not in the contract {sorted(given - names)}"
+        )
+
+
+def write_parquet(table: pa.Table) -> str:
     """Write a table to a temporary file and return its path; equal tables give equal bytes."""
+    with _temporary() as path:
+        pq.write_table(table, path, compression="zstd", row_group_size=ROW_GROUP_ROWS, store_schema=True)
+    return path
+
+
+def write_part(frame: pl.DataFrame) -> str:
+    """Write rows that are read back once and thrown away, to a temporary file; return its path."""
+    with _temporary() as path:
+        frame.write_parquet(path, compression="lz4", statistics=False)
+    return path
+
+
+@contextlib.contextmanager
+def _temporary() -> Iterator[str]:
+    """Give a temporary file to write; nothing of it stays where that fails.
+
+    Raises:
+      StoreError: there is no room in the folder of temporary files.
+    """
     handle, path = tempfile.mkstemp(suffix=".parquet")
     os.close(handle)
-    pq.write_table(table, path, compression=compression, row_group_size=ROW_GROUP_ROWS, store_schema=True)
-    return path
+    try:
+        yield path
+    except BaseException as error:
+        Path(path).unlink(missing_ok=True)
+        if _is_full(error):
+            folder = f"{tempfile.gettempdir()} (TMPDIR names another folder)"
+            raise StoreError(disk_full("a temporary file", folder)) from error
+        raise
+
+
+def _is_full(error: BaseException) -> bool:
+    """Tell a full disk; polars gives no errno, only the system's words."""
+    if isinstance(error, OSError):
+        return error.errno in FULL
+    return isinstance(error, pl.exceptions.PolarsError) and any(f"(os error {number})" in str(error) for number in FULL)
