@@ -22,7 +22,7 @@ from transforms.shards import Task
 
 SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".parquet")
 SPAN_BYTES = 64 * 2**20
-SPAN_ROWS = 1_000_000
+SPAN_ROWS = 500_000
 _DATE = re.compile(r"(?:^|/)date=(\d{4}-\d{2}-\d{2})(?:/|$)")
 
 
@@ -73,33 +73,45 @@ def raw_refs(files: Sequence[RawFile], contract: Contract) -> tuple[InputRef, ..
 
 
 def raw_tasks(raw: Store, files: Sequence[RawFile], contract: Contract) -> tuple[Task, ...]:
-    """Split raw files into tasks of about 64 MiB of text or a million Parquet rows.
+    """Make tasks of about 64 MiB of text or half a million Parquet rows: large files split, small ones together.
 
     Raises:
       UnreadableFile: a Parquet file is cut off.
       InputError: a Parquet file lacks a column that every row must have.
     """
     tasks: list[Task] = []
+    whole: list[RawFile] = []
+    held = 0.0
     for file in files:
-        for span in _spans(raw, file, contract):
-            name = file.name if span is None or file.name.endswith(".parquet") or not span[0] else f"{file.name}@{span[0]}"
-            inputs = {"raw": (file.address,), "name": (name,)}
-            tasks.append(Task(f"raw-{len(tasks):06d}", len(tasks), inputs, span=span))
-    return tuple(tasks)
+        share, spans = _spans(raw, file, contract)
+        if whole and (spans or held + share > 1):
+            tasks.append(_task(len(tasks), whole))
+            whole, held = [], 0.0
+        if not spans:
+            whole, held = [*whole, file], held + share
+        tasks += [_task(len(tasks) + i, [file], span) for i, span in enumerate(spans)]
+    return (*tasks, _task(len(tasks), whole)) if whole else tuple(tasks)
 
 
-def _spans(raw: Store, file: RawFile, contract: Contract) -> list[tuple[int, int] | None]:
+def _task(number: int, files: Sequence[RawFile], span: tuple[int, int] | None = None) -> Task:
+    text = span is not None and span[0] and not files[0].name.endswith(".parquet")
+    names = (f"{files[0].name}@{span[0]}",) if text and span else tuple(file.name for file in files)
+    return Task(f"raw-{number:06d}", number, {"raw": tuple(file.address for file in files), "name": names}, span=span)
+
+
+def _spans(raw: Store, file: RawFile, contract: Contract) -> tuple[float, list[tuple[int, int]]]:
+    """Return how many tasks a file fills and, where it is to be split, the parts."""
     local = raw.local(file.name)
     if file.name.endswith(".parquet"):
-        return list(_row_group_spans(local, file.name, contract))
+        return _row_group_spans(local, file.name, contract)
     with open(local, "rb") as opened:
         size = opened.seek(0, 2)
     if file.name.endswith(".csv") or size <= SPAN_BYTES:
-        return [None]
-    return [(start, min(start + SPAN_BYTES, size)) for start in range(0, size, SPAN_BYTES)]
+        return size / SPAN_BYTES, []
+    return size / SPAN_BYTES, [(start, min(start + SPAN_BYTES, size)) for start in range(0, size, SPAN_BYTES)]
 
 
-def _row_group_spans(local: str, name: str, contract: Contract) -> list[tuple[int, int]]:
+def _row_group_spans(local: str, name: str, contract: Contract) -> tuple[float, list[tuple[int, int]]]:
     try:
         metadata = pq.read_metadata(local)
     except (pa.ArrowInvalid, OSError) as error:
@@ -114,7 +126,7 @@ def _row_group_spans(local: str, name: str, contract: Contract) -> list[tuple[in
         if rows >= SPAN_ROWS or group == metadata.num_row_groups - 1:
             spans.append((start, group + 1))
             start, rows = group + 1, 0
-    return spans
+    return metadata.num_rows / SPAN_ROWS, spans if len(spans) > 1 else []
 
 
 def check_columns(found: Sequence[str], name: str, contract: Contract) -> None:
@@ -127,7 +139,9 @@ def check_columns(found: Sequence[str], name: str, contract: Contract) -> None:
         field = contract.schema.field(column)
         if column in found or field.nullable or column in FILLED:
             continue
-        close = difflib.get_close_matches(column, [c for c in found if c not in contract.given_columns()], n=1, cutoff=0.4)
+        close = difflib.get_close_matches(
+            column, [c for c in found if c not in contract.given_columns()], n=1, cutoff=0.4
+        )
         hint = f" Was it renamed to {close[0]!r}?" if close else ""
         raise InputError(
             f"raw_columns: {name} has no column {column!r}, which every {contract.name} must have.{hint} Found: {', '.join(found)}."

@@ -170,7 +170,9 @@ class Runner:
         checks = tuple(apply_waivers(results, self.waivers, contract.name, day))
         if verdict(checks) != "passed":
             stopped = [c for c in checks if c.severity == "critical" and c.outcome in ("failed", "broken")]
-            lines = [f"{contract.name}s of {day} stopped: {len(stopped)} critical check(s) failed. Nothing was published."]
+            lines = [
+                f"{contract.name}s of {day} stopped: {len(stopped)} critical check(s) failed. Nothing was published."
+            ]
             raise StageFailed("\n".join([*lines, *(f"  {c.name}: {c.message}" for c in stopped)]), checks)
 
     def _committed(self, stage: Stage, key: str) -> Manifest | None:
@@ -234,7 +236,9 @@ class Runner:
         old = [pair for day in sorted(kept) for pair in kept[day]]
         every = entries + [entry for _, entry in old]
         files = [_data_file(folder, "", entry, entry["file"]) for entry in entries] + [file for file, _ in old]
-        refused = [_data_file(folder, "rejected/", entry, entry["rejections"]) for entry in entries if entry["rejections"]]
+        refused = [
+            _data_file(folder, "rejected/", entry, entry["rejections"]) for entry in entries if entry["rejections"]
+        ]
         config = dict(stage.config) | ({"units": dict(stage.units)} if stage.units else {})
         return Manifest(
             dataset=stage.contract.name,
@@ -296,7 +300,14 @@ class Runner:
 
     def _stage_run(self, stage: Stage, key: str) -> StageRun:
         return StageRun(
-            self.parent, stage.name, stage.qualifier, stage.date, key, stage.inputs, self.code_version, dict(stage.config)
+            self.parent,
+            stage.name,
+            stage.qualifier,
+            stage.date,
+            key,
+            stage.inputs,
+            self.code_version,
+            dict(stage.config),
         )
 
     def _record(self, stage: Stage, manifest: Manifest, meter: Meter, *, skipped: bool) -> None:
@@ -340,7 +351,9 @@ def _staging(stage: Stage, key: str) -> str:
 
 def _data_file(folder: str, below: str, entry: dict, described: dict) -> DataFile:
     path = f"{folder}/{below}part-{entry['name']}.parquet"
-    return DataFile(path, described["sha256"], described["rows"], described["bytes"], entry["shard"], entry["event_date"])
+    return DataFile(
+        path, described["sha256"], described["rows"], described["bytes"], entry["shard"], entry["event_date"]
+    )
 
 
 def _added(counts: list[dict[str, int]]) -> dict[str, int]:

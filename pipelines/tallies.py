@@ -171,7 +171,10 @@ def _join_days(tasks: list[Task], chunks: list[list[str]]) -> list[Task]:
         days = sorted({str(task.event_date) for same in by_shard.values() for task in same})
         for shard, same in sorted(by_shard.items()):
             same.sort(key=lambda task: task.event_date or "")
-            inputs = {"event": tuple(path for task in same for path in task.inputs["event"]), "user": same[0].inputs["user"]}
+            inputs = {
+                "event": tuple(path for task in same for path in task.inputs["event"]),
+                "user": same[0].inputs["user"],
+            }
             joined.append(Task(f"{days[0]}_{days[-1]}-{shard:05d}", shard, inputs, event_date=days[0]))
     return joined
 
@@ -224,13 +227,17 @@ class Tally:
 
     def __call__(self, shard: Shard) -> dict[str, pl.DataFrame]:
         partials = shard.read(self.partial)
-        items = [shard.read("item", ["item_id", "canonical_id", "artists", "show_id", "genres"])] if self.with_items else []
+        items = (
+            [shard.read("item", ["item_id", "canonical_id", "artists", "show_id", "genres"])] if self.with_items else []
+        )
         return self.emit_function(partials, *items, self.as_of, self.half_life_days, self.num_shards)
 
 
 def merge_popularity(shard: Shard) -> Output:
     """Merge charts of the markets of a shard."""
-    parts = shard.parts("parts", dict.fromkeys(["market", "tier", "item_type", "item_id"], pl.String) | {"weight": pl.Int64})
+    parts = shard.parts(
+        "parts", dict.fromkeys(["market", "tier", "item_type", "item_id"], pl.String) | {"weight": pl.Int64}
+    )
     return Output(tallies.popularity(parts), rows_in=parts.height)
 
 
@@ -256,7 +263,9 @@ def merge_transitions(shard: Shard) -> Output:
     return Output(tallies.transitions(parts), rows_in=parts.height)
 
 
-def _tally(road: Road, contract: Contract, tally: Tally, merge: Work, partial: Manifest, items: Manifest | None) -> Stage:
+def _tally(
+    road: Road, contract: Contract, tally: Tally, merge: Work, partial: Manifest, items: Manifest | None
+) -> Stage:
     inputs = {partial.dataset: partial.files} | ({"item": items.files} if items else {})
     refs = (input_ref(partial), *([input_ref(items)] if items else []))
     return Stage(

@@ -33,11 +33,15 @@ def histories(events: pl.DataFrame) -> pl.DataFrame:
     )
     liked = _last(positives, MAX_POSITIVES, "positives")
     skipped = _last(personal.filter(pl.col("label") < 0), MAX_SKIPS, "skips")
-    joined = summary.join(liked, on="user_id", how="left").join(skipped, on="user_id", how="left", maintain_order="left")
+    joined = summary.join(liked, on="user_id", how="left").join(
+        skipped, on="user_id", how="left", maintain_order="left"
+    )
     none = pl.lit([], dtype=liked.schema["positives"])
-    return joined.with_columns(pl.col("positives").fill_null(none), pl.col("skips").fill_null(none)).select(
-        HISTORY.schema.names
-    ).sort("user_id")
+    return (
+        joined.with_columns(pl.col("positives").fill_null(none), pl.col("skips").fill_null(none))
+        .select(HISTORY.schema.names)
+        .sort("user_id")
+    )
 
 
 def personal_events(events: pl.DataFrame) -> pl.DataFrame:

@@ -55,23 +55,32 @@ class Checked:
     total: int
 
 
-def check_file(shard: Shard, contract: Contract, code_version: str) -> Checked:
-    """Decode the raw file of a task and apply the row rules of its contract."""
-    (path,) = shard.paths("raw")
-    (name,) = shard.task.inputs["name"]
-    decoded = decode(path, contract, shard.task.span)
-    return check_rows(decoded, contract, name, code_version)
+def check_files(shard: Shard, contract: Contract, code_version: str) -> Checked:
+    """Decode the raw files of a task and apply the row rules of their contract."""
+    files = zip(shard.paths("raw"), shard.task.inputs["name"], strict=True)
+    each = [_named(decode(path, contract, shard.task.span), name) for path, name in files]
+    rows, rejected = pl.concat([one.rows for one in each]), pl.concat([one.rejected for one in each])
+    return check_rows(Decoded(rows, rejected, sum(one.total for one in each)), contract, None, code_version)
 
 
-def check_rows(decoded: Decoded, contract: Contract, source: str, code_version: str) -> Checked:
-    """Split decoded rows by the row rules; a broken row is rejected under the first rule it broke."""
+def _named(decoded: Decoded, name: str) -> Decoded:
+    source = pl.lit(name).alias(SOURCE)
+    return Decoded(decoded.rows.with_columns(source), decoded.rejected.with_columns(source), decoded.total)
+
+
+def check_rows(decoded: Decoded, contract: Contract, source: str | None, code_version: str) -> Checked:
+    """Split decoded rows by the row rules; a broken row is rejected under the first rule it broke.
+
+    Args:
+      source: name of the raw file; None where rows and rejections have it in `__source`.
+    """
+    decoded = decoded if source is None else _named(decoded, source)
     good, bad = split_rows(decoded.rows, given_contract(contract))
     details = [f"{_column(rule)}={_shown(row, rule)}" for rule, row in zip(bad[RULE], bad.iter_rows(named=True))]
-    broken = bad.select(
-        POSITION, RULE, pl.Series(DETAIL, details, pl.String), pl.Series("payload", payloads(bad.drop(RULE)), pl.String)
-    )
-    rejected = rejections(pl.concat([decoded.rejected, broken]), contract, source, code_version)
-    return Checked(good.with_columns(pl.lit(source).alias(SOURCE)), rejected, decoded.total)
+    shown = pl.Series(DETAIL, details, pl.String), pl.Series("payload", payloads(bad.drop(RULE)), pl.String)
+    broken = bad.select(POSITION, RULE, *shown, SOURCE)
+    rejected = rejections(pl.concat([decoded.rejected.select(broken.columns), broken]), contract, code_version)
+    return Checked(good, rejected, decoded.total)
 
 
 def _column(rule: str) -> str:
@@ -83,16 +92,14 @@ def _shown(row: dict, rule: str) -> str:
     return "a private value" if name in PRIVATE_FIELDS else str(row.get(name))[:100]
 
 
-def rejections(
-    frame: pl.DataFrame, contract: Contract, source: str | None, code_version: str
-) -> pl.DataFrame:
-    """Bring `__position`, `rule`, `detail`, `payload` (and `__source`, where `source` is None) to the rejection contract."""
+def rejections(frame: pl.DataFrame, contract: Contract, code_version: str) -> pl.DataFrame:
+    """Bring `__source`, `__position`, `rule`, `detail` and `payload` to the rejection contract."""
     return frame.select(
         pl.lit(contract.name).alias("dataset"),
         pl.lit(f"ingest_{contract.name}").alias("stage"),
         RULE,
         DETAIL,
-        (pl.col(SOURCE) if source is None else pl.lit(source)).alias("source"),
+        pl.col(SOURCE).alias("source"),
         pl.col(POSITION).cast(pl.Int64).alias("position"),
         "payload",
         pl.lit(code_version).alias("code_version"),
@@ -144,7 +151,7 @@ class EmitEvents:
     code_version: str
 
     def __call__(self, shard: Shard) -> dict[str, pl.DataFrame]:
-        checked = check_file(shard, EVENT, self.code_version)
+        checked = check_files(shard, EVENT, self.code_version)
         users = shard_of(checked.rows["user_id"].to_arrow(), self.num_shards)
         rows = checked.rows.with_columns(pl.Series(_USER_SHARD, users, pl.Int32), *_id_hashes())
         ids = rows.select(_ID_1, _ID_2, _USER_SHARD, "ingest_ts", (pl.col(_ID_1) % self.num_shards).alias(TARGET))
@@ -183,34 +190,29 @@ def find_repeats(shard: Shard) -> dict[str, pl.DataFrame]:
 
 @dataclasses.dataclass(frozen=True)
 class MergeEvents:
-    """Deduplicate, label and order the events of one user shard; one output per day.
+    """Deduplicate, label and order the events of one user shard; one file per day.
 
     Memory: the events of one shard of users.
     """
 
     code_version: str
 
-    def __call__(self, shard: Shard) -> list[Output]:
-        columns = {n: pl.Null for n in EVENT.given_columns()} | _WHERE
+    def __call__(self, shard: Shard) -> Output:
+        columns = dict.fromkeys(EVENT.given_columns(), pl.Null) | _WHERE
         events = shard.parts("events", columns)
         conflicts = shard.parts("repeats", {_ID_1: pl.UInt64, _ID_2: pl.UInt64})
         rejected = [shard.parts("rejected", {})] if shard.task.inputs.get("rejected") else []
         totals = shard.parts("totals", {"lines": pl.Int64})["lines"].sum()
         if not events.height:
-            return [self._nothing(rejected, totals)]
+            return self._nothing(rejected, totals)
         kept, lost = deduplicate(events, conflicts)
         kept, erased = self._erase(shard, kept)
         refused = _lost_rows(lost.filter(pl.col(RULE) == _CONFLICT), self.code_version)
         counters = {"duplicates": int((lost[RULE] == _DUPLICATE).sum()), "erased": erased}
-        labelled = label_events(kept)
-        days = labelled.partition_by("event_date", as_dict=True, maintain_order=True)
-        outputs = [Output(days[day], event_date=day[0].isoformat()) for day in sorted(days)]
-        if not outputs:
-            return [self._nothing([*rejected, refused], totals, counters)]
-        outputs[0] = dataclasses.replace(
-            outputs[0], rows_in=int(totals), rejected=pl.concat([*rejected, refused]), counters=counters
-        )
-        return outputs
+        refusals = pl.concat([*rejected, refused])
+        if not kept.height:
+            return self._nothing([refusals], totals, counters)
+        return Output(label_events(kept), int(totals), refusals, counters, by_day=True)
 
     def _nothing(self, rejected: list[pl.DataFrame], totals: int, counters: dict[str, int] | None = None) -> Output:
         empty = pl.from_arrow(EVENT.schema.empty_table())
@@ -237,7 +239,9 @@ def deduplicate(events: pl.DataFrame, conflicts: pl.DataFrame) -> tuple[pl.DataF
     single, suspects = events.filter(~repeated), events.filter(repeated)
     payload = [name for name in events.columns if name not in ("ingest_ts", SOURCE, POSITION)]
     everything = pl.struct(payload).struct.json_encode()
-    suspects = suspects.with_columns(everything.alias("__payload")).sort("event_id", "ingest_ts", "__payload", SOURCE, POSITION)
+    suspects = suspects.with_columns(everything.alias("__payload")).sort(
+        "event_id", "ingest_ts", "__payload", SOURCE, POSITION
+    )
     same = pl.col("__payload") == pl.col("__payload").first().over("event_id")
     judged = suspects.with_columns(
         pl.when(pl.col("event_id").is_first_distinct())
@@ -258,7 +262,7 @@ def deduplicate(events: pl.DataFrame, conflicts: pl.DataFrame) -> tuple[pl.DataF
 
 
 def label_events(events: pl.DataFrame) -> pl.DataFrame:
-    """Order events by user, time and id, derive missing session ids, and add date and label.
+    """Derive missing session ids, add date and label, and order events by date, user, time and id.
 
     A session that the producer did not name begins after 30 minutes without an event, and is called after its first.
     """
@@ -266,19 +270,23 @@ def label_events(events: pl.DataFrame) -> pl.DataFrame:
     gap = pl.col("event_ts").diff() > datetime.timedelta(seconds=SESSION_GAP_S)
     starts = (pl.col("user_id") != pl.col("user_id").shift()).fill_null(True) | gap
     began = pl.when(starts).then(pl.col("event_ts").dt.epoch("ms")).forward_fill()
-    return ordered.select(
-        pl.coalesce("session_id", pl.format("{}@{}", "user_id", began)).alias("session_id"),
-        pl.col("event_ts").dt.date().alias("event_date"),
-        label_strength().alias("label"),
-        pl.lit(LABEL_VERSION, pl.Int32).alias("label_version"),
-        *[pl.col(name) for name in EVENT.given_columns() if name != "session_id"],
-    ).select(EVENT.schema.names)
+    return (
+        ordered.select(
+            pl.coalesce("session_id", pl.format("{}@{}", "user_id", began)).alias("session_id"),
+            pl.col("event_ts").dt.date().alias("event_date"),
+            label_strength().alias("label"),
+            pl.lit(LABEL_VERSION, pl.Int32).alias("label_version"),
+            *[pl.col(name) for name in EVENT.given_columns() if name != "session_id"],
+        )
+        .select(EVENT.schema.names)
+        .sort("event_date", maintain_order=True)
+    )
 
 
 def _lost_rows(lost: pl.DataFrame, code_version: str) -> pl.DataFrame:
     detail = pl.lit("the id was received earlier with another payload").alias(DETAIL)
     shown = lost.with_columns(detail, pl.Series("payload", payloads(lost.drop(RULE)), pl.String))
-    return rejections(shown, EVENT, None, code_version)
+    return rejections(shown, EVENT, code_version)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -290,7 +298,7 @@ class EmitRows:
     code_version: str
 
     def __call__(self, shard: Shard) -> dict[str, pl.DataFrame]:
-        checked = check_file(shard, self.contract, self.code_version)
+        checked = check_files(shard, self.contract, self.code_version)
         key = self.contract.shard_by or self.contract.key[0]
         targets = _target(pl.Series(shard_of(checked.rows[key].to_arrow(), self.num_shards)))
         spread = f"{shard.number % self.num_shards:05d}"
@@ -312,7 +320,7 @@ class MergeRows:
     code_version: str
 
     def __call__(self, shard: Shard) -> Output:
-        columns = {n: pl.Null for n in self.contract.given_columns()} | _WHERE
+        columns = dict.fromkeys(self.contract.given_columns(), pl.Null) | _WHERE
         rows = shard.parts("rows", columns)
         rejected = [shard.parts("rejected", {})] if shard.task.inputs.get("rejected") else []
         totals = int(shard.parts("totals", {"lines": pl.Int64})["lines"].sum())
@@ -320,7 +328,7 @@ class MergeRows:
             empty = pl.from_arrow(self.contract.schema.empty_table())
             return Output(empty, totals, pl.concat(rejected) if rejected else None)
         kept, lost, duplicates = latest(rows, self.contract)
-        refused = rejections(lost, self.contract, None, self.code_version)
+        refused = rejections(lost, self.contract, self.code_version)
         frame = complete(kept, self.contract).sort(self.contract.key)
         return Output(frame, totals, pl.concat([*rejected, refused]), {"duplicates": duplicates})
 
@@ -342,7 +350,9 @@ def latest(rows: pl.DataFrame, contract: Contract) -> tuple[pl.DataFrame, pl.Dat
     ).sort([*key, "__updated", "__payload"], descending=[*[False] * len(key), True, False], nulls_last=True)
     newest = suspects.filter(pl.struct(key).is_first_distinct())
     others = suspects.filter(~pl.struct(key).is_first_distinct())
-    others = others.join(newest.select(*key, pl.col("__payload", "__updated").name.suffix("_kept")), on=key, maintain_order="left")
+    others = others.join(
+        newest.select(*key, pl.col("__payload", "__updated").name.suffix("_kept")), on=key, maintain_order="left"
+    )
     clash = (pl.col("__payload") != pl.col("__payload_kept")) & pl.col("__updated").eq_missing(pl.col("__updated_kept"))
     lost = others.filter(clash)
     refused = lost.select(
@@ -358,7 +368,9 @@ def latest(rows: pl.DataFrame, contract: Contract) -> tuple[pl.DataFrame, pl.Dat
 def complete(rows: pl.DataFrame, contract: Contract) -> pl.DataFrame:
     """Fill in the derived columns of a snapshot."""
     if contract.name == "item":
-        texts = rows.select("title", "description", "artists", "genres").select(pl.struct(pl.all()).struct.json_encode())
+        texts = rows.select("title", "description", "artists", "genres").select(
+            pl.struct(pl.all()).struct.json_encode()
+        )
         digests = [hashlib.blake2b(text.encode(), digest_size=8).hexdigest() for text in texts.to_series()]
         rows = rows.with_columns(
             pl.coalesce("canonical_id", "item_id").alias("canonical_id"),
@@ -367,5 +379,3 @@ def complete(rows: pl.DataFrame, contract: Contract) -> pl.DataFrame:
             pl.Series("text_hash", digests, pl.String),
         )
     return rows.select(contract.schema.names)
-
-

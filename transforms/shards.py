@@ -142,7 +142,13 @@ class Output:
     by_day: bool = False
 
 
-_NOTHING = {"rows_in": 0, "rejected": {}, "counters": {}, "statistics": Statistics(0, {}, {}).to_json(), "rejections": None}
+_NOTHING = {
+    "rows_in": 0,
+    "rejected": {},
+    "counters": {},
+    "statistics": Statistics(0, {}, {}).to_json(),
+    "rejections": None,
+}
 Work = Callable[[Shard], Output | list[Output]]
 Emit = Callable[[Shard], Mapping[str, pl.DataFrame]]
 Part = tuple[str, tuple[str, str]]
@@ -286,7 +292,8 @@ def stage_output(task: Task, workspace: Workspace, output: Output) -> list[dict]
         "counters": dict(output.counters),
         "statistics": collect(frame, workspace.contract).to_json(),
     }
-    days = _days(frame, task.shard) if output.by_day and frame.height else [(name, output.event_date or task.event_date, table.num_rows)]
+    one = [(name, output.event_date or task.event_date, table.num_rows)]
+    days = _days(frame, task.shard) if output.by_day and frame.height else one
     start, entries = 0, []
     for name, day, rows in days:
         file = _stage_table(workspace.store, table.slice(start, rows), f"{workspace.staging}/part-{name}.parquet")
@@ -334,15 +341,19 @@ def _checked(
     shown = [name for name in contract.key if name not in _WHO]
     payload = pl.struct(shown).struct.json_encode() if shown else pl.lit(None, pl.String)
     keys = bad.select(payload.alias("payload"), "rule")
-    return good, conform(good, contract), keys.with_row_index("position").select(
-        pl.lit(contract.name).alias("dataset"),
-        pl.lit(workspace.stage).alias("stage"),
-        "rule",
-        pl.lit(None, pl.String).alias("detail"),
-        pl.lit(source).alias("source"),
-        pl.col("position").cast(pl.Int64),
-        "payload",
-        pl.lit(workspace.code_version).alias("code_version"),
+    return (
+        good,
+        conform(good, contract),
+        keys.with_row_index("position").select(
+            pl.lit(contract.name).alias("dataset"),
+            pl.lit(workspace.stage).alias("stage"),
+            "rule",
+            pl.lit(None, pl.String).alias("detail"),
+            pl.lit(source).alias("source"),
+            pl.col("position").cast(pl.Int64),
+            "payload",
+            pl.lit(workspace.code_version).alias("code_version"),
+        ),
     )
 
 

@@ -42,7 +42,10 @@ def weighted_positives(events: pl.DataFrame) -> pl.DataFrame:
     liked = events.filter((pl.col("label") > 0) & pl.col("campaign_id").is_null())
     ordered = _ordered(liked, ["event_date", "user_id", "event_ts", "event_id"])
     return without_repeats(ordered, ["event_date", "user_id", "session_id", "item_id"]).with_columns(
-        pl.when(pl.col("is_organic").fill_null(True)).then(weight).otherwise(weight // _RECOMMENDED_SHARE).alias("weight")
+        pl.when(pl.col("is_organic").fill_null(True))
+        .then(weight)
+        .otherwise(weight // _RECOMMENDED_SHARE)
+        .alias("weight")
     )
 
 
@@ -125,8 +128,10 @@ def pairs_by_day(events: pl.DataFrame) -> pl.DataFrame:
     Memory: the events, and 150 bytes per positive.
     """
     liked = weighted_positives(personal_events(events)).with_columns(_visit())
-    seen = coded(liked, ["item_id"]).group_by("event_date", "visit", "item_id", maintain_order=True).agg(
-        pl.col("session_id").first(), pl.col("weight").max(), pl.col("weight").sum().alias("total")
+    seen = (
+        coded(liked, ["item_id"])
+        .group_by("event_date", "visit", "item_id", maintain_order=True)
+        .agg(pl.col("session_id").first(), pl.col("weight").max(), pl.col("weight").sum().alias("total"))
     )
     own = seen.select("event_date", "item_id", pl.col("item_id").alias("other_item_id"), "weight",
                       (pl.col("total") - pl.col("weight")).alias("returns"))  # fmt: skip
@@ -356,7 +361,11 @@ def transitions(parts: pl.DataFrame) -> pl.DataFrame:
     likely = (pl.col("weight") / whole).cast(pl.Float32).alias("probability")
     ranked = top(summed.with_columns(likely), context, "weight", "next_item_id", TOP_BACKOFF)
     enough = (pl.col("level") != "item") | (pl.col("rank") < TOP_FOLLOWERS)
-    return ranked.filter(enough).with_columns(pl.col(*context, "next_item_id").cast(pl.String)).select(TRANSITION.schema.names)
+    return (
+        ranked.filter(enough)
+        .with_columns(pl.col(*context, "next_item_id").cast(pl.String))
+        .select(TRANSITION.schema.names)
+    )
 
 
 def to_shards(frame: pl.DataFrame, column: str, num_shards: int, prefix: str = "") -> pl.DataFrame:
