@@ -38,7 +38,7 @@ logging.getLogger("great_expectations").setLevel(logging.WARNING)
 _COLUMNS = "columns:declared"
 _READABLE = "files:readable"
 _COMPILED = "checks:compiled"
-_DATABASE_MEMORY = "800MB"
+_DATABASE_MEMORY = "2GB"
 _REPEATED = "key_repeated"
 _VECTOR = re.compile(r"\[\d+\]")
 
