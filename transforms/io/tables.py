@@ -14,8 +14,8 @@ from schemas.contract import Contract
 from transforms.io.store import FULL, StoreError, disk_full
 
 ROW_GROUP_ROWS = 131_072
-NESTED_ROW_GROUP_ROWS = 1_024
-"""Rows that hold lists of records: a reader holds a whole row group, here 300 candidates a row."""
+NESTED_ROW_GROUP_ROWS = (ROW_GROUP_ROWS, 16_384, 1_024)
+"""Rows per group by depth of lists of records: a reader holds a whole group, of 200 listens or 300 candidates a row."""
 
 
 def conform(frame: pl.DataFrame | pa.Table, contract: Contract, *, nulls_allowed: bool = False) -> pa.Table:
@@ -56,11 +56,17 @@ def demand_columns(frame: pl.DataFrame | pa.Table, contract: Contract) -> None:
 
 def write_parquet(table: pa.Table) -> str:
     """Write a table to a temporary file and return its path; equal tables give equal bytes."""
-    nested = any(pa.types.is_list(f.type) and pa.types.is_struct(f.type.value_type) for f in table.schema)
-    rows = NESTED_ROW_GROUP_ROWS if nested else ROW_GROUP_ROWS
+    rows = NESTED_ROW_GROUP_ROWS[min(max(_depth(field.type) for field in table.schema), 2)]
     with _temporary() as path:
         pq.write_table(table, path, compression="zstd", row_group_size=rows, store_schema=True)
     return path
+
+
+def _depth(type_: pa.DataType) -> int:
+    """Return how many lists of records lie in one another."""
+    if pa.types.is_list(type_) and pa.types.is_struct(type_.value_type):
+        return 1 + max(_depth(field.type) for field in type_.value_type.fields)
+    return 0
 
 
 def write_part(frame: pl.DataFrame) -> str:
