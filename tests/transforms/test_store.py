@@ -177,6 +177,19 @@ class TestBucket:
         with pytest.raises(StoreError, match="is in use by another run"), store.lock("batch"):
             pass
 
+    def test_a_lease_that_another_took_over_is_left_to_it(self, bucket, monkeypatch):
+        deleted = []
+
+        def refuse(blob, if_generation_match):
+            deleted.append((blob.name, if_generation_match == blob.generation))
+            raise PreconditionFailed("it is another's by now")
+
+        store = open_store(f"{bucket}/slow")
+        with store.lock("batch"):
+            monkeypatch.setattr(gcs.storage.Blob, "delete", refuse)
+        assert deleted == [("slow/lock.json", True)]
+        assert store.exists("lock.json")
+
     def test_a_root_without_a_bucket_is_refused(self):
         with pytest.raises(StoreError, match="names no bucket; expected gs://bucket/prefix"):
             open_store("gs://")

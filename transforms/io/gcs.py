@@ -131,7 +131,8 @@ class GcsStore:
         finally:
             stop.set()
             renewal.join()
-            blob.delete()
+            with contextlib.suppress(exceptions.NotFound, exceptions.PreconditionFailed):  # another took the lease over
+                blob.delete(if_generation_match=blob.generation)
 
     def _take(self, blob: storage.Blob, owner: str) -> None:
         generation = 0
