@@ -10,8 +10,12 @@ CONTRACT_VERSION = "1.0.0"
 FAMILIARITIES = ("known", "discovery", "new_artist")
 RUN_MODES = ("batch", "stream", "backfill")
 DEFAULT_USER = "*"
-_HISTORY = ("history.positives", "?user.personalization_opt_out")
-_TALLIES = ("popularity.weight", "co_listen.score", "transition.probability", "artist_top.weight", "item.release_ts")
+_TALLIES = ("popularity.weight", "co_listen.score", "transition.probability", "artist_top.rank", "item.release_ts")
+_SCORED = ("history.positives", *_TALLIES, "co_listen.other_return_rate", "transition.level", "user.follows")
+_WHO = ("user.user_id", "user.deletion_requested_at", "user.personalization_opt_out", "tombstone.entity",
+        "tombstone.id", "history.user_id", "popularity_partial.item_id")  # fmt: skip
+_SERVABLE = ("item.item_id", "item.item_type", "item.canonical_id", "item.artists", "item.show_id", "item.release_ts",
+             "item.availability", "item.rec_eligible", "item.deleted_at", "popularity.market")  # fmt: skip
 
 PROPOSAL = Contract(
     name="proposal",
@@ -23,23 +27,26 @@ PROPOSAL = Contract(
     schema=pa.schema(
         [
             column("key", pa.string(), "user_id, seed item_id, or *|market|tier for whoever is there.", rules=ID,
-                   derived_from=("history.user_id", "user.user_id", "co_listen.item_id", "transition.context_id")),
-            column("source_id", pa.string(), "Source.", rules=ID),
+                   derived_from=("history.user_id", "user.user_id", "popularity_partial.item_id", "popularity.market")),
+            column("source_id", pa.string(), "Source.", rules=ID, derived_from=("?history.positives",)),
             column("item_id", pa.string(), "Proposed item.", rules=ID,
-                   derived_from=(*_HISTORY, "co_listen.other_item_id", "transition.next_item_id", "popularity.item_id",
+                   derived_from=("history.positives", "co_listen.other_item_id", "transition.next_item_id", "popularity.item_id",
                                  "artist_top.item_id", "item.item_id")),
             column("source_rank", pa.int32(), "0 is the source's best for this key.", rules=(Between(0, 1e6),),
-                   derived_from=(*_HISTORY, *_TALLIES)),
+                   derived_from=_SCORED),
             column("raw_score", pa.float32(), "The source's own score; never compared across sources.",
-                   rules=(Between(-3.0e38, 3.0e38),), derived_from=(*_HISTORY, *_TALLIES)),
+                   rules=(Between(-3.0e38, 3.0e38),), derived_from=_SCORED),
             column("score_kind", pa.string(), "What raw_score is.", rules=(Required(),)),
             column("signal_type", pa.string(), "What the proposal rests on.", rules=(Required(),)),
             column("seed_item_ids", pa.list_(pa.string()), "Items that led to it, the strongest first.",
-                   rules=(MaxLength(3),), derived_from=("history.positives",)),
+                   rules=(MaxLength(3),), derived_from=("history.positives", "popularity_partial.item_id")),
             column("seed_event_ts", TIMESTAMP, "Last event of the strongest seed.", nullable=True,
                    derived_from=("history.positives",)),
         ]
     ),
+    rows_from=(*_WHO, *_SERVABLE, *_SCORED, "item.genres", "co_listen.item_id", "co_listen.other_item_id", "co_listen.rank",
+               "transition.context_id", "transition.next_item_id", "artist_top.artist_id", "artist_top.item_id",
+               "popularity.tier", "popularity.item_id"),
 )  # fmt: skip
 
 _SOURCE = pa.struct(
@@ -106,9 +113,13 @@ _COUNTS = pa.struct(
         pa.field("out", pa.int32(), False),
     ]
 )
-_PROPOSED = ("proposal.item_id", "proposal.source_rank", "proposal.raw_score", "item.canonical_id")
-_FILTERED = ("?item.availability", "?item.rec_eligible", "?item.explicit", "?item.deleted_at", "?user.blocked_artists",
-             "?user.hidden_items", "?user.tier", "?tombstone.id", "?history.skips")  # fmt: skip
+_PROPOSED = ("proposal.item_id", "proposal.source_id", "proposal.source_rank", "item.canonical_id")
+_SHOWN = ("proposal.raw_score", "proposal.score_kind", "proposal.signal_type", "proposal.seed_item_ids",
+          "proposal.seed_event_ts", "item.item_type", "item.release_ts", "item.availability", "history.positives")  # fmt: skip
+_RECORD = ("user.user_id", "history.user_id", "popularity_partial.item_id", "proposal.key")
+_FILTERED = ("item.languages", "item.explicit", "item.age_rating", "item.album_id", "item.publisher", "user.market",
+             "user.tier", "user.explicit_filter", "user.age_band", "user.languages", "user.blocked_artists",
+             "user.hidden_items", "history.market", "history.positives", "history.skips", "popularity_partial.market")  # fmt: skip
 
 
 def _set(name: str, type_: pa.DataType, description: str, *rules, nullable: bool = False, sources=()) -> pa.Field:
@@ -125,19 +136,20 @@ CANDIDATE_SET = Contract(
     schema=pa.schema(
         [
             _set("candidate_set_id", pa.string(), "Hash of surface, record key, run and sequence.", *ID,
-                 sources=("proposal.key",)),
+                 sources=_RECORD),
             _set("contract_version", pa.string(), "Version of this contract.", Required()),
             _set("record_key", pa.string(), "user_id on Home, seed item_id on Now Playing, * for anybody else.", *ID,
-                 sources=("proposal.key", "user.user_id")),
+                 sources=_RECORD),
             _set("user_id", pa.string(), "User; null on Now Playing's batch sets, * for a user nobody has seen.",
-                 MaxLength(200), nullable=True, sources=("proposal.key", "user.user_id")),
+                 MaxLength(200), nullable=True, sources=("user.user_id", "history.user_id")),
             _set("surface", pa.string(), "Surface.", OneOf(("home", "now_playing"))),
             _set("context_key", pa.string(), "What else tells two records of one key apart: the market.",
-                 MaxLength(300)),
-            _set("context", _CONTEXT, "Seed and session of the set."),
+                 MaxLength(300), sources=("popularity_partial.market", "proposal.key")),
+            _set("context", _CONTEXT, "Seed and session of the set.",
+                 sources=("popularity_partial.item_id", "history.positives")),
             _set("market", pa.string(), "Market it is valid in, * for all.", Required(), MaxLength(2),
-                 sources=("history.market", "user.market")),
-            _set("tier", pa.string(), "Tier it is valid for, * for all.", Required(), sources=("user.tier",)),
+                 sources=("history.market", "user.market", "popularity_partial.market", "proposal.key")),
+            _set("tier", pa.string(), "Tier it is valid for, * for all.", Required(), sources=("user.tier", "proposal.key")),
             _set("run_id", pa.string(), "Run that made it.", *ID),
             _set("run_mode", pa.string(), "How it was made.", OneOf(RUN_MODES)),
             _set("logical_date", pa.date32(), "Date the run is as of."),
@@ -146,9 +158,9 @@ CANDIDATE_SET = Contract(
             _set("effective_from", TIMESTAMP, "Valid from."),
             _set("expires_at", TIMESTAMP, "Not to be served at or after."),
             _set("sequence", pa.int64(), "Event time of source_watermark in us: a later set wins.",
-                 Between(0, 9.2e18), sources=("event.event_ts",)),
+                 Between(0, 9.2e18), sources=("history.last_event_ts",)),
             _set("base_run_id", pa.string(), "Run of the set an overlay lies on.", nullable=True),
-            _set("source_watermark", TIMESTAMP, "Last event it knows of.", sources=("event.event_ts",)),
+            _set("source_watermark", TIMESTAMP, "Last event it knows of.", sources=("history.last_event_ts",)),
             _set("bundle_id", pa.string(), "What it was retrieved from.", *ID),
             _set("catalog_snapshot_id", pa.string(), "Catalogue.", *ID),
             _set("user_snapshot_id", pa.string(), "Users.", *ID),
@@ -159,14 +171,16 @@ CANDIDATE_SET = Contract(
             _set("exploration_policy", _EXPLORATION, "How explored items were drawn."),
             _set("fallback_level", pa.int32(),
                  "0 personal, 1 partial, 2 market and content, 3 market popular, 4 static.",
-                 Between(0, 4)),
-            _set("degraded_reasons", pa.list_(pa.string()), "Why it is less than it could be."),
+                 Between(0, 4), sources=("proposal.source_id", "user.market", "history.market")),
+            _set("degraded_reasons", pa.list_(pa.string()), "Why it is less than it could be.",
+                 sources=("user.personalization_opt_out", "user.market", "history.market", "history.user_id")),
             _set("gate_report_id", pa.string(), "Check report of the run.", *ID),
-            _set("counts", _COUNTS, "Proposals in, removed by rule, candidates out.", sources=(*_PROPOSED, *_FILTERED)),
+            _set("counts", _COUNTS, "Proposals in, removed by rule, candidates out.", sources=_PROPOSED),
             _set("candidates", pa.list_(CANDIDATE), "Candidates in blend order.", Required(), MaxLength(500),
-                 sources=(*_PROPOSED, *_FILTERED)),
+                 sources=(*_PROPOSED, *_SHOWN)),
         ]
     ),
+    rows_from=(*_WHO, *_SERVABLE, *_FILTERED, *_PROPOSED, "proposal.key"),
 )  # fmt: skip
 
 EXPOSURE = Contract(

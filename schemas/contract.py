@@ -51,6 +51,8 @@ class Contract:
       key: columns that identify a row.
       shard_by: the column whose stable hash decides the shard; None for a dataset of one shard.
       schema: Arrow schema; build its fields with `column`.
+      rows_from: input columns that decide which rows there are and what is added up in each (filters, joins, groups);
+        they have an indirect influence on every derived column.
     """
 
     name: str
@@ -60,6 +62,7 @@ class Contract:
     key: tuple[str, ...]
     shard_by: str | None
     schema: pa.Schema
+    rows_from: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         names = set(self.schema.names)
@@ -81,8 +84,15 @@ class Contract:
                 yield field.name, rule
 
     def derivations(self) -> dict[str, tuple[str, ...]]:
-        """Return, for each column, the input columns it is derived from."""
+        """Return, for each column, the input columns it is derived from; a constant has none."""
+        return {name: (*own, *self._indirect(own)) for name, own in self.own_derivations().items()}
+
+    def own_derivations(self) -> dict[str, tuple[str, ...]]:
+        """Return, for each column, the input columns it is derived from itself, without `rows_from`."""
         return {f.name: tuple(json.loads(_metadata(f, "derived_from") or "[]")) for f in self.schema}
+
+    def _indirect(self, own: tuple[str, ...]) -> list[str]:
+        return [f"?{name}" for name in self.rows_from if own and f"?{name}" not in own]
 
     def given_columns(self) -> list[str]:
         """Return the columns a producer delivers, in order: those derived first from a raw column of that name."""

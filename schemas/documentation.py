@@ -57,7 +57,9 @@ def _section(contract: Contract) -> str:
         f"{_escape(contract.description)}\n",
         f"Version {contract.version}, fingerprint `{contract.fingerprint}`, owner {contract.owner}.",
         f"Key: {', '.join(f'`{name}`' for name in contract.key)}.",
-        f"Sharded by `{contract.shard_by}`.\n" if contract.shard_by else "One shard.\n",
+        f"Sharded by `{contract.shard_by}`." if contract.shard_by else "One shard.",
+        *([f"Which rows there are depends on {_sources(contract.rows_from)}."] if contract.rows_from else []),
+        "",
         _TABLE,
         *_rows(contract),
     ]
@@ -66,7 +68,7 @@ def _section(contract: Contract) -> str:
 
 def _rows(contract: Contract) -> Iterator[str]:
     rules = list(contract.rules())
-    derivations = contract.derivations()
+    derivations = contract.own_derivations()
     for column in contract.to_json()["columns"]:
         name, type_ = column["name"], column["type"]
         words = "; ".join(rule_in_words(rule, type_) for owner, rule in rules if owner == name)

@@ -89,6 +89,7 @@ EVENT = Contract(
             column("label_version", pa.int32(), "Version of the label function."),
         ]
     ),
+    rows_from=("raw_event.user_id", "user.user_id", "user.deletion_requested_at", "tombstone.entity", "tombstone.id"),
 )  # fmt: skip
 
 _i = given("item")
