@@ -168,7 +168,9 @@ def weighted(events: pl.DataFrame) -> pl.DataFrame:
     weight = (C("label") * UNIT).round().cast(pl.Int64)
     liked = events.filter((C("label") > 0) & C("campaign_id").is_null())
     capped = liked.filter(pl.int_range(pl.len()).over("event_date", "user_id", "session_id", "item_id") < 3)
-    return capped.with_columns(pl.when(C("is_organic").fill_null(True)).then(weight).otherwise(weight // 2).alias("weight"))
+    return capped.with_columns(
+        pl.when(C("is_organic").fill_null(True)).then(weight).otherwise(weight // 2).alias("weight")
+    )
 
 
 def factor(as_of: datetime.date, half_life: float) -> pl.Expr:
@@ -183,7 +185,9 @@ def decayed(frame: pl.DataFrame, keys: list[str], *sums: str) -> pl.DataFrame:
 
 def best(frame: pl.DataFrame, within: list[str], by: str, tie: str, limit: int) -> pl.DataFrame:
     ordered = frame.sort([*within, by, tie], descending=[*[False] * len(within), True, False])
-    return ordered.with_columns(pl.int_range(pl.len(), dtype=pl.Int32).over(within).alias("rank")).filter(C("rank") < limit)
+    return ordered.with_columns(pl.int_range(pl.len(), dtype=pl.Int32).over(within).alias("rank")).filter(
+        C("rank") < limit
+    )
 
 
 def popularity(liked: pl.DataFrame, users: pl.DataFrame, as_of: datetime.date) -> pl.DataFrame:
@@ -193,7 +197,9 @@ def popularity(liked: pl.DataFrame, users: pl.DataFrame, as_of: datetime.date) -
     )
     fine = decayed(plays, keys, "weight")
     tiers = fine.group_by("market", "item_type", "item_id").agg(C("weight").sum()).with_columns(tier=pl.lit("*"))
-    world = tiers.group_by("item_type", "item_id").agg(C("weight").sum()).with_columns(tier=pl.lit("*"), market=pl.lit("*"))
+    world = (
+        tiers.group_by("item_type", "item_id").agg(C("weight").sum()).with_columns(tier=pl.lit("*"), market=pl.lit("*"))
+    )
     levels = [fine.filter(C("market") != "*"), tiers.filter(C("market") != "*"), world]
     return best(pl.concat([level.select(*keys, "weight") for level in levels]), keys[:3], "weight", "item_id", 1000)
 
@@ -217,7 +223,9 @@ def co_listen(personal: pl.DataFrame, as_of: datetime.date) -> pl.DataFrame:
     forward = pl.concat([pairs_at(seen, step) for step in range(1, 11)])
     one_way = forward.group_by("a", "b").agg((C("weight") * C("factor")).sum())
     del forward
-    both = pl.concat([one_way.select("a", "b", "weight"), one_way.select(C("b").alias("a"), C("a").alias("b"), "weight")])
+    both = pl.concat(
+        [one_way.select("a", "b", "weight"), one_way.select(C("b").alias("a"), C("a").alias("b"), "weight")]
+    )
     pairs = both.group_by("a", "b").agg(C("weight").sum() // DECAY).filter(C("weight") > 0)
     del both
     other = own.select(
@@ -273,7 +281,9 @@ def at_level(joined: pl.DataFrame, level: str) -> pl.DataFrame:
         C("weight").sum()
     )  # fmt: skip
     likely = (C("weight") / C("weight").sum().over("context_id")).cast(pl.Float32).alias("probability")
-    ranked = best(counted.with_columns(likely), ["context_id"], "weight", "next_item_id", 100 if level == "item" else 200)
+    ranked = best(
+        counted.with_columns(likely), ["context_id"], "weight", "next_item_id", 100 if level == "item" else 200
+    )
     return ranked.select(pl.lit(level).alias("level"), "context_id", "next_item_id", "weight", "probability", "rank")
 
 
@@ -285,12 +295,15 @@ def main() -> None:
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     import time
-    t=[time.monotonic()]
+
+    t = [time.monotonic()]
 
     def write(name: str, frame: pl.DataFrame) -> None:
-        t.append(time.monotonic()); print(name, frame.height, round(t[-1]-t[-2],1))
+        t.append(time.monotonic())
+        print(name, frame.height, round(t[-1] - t[-2], 1))
         frame.write_parquet(options.out / f"{name}.parquet", compression="zstd")
-        t.append(time.monotonic()); print(' write', round(t[-1]-t[-2],1))
+        t.append(time.monotonic())
+        print(" write", round(t[-1] - t[-2], 1))
 
     items, users = clean_items(options.raw), clean_users(options.raw)
     write("item", items)

@@ -23,9 +23,15 @@ SHRINKAGES = (2.0, 10.0)
 
 def pair_counts(source: Path, end: datetime.date) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Return pairs with both items' totals, from train sessions, and the test cases."""
-    frames = [frame for dataset, frame in SHAPES["sessions"](source).parts(end - datetime.timedelta(days=27)) if dataset == "events"]
+    frames = [
+        frame
+        for dataset, frame in SHAPES["sessions"](source).parts(end - datetime.timedelta(days=27))
+        if dataset == "events"
+    ]
     events = pl.concat(frames).with_columns(
-        pl.lit(1.0, pl.Float32).alias("label"), pl.col("event_ts").dt.date().alias("event_date"), pl.lit(None, pl.String).alias("campaign_id")
+        pl.lit(1.0, pl.Float32).alias("label"),
+        pl.col("event_ts").dt.date().alias("event_date"),
+        pl.lit(None, pl.String).alias("campaign_id"),
     )
     test = events.filter(pl.col("user_id").str.starts_with("test"))
     train = events.filter(~pl.col("user_id").str.starts_with("test"))
@@ -50,18 +56,23 @@ def scores(total: float) -> dict[str, pl.Expr]:
 
 def hit_rate(pairs: pl.DataFrame, score: pl.Expr, test: pl.DataFrame) -> float:
     """Return the share of test cases whose next item is among the 20 best."""
-    near = tallies.top(pairs.with_columns(score.alias("score")), ["item_id"], "score", "other_item_id", tallies.TOP_NEIGHBOURS)
+    near = tallies.top(
+        pairs.with_columns(score.alias("score")), ["item_id"], "score", "other_item_id", tallies.TOP_NEIGHBOURS
+    )
     near = near.select("item_id", "other_item_id", "score")
     played = test.sort("user_id", "event_ts").with_columns(pl.int_range(pl.len()).over("user_id").alias("place"))
     hits, cases = 0, 0
     for part in played.with_columns(pl.col("user_id").hash(0).mod(8).alias("__part")).partition_by("__part"):
         target = part.filter(pl.col("place") > 0).select("user_id", "place", pl.col("item_id").alias("target"))
         seeds = [
-            target.with_columns((pl.col("place") - back).alias("at"), pl.lit(0.6**back).alias("share"))
-            .join(part.select("user_id", pl.col("place").alias("at"), "item_id"), on=["user_id", "at"])
+            target.with_columns((pl.col("place") - back).alias("at"), pl.lit(0.6**back).alias("share")).join(
+                part.select("user_id", pl.col("place").alias("at"), "item_id"), on=["user_id", "at"]
+            )
             for back in range(1, SEEDS + 1)
         ]
-        found = pl.concat(seeds).join(near, on="item_id").with_columns((pl.col("score") * pl.col("share")).alias("part"))
+        found = (
+            pl.concat(seeds).join(near, on="item_id").with_columns((pl.col("score") * pl.col("share")).alias("part"))
+        )
         summed = found.group_by("user_id", "place", "target", "other_item_id").agg(pl.col("part").sum())
         best = tallies.top(summed, ["user_id", "place"], "part", "other_item_id", TOP)
         hits += best.filter(pl.col("other_item_id") == pl.col("target")).height
@@ -81,7 +92,15 @@ def main() -> None:
     for name, score in scores(total).items():
         rate = hit_rate(pairs, score, test)
         print(f"{name:<40} P@{TOP} {100 * rate:6.2f} %", flush=True)
-        rows.append({"name": f"co_listen P@{TOP}: {name}", "value": round(100 * rate, 3), "unit": "%", "target": None, "met": None})
+        rows.append(
+            {
+                "name": f"co_listen P@{TOP}: {name}",
+                "value": round(100 * rate, 3),
+                "unit": "%",
+                "target": None,
+                "met": None,
+            }
+        )
     if options.json:
         options.json.write_text(json.dumps(rows, indent=1) + "\n")
 

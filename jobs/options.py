@@ -34,9 +34,18 @@ def iso_date(text: str) -> datetime.date:
 
 def add_common(parser: argparse.ArgumentParser) -> None:
     """Add the options of every command that runs the road."""
-    parser.add_argument("--root", default=os.environ.get("ROOT", ".segue"), help="folder or gs:// address everything is written under")
-    parser.add_argument("--shards", type=int, default=DEFAULT_SHARDS, help="shards per dataset; about 20,000 users or a million events each")
-    parser.add_argument("--surface", action="append", choices=("home", "now_playing"), help="only this surface (may be repeated)")
+    parser.add_argument(
+        "--root", default=os.environ.get("ROOT", ".segue"), help="folder or gs:// address everything is written under"
+    )
+    parser.add_argument(
+        "--shards",
+        type=int,
+        default=DEFAULT_SHARDS,
+        help="shards per dataset; about 20,000 users or a million events each",
+    )
+    parser.add_argument(
+        "--surface", action="append", choices=("home", "now_playing"), help="only this surface (may be repeated)"
+    )
     parser.add_argument("--policy", type=Path, default=POLICY_FILE, help="policy file")
     parser.add_argument("--waivers", type=Path, help="waivers file (default: waivers.toml under the root)")
 

@@ -14,10 +14,10 @@ from schemas.candidates import CANDIDATE_SET, EXPOSURE, PROPOSAL
 from schemas.manifest import DataFile, Manifest
 from schemas.policy import SurfacePolicy
 from transforms.audit import flatten
-from transforms.filters import Instant
 from transforms.candidate_sets import Provenance
-from transforms.recommend import Recommend
+from transforms.filters import Instant
 from transforms.groups import RetrieveGroups
+from transforms.recommend import Recommend
 from transforms.retrieve import retrieve_seeds, retrieve_users
 from transforms.shards import ExchangeShards, Output, ProcessShards, Shard, Task, Work, Workspace
 from transforms.sources import (
@@ -147,7 +147,11 @@ def blend(road: Road, surface: Surface, ingested: Ingested, tables: Tables, prop
     own = [file for file in proposals.files if file.path not in groups]
     common = {"item": paths(ingested.items.files), "popularity": paths(tables.popularity.files)}
     common |= {"tombstone": paths(ingested.tombstones.files), "groups": groups}
-    inputs: dict[str, tuple[str, ...] | Sequence[DataFile]] = {**common, **{name: data[name].files for name in surface.per_shard if name != "item"}, "proposal": own}
+    inputs: dict[str, tuple[str, ...] | Sequence[DataFile]] = {
+        **common,
+        **{name: data[name].files for name in surface.per_shard if name != "item"},
+        "proposal": own,
+    }
     used = sorted({*inputs, *surface.per_shard} - {"groups"})
     return Stage(
         name="blend",
@@ -222,7 +226,9 @@ def exposure(road: Road, surface: Surface, sets: Manifest, items: Manifest) -> S
         date=road.day,
         inputs=(input_ref(sets),),
         tasks=tuple(
-            Task(file.path.rsplit("/part-", 1)[-1].removesuffix(".parquet"), file.shard, {"candidate_set": (file.path,)})
+            Task(
+                file.path.rsplit("/part-", 1)[-1].removesuffix(".parquet"), file.shard, {"candidate_set": (file.path,)}
+            )
             for file in sets.files
         ),
         transform=functools.partial(_exposure, fallback=fallback, num_shards=road.num_shards),
@@ -257,7 +263,9 @@ def _flat_row_groups(path: str) -> list[pl.DataFrame]:
 
     columns = ["record_key", "context_key", "market", "tier", "candidates"]
     batches = pq.ParquetFile(path).iter_batches(batch_size=10_000, columns=columns)
-    return [flatten(pa.Table.from_batches([batch])) for batch in batches] or [flatten(CANDIDATE_SET.schema.empty_table())]
+    return [flatten(pa.Table.from_batches([batch])) for batch in batches] or [
+        flatten(CANDIDATE_SET.schema.empty_table())
+    ]
 
 
 def count_exposure(rows: pl.DataFrame, fallback: str) -> pl.DataFrame:

@@ -29,7 +29,6 @@ from validation.page import render_page
 from validation.statistics import Statistics
 from validation.waivers import Waiver, apply_waivers, verdict
 
-
 ENTRIES = "entries.json"
 """Beside additive daily partials: what later runs need to know of each file to take it over."""
 

@@ -16,7 +16,9 @@ JACCARD_PAIRS_PER_BLOCK = 200
 def audit(table: pa.Table, facts: Facts, policy: SurfacePolicy, instant: Instant) -> dict[str, int]:
     """Return counters of a block of candidate sets; names as in `validation/thresholds.toml`."""
     rows = flatten(table)
-    records = facts.records.with_row_index("row").select("row", "record_key", "context_key", "market", "tier", "explicit_allowed")
+    records = facts.records.with_row_index("row").select(
+        "row", "record_key", "context_key", "market", "tier", "explicit_allowed"
+    )
     joined = rows.join(records, on=["record_key", "context_key"], how="left").join(
         facts.items.select("item_id", "explicit", "availability"), on="item_id", how="left"
     )
@@ -28,7 +30,9 @@ def audit(table: pa.Table, facts: Facts, policy: SurfacePolicy, instant: Instant
         "duplicate_items": _duplicates(rows, "item_id") + _duplicates(rows, "canonical_id"),
         "explicit_violations": joined.filter(pl.col("explicit") & ~pl.col("explicit_allowed")).height,
         "tombstone_violations": rows.filter(pl.col("item_id").is_in(facts.gone.implode())).height,
-        "fallback_level_3_or_more": int((pl.Series(table["fallback_level"].to_pylist()) >= 3).sum()) if table.num_rows else 0,
+        "fallback_level_3_or_more": int((pl.Series(table["fallback_level"].to_pylist()) >= 3).sum())
+        if table.num_rows
+        else 0,
         **_availability_violations(rows, facts, instant),
         **{f"slots_by_source:{name}": n for name, n in rows["source_id"].value_counts().sort("source_id").rows()},
     }
@@ -66,7 +70,12 @@ def _availability_violations(rows: pl.DataFrame, facts: Facts, instant: Instant)
     limited = facts.items.filter(pl.col("availability").is_not_null())
     everywhere = facts.items.filter(pl.col("availability").is_null()).select("item_id")
     pairs = pairs.join(everywhere, on="item_id", how="anti").unique(["item_id", "market", "tier"])
-    offers = limited.select("item_id", "availability").explode("availability").unnest("availability").rename({"market": "where"})
+    offers = (
+        limited.select("item_id", "availability")
+        .explode("availability")
+        .unnest("availability")
+        .rename({"market": "where"})
+    )
     starts = pl.col("from_ts").is_null() | (pl.col("from_ts") <= instant.effective_from)
     ends = pl.col("to_ts").is_null() | (pl.col("to_ts") >= instant.expires_at)
     here = (pl.col("where") == "*") | (pl.col("where") == pl.col("market"))
@@ -89,7 +98,9 @@ def _overlap(rows: pl.DataFrame, policy: SurfacePolicy) -> dict[str, int]:
     order = pl.Series("__order", unit_interval(hash64(keys["record_key"].to_arrow())))
     picked = keys.with_columns(order).sort("__order", "context_key").head(JACCARD_PAIRS_PER_BLOCK + 1)
     lists = picked.join(
-        personal.group_by("record_key", "context_key").agg(pl.col("item_id").sort()), on=["record_key", "context_key"], maintain_order="left"
+        personal.group_by("record_key", "context_key").agg(pl.col("item_id").sort()),
+        on=["record_key", "context_key"],
+        maintain_order="left",
     )
     both = pl.col("item_id").list.set_intersection(pl.col("item_id").shift()).list.len()
     union = pl.col("item_id").list.set_union(pl.col("item_id").shift()).list.len()

@@ -20,7 +20,15 @@ _CODE = {name: code for code, name in enumerate(RULES, start=1)}
 _SLOT_BITS, _TIE_BITS = 14, 12
 _OVER = np.int64(1) << 31
 _AMPLE = 4  # so many times `fill_to` survivors leave enough after duplicates and caps
-PROPOSAL_COLUMNS = ("source_id", "source_rank", "raw_score", "score_kind", "signal_type", "seed_item_ids", "seed_event_ts")
+PROPOSAL_COLUMNS = (
+    "source_id",
+    "source_rank",
+    "raw_score",
+    "score_kind",
+    "signal_type",
+    "seed_item_ids",
+    "seed_event_ts",
+)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -116,7 +124,9 @@ def offer(proposals: pl.DataFrame, facts: Facts, policy: SurfacePolicy) -> tuple
         "key", "p", pl.col("i").fill_null(int(NO_CODE)),
         pl.col("source_id").replace_strict(codes, return_dtype=pl.UInt8).alias("s"), pl.col("source_rank").alias("r"),
     )  # fmt: skip
-    own = facts.records.select("k", pl.col("record_key").alias("key")).join(coded, on="key", maintain_order="left_right")
+    own = facts.records.select("k", pl.col("record_key").alias("key")).join(
+        coded, on="key", maintain_order="left_right"
+    )
     shared = facts.records.select("k", pl.col("group").alias("key")).join(coded, on="key", maintain_order="left_right")
     mine, everybodys = (Rows(*(rows[name].to_numpy() for name in ("k", "p", "i", "s", "r"))) for rows in (own, shared))
     return mine, everybodys
@@ -124,7 +134,11 @@ def offer(proposals: pl.DataFrame, facts: Facts, policy: SurfacePolicy) -> tuple
 
 def _dense(ids: pl.Series) -> np.ndarray:
     """Return codes of equal strings, uint32 in order of the string; `NO_CODE` for null."""
-    return (ids.rank("dense").cast(pl.UInt32) - 1).fill_null(int(NO_CODE)).to_numpy() if len(ids) else np.empty(0, np.uint32)
+    return (
+        (ids.rank("dense").cast(pl.UInt32) - 1).fill_null(int(NO_CODE)).to_numpy()
+        if len(ids)
+        else np.empty(0, np.uint32)
+    )
 
 
 def _order(*keys: np.ndarray) -> np.ndarray:
@@ -206,7 +220,9 @@ def fill_quotas(
 def _slots(rows: Rows, ties: np.ndarray, policy: SurfacePolicy) -> np.ndarray:
     """Return slots in fixed point: 0..1 minima, 1..2 targets, 2+f the f-th of the flow; the tie-break in the low bits."""
     n = _nth(_order(rows.k, rows.s, rows.r, ties), rows.k, rows.s)
-    low, aim, high = (np.array([getattr(q, name) for q in policy.sources])[rows.s] for name in ("minimum", "target", "maximum"))
+    low, aim, high = (
+        np.array([getattr(q, name) for q in policy.sources])[rows.s] for name in ("minimum", "target", "maximum")
+    )
     flow = np.array([policy.flow.index(quota.source_id) for quota in policy.sources])[rows.s]
     phase = np.where(n < low, 0, np.where(n < aim, 1, 2 + flow))
     done = np.where(n < low, 0, np.where(n < aim, low, aim))
@@ -230,7 +246,12 @@ def apply_caps(chosen: Rows, slots: np.ndarray, facts: Facts, policy: SurfacePol
     artist = pl.Series(facts.items["artists"]).list.first().struct.field("artist_id")
     # The narrow first: what an album gives away must not use up its artist's room.
     limits = {"album": policy.album, "show": policy.show, "artist": policy.artist, "publisher": policy.publisher}
-    columns = {"artist": artist, "album": facts.items["album_id"], "show": facts.items["show_id"], "publisher": facts.items["publisher"]}
+    columns = {
+        "artist": artist,
+        "album": facts.items["album_id"],
+        "show": facts.items["show_id"],
+        "publisher": facts.items["publisher"],
+    }
     late = np.zeros(len(chosen), bool)
     for name, limit in limits.items():
         code = _dense(columns[name])[chosen.i]
@@ -279,7 +300,10 @@ def _without_runs(chosen: Rows, order: np.ndarray, position: np.ndarray, facts: 
     artist = _dense(pl.Series(facts.items["artists"]).list.first().struct.field("artist_id"))[chosen.i[order]]
     run = np.zeros(len(order), bool)
     if len(order) > max_run:
-        alike = [(artist[max_run:] == artist[max_run - j : -j]) & (k[max_run:] == k[max_run - j : -j]) for j in range(1, max_run + 1)]
+        alike = [
+            (artist[max_run:] == artist[max_run - j : -j]) & (k[max_run:] == k[max_run - j : -j])
+            for j in range(1, max_run + 1)
+        ]
         run[max_run:] = np.logical_and.reduce(alike) & (artist[max_run:] != NO_CODE)
     bounds = np.append(np.flatnonzero(_starts(k)), len(k))
     result = position.copy()

@@ -120,7 +120,9 @@ def _nested(
 def _source_structs(proposals: pl.DataFrame, policy: SurfacePolicy, provenance: Provenance) -> pa.StructArray:
     kind = CANDIDATE.field("sources").type.value_type
     targets = {quota.source_id: float(max(quota.target, 1)) for quota in policy.sources}
-    calibrated = 1.0 / (1.0 + pl.col("source_rank") / pl.col("source_id").replace_strict(targets, return_dtype=pl.Float64))
+    calibrated = 1.0 / (
+        1.0 + pl.col("source_rank") / pl.col("source_id").replace_strict(targets, return_dtype=pl.Float64)
+    )
     models = {signal: name for signal, (name, _) in provenance.artifacts.items()}
     versions = {signal: digest for signal, (_, digest) in provenance.artifacts.items()}
     shown = proposals.select(

@@ -72,9 +72,7 @@ def decode_lines(lines: list[bytes], contract: Contract) -> Decoded:
     numbered = [(i, line) for i, line in enumerate(lines) if line.strip()]
     frame, broken = _parse([n for n, _ in numbered], [line for _, line in numbered], contract)
     decoded = _typed(frame, contract)
-    return dataclasses.replace(
-        decoded, rejected=pl.concat([decoded.rejected, _unparsed(broken)]), total=len(numbered)
-    )
+    return dataclasses.replace(decoded, rejected=pl.concat([decoded.rejected, _unparsed(broken)]), total=len(numbered))
 
 
 def read_parquet(path: str, contract: Contract, span: tuple[int, int] | None = None) -> pl.DataFrame:
@@ -119,7 +117,9 @@ def _lines(path: str, span: tuple[int, int] | None) -> list[bytes]:
     return content.splitlines()
 
 
-def _parse(positions: list[int], lines: list[bytes], contract: Contract) -> tuple[pl.DataFrame, list[tuple[int, bytes]]]:
+def _parse(
+    positions: list[int], lines: list[bytes], contract: Contract
+) -> tuple[pl.DataFrame, list[tuple[int, bytes]]]:
     """Parse lines to string columns: all at once; where that fails, without those that are no JSON objects."""
     names = contract.given_columns()
     try:
@@ -172,7 +172,9 @@ def _csv(path: str, contract: Contract) -> Decoded:
         rows, broken = _csv_rows(reader, len(header))
     names = [name for name in contract.given_columns() if name in header]
     columns = {name: [row[header.index(name)] or None for _, row in rows] for name in names}
-    frame = pl.DataFrame({**columns, POSITION: [n for n, _ in rows]}, schema={**dict.fromkeys(names, pl.String), POSITION: pl.Int64})
+    frame = pl.DataFrame(
+        {**columns, POSITION: [n for n, _ in rows]}, schema={**dict.fromkeys(names, pl.String), POSITION: pl.Int64}
+    )
     decoded = _typed(frame, contract)
     rejected = pl.concat([decoded.rejected, _unparsed(broken)])
     return dataclasses.replace(decoded, rejected=rejected, total=len(rows) + len(broken))
@@ -228,7 +230,9 @@ def _typed(frame: pl.DataFrame, contract: Contract) -> Decoded:
     rejected = pl.DataFrame({POSITION: rows[POSITION], RULE: named}).filter(bad)
     detail = _misfits(frame.filter(bad), rejected[RULE], contract)
     rejected = rejected.with_columns(
-        pl.col(RULE) + ":type", pl.Series(DETAIL, detail, pl.String), pl.Series("payload", payloads(frame.filter(bad)), pl.String)
+        pl.col(RULE) + ":type",
+        pl.Series(DETAIL, detail, pl.String),
+        pl.Series("payload", payloads(frame.filter(bad)), pl.String),
     )
     return Decoded(rows.filter(~bad), rejected, frame.height)
 
@@ -264,8 +268,10 @@ def polars_type(type_: pa.DataType) -> pl.DataType:
 
 
 def _to_string(given: pl.Series, wanted: pl.DataType) -> pl.Series:
-    return given.cast(pl.String, strict=False) if not given.dtype.is_nested() else given.is_null().replace_strict(
-        {True: None, False: None}, return_dtype=pl.String
+    return (
+        given.cast(pl.String, strict=False)
+        if not given.dtype.is_nested()
+        else given.is_null().replace_strict({True: None, False: None}, return_dtype=pl.String)
     )
 
 
@@ -289,25 +295,35 @@ def _to_integer(given: pl.Series, wanted: pl.DataType) -> pl.Series:
 
 
 def _to_float(given: pl.Series, wanted: pl.DataType) -> pl.Series:
-    return given.cast(wanted, strict=False) if given.dtype.is_numeric() else _to_string(given, wanted).cast(wanted, strict=False)
+    return (
+        given.cast(wanted, strict=False)
+        if given.dtype.is_numeric()
+        else _to_string(given, wanted).cast(wanted, strict=False)
+    )
 
 
 def _to_timestamp(given: pl.Series, wanted: pl.DataType) -> pl.Series:
     """Read ISO 8601 (no offset means UTC), or an integer of seconds, milliseconds or microseconds, told by its size."""
     if isinstance(given.dtype, pl.Datetime):
-        zoned = given.dt.replace_time_zone("UTC") if given.dtype.time_zone is None else given.dt.convert_time_zone("UTC")
+        zoned = (
+            given.dt.replace_time_zone("UTC") if given.dtype.time_zone is None else given.dt.convert_time_zone("UTC")
+        )
         return zoned.cast(wanted)
     text = _to_string(given, wanted).str.strip_chars()
     column = pl.col(given.name)
     zoned = column.str.replace(r"(?i)z$", "+00:00").str.replace(r"^(.{10}) ", "${1}T")
     zoned = pl.when(zoned.str.contains(r"[+-]\d\d:?\d\d$")).then(zoned).otherwise(zoned + "+00:00")
     number = pl.when(column.str.contains(r"^\d{9,17}$")).then(column.cast(pl.Int64, strict=False))
-    micros = (
-        pl.when(number < 10**11).then(number * 10**6).when(number < 10**14).then(number * 1000).otherwise(number)
+    micros = pl.when(number < 10**11).then(number * 10**6).when(number < 10**14).then(number * 1000).otherwise(number)
+    return (
+        text.to_frame()
+        .select(
+            pl.coalesce(
+                zoned.str.to_datetime("%+", time_unit="us", time_zone="UTC", strict=False), micros.cast(wanted)
+            ).alias(given.name)
+        )
+        .to_series()
     )
-    return text.to_frame().select(
-        pl.coalesce(zoned.str.to_datetime("%+", time_unit="us", time_zone="UTC", strict=False), micros.cast(wanted)).alias(given.name)
-    ).to_series()
 
 
 def _to_nested(given: pl.Series, wanted: pl.DataType) -> pl.Series:
@@ -320,7 +336,9 @@ def _to_nested(given: pl.Series, wanted: pl.DataType) -> pl.Series:
     try:
         return given.str.json_decode(wanted)
     except polars.exceptions.PolarsError:
-        return pl.concat([_one_nested(value, given.name, wanted) for value in given] or [pl.Series(given.name, [], wanted)])
+        return pl.concat(
+            [_one_nested(value, given.name, wanted) for value in given] or [pl.Series(given.name, [], wanted)]
+        )
 
 
 def _one_nested(value: str | None, name: str, wanted: pl.DataType) -> pl.Series:

@@ -96,7 +96,9 @@ def _user_records(k: pl.DataFrame, world: World) -> pl.DataFrame:
     )
 
 
-def seed_facts(seeds: pl.DataFrame, items: pl.DataFrame, proposals: pl.DataFrame, world: World, bundle: ShardBundle) -> Facts:
+def seed_facts(
+    seeds: pl.DataFrame, items: pl.DataFrame, proposals: pl.DataFrame, world: World, bundle: ShardBundle
+) -> Facts:
     """Return the facts of a block of seeds: whoever may play the seed may play what follows it.
 
     A candidate must be available in the seed's market for every tier the seed is available to, not explicit unless the
@@ -109,13 +111,24 @@ def seed_facts(seeds: pl.DataFrame, items: pl.DataFrame, proposals: pl.DataFrame
     offers = own.select("item_id", "market", "availability").explode("availability").drop_nulls().unnest(
         "availability", separator="."
     ) if own.height else None  # fmt: skip
-    everywhere = own.filter(pl.col("availability").is_null()).select("item_id", "market", pl.lit(list(TIERS)).alias("tiers"))
+    everywhere = own.filter(pl.col("availability").is_null()).select(
+        "item_id", "market", pl.lit(list(TIERS)).alias("tiers")
+    )
     tiers = [everywhere]
     if offers is not None:
-        here = offers.filter((pl.col("availability.market") == ANY) | (pl.col("availability.market") == pl.col("market")))
+        here = offers.filter(
+            (pl.col("availability.market") == ANY) | (pl.col("availability.market") == pl.col("market"))
+        )
         here = here.with_columns(pl.col("availability.tiers").fill_null(list(TIERS)))
-        spread = here.select("item_id", "market", pl.col("availability.tiers").alias("tiers")).explode("tiers").drop_nulls()
-        tiers.append(spread.unique().sort("item_id", "market", "tiers").group_by("item_id", "market", maintain_order=True).agg("tiers"))
+        spread = (
+            here.select("item_id", "market", pl.col("availability.tiers").alias("tiers")).explode("tiers").drop_nulls()
+        )
+        tiers.append(
+            spread.unique()
+            .sort("item_id", "market", "tiers")
+            .group_by("item_id", "market", maintain_order=True)
+            .agg("tiers")
+        )
     reach = pl.concat(tiers)
     joined = own.join(reach, on=["item_id", "market"]).sort("item_id", "market").with_row_index("k")
     records = joined.select(
@@ -137,7 +150,11 @@ def seed_facts(seeds: pl.DataFrame, items: pl.DataFrame, proposals: pl.DataFrame
         group_of(pl.lit(ANY), world).alias("group"),
         pl.lit(None, pl.List(pl.String)).alias("artists_known"),
     )
-    needs = joined.select(pl.format("{}|{}", "market", pl.col("tiers").list.join("+")).alias("needs"), "market", pl.col("tiers").alias("tier"))
+    needs = joined.select(
+        pl.format("{}|{}", "market", pl.col("tiers").list.join("+")).alias("needs"),
+        "market",
+        pl.col("tiers").alias("tier"),
+    )
     return _impersonal(records, needs.unique().explode("tier"), proposals, world, bundle)
 
 
@@ -175,12 +192,18 @@ def proposed_items(proposals: pl.DataFrame, bundle: ShardBundle) -> pl.DataFrame
 
 def _needs(groups: pl.DataFrame, world: World) -> pl.DataFrame:
     """Spell out `*`: every known market (where none is known, what is offered in all), every tier."""
-    markets = pl.when(pl.col("market") == ANY).then(pl.lit(world.markets or [ANY], pl.List(pl.String))).otherwise(pl.concat_list("market"))
+    markets = (
+        pl.when(pl.col("market") == ANY)
+        .then(pl.lit(world.markets or [ANY], pl.List(pl.String)))
+        .otherwise(pl.concat_list("market"))
+    )
     tiers = pl.when(pl.col("tier") == ANY).then(pl.lit(list(TIERS))).otherwise(pl.concat_list("tier"))
     return groups.select("needs", markets.alias("market"), tiers.alias("tier")).explode("market").explode("tier")
 
 
-def _impersonal(records: pl.DataFrame, needs: pl.DataFrame, proposals: pl.DataFrame, world: World, bundle: ShardBundle) -> Facts:
+def _impersonal(
+    records: pl.DataFrame, needs: pl.DataFrame, proposals: pl.DataFrame, world: World, bundle: ShardBundle
+) -> Facts:
     key_and_time: dict[str, Any] = {"k": pl.UInt32, "item_id": pl.String, "event_ts": pl.Datetime("us", "UTC")}
     return Facts(
         records=records,
@@ -192,5 +215,3 @@ def _impersonal(records: pl.DataFrame, needs: pl.DataFrame, proposals: pl.DataFr
         played=pl.DataFrame(schema={**key_and_time, "completed": pl.Boolean}),
         skipped=pl.DataFrame(schema=key_and_time),
     )
-
-

@@ -107,7 +107,9 @@ class Judged:
     @classmethod
     def joined(cls, *parts: "Judged") -> "Judged":
         """Return the judgements of all parts."""
-        return cls(*(np.concatenate([getattr(p, name) for p in parts]) for name in ("rule", "detail", "available_until")))
+        return cls(
+            *(np.concatenate([getattr(p, name) for p in parts]) for name in ("rule", "detail", "available_until"))
+        )
 
 
 def hard_filters(rows: Rows, facts: Facts, policy: SurfacePolicy, instant: Instant) -> Judged:
@@ -165,7 +167,9 @@ def _item_flags(facts: Facts, instant: Instant) -> dict[str, np.ndarray]:
     start = pl.lit(instant.effective_from)
     flags = items.select(
         pl.col("item_id").is_in(facts.gone.implode()).fill_null(False).alias("gone"),
-        (~pl.col("rec_eligible") | (pl.col("deleted_at") <= start).fill_null(False)).fill_null(True).alias("ineligible"),
+        (~pl.col("rec_eligible") | (pl.col("deleted_at") <= start).fill_null(False))
+        .fill_null(True)
+        .alias("ineligible"),
         pl.col("explicit").fill_null(True),
         pl.col("age_rating").fill_null(0),
         (pl.col("release_ts") > start).fill_null(False).alias("unreleased"),
@@ -186,9 +190,7 @@ def _availability_of_rows(
     pairs = pl.DataFrame({"needs": needs.gather(distinct // width), "i": (distinct % width).astype(np.uint32)})
     offered = facts.items.with_row_index("i")
     pairs = pairs.join(offered.select("i", "item_id"), on="i", how="left", maintain_order="left")
-    judged = pairs.join(
-        availability(pairs, facts, instant), on=["item_id", "needs"], how="left", maintain_order="left"
-    )
+    judged = pairs.join(availability(pairs, facts, instant), on=["item_id", "needs"], how="left", maintain_order="left")
     until = judged["available_until"].dt.epoch("us").fill_null(-1).to_numpy()
     flags = [judged[name].fill_null(False).to_numpy()[spread] for name in ("market_ok", "tier_ok")]
     return flags[0], flags[1], until[spread]
@@ -292,7 +294,9 @@ def _blocked_pairs(facts: Facts) -> pl.DataFrame:
 def _foreign(k: np.ndarray, i: np.ndarray, talk: np.ndarray, facts: Facts) -> np.ndarray:
     """Tell which rows are talk in none of the record's languages; unknown languages pass."""
     foreign = np.zeros(len(k), bool)
-    spoken = facts.items["languages"].list.len().fill_null(0).to_numpy() > 0 if facts.items.height else np.zeros(1, bool)
+    spoken = (
+        facts.items["languages"].list.len().fill_null(0).to_numpy() > 0 if facts.items.height else np.zeros(1, bool)
+    )
     asked = facts.records["languages"].list.len().fill_null(0).to_numpy() > 0
     where = np.flatnonzero((talk & spoken)[i] & asked[k])
     if not len(where):

@@ -11,9 +11,9 @@ from schemas.candidates import PROPOSAL
 from schemas.inputs import TIERS
 from schemas.policy import SurfacePolicy
 from schemas.tallies import ANY
+from transforms.blend import offer
 from transforms.facts import ADULT, group_facts, read_world
 from transforms.filters import HARD_FILTERS, Instant, hard_filters
-from transforms.blend import offer
 from transforms.retrieve import ShardBundle, no_listens
 from transforms.shards import Output, Shard
 from transforms.sources import GROUP_PREFIX, Audience, Source, propose

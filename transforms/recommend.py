@@ -13,9 +13,9 @@ from schemas.policy import SurfacePolicy
 from schemas.tallies import ANY
 from transforms.audit import audit
 from transforms.blend import blend
-from transforms.filters import Facts, Instant
 from transforms.candidate_sets import Provenance, assemble, concatenate
 from transforms.facts import SEED_COLUMNS, World, group_facts, group_of, read_world, seed_facts, user_facts
+from transforms.filters import Facts, Instant
 from transforms.retrieve import ShardBundle, blocks, seed_table, user_table
 from transforms.shards import Output, Shard, read_tables
 from transforms.sources import Source
@@ -55,7 +55,9 @@ class Recommend:
         """Return the sets of the shard's seed items, one per market it was played in."""
         world, bundle, proposals, groups = self._given(shard)
         items = shard.read("item", SEED_COLUMNS)
-        wanted = (self._seed_block(b, items, proposals, groups, world, bundle) for b in blocks(seed_table(shard), BLEND_BLOCK))
+        wanted = (
+            self._seed_block(b, items, proposals, groups, world, bundle) for b in blocks(seed_table(shard), BLEND_BLOCK)
+        )
         return self._finished(wanted, proposals.height)
 
     def _seed_block(self, seeds: pl.DataFrame, items: pl.DataFrame, proposals: pl.DataFrame, groups: pl.DataFrame,

@@ -71,7 +71,10 @@ def user_audience(users: pl.DataFrame, bundle: ShardBundle, now: datetime.dateti
     """Return the audience of a block of users; who opted out of personalisation brings no listens and no follows."""
     open_ = users.filter(~pl.col("personalization_opt_out"))
     listens = (
-        open_.select(pl.col("user_id").alias("key"), "positives").explode("positives").drop_nulls("positives").unnest("positives")
+        open_.select(pl.col("user_id").alias("key"), "positives")
+        .explode("positives")
+        .drop_nulls("positives")
+        .unnest("positives")
     )
     artists = bundle.lookup("item", "item_id", listens["item_id"].unique(), ["item_id", "artists", "show_id"])
     listens = listens.join(artists.select("item_id", primary_artist().alias("artist_id")), on="item_id", how="left")
@@ -101,15 +104,19 @@ def retrieve_seeds(shard: Shard, sources: Mapping[str, Source], now: datetime.da
     seeds = seed_table(shard).select("item_id").unique(maintain_order=True)
     bundle = ShardBundle(shard)
     known = shard.read("item", ["item_id", "canonical_id", "artists", "show_id", "genres"])
-    described = seeds.join(known, on="item_id").select(
-        pl.col("item_id").alias("key"),
-        "canonical_id",
-        primary_artist().alias("artist_id"),
-        pl.col("genres").list.first().alias("genre"),
-        pl.lit(ANY).alias("market"),
-        pl.lit(ANY).alias("tier"),
-        pl.lit(None, pl.List(pl.String)).alias("follows"),
-    ).sort("key")
+    described = (
+        seeds.join(known, on="item_id")
+        .select(
+            pl.col("item_id").alias("key"),
+            "canonical_id",
+            primary_artist().alias("artist_id"),
+            pl.col("genres").list.first().alias("genre"),
+            pl.lit(ANY).alias("market"),
+            pl.lit(ANY).alias("tier"),
+            pl.lit(None, pl.List(pl.String)).alias("follows"),
+        )
+        .sort("key")
+    )
     nothing = no_listens()
     found = [propose(sources, Audience(block, nothing, now), bundle) for block in blocks(described)]
     frame = pl.concat(found) if found else read_tables([], PROPOSAL)

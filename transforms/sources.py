@@ -86,12 +86,16 @@ def _ranked(name: str, source: Source, found: pl.DataFrame) -> pl.DataFrame:
         "key", "raw_score", "item_id", descending=[False, True, False]
     )
     rank = pl.int_range(pl.len(), dtype=pl.Int32).over("key").alias("source_rank")
-    return best.with_columns(
-        rank,
-        pl.lit(name).alias("source_id"),
-        pl.lit(source.score_kind).alias("score_kind"),
-        pl.lit(source.signal_type).alias("signal_type"),
-    ).filter(pl.col("source_rank") < source.limit).select(PROPOSAL.schema.names)
+    return (
+        best.with_columns(
+            rank,
+            pl.lit(name).alias("source_id"),
+            pl.lit(source.score_kind).alias("score_kind"),
+            pl.lit(source.signal_type).alias("signal_type"),
+        )
+        .filter(pl.col("source_rank") < source.limit)
+        .select(PROPOSAL.schema.names)
+    )
 
 
 def none_found() -> pl.DataFrame:
@@ -127,7 +131,9 @@ def co_listen(audience: Audience, bundle: Bundle) -> pl.DataFrame:
     others = near["other_item_id"].unique().sort()
     codes = pl.DataFrame({"other_item_id": others, "other": np.arange(len(others), dtype=np.int64)})
     near = near.join(codes, on="other_item_id", maintain_order="left").select("item_id", "other", "score")
-    numbered = seeds.with_columns(pl.col("key").rle_id().cast(pl.Int64).alias("user"), pl.int_range(pl.len()).alias("seed"))
+    numbered = seeds.with_columns(
+        pl.col("key").rle_id().cast(pl.Int64).alias("user"), pl.int_range(pl.len()).alias("seed")
+    )
     found = numbered.select("user", "seed", "item_id", "strength").join(near, on="item_id", maintain_order="left_right")
     return _summed(found, seeds, others)
 
@@ -148,7 +154,9 @@ def _summed(found: pl.DataFrame, seeds: pl.DataFrame, others: pl.Series) -> pl.D
     first = rows[best["start"].to_numpy()]
     shown = np.minimum(best["n"].to_numpy(), SEEDS_SHOWN)
     at = np.repeat(best["start"].to_numpy(), shown) + _counting(shown)
-    lists = pa.ListArray.from_arrays(np.append(0, np.cumsum(shown)).astype(np.int32), seeds["item_id"].gather(rows[at]).to_arrow())
+    lists = pa.ListArray.from_arrays(
+        np.append(0, np.cumsum(shown)).astype(np.int32), seeds["item_id"].gather(rows[at]).to_arrow()
+    )
     return pl.DataFrame(
         {
             "key": seeds["key"].gather(first),
@@ -203,10 +211,14 @@ def follow_new(audience: Audience, bundle: Bundle) -> pl.DataFrame:
     new = new.select("item_id", owners.alias("artist_id"), _halved(age, FRESHNESS_HALF_LIFE_DAYS).alias("freshness"))
     new = new.explode("artist_id").drop_nulls()
     liked = audience.listens.filter(pl.col("artist_id").is_not_null()).sort("key", "event_ts", "item_id")
-    liking = liked.group_by("key", "artist_id", maintain_order=True).agg(
-        pl.col("label").sum().alias("affinity"), pl.col("item_id").last().alias("seed"), pl.col("event_ts").last()
-    ).with_columns(pl.col("affinity") / pl.col("affinity").sum().over("key"))
-    followed = audience.keys.select("key", pl.col("follows").alias("artist_id")).explode("artist_id").drop_nulls().unique()
+    liking = (
+        liked.group_by("key", "artist_id", maintain_order=True)
+        .agg(pl.col("label").sum().alias("affinity"), pl.col("item_id").last().alias("seed"), pl.col("event_ts").last())
+        .with_columns(pl.col("affinity") / pl.col("affinity").sum().over("key"))
+    )
+    followed = (
+        audience.keys.select("key", pl.col("follows").alias("artist_id")).explode("artist_id").drop_nulls().unique()
+    )
     followed = followed.with_columns(pl.lit(FOLLOW_AFFINITY).alias("bonus"))
     affinity = liking.join(followed, on=["key", "artist_id"], how="full", coalesce=True)
     score = (pl.col("affinity").fill_null(0.0) + pl.col("bonus").fill_null(0.0)) * pl.col("freshness")
@@ -232,9 +244,15 @@ def popular(audience: Audience, bundle: Bundle) -> pl.DataFrame:
     )
     charts = charts.filter(pl.int_range(pl.len()).over("market", "tier") < CHART)
     keys = audience.keys.select("key", "market", "tier")
-    wider = [keys, keys.with_columns(pl.lit(ANY).alias("tier")), keys.with_columns(pl.lit(ANY).alias("tier"), pl.lit(ANY).alias("market"))]
+    wider = [
+        keys,
+        keys.with_columns(pl.lit(ANY).alias("tier")),
+        keys.with_columns(pl.lit(ANY).alias("tier"), pl.lit(ANY).alias("market")),
+    ]
     found = [
-        level.unique().join(charts, on=["market", "tier"]).select("key", "item_id", (pl.col("weight") * share).alias("raw_score"))
+        level.unique()
+        .join(charts, on=["market", "tier"])
+        .select("key", "item_id", (pl.col("weight") * share).alias("raw_score"))
         for level, share in zip(wider, (1.0, 1e-3, 1e-6), strict=True)
     ]
     # The order of a sum of floats decides its last bit: largest first.
@@ -270,7 +288,11 @@ def transition(audience: Audience, bundle: Bundle) -> pl.DataFrame:
     follows = bundle.lookup("transition", "context_id", contexts["context_id"].unique(), columns)
     weight = pl.col("level").replace_strict(BACKOFF_WEIGHTS, return_dtype=pl.Float64)
     found = contexts.join(follows, on=["level", "context_id"])
-    return _seeded(found.select("key", pl.col("next_item_id").alias("item_id"), (pl.col("probability") * weight).alias("raw_score")))
+    return _seeded(
+        found.select(
+            "key", pl.col("next_item_id").alias("item_id"), (pl.col("probability") * weight).alias("raw_score")
+        )
+    )
 
 
 def artist_radio(audience: Audience, bundle: Bundle) -> pl.DataFrame:
@@ -285,7 +307,9 @@ def artist_radio(audience: Audience, bundle: Bundle) -> pl.DataFrame:
     related = related.sort("key", "rank", "artist_id").unique(["key", "artist_id"], keep="first", maintain_order=True)
     related = related.join(own, on=["key", "artist_id"], how="anti", maintain_order="left")
     related = related.filter(pl.int_range(pl.len()).over("key") < RELATED_ARTISTS)
-    wanted = pl.concat([own, related.select("key", "artist_id", pl.lit(RELATED_WEIGHT).alias("closeness"))]).drop_nulls()
+    wanted = pl.concat(
+        [own, related.select("key", "artist_id", pl.lit(RELATED_WEIGHT).alias("closeness"))]
+    ).drop_nulls()
     cuts = bundle.lookup("artist_top", "artist_id", wanted["artist_id"].unique(), ["artist_id", "item_id", "rank"])
     score = pl.col("closeness") / (1.0 + pl.col("rank"))
     return _seeded(wanted.join(cuts, on="artist_id").select("key", "item_id", score.alias("raw_score")))

@@ -161,9 +161,7 @@ def _described(connection: duckdb.DuckDBPyConnection, view: str) -> list[str]:
     return [f"{number} {row[0]} {_VECTOR.sub('[]', row[1])}" for number, row in enumerate(rows)]
 
 
-def _create_data(
-    connection: duckdb.DuckDBPyConnection, contract: Contract, checks: list[SqlCheck]
-) -> tuple[int, int]:
+def _create_data(connection: duckdb.DuckDBPyConnection, contract: Contract, checks: list[SqlCheck]) -> tuple[int, int]:
     """Create the checked view: the scalar columns and a flag per check; return its rows and those of a repeated key."""
     surplus = _surplus(connection, contract)
     scalars = [identifier(r[0]) for r in connection.execute("DESCRIBE files").fetchall() if not _nested(r[1])]
@@ -253,7 +251,9 @@ def _results(
         results.append(_result(connection, check.name, check.severity, outcomes[check.name], count, rows, check.broken))
     name = _unique_name(contract)
     results.append(
-        _result(connection, name, "critical", outcomes[name], f"SELECT {surplus}", rows, f"a second row with the same {key}")
+        _result(
+            connection, name, "critical", outcomes[name], f"SELECT {surplus}", rows, f"a second row with the same {key}"
+        )
     )
     return results
 

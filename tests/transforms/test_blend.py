@@ -64,7 +64,9 @@ def test_equal_ranks_go_to_the_smaller_item_id():
     found = blended({"near": ["b"], "own": ["a"]}, facts(items), policy(quota("near"), quota("own")))
     assert ids(found) == ["a"]
     assert sorted(found.sources["source_id"]) == ["near", "own"]
-    assert found.sources["source_id"][0] == found.candidates["source_id"][0], "the source whose slot it took comes first"
+    assert found.sources["source_id"][0] == found.candidates["source_id"][0], (
+        "the source whose slot it took comes first"
+    )
 
 
 def test_a_proposal_of_many_sources_takes_one_slot_and_the_others_move_up():

@@ -5,6 +5,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+
 from schemas.inputs import EVENT, ITEM
 from transforms.decode import DETAIL, POSITION, RULE, UnreadableFile, decode, decode_lines, redact
 from transforms.ingest import check_rows
@@ -55,7 +56,9 @@ def test_what_is_no_integer_is_rejected_and_says_what_came(given):
 
 
 def test_payloads_hold_no_private_field():
-    decoded = decode_lines(lines(GOOD | {"user_id": "secret", "ms_played": "x"}, b'{"user_id": "secret", "mail": "a@b.org", '), EVENT)
+    decoded = decode_lines(
+        lines(GOOD | {"user_id": "secret", "ms_played": "x"}, b'{"user_id": "secret", "mail": "a@b.org", '), EVENT
+    )
     assert "secret" not in "".join(decoded.rejected["payload"])
     assert "a@b.org" not in "".join(decoded.rejected["payload"])
     assert redact(b'{"email": "x", "item_id": "i"') == '{"email": "[removed]", "item_id": "i"'
@@ -65,9 +68,9 @@ def test_formats_agree(tmp_path):
     events = [GOOD | {"event_id": f"e{n}", "ms_played": n * 1000} for n in range(5)]
     (tmp_path / "a.jsonl").write_bytes(b"\n".join(lines(*events)))
     pl.DataFrame(events).write_csv(tmp_path / "a.csv")
-    pl.DataFrame(events).with_columns(pl.col("event_ts", "ingest_ts").str.to_datetime("%+", time_zone="UTC")).write_parquet(
-        tmp_path / "a.parquet"
-    )
+    pl.DataFrame(events).with_columns(
+        pl.col("event_ts", "ingest_ts").str.to_datetime("%+", time_zone="UTC")
+    ).write_parquet(tmp_path / "a.parquet")
     first, *others = (decode(str(tmp_path / name), EVENT).rows for name in ("a.jsonl", "a.csv", "a.parquet"))
     assert all(other.equals(first) for other in others)
 
@@ -77,7 +80,11 @@ def test_spans_cover_every_line_once(tmp_path):
     path.write_bytes(b"\n".join(lines(*(GOOD | {"event_id": f"e{n}"} for n in range(50)))) + b"\n")
     size = path.stat().st_size
     for step in (1, 7, 100, 333, size):
-        ids = [i for start in range(0, size, step) for i in decode(str(path), EVENT, (start, min(start + step, size))).rows["event_id"]]
+        ids = [
+            i
+            for start in range(0, size, step)
+            for i in decode(str(path), EVENT, (start, min(start + step, size))).rows["event_id"]
+        ]
         assert ids == [f"e{n}" for n in range(50)]
         if step < 100:
             break
@@ -94,7 +101,7 @@ def test_a_file_that_is_cut_off_says_so(tmp_path):
     pq.write_table(pa.table({"event_id": ["a"] * 1000}), tmp_path / "a.parquet")
     content = (tmp_path / "a.parquet").read_bytes()
     (tmp_path / "a.parquet").write_bytes(content[: len(content) // 2])
-    with pytest.raises(UnreadableFile, match="not readable Parquet.*copy it again"):
+    with pytest.raises(UnreadableFile, match=r"not readable Parquet.*copy it again"):
         decode(str(tmp_path / "a.parquet"), EVENT)
     (tmp_path / "a.csv").write_text("")
     with pytest.raises(UnreadableFile, match="no header line"):
@@ -108,7 +115,9 @@ def fuzzed(count: int, seed: int) -> list[bytes]:
         lambda: sound[: rng.randrange(1, len(sound))],
         lambda: bytes(b if rng.random() > 0.03 else rng.randrange(32, 256) for b in sound),
         lambda: rng.randbytes(rng.randrange(1, 60)).replace(b"\n", b"?").replace(b"\r", b"?"),
-        lambda: json.dumps(GOOD | {rng.choice(list(GOOD)): rng.choice([[], {}, -1, 1e300, "\ud800", None, True, ""])}).encode(),
+        lambda: json.dumps(
+            GOOD | {rng.choice(list(GOOD)): rng.choice([[], {}, -1, 1e300, "\ud800", None, True, ""])}
+        ).encode(),
         lambda: b"[" * rng.randrange(1, 3000),
         lambda: sound + sound,
     ]
@@ -127,7 +136,7 @@ def test_fuzzed_lines_are_all_accounted_for():
     assert found == lines_seen
 
 
-@pytest.mark.slow()
+@pytest.mark.slow
 def test_a_million_fuzzed_lines_are_all_accounted_for():
     total = 0
     for seed in range(20):

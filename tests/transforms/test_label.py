@@ -1,5 +1,6 @@
 import polars as pl
 import pytest
+
 from transforms.label import label_strength
 
 _NEUTRAL = {

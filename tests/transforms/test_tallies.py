@@ -1,127 +1,235 @@
 import datetime
-from collections import Counter, defaultdict
 
-import numpy as np
 import polars as pl
 import pytest
-from schemas.inputs import EVENT
-from schemas.tallies import WEIGHT_UNIT
+import tally_oracle as oracle
+from toy_road import item, table
+
+from schemas.tallies import CO_LISTEN, CO_LISTEN_PARTIAL, POPULARITY, POPULARITY_PARTIAL, TRANSITION, TRANSITION_PARTIAL
 from transforms import tallies
-from transforms.histories import histories
 
-DAY = datetime.date(2026, 1, 10)
+SEEDS = (1, 2, 3)
+TIERS = {"u0": "premium", "u1": "free", "u2": None}
+USERS = pl.DataFrame(
+    {"user_id": list(TIERS), "tier": list(TIERS.values())}, schema={"user_id": pl.String, "tier": pl.String}
+)
+SHARDS = 3
+HALF_LIFE = 2.0
 
 
-def events(count: int, seed: int, days: int = 1) -> pl.DataFrame:
-    """Return random labelled events of a few users over the last `days` days."""
-    rng = np.random.default_rng(seed)
-    day = rng.integers(0, days, count)
-    second = rng.permutation(86_400)[:count]
-    start = datetime.datetime(2026, 1, 10, tzinfo=datetime.UTC)
-    rows = [
-        {
-            "event_id": f"e{seed}-{n}",
-            "event_ts": start - datetime.timedelta(days=int(day[n])) + datetime.timedelta(seconds=int(second[n])),
-            "event_date": DAY - datetime.timedelta(days=int(day[n])),
-            "user_id": f"u{rng.integers(3)}",
-            "session_id": f"s{rng.integers(2)}",
-            "item_id": f"i{rng.integers(6)}",
-            "item_type": "track",
-            "label": float(rng.choice([1.0, 0.5, 0.0, -0.5])),
-            "is_organic": bool(rng.integers(2)),
-            "campaign_id": None if rng.integers(5) else "c",
-            "market": str(rng.choice(["SE", "US"])),
-            "private_session": not rng.integers(6),
-            "consent_personalization": bool(rng.integers(6)),
-        }
-        for n in range(count)
+def plain(frame: pl.DataFrame) -> pl.DataFrame:
+    return tallies.to_shards(frame, "item_id", 1).drop("__target")
+
+
+def rows(frame: pl.DataFrame, *keys: str) -> dict:
+    """Return the other columns by key; a key may be there once only."""
+    others = [name for name in frame.columns if name not in keys]
+    found = {row[: len(keys)]: row[len(keys) :] for row in frame.select(*keys, *others).rows()}
+    assert len(found) == frame.height
+    return {key: value[0] if len(value) == 1 else value for key, value in found.items()}
+
+
+def merged(count, events: pl.DataFrame, contract) -> pl.DataFrame:
+    """Count user by user, as shards do, and add the counts up."""
+    parts = [plain(count(part)) for part in events.partition_by("user_id")]
+    keys = [name for name in contract.schema.names if name not in ("weight", "plays", "returns")]
+    return tallies.add_up(pl.concat(parts), keys).select(contract.schema.names)
+
+
+def emitted(kind: str, emit, partials: pl.DataFrame, *more) -> dict[str, pl.DataFrame]:
+    """Emit item shard by item shard, and bring the parts of each target together in any order."""
+    shards = tallies.to_shards(partials, "item_id", SHARDS).partition_by("__target", as_dict=True, include_key=False)
+    sent = [emit(part, *more, oracle.DAY, HALF_LIFE, SHARDS)[kind] for part in shards.values()]
+    parts = pl.concat(reversed(sent)).partition_by("__target", as_dict=True, include_key=False)
+    return {target: oracle.shuffled(part) for (target,), part in parts.items()}
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_popularity_equals_the_oracle(seed):
+    events = oracle.random_events(seed)
+    counted = merged(lambda part: tallies.popularity_by_day(part, USERS), events, POPULARITY_PARTIAL)
+    expected = oracle.popularity(events, TIERS)
+    assert rows(counted, "event_date", "item_id", "item_type", "market", "tier") == expected
+    assert len({key[4] for key in expected}) == 2, "tiers must differ to prove anything"
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_pairs_equal_the_oracle(seed):
+    events = oracle.random_events(seed, items=25)
+    expected = oracle.pairs(events)
+    assert rows(plain(tallies.pairs_by_day(events)), *CO_LISTEN_PARTIAL.key) == expected
+    assert rows(merged(tallies.pairs_by_day, events, CO_LISTEN_PARTIAL), *CO_LISTEN_PARTIAL.key) == expected
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_transitions_equal_the_oracle(seed):
+    events = oracle.random_events(seed)
+    expected = oracle.transitions(events)
+    assert rows(plain(tallies.transitions_by_day(events)), *TRANSITION_PARTIAL.key) == expected
+    assert rows(merged(tallies.transitions_by_day, events, TRANSITION_PARTIAL), *TRANSITION_PARTIAL.key) == expected
+
+
+@pytest.mark.parametrize("count", [tallies.pairs_by_day, tallies.transitions_by_day], ids=["pairs", "transitions"])
+def test_days_counted_apart_add_up_to_days_counted_together_in_any_order(count):
+    events = oracle.random_events(4, count=500)
+    together = plain(count(events))
+    apart = pl.concat(plain(count(oracle.shuffled(day))) for day in events.partition_by("event_date"))
+    keys = [name for name in together.columns if name not in ("weight", "returns")]
+    assert together.height > 50
+    assert together.sort(keys).equals(apart.select(together.columns).sort(keys))
+    assert plain(count(oracle.shuffled(events))).sort(keys).equals(together.sort(keys))
+
+
+def test_items_further_apart_than_the_window_are_no_pair():
+    at = [oracle.START + datetime.timedelta(minutes=n) for n in range(12)]
+    listens = [
+        {"event_id": f"e{n}", "user_id": "u", "session_id": "s", "item_id": f"i{n:02d}", "event_ts": t,
+         "event_date": t.date(), "label": 1.0}
+        for n, t in enumerate(at)
+    ]  # fmt: skip
+    found = rows(plain(tallies.pairs_by_day(table("event", listens))), *CO_LISTEN_PARTIAL.key)
+    assert (at[0].date(), "i00", "i10") in found
+    assert (at[0].date(), "i00", "i11") not in found
+
+
+@pytest.mark.parametrize("count", [tallies.pairs_by_day, tallies.transitions_by_day], ids=["pairs", "transitions"])
+def test_no_events_are_no_counts(count):
+    assert count(table("event", [])).is_empty()
+    assert tallies.popularity_by_day(table("event", []), USERS).is_empty()
+
+
+def test_adding_up_sums_by_key_in_the_order_of_the_keys():
+    day = datetime.date(2026, 1, 1)
+    counts = pl.DataFrame({"event_date": [day] * 3, "a": ["y", "x", "y"], "b": ["p", "q", "p"], "weight": [1, 2, 4]})
+    assert tallies.add_up(counts, ["event_date", "a", "b"]).rows() == [(day, "x", "q", 2), (day, "y", "p", 5)]
+
+
+def test_keys_that_do_not_fit_a_number_are_refused():
+    wide = pl.DataFrame({f"k{n}": [str(i) for i in range(3000)] for n in range(6)}).with_columns(weight=1)
+    with pytest.raises(ValueError, match="more than 2\\^63 keys to count by: use more shards"):
+        tallies.add_up(wide, [f"k{n}" for n in range(6)])
+
+
+def test_decay_halves_per_half_life_and_drops_what_is_nothing():
+    dates = [oracle.DAY, oracle.DAY - datetime.timedelta(days=4), oracle.DAY - datetime.timedelta(days=40)]
+    partials = pl.DataFrame({"event_date": dates, "item_id": ["a", "a", "b"], "weight": [1024, 1024, 1024]})
+    assert tallies.add_days(partials, ["item_id"], oracle.DAY, HALF_LIFE).rows() == [("a", 1024 + 256)]
+
+
+def test_ties_rank_by_id_whatever_the_order_of_rows():
+    frame = pl.DataFrame({"g": ["x", "x", "x", "y"], "id": ["c", "a", "b", "d"], "w": [5, 5, 9, 1]})
+    assert tallies.top(frame, ["g"], "w", "id", 2).rows() == [("x", "a", 5, 1), ("x", "b", 9, 0), ("y", "d", 1, 0)]
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_co_listens_equal_the_oracle(seed):
+    events = oracle.random_events(seed, items=25)
+    partials = merged(tallies.pairs_by_day, events, CO_LISTEN_PARTIAL)
+    parts, own = (emitted(kind, tallies.emit_pairs, partials) for kind in ("parts", "own"))
+    assert list(own) == ["*"], "totals go to every shard"
+    found = pl.concat(tallies.co_listens(part, own["*"]) for part in parts.values())
+    expected = oracle.co_listens(events, HALF_LIFE)
+    ranks = oracle.ranked(
+        {key: pl.Series([score], dtype=pl.Float32)[0] for key, (_, score, _) in expected.items()}, 100
+    )
+    got = rows(found.select(CO_LISTEN.schema.names), *CO_LISTEN.key)
+    assert {key: value[0] for key, value in got.items()} == {key: value[0] for key, value in expected.items()}
+    assert {key: value[2] for key, value in got.items()} == ranks
+    for key, (_, score, _, rate) in got.items():
+        assert (score, rate) == pytest.approx(expected[key][1:], rel=1e-6)
+    assert all(
+        frame.equals(frame.sort(CO_LISTEN.key)) for frame in (tallies.co_listens(p, own["*"]) for p in parts.values())
+    )
+
+
+def test_co_listens_are_cut_to_the_best_neighbours(monkeypatch):
+    monkeypatch.setattr(tallies, "TOP_NEIGHBOURS", 2)
+    pairs = pl.DataFrame({"item_id": ["a"] * 3, "other_item_id": ["b", "c", "d"], "weight": [1024, 4096, 2048]})
+    own = pl.DataFrame({"item_id": ["d", "c", "b", "a"], "weight": [4096] * 4, "return_rate": [0.0] * 4})
+    assert tallies.co_listens(pairs, own)["other_item_id"].to_list() == ["c", "d"]
+
+
+ITEMS = table(
+    "item",
+    [
+        item(f"i{n:02d}", f"artist{n % 3}", canonical_id=f"i{n - n % 2:02d}", genres=["rock", "pop"] if n % 4 else None)
+        for n in range(10)
+    ],
+)
+CONTEXTS = {
+    f"i{n:02d}": {
+        "canonical": f"i{n - 1:02d}" if n % 2 else None, "artist": f"artist{n % 3}", "genre": "rock" if n % 4 else None,
+    }
+    for n in range(10)
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_transitions_of_every_level_equal_the_oracle(seed):
+    events = oracle.random_events(seed)
+    partials = merged(tallies.transitions_by_day, events, TRANSITION_PARTIAL)
+    parts = emitted("parts", lambda part, *more: tallies.emit_transitions(part, ITEMS, *more), partials)
+    found = pl.concat(tallies.transitions(part) for part in parts.values())
+    expected = oracle.followers(events, CONTEXTS, HALF_LIFE)
+    got = rows(found, *TRANSITION.key)
+    assert {level for level, *_ in expected} == {"item", "canonical", "artist", "genre"}
+    assert {key: value[0] for key, value in got.items()} == expected
+    assert {key: value[2] for key, value in got.items()} == oracle.ranked(expected, 200)
+    sums = found.group_by("level", "context_id").agg(pl.col("probability").sum())
+    assert sums["probability"].to_list() == pytest.approx([1.0] * sums.height, abs=1e-5)
+
+
+def test_an_item_keeps_fewer_followers_than_a_genre(monkeypatch):
+    monkeypatch.setattr(tallies, "TOP_FOLLOWERS", 1)
+    monkeypatch.setattr(tallies, "TOP_BACKOFF", 2)
+    parts = pl.DataFrame(
+        [(level, "c", f"n{n}", 10 - n) for level in ("item", "genre") for n in range(4)],
+        schema=["level", "context_id", "next_item_id", "weight"],
+        orient="row",
+    )
+    kept = tallies.transitions(parts)
+    assert kept["level"].to_list() == ["genre", "genre", "item"]
+    assert kept["probability"][0] == pytest.approx(10 / 34), "the share is of all that followed, kept or not"
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_popularity_per_market_and_tier_equals_the_oracle(seed):
+    events = oracle.random_events(seed)
+    partials = merged(lambda part: tallies.popularity_by_day(part, USERS), events, POPULARITY_PARTIAL)
+    parts = emitted("parts", tallies.emit_popular, partials)
+    found = pl.concat(tallies.popularity(part) for part in parts.values())
+    daily = {(d, m, t, k, i): w for (d, i, k, m, t), (w, _) in oracle.popularity(events, TIERS).items()}
+    fine = oracle.decayed(daily, HALF_LIFE)
+    expected: dict = {}
+    for (market, tier, kind, one), weight in fine.items():
+        for key in {(market, tier, kind, one), (market, "*", kind, one)} if market != "*" else ():
+            expected[key] = expected.get(key, 0) + weight
+        expected["*", "*", kind, one] = expected.get(("*", "*", kind, one), 0) + weight
+    got = rows(found, *POPULARITY.key)
+    assert {key: value[0] for key, value in got.items()} == expected
+    assert {key: value[1] for key, value in got.items()} == oracle.ranked(expected, 1000)
+
+
+def test_an_artist_s_items_are_ranked_and_those_nobody_played_count_nothing():
+    partials = table(
+        "popularity_partial",
+        [
+            {"event_date": oracle.DAY, "item_id": f"i{n:02d}", "item_type": "track", "market": "SE", "tier": "free",
+             "weight": 1024 * n, "plays": n}
+            for n in range(5)
+        ],
+    )  # fmt: skip
+    sent = tallies.emit_artist_items(partials, ITEMS, oracle.DAY, HALF_LIFE, 1)["parts"]
+    best = tallies.top(sent, ["artist_id"], "weight", "item_id", 2)
+    assert best.filter(pl.col("artist_id") == "artist0").select("item_id", "weight", "rank").rows() == [
+        ("i00", 0, 1),
+        ("i03", 3072, 0),
     ]
-    empty = pl.DataFrame(pl.from_arrow(EVENT.schema.empty_table()))
-    types = {name: empty.schema[name] for name in rows[0]}
-    return pl.DataFrame(rows, schema=types)
 
 
-def liked(frame: pl.DataFrame) -> dict[tuple, list[tuple]]:
-    """Return, per user and day, `(session, item, weight)` in time order, with the cap on repeats, the slow way."""
-    repeats: Counter = Counter()
-    found = defaultdict(list)
-    for row in frame.sort("user_id", "event_ts", "event_id").iter_rows(named=True):
-        if row["label"] <= 0 or row["campaign_id"] or row["private_session"] or not row["consent_personalization"]:
-            continue
-        repeats[row["user_id"], row["session_id"], row["item_id"]] += 1
-        if repeats[row["user_id"], row["session_id"], row["item_id"]] > 3:
-            continue
-        weight = round(row["label"] * WEIGHT_UNIT)
-        found[row["user_id"], row["event_date"]].append((row["session_id"], row["item_id"], weight if row["is_organic"] else weight // 2))
-    return found
-
-
-@pytest.mark.parametrize("seed", range(5))
-def test_pairs_equal_the_slow_way(seed):
-    frame, expected = events(120, seed), Counter()
-    for plays in liked(frame).values():
-        first: dict[str, list] = {}
-        for session, item, weight in plays:
-            entry = first.setdefault(item, [session, 0, 0])
-            entry[1], entry[2] = max(entry[1], weight), entry[2] + weight
-        order = list(first)
-        for a, one in enumerate(order):
-            expected[one, one] += first[one][1]
-            for other in order[a + 1 : a + 1 + tallies.PAIR_WINDOW]:
-                weight = min(first[one][1], first[other][1])
-                weight = weight if first[one][0] == first[other][0] else weight // 2
-                expected[min(one, other), max(one, other)] += weight
-    counted = tallies.pairs_by_day(frame).with_columns(pl.col("item_id", "other_item_id").cast(pl.String))
-    found = {(a, b): w for a, b, w in counted.select("item_id", "other_item_id", "weight").rows()}
-    assert {pair: weight for pair, weight in found.items() if weight} == {p: w for p, w in expected.items() if w}
-
-
-@pytest.mark.parametrize("seed", range(5))
-def test_transitions_equal_the_slow_way(seed):
-    frame, expected = events(120, seed), Counter()
-    for plays in liked(frame).values():
-        for step in (1, 2):
-            for one, other in zip(plays, plays[step:], strict=False):
-                if one[0] == other[0] and one[1] != other[1]:
-                    expected[one[1], other[1]] += min(one[2], other[2]) // step
-    counted = tallies.transitions_by_day(frame).with_columns(pl.col("item_id", "next_item_id").cast(pl.String))
-    rows = counted.select("item_id", "next_item_id", "weight").rows()
-    assert {(a, b): w for a, b, w in rows} == dict(expected)
-
-
-def test_counts_do_not_depend_on_the_order_of_events():
-    frame = events(200, 1)
-    shuffled = frame.sample(fraction=1.0, shuffle=True, seed=3)
-    for count in (tallies.pairs_by_day, tallies.transitions_by_day):
-        one, other = (count(f).with_columns(pl.col(pl.Enum).cast(pl.String)) for f in (frame, shuffled))
-        assert one.sort(one.columns).equals(other.sort(one.columns))
-    assert histories(frame).equals(histories(shuffled))
-
-
-def test_a_day_counts_half_after_its_half_life():
-    partials = pl.DataFrame({"event_date": [DAY, DAY - datetime.timedelta(days=7)], "item_id": ["a", "b"], "weight": [1024, 1024]})
-    found = dict(tallies.add_days(partials, ["item_id"], DAY, 7.0).rows())
-    assert found == {"a": 1024, "b": 512}
-
-
-def test_partials_of_days_add_up_in_any_order():
-    rng = np.random.default_rng(0)
-    dates = [DAY - datetime.timedelta(days=int(d)) for d in rng.integers(0, 30, 200)]
-    partials = pl.DataFrame({"event_date": dates, "item_id": [f"i{n}" for n in rng.integers(0, 9, 200)], "weight": rng.integers(1, 5000, 200)})
-    whole = tallies.add_days(partials, ["item_id"], DAY, 7.0).sort("item_id")
-    again = tallies.add_days(partials.sample(fraction=1.0, shuffle=True, seed=1), ["item_id"], DAY, 7.0).sort("item_id")
-    assert whole.equals(again)
-
-
-def test_histories_keep_the_last_positives_oldest_first():
-    frame = events(300, 2, days=4)
-    found = {row["user_id"]: row for row in histories(frame).iter_rows(named=True)}
-    allowed = frame.filter(~pl.col("private_session") & pl.col("consent_personalization"))
-    for user, row in found.items():
-        own = allowed.filter(pl.col("user_id") == user).sort("event_ts", "event_id")
-        assert row["num_events"] == own.height
-        assert [p["event_ts"] for p in row["positives"]] == sorted(p["event_ts"] for p in row["positives"])
-        assert all(p["label"] > 0 for p in row["positives"])
-        assert [s["item_id"] for s in row["skips"]] == own.filter(pl.col("label") < 0)["item_id"].tail(50).to_list()
-        counts = Counter((p["session_id"], p["item_id"]) for p in row["positives"])
-        assert max(counts.values()) <= 3
+def test_targets_are_the_stable_hash_of_the_id_and_enumerations_become_strings():
+    ids = pl.DataFrame({"item_id": ["b", "a", "b"]})
+    sent = tallies.to_shards(ids, "item_id", 7, "day-")
+    assert sent.equals(tallies.to_shards(tallies.coded(ids, ["item_id"]), "item_id", 7, "day-"))
+    assert sent.schema["item_id"] == pl.String
+    assert sent["__target"].to_list() == ["day-00006", "day-00004", "day-00006"]
