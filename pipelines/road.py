@@ -3,7 +3,7 @@
 import dataclasses
 import datetime
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from schemas.contract import Contract
 from schemas.inputs import CAMPAIGN, ITEM, TOMBSTONE, USER
@@ -77,7 +77,7 @@ def files_digest(files: Sequence[DataFile]) -> str:
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:32]
 
 
-def shard_tasks(num_shards: int, inputs: dict[str, tuple[str, ...] | Sequence[DataFile]]) -> tuple[Task, ...]:
+def shard_tasks(num_shards: int, inputs: Mapping[str, tuple[str, ...] | Sequence[DataFile]]) -> tuple[Task, ...]:
     """Return one task per shard; an input given as files brings the shard's own, one given as paths all of them."""
     return tuple(
         Task(

@@ -181,7 +181,9 @@ def _csv(path: str, contract: Contract) -> Decoded:
 
 
 def _csv_rows(reader, width: int) -> tuple[list[tuple[int, list[str]]], list[tuple[int, bytes]]]:
-    rows, broken, position = [], [], 0
+    rows: list[tuple[int, list[str]]] = []
+    broken: list[tuple[int, bytes]] = []
+    position = 0
     while True:
         try:
             row = next(reader)
@@ -305,10 +307,8 @@ def _to_float(given: pl.Series, wanted: pl.DataType) -> pl.Series:
 def _to_timestamp(given: pl.Series, wanted: pl.DataType) -> pl.Series:
     """Read ISO 8601 (no offset means UTC), or an integer of seconds, milliseconds or microseconds, told by its size."""
     if isinstance(given.dtype, pl.Datetime):
-        zoned = (
-            given.dt.replace_time_zone("UTC") if given.dtype.time_zone is None else given.dt.convert_time_zone("UTC")
-        )
-        return zoned.cast(wanted)
+        naive = given.dtype.time_zone is None
+        return (given.dt.replace_time_zone("UTC") if naive else given.dt.convert_time_zone("UTC")).cast(wanted)
     text = _to_string(given, wanted).str.strip_chars()
     column = pl.col(given.name)
     zoned = column.str.replace(r"(?i)z$", "+00:00").str.replace(r"^(.{10}) ", "${1}T")

@@ -202,7 +202,7 @@ class MergeEvents:
         events = shard.parts("events", columns)
         conflicts = shard.parts("repeats", {_ID_1: pl.UInt64, _ID_2: pl.UInt64})
         rejected = [shard.parts("rejected", {})] if shard.task.inputs.get("rejected") else []
-        totals = shard.parts("totals", {"lines": pl.Int64})["lines"].sum()
+        totals = int(shard.parts("totals", {"lines": pl.Int64})["lines"].sum())
         if not events.height:
             return self._nothing(rejected, totals)
         kept, lost = deduplicate(events, conflicts)
@@ -212,7 +212,7 @@ class MergeEvents:
         refusals = pl.concat([*rejected, refused])
         if not kept.height:
             return self._nothing([refusals], totals, counters)
-        return Output(label_events(kept), int(totals), refusals, counters, by_day=True)
+        return Output(label_events(kept), totals, refusals, counters, by_day=True)
 
     def _nothing(self, rejected: list[pl.DataFrame], totals: int, counters: dict[str, int] | None = None) -> Output:
         empty = pl.from_arrow(EVENT.schema.empty_table())

@@ -334,7 +334,7 @@ def _checked(
     contract = workspace.contract
     demand_columns(given, contract)
     table = None if isinstance(given, pl.DataFrame) else conform(given, contract, nulls_allowed=True)
-    frame = given.cast(dict(polars_schema(contract))) if table is None else _frame(table)
+    frame = given.cast(polars_schema(contract)) if table is None else _frame(table)
     good, bad = split_rows(frame.select(contract.schema.names), contract)
     if not bad.height:
         return good, conform(good if table is None else table, contract), None

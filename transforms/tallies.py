@@ -96,7 +96,7 @@ def add_up(counts: pl.DataFrame, keys: list[str]) -> pl.DataFrame:
     for name in (name for name in keys if types[name] == pl.String):
         counts = coded(counts, [name])
     codes = counts.select(_code(name) for name in keys)
-    sizes = {name: codes[name].max() + 1 for name in keys}
+    sizes = {name: codes.select(pl.col(name).max()).item() + 1 for name in keys}
     if math.prod(sizes.values()) > 2**63:
         raise ValueError(f"{sizes} give more than 2^63 keys to count by: use more shards")
     packed = functools.reduce(lambda key, name: key * sizes[name] + codes[name], keys[1:], codes[keys[0]])
