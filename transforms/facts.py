@@ -108,37 +108,35 @@ def seed_facts(
       seeds: `item_id`, `market`. items: `SEED_COLUMNS` of the seeds.
     """
     own = seeds.join(items.select(SEED_COLUMNS), on="item_id")
-    offers = own.select("item_id", "market", "availability").explode("availability").drop_nulls().unnest(
-        "availability", separator="."
-    ) if own.height else None  # fmt: skip
-    everywhere = own.filter(pl.col("availability").is_null()).select(
-        "item_id", "market", pl.lit(list(TIERS)).alias("tiers")
-    )
-    tiers = [everywhere]
-    if offers is not None:
-        here = offers.filter(
-            (pl.col("availability.market") == ANY) | (pl.col("availability.market") == pl.col("market"))
-        )
-        here = here.with_columns(pl.col("availability.tiers").fill_null(list(TIERS)))
-        spread = (
-            here.select("item_id", "market", pl.col("availability.tiers").alias("tiers")).explode("tiers").drop_nulls()
-        )
-        tiers.append(
-            spread.unique()
-            .sort("item_id", "market", "tiers")
-            .group_by("item_id", "market", maintain_order=True)
-            .agg("tiers")
-        )
-    reach = pl.concat(tiers)
-    joined = own.join(reach, on=["item_id", "market"]).sort("item_id", "market").with_row_index("k")
-    records = joined.select(
+    joined = own.join(_reach(own), on=["item_id", "market"]).sort("item_id", "market").with_row_index("k")
+    reached = pl.format("{}|{}", "market", pl.col("tiers").list.join("+")).alias("needs")
+    needs = joined.select(reached, "market", pl.col("tiers").alias("tier")).unique().explode("tier")
+    return _impersonal(_seed_records(joined, reached, world), needs, proposals, world, bundle)
+
+
+def _reach(own: pl.DataFrame) -> pl.DataFrame:
+    """Return for which tiers each seed is available in its market: `item_id`, `market`, `tiers`."""
+    every = pl.lit(list(TIERS), pl.List(pl.String))
+    everywhere = own.filter(pl.col("availability").is_null()).select("item_id", "market", every.alias("tiers"))
+    if not own["availability"].list.len().sum():
+        return everywhere
+    offers = own.select("item_id", "market", "availability").explode("availability").drop_nulls()
+    offers = offers.unnest("availability", separator=".")
+    here = offers.filter((pl.col("availability.market") == ANY) | (pl.col("availability.market") == pl.col("market")))
+    tiers = here.select("item_id", "market", pl.col("availability.tiers").fill_null(every).alias("tiers"))
+    spread = tiers.explode("tiers").drop_nulls().unique().sort("item_id", "market", "tiers")
+    return pl.concat([everywhere, spread.group_by("item_id", "market", maintain_order=True).agg("tiers")])
+
+
+def _seed_records(joined: pl.DataFrame, reached: pl.Expr, world: World) -> pl.DataFrame:
+    return joined.select(
         "k",
         pl.col("item_id").alias("record_key"),
         pl.lit(None, pl.String).alias("user_id"),
         pl.format("market={}", "market").alias("context_key"),
         "market",
         pl.lit(ANY).alias("tier"),
-        pl.format("{}|{}", "market", pl.col("tiers").list.join("+")).alias("needs"),
+        reached,
         pl.col("explicit").alias("explicit_allowed"),
         pl.col("age_rating").fill_null(0).alias("max_age"),
         "languages",
@@ -150,12 +148,6 @@ def seed_facts(
         group_of(pl.lit(ANY), world).alias("group"),
         pl.lit(None, pl.List(pl.String)).alias("artists_known"),
     )
-    needs = joined.select(
-        pl.format("{}|{}", "market", pl.col("tiers").list.join("+")).alias("needs"),
-        "market",
-        pl.col("tiers").alias("tier"),
-    )
-    return _impersonal(records, needs.unique().explode("tier"), proposals, world, bundle)
 
 
 def group_facts(proposals: pl.DataFrame, world: World, bundle: ShardBundle) -> Facts:
