@@ -300,11 +300,11 @@ def test_no_conflicts_elsewhere_change_nothing():
     assert (kept.height, lost.height) == (1, 0)
 
 
-def test_of_two_rows_of_one_user_the_one_updated_last_stays(tmp_path):
+def test_of_two_rows_of_one_item_the_one_updated_last_stays(tmp_path):
     folder = Folder(tmp_path, ITEM)
     old = {"item_id": "i1", "item_type": "track", "title": "Old", "updated_at": "2026-01-01T00:00:00Z"}
     new = old | {"title": "New", "updated_at": "2026-01-02T00:00:00Z"}
-    found = folder.lines("a", [new, old, new | {"title": "Clash"}, new]).ingest()
+    found = folder.lines("a", [new, old, new | {"title": "Clash"}, old]).ingest()
     (row,) = found.rows.to_dicts()
     (refused,) = found.rejected.to_dicts()
     assert {row["title"], json.loads(refused["payload"])["title"]} == {"New", "Clash"}
