@@ -3,9 +3,9 @@ import os
 import shutil
 import tomllib
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
+from small_road import SmallRoad
 
 from jobs import batch
 from jobs.options import POLICY_FILE
@@ -27,15 +27,6 @@ def data_dir() -> Path:
 
 
 SMALL_DATE = datetime.date(2026, 1, 31)
-
-
-class SmallRoad(NamedTuple):
-    """A published root to read from; a test that changes it copies it first (`copy_road`)."""
-
-    root: Path
-    raw: Path
-    date: datetime.date
-    policy: Path
 
 
 @pytest.fixture(scope="session")

@@ -5,7 +5,7 @@ Figures in comments were measured on this world; bounds leave a margin, and chan
 
 import polars as pl
 import pytest
-from conftest import SmallRoad
+from small_road import SmallRoad
 
 from pipelines.publish import read_pointer
 from pipelines.runner import load_manifest

@@ -4,7 +4,7 @@ from pathlib import Path
 import jsonschema
 import polars as pl
 import pytest
-from conftest import SmallRoad
+from small_road import SmallRoad
 
 from jobs import explain
 

@@ -3,7 +3,7 @@ import json
 from pathlib import Path
 
 import pytest
-from conftest import SmallRoad
+from small_road import SmallRoad
 
 from jobs import release
 from pipelines.publish import pointer_path, read_pointer

@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from conftest import SmallRoad
+from small_road import SmallRoad
 
 from jobs import backfill as job
 from jobs.options import read_policy

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from conftest import SmallRoad
+from small_road import SmallRoad
 
 from pipelines.publish import PublishError, pointer_path, publish, read_pointer, rollback
 from pipelines.runner import load_manifest
