@@ -7,6 +7,7 @@ column, so that one bad value rejects one row and names its column.
 import csv
 import dataclasses
 import io
+import json
 import re
 from collections.abc import Callable
 
@@ -27,6 +28,7 @@ _PAYLOAD_BYTES = 4_000
 _PRIVATE_VALUE = re.compile(
     rb'("(?:' + "|".join(PRIVATE_FIELDS).encode() + rb')"\s*:\s*)("(?:[^"\\]|\\.)*"?|[^,}\]]*)', re.IGNORECASE
 )
+_LONG_NUMBER = re.compile(rb"\d{19}|[eE][+-]?\d{3}")
 _EMAIL = re.compile(rb"[\w.+-]+@[\w-]+\.[\w.]+")
 
 
@@ -120,47 +122,48 @@ def _lines(path: str, span: tuple[int, int] | None) -> list[bytes]:
 def _parse(
     positions: list[int], lines: list[bytes], contract: Contract
 ) -> tuple[pl.DataFrame, list[tuple[int, bytes]]]:
-    """Parse lines to string columns: all at once; where that fails, without those that are no JSON objects."""
-    names = contract.given_columns()
+    """Parse lines to string columns; whether a line is taken depends on nothing but that line."""
+    numbered = [(n, line, _object(line)) for n, line in zip(positions, lines, strict=True)]
+    sound = [(n, found) for n, _, found in numbered if found is not None]
+    frame, refused = _bisect(sound, contract.given_columns())
+    return frame, [(n, line) for n, line, found in numbered if found is None] + refused
+
+
+def _bisect(numbered: list[tuple[int, bytes]], names: list[str]) -> tuple[pl.DataFrame, list[tuple[int, bytes]]]:
+    """Parse lines; halve what the parser refuses until the refused lines stand alone."""
     try:
-        return _parse_all(positions, lines, names), []
+        return _parse_all(numbered, names), []
     except (polars.exceptions.PolarsError, ValueError):
-        pass  # at least one line is bad: find out which, below
-    is_object = [_is_object(line) for line in lines]
-    broken = [(n, line) for n, line, ok in zip(positions, lines, is_object, strict=True) if not ok]
-    sound = [(n, line) for n, line, ok in zip(positions, lines, is_object, strict=True) if ok]
-    frame, more = _bisect([n for n, _ in sound], [line for _, line in sound], names)
-    return frame, broken + more
+        if len(numbered) == 1:
+            return _parse_all([], names), numbered
+    middle = len(numbered) // 2
+    left, left_refused = _bisect(numbered[:middle], names)
+    right, right_refused = _bisect(numbered[middle:], names)
+    return pl.concat([left, right]), left_refused + right_refused
 
 
-def _bisect(positions: list[int], lines: list[bytes], names: list[str]) -> tuple[pl.DataFrame, list[tuple[int, bytes]]]:
-    """Parse lines that look sound; halve what the parser refuses until the refused lines stand alone."""
-    try:
-        return _parse_all(positions, lines, names), []
-    except (polars.exceptions.PolarsError, ValueError):
-        if len(lines) == 1:
-            return _parse_all([], [], names), [(positions[0], lines[0])]
-    middle = len(lines) // 2
-    left, left_broken = _bisect(positions[:middle], lines[:middle], names)
-    right, right_broken = _bisect(positions[middle:], lines[middle:], names)
-    return pl.concat([left, right]), left_broken + right_broken
-
-
-def _parse_all(positions: list[int], lines: list[bytes], names: list[str]) -> pl.DataFrame:
+def _parse_all(numbered: list[tuple[int, bytes]], names: list[str]) -> pl.DataFrame:
     strings = dict.fromkeys(names, pl.String)
-    if not lines:
+    if not numbered:
         return pl.DataFrame(schema={**strings, POSITION: pl.Int64})
-    frame = pl.read_ndjson(io.BytesIO(b"\n".join(lines)), schema=strings)
-    if frame.height != len(lines):
-        raise ValueError(f"{len(lines)} lines gave {frame.height} rows")
-    return frame.with_columns(pl.Series(POSITION, positions, pl.Int64))
+    frame = pl.read_ndjson(io.BytesIO(b"\n".join(line for _, line in numbered)), schema=strings)
+    if frame.height != len(numbered):
+        raise ValueError(f"{len(numbered)} lines gave {frame.height} rows")
+    return frame.with_columns(pl.Series(POSITION, [n for n, _ in numbered], pl.Int64))
 
 
-def _is_object(line: bytes) -> bool:
+def _object(line: bytes) -> bytes | None:
+    """Return a line that holds one JSON object, None for any other; a number too long for polars becomes a string."""
     try:
-        return isinstance(orjson.loads(line), dict)
-    except orjson.JSONDecodeError:
-        return False
+        if not isinstance(orjson.loads(line), dict):
+            return None
+        return _quoted_numbers(line) if _LONG_NUMBER.search(line) else line
+    except (orjson.JSONDecodeError, RecursionError):
+        return None
+
+
+def _quoted_numbers(line: bytes) -> bytes:
+    return json.dumps(json.loads(line, parse_int=str, parse_float=str), ensure_ascii=False).encode()
 
 
 def _csv(path: str, contract: Contract) -> Decoded:
