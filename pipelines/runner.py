@@ -13,6 +13,7 @@ import dataclasses
 import hashlib
 import json
 import logging
+import os
 from collections.abc import Callable, Mapping, Sequence
 
 import apache_beam as beam
@@ -320,11 +321,20 @@ class Runner:
         self.console.say(f"  {stage.label:<26} {manifest.rows_out:>12,} rows   {state}")
 
 
+MAX_LOCAL_WORKERS = 4
+
+
 def run_beam(tasks: Sequence[Task], transform: beam.PTransform, args: Sequence[str]) -> None:
-    """Run one stage's tasks; the runner is always pinned, `DirectRunner` would look for a binary on the network."""
+    """Run one stage's tasks; the runner is always pinned, `DirectRunner` would look for a binary on the network.
+
+    On this machine two to four tasks run at once where it has the cores: reading, writing and counting by strings use
+    one core each, whatever polars does in between. Memory: that many tasks.
+    """
     for name in ("apache_beam", "great_expectations"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
-    defaults = [] if any(arg.startswith("--runner") for arg in args) else ["--runner=FnApiRunner"]
+    local = ["--runner=FnApiRunner", "--direct_running_mode=multi_threading",
+             f"--direct_num_workers={min(os.cpu_count() or 1, MAX_LOCAL_WORKERS)}"]  # fmt: skip
+    defaults = [] if any(arg.startswith("--runner") for arg in args) else local
     options = PipelineOptions([*defaults, *args], save_main_session=False)
     with beam.Pipeline(options=options) as pipeline:
         _ = pipeline | "CreateTasks" >> beam.Create(list(tasks)) | "DoStage" >> transform

@@ -249,10 +249,11 @@ def merge_artist_items(shard: Shard) -> Output:
 
 
 def merge_pairs(shard: Shard) -> Output:
-    """Score the neighbours of the seeds of a shard."""
+    """Score the neighbours of the seeds of a shard; of everyone's totals only those of its items are kept."""
     weighed = {"item_id": pl.String, "weight": pl.Int64}
     pairs = shard.parts("parts", weighed | {"other_item_id": pl.String})
-    own = shard.parts("own", weighed | {"return_rate": pl.Float32})
+    paired = pl.concat([pairs[name].unique().rename("item_id") for name in CO_LISTEN.key]).unique()
+    own = shard.parts("own", weighed | {"return_rate": pl.Float32}, pl.col("item_id").is_in(paired.implode()))
     return Output(tallies.co_listens(pairs, own), rows_in=pairs.height)
 
 

@@ -85,10 +85,21 @@ class Shard:
         """Return local paths of an input's files."""
         return [_local(self.store, path) for path in self.task.inputs.get(name, ())]
 
-    def parts(self, kind: str, columns: Mapping[str, pl.DataType | type[pl.DataType]]) -> pl.DataFrame:
-        """Read the parts of one kind that were emitted for this target, in order of the emitting tasks."""
+    def parts(
+        self, kind: str, columns: Mapping[str, pl.DataType | type[pl.DataType]], where: pl.Expr | None = None
+    ) -> pl.DataFrame:
+        """Read the parts of one kind that were emitted for this target, in order of the emitting tasks.
+
+        Args:
+          columns: what there is where nothing was emitted.
+          where: only rows that satisfy it, tested part by part, so that the others take no memory.
+        """
         paths = self.paths(kind)
-        return pl.scan_parquet(paths).collect(engine="in-memory") if paths else pl.DataFrame(schema=columns)
+        if not paths:
+            return pl.DataFrame(schema=columns)
+        if where is None:
+            return pl.scan_parquet(paths).collect(engine="in-memory")
+        return pl.concat([pl.read_parquet(path).filter(where) for path in paths], rechunk=True)
 
     def read(self, name: str, columns: Sequence[str] | None = None, where: pl.Expr | None = None) -> pl.DataFrame:
         """Read an input whole, in file and row order; an input of no files is empty with the contract's columns.

@@ -302,9 +302,9 @@ def co_listens(pairs: pl.DataFrame, own: pl.DataFrame) -> pl.DataFrame:
 
     Args:
       pairs: `item_id` the seed, `other_item_id`, `weight`; each pair once.
-      own: `item_id`, `weight`, `return_rate` of every item; those of all shards, any order.
+      own: `item_id`, `weight`, `return_rate` of every item of `pairs`, any order.
 
-    Memory: 100 bytes per pair of the shard and per item of the catalogue.
+    Memory: 100 bytes per pair of the shard.
     """
     own = own.sort("item_id")
     items = pl.Enum(own["item_id"])
