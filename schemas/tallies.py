@@ -68,8 +68,8 @@ POPULARITY_PARTIAL = Contract(
     name="popularity_partial",
     version="1.0.0",
     owner="segue-tallies",
-    description="Plays of one day by item, market and tier.",
-    key=("event_date", "item_id", "market", "tier"),
+    description="Plays of one day by item, type it was played as, market and tier.",
+    key=("event_date", "item_id", "item_type", "market", "tier"),
     shard_by="item_id",
     schema=pa.schema(
         [

@@ -69,7 +69,8 @@ def _described(
     fresh_from = instant.effective_from - datetime.timedelta(days=policy.fresh_days)
     personal = [quota.source_id for quota in policy.sources if quota.personal]
     reasons = {name: source.reason_code for name, source in sources.items()}
-    played = facts.played.select("k", "item_id", pl.lit(True).alias("__played"))
+    profiled = facts.records.filter(~pl.col("opted_out")).select("k")
+    played = facts.played.join(profiled, on="k").select("k", "item_id", pl.lit(True).alias("__played"))
     heard = facts.records.select("k", pl.col("artists_known").alias("artist_id")).explode("artist_id").drop_nulls()
     heard = heard.unique().with_columns(pl.lit(True).alias("__heard"))
     joined = candidates.join(played, on=["k", "item_id"], how="left").join(heard, on=["k", "artist_id"], how="left")

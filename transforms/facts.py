@@ -45,11 +45,15 @@ def group_of(tier: pl.Expr, world: World) -> pl.Expr:
 
 
 def user_facts(users: pl.DataFrame, proposals: pl.DataFrame, world: World, bundle: ShardBundle) -> Facts:
-    """Return the facts of a block of users (see `transforms.retrieve.user_table`), numbered `k` in row order."""
+    """Return the facts of a block of users (see `transforms.retrieve.user_table`), numbered `k` in row order.
+
+    Of a user who opted out of personalisation, what was heard and skipped keeps items out and says nothing else.
+    """
     k = users.with_row_index("k")
     positives = k.select("k", "positives").explode("positives").drop_nulls("positives").unnest("positives")
     skips = k.select("k", "skips").explode("skips").drop_nulls("skips").unnest("skips")
-    known = _artists_known(positives, bundle)
+    profiled = positives.join(k.filter(~pl.col("personalization_opt_out")).select("k"), on="k", how="semi")
+    known = _artists_known(profiled, bundle)
     records = _user_records(k, world).join(known, on="k", how="left", maintain_order="left")
     return Facts(
         records=records,
@@ -91,7 +95,9 @@ def _user_records(k: pl.DataFrame, world: World) -> pl.DataFrame:
         "seen",
         pl.lit(None, pl.String).alias("seed_item_id"),
         pl.lit(None, pl.String).alias("seed_canonical_id"),
-        pl.col("positives").list.last().struct.field("event_ts").alias("last_event_ts"),
+        pl.when(~pl.col("personalization_opt_out"))
+        .then(pl.col("positives").list.last().struct.field("event_ts"))
+        .alias("last_event_ts"),
         group_of(pl.col("tier"), world).alias("group"),
     )
 

@@ -22,7 +22,8 @@ from validation.rows import polars_schema
 
 MAX_VALUES = 1000
 MAX_BINS = 400
-KEEP_DAYS = 60
+KEEP_DAYS = 400
+"""Days a backfill may go back behind the newest event of what was ingested with it; about 3 kB of manifest each."""
 FLOAT_UNITS = 1 << 20
 """Units of a float's total and bins per 1."""
 DAY_US = 86_400_000_000

@@ -410,6 +410,15 @@ def test_who_opted_out_has_the_charts(tmp_path):
     assert [c["item_id"] for c in sets["u"]["candidates"]] == ["a"]
     assert (sets["u"]["fallback_level"], sets["u"]["degraded_reasons"]) == (3, ["opted_out", "below_minimum_size"])
     assert {c["item_id"] for c in sets["v"]["candidates"]} == {"a", "b"}
+    assert sets["v"]["context"]["last_event_ts"] is not None
+    assert sets["u"]["context"]["last_event_ts"] is None
+
+
+def test_nothing_of_what_who_opted_out_heard_shows(tmp_path):
+    plays = [listen("a", 70) for _ in range(9)]
+    users = [user("u", personalization_opt_out=True), user("v")]
+    sets = home(tmp_path, user=users, history=[history("u", plays), history("v", plays)])
+    assert [[c["familiarity"] for c in sets[name]["candidates"]] for name in "uv"] == [["new_artist"], ["known"]]
 
 
 def test_a_seed_is_followed_by_what_everybody_who_may_play_it_may_play(tmp_path):

@@ -1,11 +1,12 @@
 """What a root promises, asked of a folder and of a bucket alike."""
 
 import json
+import threading
 import time
 
 import pytest
 from bucket import emulated_bucket
-from google.api_core.exceptions import PreconditionFailed
+from google.api_core.exceptions import GoogleAPICallError, PreconditionFailed
 
 from transforms.io import gcs
 from transforms.io.gcs import GcsStore
@@ -189,6 +190,31 @@ class TestBucket:
             monkeypatch.setattr(gcs.storage.Blob, "delete", refuse)
         assert deleted == [("slow/lock.json", True)]
         assert store.exists("lock.json")
+
+    def test_a_lease_outlives_an_outage_and_a_run_that_lost_it_writes_nothing_more(self, bucket, monkeypatch, caplog):
+        renewed = threading.Event()
+        answers = [OSError("no route"), GoogleAPICallError("later"), PreconditionFailed("another's")]
+        store = open_store(f"{bucket}/outage")
+        monkeypatch.setattr(gcs, "_RENEW_S", 0.01)
+        upload = gcs.storage.Blob.upload_from_string
+
+        def answer(blob, content, **options):
+            if threading.current_thread() is threading.main_thread():
+                return upload(blob, content, **options)
+            if len(answers) == 1:
+                renewed.set()
+            raise answers.pop(0)
+
+        monkeypatch.setattr(gcs.storage.Blob, "upload_from_string", answer)
+        with store.lock("batch"):
+            assert renewed.wait(10)
+            with pytest.raises(StoreError, match="another one took the root over; nothing more is written"):
+                for _ in range(100):
+                    store.write_bytes("live/home.json", b"")
+                    time.sleep(0.01)
+        assert "could not be renewed: no route" in caplog.text
+        with store.lock("batch again"):
+            store.write_bytes("live/home.json", b"")
 
     def test_a_root_without_a_bucket_is_refused(self):
         with pytest.raises(StoreError, match="names no bucket; expected gs://bucket/prefix"):

@@ -54,6 +54,13 @@ def test_popularity_equals_the_oracle(seed):
     assert len({key[4] for key in expected}) == 2, "tiers must differ to prove anything"
 
 
+def test_an_item_played_as_two_types_is_counted_as_both():
+    counted = merged(lambda part: tallies.popularity_by_day(part, USERS), oracle.random_events(1), POPULARITY_PARTIAL)
+    twice = counted.group_by("item_id").agg(pl.col("item_type").n_unique())["item_type"].max()
+    assert twice > 1
+    assert not counted.select(POPULARITY_PARTIAL.key).is_duplicated().any()
+
+
 @pytest.mark.parametrize("seed", SEEDS)
 def test_pairs_equal_the_oracle(seed):
     events = oracle.random_events(seed, items=25)

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import functools
 import json
+import logging
 import os
 import socket
 import tempfile
@@ -20,6 +21,8 @@ from transforms.io.store import StoreError, held_by
 
 LEASE_S = 300
 _RENEW_S = 60
+_lost: set[str] = set()
+"""Roots whose lease this process held and another run took over: nothing more is written to them."""
 
 
 @functools.lru_cache(maxsize=8)
@@ -66,6 +69,11 @@ class GcsStore:
             raise FileNotFoundError(f"{self.root}/{path}") from error
 
     def write_bytes(self, path: str, content: bytes) -> None:
+        if self.root in _lost:
+            raise StoreError(
+                f"{self.root}: this run was out of reach for {LEASE_S} s and another one took the root over; nothing more"
+                " is written. Run it again when the other one has ended: what is done is kept."
+            )
         self._blob(path).upload_from_string(content, content_type="application/octet-stream")
 
     def append_line(self, path: str, line: str) -> None:
@@ -123,6 +131,7 @@ class GcsStore:
         """Hold a lease object; a holder that died loses it after `LEASE_S` seconds."""
         blob = self._blob("lock.json")
         self._take(blob, owner)
+        _lost.discard(self.root)
         stop = threading.Event()
         renewal = threading.Thread(target=self._renew, args=(blob, owner, stop), daemon=True)
         renewal.start()
@@ -149,8 +158,15 @@ class GcsStore:
             raise StoreError(held_by(self.root, "")) from error
 
     def _renew(self, blob: storage.Blob, owner: str, stop: threading.Event) -> None:
+        """Renew the lease until told to stop; an outage shorter than the lease is outlived."""
         while not stop.wait(_RENEW_S):
-            blob.upload_from_string(_lease(owner), if_generation_match=blob.generation)
+            try:
+                blob.upload_from_string(_lease(owner), if_generation_match=blob.generation)
+            except exceptions.PreconditionFailed:
+                _lost.add(self.root)
+                return
+            except (exceptions.GoogleAPIError, OSError) as error:
+                logging.getLogger(__name__).warning("the lease of %s could not be renewed: %s", self.root, error)
 
 
 def _lease(owner: str) -> str:
