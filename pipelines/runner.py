@@ -13,7 +13,6 @@ import dataclasses
 import hashlib
 import json
 import logging
-import os
 from collections.abc import Callable, Mapping, Sequence
 
 import apache_beam as beam
@@ -30,6 +29,9 @@ from validation.page import render_page
 from validation.statistics import Statistics
 from validation.waivers import Waiver, apply_waivers, verdict
 
+LOCAL_TASKS = 2
+"""Tasks at once on this machine, which also bounds memory: while one reads and writes, the other counts. A service
+with workers of its own spreads tasks over those."""
 ENTRIES = "entries.json"
 """Beside additive daily partials: what later runs need to know of each file to take it over."""
 
@@ -187,7 +189,8 @@ class Runner:
 
     def _execute(self, stage: Stage, key: str) -> tuple[Manifest, Meter]:
         staging = _staging(stage, key)
-        space = Workspace(self.store.root, staging, key, stage.contract.name, stage.name, self.code_version)
+        at_once = 1 if elsewhere(self.beam_args) else LOCAL_TASKS
+        space = Workspace(self.store.root, staging, key, stage.contract.name, stage.name, self.code_version, at_once)
         kept = self._reusable(stage)
         left = [task for task in stage.tasks if task.event_date not in kept] if stage.units else list(stage.tasks)
         fresh = stage.join(left)
@@ -321,23 +324,18 @@ class Runner:
         self.console.say(f"  {stage.label:<26} {manifest.rows_out:>12,} rows   {state}")
 
 
-MAX_LOCAL_WORKERS = 4
-
-
 def run_beam(tasks: Sequence[Task], transform: beam.PTransform, args: Sequence[str]) -> None:
-    """Run one stage's tasks; the runner is always pinned, `DirectRunner` would look for a binary on the network.
-
-    On this machine two to four tasks run at once where it has the cores: reading, writing and counting by strings use
-    one core each, whatever polars does in between. Memory: that many tasks.
-    """
+    """Run one stage's tasks; the runner is always pinned, `DirectRunner` would look for a binary on the network."""
     for name in ("apache_beam", "great_expectations"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
-    local = ["--runner=FnApiRunner", "--direct_running_mode=multi_threading",
-             f"--direct_num_workers={min(os.cpu_count() or 1, MAX_LOCAL_WORKERS)}"]  # fmt: skip
-    defaults = [] if any(arg.startswith("--runner") for arg in args) else local
-    options = PipelineOptions([*defaults, *args], save_main_session=False)
+    options = PipelineOptions([*([] if elsewhere(args) else ["--runner=FnApiRunner"]), *args], save_main_session=False)
     with beam.Pipeline(options=options) as pipeline:
         _ = pipeline | "CreateTasks" >> beam.Create(list(tasks)) | "DoStage" >> transform
+
+
+def elsewhere(args: Sequence[str]) -> bool:
+    """Tell whether Beam arguments name a runner of their own."""
+    return any(arg.startswith("--runner") for arg in args)
 
 
 def load_manifest(store: Store, path: str) -> Manifest:

@@ -8,13 +8,17 @@ Memory: a worker holds the input of one task and its output; the number of shard
 """
 
 import dataclasses
+import functools
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from typing import Any
 
 import apache_beam as beam
 import polars as pl
 import pyarrow as pa
+from apache_beam.transforms.window import GlobalWindows
 
 from schemas.candidates import REJECTION
 from schemas.catalogue import CONTRACTS
@@ -49,7 +53,11 @@ class Task:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Workspace:
-    """Where a stage writes while it is not committed."""
+    """Where a stage writes while it is not committed.
+
+    Attributes:
+      at_once: tasks that one Beam worker does at a time.
+    """
 
     root: str
     staging: str
@@ -57,6 +65,7 @@ class Workspace:
     contract_name: str
     stage: str
     code_version: str
+    at_once: int = 1
 
     @property
     def contract(self) -> Contract:
@@ -165,6 +174,53 @@ Emit = Callable[[Shard], Mapping[str, pl.DataFrame]]
 Part = tuple[str, tuple[str, str]]
 
 
+class Apply(beam.PTransform):
+    """Apply a function to every element, `at_once` of a bundle at a time."""
+
+    def __init__(self, workspace: Workspace, function: Callable[..., Any], *arguments: object) -> None:
+        super().__init__()
+        self._at_once, self._function = workspace.at_once, functools.partial(_call, function, arguments)
+
+    def expand(self, elements: beam.PCollection) -> beam.PCollection:
+        """Return what the function returned, in the order of the elements of each bundle."""
+        if self._at_once == 1:  # a service can split a bundle whose elements are done one after the other
+            return elements | "OneByOne" >> beam.Map(self._function)
+        return elements | "AtOnce" >> beam.ParDo(_AtOnce(self._function, self._at_once))
+
+
+def _call(function: Callable[..., Any], arguments: tuple, element: object) -> object:
+    return function(element, *arguments)
+
+
+class _AtOnce(beam.DoFn):
+    """Start each element in a pool of threads and wait for all of them at the end of the bundle.
+
+    The first error is raised as it is, after the tasks that run by then have ended; the others are not started.
+    """
+
+    def __init__(self, function: Callable[[Any], Any], at_once: int) -> None:
+        self._function, self._at_once = function, at_once
+
+    def setup(self) -> None:
+        self._pool = ThreadPoolExecutor(self._at_once)
+
+    def start_bundle(self) -> None:
+        self._running: list[Future] = []
+
+    def process(self, element: Any) -> None:
+        self._running.append(self._pool.submit(self._function, element))
+
+    def finish_bundle(self) -> Iterator[Any]:
+        done, left = wait(self._running, return_when=FIRST_EXCEPTION)
+        for future in left:
+            future.cancel()
+        for future in self._running if not left else done:
+            yield GlobalWindows.windowed_value(future.result())
+
+    def teardown(self) -> None:
+        self._pool.shutdown(cancel_futures=True)
+
+
 @dataclasses.dataclass
 class ProcessShards(beam.PTransform):
     """Apply `work` to every task and write its output, no shuffle."""
@@ -177,7 +233,7 @@ class ProcessShards(beam.PTransform):
         return (
             tasks
             | "SpreadTasks" >> beam.Reshuffle()
-            | "ProcessShard" >> beam.Map(process_shard, self.workspace, self.work)
+            | "ProcessShard" >> Apply(self.workspace, process_shard, self.workspace, self.work)
         )
 
 
@@ -199,7 +255,8 @@ class EmitParts(beam.PTransform):
         return (
             tasks
             | "SpreadTasks" >> beam.Reshuffle()
-            | "EmitParts" >> beam.FlatMap(emit_parts, self.workspace, self.emit, self.targets)
+            | "EmitParts" >> Apply(self.workspace, emit_parts, self.workspace, self.emit, self.targets)
+            | "EachPart" >> beam.FlatMap(list)
         )
 
 
@@ -223,7 +280,7 @@ class MergeParts(beam.PTransform):
             (parts, empty)
             | "WithTargets" >> beam.Flatten()
             | "GroupParts" >> beam.GroupByKey()
-            | "MergeParts" >> beam.Map(merge_parts, self.workspace, self.merge, self.targets)
+            | "MergeParts" >> Apply(self.workspace, merge_parts, self.workspace, self.merge, self.targets)
         )
 
 
@@ -245,7 +302,7 @@ class ExchangeShards(beam.PTransform):
         )
 
 
-def emit_parts(task: Task, workspace: Workspace, emit: Emit, targets: Sequence[str] = ()) -> Iterator[Part]:
+def emit_parts(task: Task, workspace: Workspace, emit: Emit, targets: Sequence[str] = ()) -> list[Part]:
     """Write what `emit` gives; a task that was emitted before a kill is not emitted again."""
     store, done = workspace.store, f"{workspace.staging}/emitted/{task.name}.json"
     folder = f"{workspace.staging}/exchange/{task.name}"
@@ -257,9 +314,11 @@ def emit_parts(task: Task, workspace: Workspace, emit: Emit, targets: Sequence[s
                 store.put(write_part(part), f"{folder}/{kind}/{target}.parquet")
                 written.append([str(target), kind])
         store.write_bytes(done, json.dumps(sorted(written)).encode())
-    for target, kind in json.loads(store.read_bytes(done)):
-        for name in targets if target == EVERYONE else (target,):
-            yield name, (kind, f"{folder}/{kind}/{target}.parquet")
+    return [
+        (name, (kind, f"{folder}/{kind}/{target}.parquet"))
+        for target, kind in json.loads(store.read_bytes(done))
+        for name in (targets if target == EVERYONE else (target,))
+    ]
 
 
 def merge_parts(

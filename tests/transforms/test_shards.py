@@ -1,0 +1,57 @@
+import threading
+import time
+
+import apache_beam as beam
+import pytest
+from apache_beam.testing.util import assert_that, equal_to
+
+from transforms.io.store import StoreError
+from transforms.shards import Apply, Workspace
+
+STARTED: list[int] = []
+BOTH = threading.Barrier(2, timeout=30)
+
+
+def space(at_once: int) -> Workspace:
+    return Workspace("root", "staging", "run", "event", "stage", "v1", at_once)
+
+
+def run(numbers: list[int], function, at_once: int, expected: list) -> None:
+    with beam.Pipeline("FnApiRunner") as pipeline:
+        applied = pipeline | beam.Create(numbers) | beam.Reshuffle() | Apply(space(at_once), function, 10)
+        assert_that(applied, equal_to(expected))
+
+
+def add(number: int, more: int) -> int:
+    return number + more
+
+
+def meet(number: int, more: int) -> int:
+    BOTH.wait()
+    return number + more
+
+
+def fail_at_3(number: int, more: int) -> int:
+    STARTED.append(number)
+    if number == 3:
+        raise StoreError("the disk is full")
+    time.sleep(0.02)
+    return number
+
+
+@pytest.mark.parametrize("at_once", [1, 2, 5])
+def test_every_element_is_applied_to_once(at_once):
+    run(list(range(7)), add, at_once, list(range(10, 17)))
+
+
+def test_two_elements_are_worked_on_at_once():
+    run([1, 2, 3, 4], meet, 2, [11, 12, 13, 14])
+
+
+@pytest.mark.parametrize("at_once", [1, 2])
+def test_an_error_is_raised_as_it_is_and_what_had_not_begun_never_begins(at_once):
+    STARTED.clear()
+    with pytest.raises(StoreError, match="the disk is full"):
+        run(list(range(100)), fail_at_3, at_once, [])
+    assert 3 in STARTED
+    assert len(STARTED) < 100
