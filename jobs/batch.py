@@ -96,10 +96,13 @@ def run_date(
 
 
 def write_page(store: Store, day: str) -> str:
-    """Write the report page of a date and return its place."""
+    """Write the report page of a date and return its place; a page that fails does not undo a release."""
     from jobs.report import write_report
 
-    return write_report(store, day)
+    try:
+        return write_report(store, day)
+    except EXPECTED_ERRORS as error:
+        return f"could not be written: {in_words(error)} What was published stands; make report DATE={day} writes it."
 
 
 def summary(records: Sequence[StageRecord], result: RoadResult, seconds: float) -> str:

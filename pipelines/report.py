@@ -116,7 +116,10 @@ def gather(store: Store, day: str) -> Report:
     ]
     stages = (*ran, *_of_other_surfaces(store, record, ran))
     datasets = {(stage.manifest.dataset, stage.manifest.qualifier): stage.manifest for stage in stages}
-    surfaces = [qualifier for dataset, qualifier in datasets if dataset == "candidate_set"]
+    kept = {key for key, manifest in datasets.items() if is_kept(store, manifest)}
+    surfaces = [
+        qualifier for dataset, qualifier in datasets if dataset == "candidate_set" and (dataset, qualifier) in kept
+    ]
     return Report(
         day=day,
         code_version=record["code_version"],
@@ -124,9 +127,19 @@ def gather(store: Store, day: str) -> Report:
         run_mode=record["run_mode"],
         num_shards=record["num_shards"],
         stages=stages,
-        rejections=tuple(rejected for stage in stages for rejected in read_rejections(store, stage.manifest)),
+        rejections=tuple(
+            rejected
+            for key, manifest in datasets.items()
+            if key in kept
+            for rejected in read_rejections(store, manifest)
+        ),
         surfaces=tuple(_surface(store, name, datasets, record["released"].get(name, "")) for name in surfaces),
     )
+
+
+def is_kept(store: Store, manifest: Manifest) -> bool:
+    """Tell whether a dataset's files are there: those of a retired set are not."""
+    return all(store.exists(file.path) for file in (*manifest.files, *manifest.rejection_files)[:1])
 
 
 def _record(store: Store, day: str) -> dict[str, Any]:

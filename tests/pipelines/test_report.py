@@ -8,6 +8,7 @@ import pytest
 from report_root import ANN, BOB, DAY, END, EVIL, KID, TALKER, Root, a_set, blank, candidate, home_root, rejections
 
 from pipelines import report, report_examples, report_sets
+from pipelines.publish import retire
 from pipelines.report import gather
 from schemas.candidates import EXPOSURE, REJECTION
 from schemas.manifest import DataFile
@@ -218,3 +219,12 @@ def test_an_empty_exposure_has_no_curve(tmp_path):
     assert report_sets.exposure_curve(root.store, root.add(EXPOSURE, [], "other", "item_id")) == report_sets.Curve(
         (), ()
     )
+
+
+def test_a_surface_whose_sets_were_retired_is_left_out(tmp_path):
+    store = home_root(tmp_path)
+    record = json.loads(store.read_bytes(f"runs/date={DAY}/record.json"))
+    retire(store, record["manifests"]["candidate_set/home"])
+    report_ = gather(store, DAY)
+    assert report_.surfaces == ()
+    assert "candidate_set" in [stage.manifest.dataset for stage in report_.stages]
