@@ -52,8 +52,8 @@ explain: $(if $(filter now_playing,$(call given,SURFACE)),need-SEED,need-USER ne
 	@$(PY) -m jobs.explain --surface "$$SURFACE" $(call flag,--user,USER) $(call flag,--seed,SEED) $(call flag,--item,ITEM) \
 	  $(call flag,--market,MARKET) $(call flag,--tier,TIER) $(call flag,--date,DATE) $(call flag,--format,FORMAT) $(root)
 
-rollback: need-SURFACE $(STAMP) ## Make the set before the live one live again: SURFACE=
-	@$(PY) -m jobs.release rollback --surface "$$SURFACE" $(root)
+rollback: need-SURFACE $(STAMP) ## Make the set before the live one live again: SURFACE= [UNDO=1]
+	@$(PY) -m jobs.release rollback --surface "$$SURFACE" $(call switch,--undo,UNDO) $(root)
 
 status: $(STAMP) ## Say what is live on each surface, and what it can be rolled back to
 	@$(PY) -m jobs.release status $(root)

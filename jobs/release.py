@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from jobs.batch import guarded
 from jobs.options import now
-from pipelines.publish import Pointer, read_pointer, rollback
+from pipelines.publish import Pointer, read_pointer, rollback, undo_rollback
 from pipelines.recommend import SURFACES
 from pipelines.runner import load_manifest
 from schemas.manifest import Manifest
@@ -21,7 +21,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     store = open_store(options.root)
     if options.command == "status":
         return guarded(lambda: _status(store, now().date()))
-    return guarded(lambda: _rollback(store, options.surface))
+    return guarded(lambda: _rollback(store, options.surface, undo=options.undo))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -33,18 +33,20 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True)
     back = commands.add_parser("rollback", help="make the set before the live one live again")
     back.add_argument("--surface", required=True, choices=tuple(SURFACES))
+    back.add_argument("--undo", action="store_true", help="make the set that was rolled back last live again")
     for command in (back, commands.add_parser("status", help="say what is live")):
         command.add_argument("--root", default=argparse.SUPPRESS, help=root)
     return parser
 
 
-def _rollback(store: Store, surface: str) -> int:
+def _rollback(store: Store, surface: str, *, undo: bool) -> int:
     # No lock: a rollback must not wait for a run of hours. The pointer is one file, swapped in one move.
     before = read_pointer(store, surface)
-    pointer = rollback(store, surface)
+    pointer = undo_rollback(store, surface) if undo else rollback(store, surface)
     assert before is not None
     print(f"  {surface}: {pointer.logical_date} ({pointer.manifest}) is live again, in place of {before.logical_date}")
-    print(f"  {before.manifest} is kept. Running its date again would release it again: mend what was wrong first.")
+    if not undo:
+        print(f"  {before.manifest} is withdrawn: no run releases it again. UNDO=1 does.")
     return 0
 
 
@@ -66,6 +68,7 @@ def _lines(store: Store, surface: str, pointer: Pointer | None, today: datetime.
     ]
     before = [load_manifest(store, path) for path in pointer.previous]
     rows += [f"  {'':<12} before: {one.date}, {_sets(one)}" for one in before]
+    rows += [f"  {'':<12} withdrawn: {path}" for path in pointer.withdrawn]
     return rows if before else [*rows, f"  {'':<12} nothing to roll back to"]
 
 

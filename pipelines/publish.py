@@ -25,6 +25,7 @@ class Pointer:
     Attributes:
       manifest: of the candidate sets, relative to the root.
       previous: manifests that were live before, the latest first; at most `KEEP - 1`.
+      withdrawn: manifests that were rolled back, the latest first; at most `KEEP`. None is released again by a run.
     """
 
     surface: str
@@ -32,6 +33,7 @@ class Pointer:
     logical_date: str
     run: str
     previous: tuple[str, ...]
+    withdrawn: tuple[str, ...] = ()
 
     def to_json(self) -> str:
         """Serialise."""
@@ -51,7 +53,8 @@ def read_pointer(store: Store, surface: str) -> Pointer | None:
     """
     try:
         fields = json.loads(store.read_bytes(pointer_path(surface)))
-        return Pointer(**{**fields, "previous": tuple(fields["previous"])})
+        lists = {name: tuple(fields[name]) for name in ("previous", "withdrawn")}
+        return Pointer(**{**fields, **lists})
     except FileNotFoundError:
         return None
     except (ValueError, TypeError, KeyError) as error:
@@ -62,9 +65,9 @@ def read_pointer(store: Store, surface: str) -> Pointer | None:
 
 
 def publish(store: Store, surface: str, sets: Manifest, exposure: Manifest) -> str:
-    """Release candidate sets on a surface; return what was done: `released`, `already live` or `archived`.
+    """Release candidate sets on a surface; return what was done: `released`, `already live`, `archived` or `withdrawn`.
 
-    A set older than the live one is kept but not released.
+    A set older than the live one is kept but not released, and so is one that was rolled back.
 
     Raises:
       PublishError: a check of it did not pass, or what is read back is not what was committed.
@@ -78,14 +81,23 @@ def publish(store: Store, surface: str, sets: Manifest, exposure: Manifest) -> s
         return "already live"
     if live is not None and live.logical_date > sets.date:
         return f"archived: {live.logical_date} is live, which is newer"
+    withdrawn = live.withdrawn if live else ()
+    if sets.path in withdrawn:
+        return f"withdrawn: it was rolled back; make rollback SURFACE={surface} UNDO=1 makes it live again"
     read_back(store, sets)
     previous = (live.manifest, *live.previous) if live else ()
-    kept = tuple(path for path in previous if path != sets.path)
-    pointer = Pointer(surface, sets.path, sets.date, sets.run, kept[: KEEP - 1])
-    store.write_bytes(pointer_path(surface), pointer.to_json().encode())
-    for path in kept[KEEP - 1 :]:
-        retire(store, path)
+    _swap(store, surface, sets, tuple(path for path in previous if path != sets.path), withdrawn)
     return "released"
+
+
+def _swap(store: Store, surface: str, sets: Manifest, previous: tuple[str, ...], withdrawn: tuple[str, ...]) -> Pointer:
+    """Make sets live, then retire what is no longer kept."""
+    kept, out = previous[: KEEP - 1], withdrawn[:KEEP]
+    pointer = Pointer(surface, sets.path, sets.date, sets.run, kept, out)
+    store.write_bytes(pointer_path(surface), pointer.to_json().encode())
+    for path in {*previous, *withdrawn} - {sets.path, *kept, *out}:
+        retire(store, path)
+    return pointer
 
 
 def rollback(store: Store, surface: str) -> Pointer:
@@ -100,9 +112,22 @@ def rollback(store: Store, surface: str) -> Pointer:
         raise PublishError(f"{surface} cannot be rolled back: {what} under {store.root}")
     target = load_manifest(store, live.previous[0])
     read_back(store, target)
-    pointer = Pointer(surface, target.path, target.date, target.run, live.previous[1:])
-    store.write_bytes(pointer_path(surface), pointer.to_json().encode())
-    return pointer
+    withdrawn = (live.manifest, *(path for path in live.withdrawn if path != live.manifest))
+    return _swap(store, surface, target, live.previous[1:], withdrawn)
+
+
+def undo_rollback(store: Store, surface: str) -> Pointer:
+    """Make the set that was rolled back last live again.
+
+    Raises:
+      PublishError: none was.
+    """
+    live = read_pointer(store, surface)
+    if live is None or not live.withdrawn:
+        raise PublishError(f"{surface} has no rollback to undo under {store.root}")
+    target = load_manifest(store, live.withdrawn[0])
+    read_back(store, target)
+    return _swap(store, surface, target, (live.manifest, *live.previous), live.withdrawn[1:])
 
 
 def read_back(store: Store, manifest: Manifest) -> None:

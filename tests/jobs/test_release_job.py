@@ -35,6 +35,8 @@ def test_rollback_says_what_is_live_again(copy_road: SmallRoad, capsys: pytest.C
     assert release.main(["rollback", "--surface", "home", "--root", str(copy_road.root)]) == 0
     assert f"home: 2026-01-31 ({live.manifest}) is live again, in place of 2026-02-01" in capsys.readouterr().out
     assert json.loads(store.read_bytes(pointer_path("home")))["manifest"] == live.manifest
+    assert release.main(["status", "--root", str(copy_road.root)]) == 0
+    assert "withdrawn: data/later.json" in capsys.readouterr().out
 
 
 def test_a_rollback_to_nothing_is_status_1(copy_road: SmallRoad, capsys: pytest.CaptureFixture) -> None:

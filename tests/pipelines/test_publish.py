@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 from small_road import SmallRoad
 
-from pipelines.publish import PublishError, pointer_path, publish, read_pointer, rollback
+from pipelines.publish import PublishError, pointer_path, publish, read_pointer, rollback, undo_rollback
 from pipelines.runner import load_manifest
 from schemas.manifest import CheckResult, DataFile, Manifest
 from transforms.io.store import Store, StoreError, open_store
@@ -98,6 +98,33 @@ def test_a_newer_set_is_released_and_can_be_rolled_back(store: Store, sets: Mani
     assert (back.manifest, back.logical_date, back.previous) == (sets.path, "2026-01-31", ())
     with pytest.raises(PublishError, match=r"cannot be rolled back: no earlier set is kept"):
         rollback(store, "home")
+
+
+def test_what_was_rolled_back_is_not_released_again_until_that_is_undone(
+    store: Store, sets: Manifest, exposure: Manifest
+) -> None:
+    bad, good = another(store, sets, "bad", "2026-02-01"), another(store, sets, "good", "2026-02-01")
+    publish(store, "home", bad, exposure)
+    rollback(store, "home")
+    assert publish(store, "home", bad, exposure).startswith("withdrawn: it was rolled back")
+    assert read_pointer(store, "home").manifest == sets.path
+    assert undo_rollback(store, "home") == read_pointer(store, "home")
+    assert dataclasses.astuple(read_pointer(store, "home"))[1:] == (bad.path, bad.date, bad.run, (sets.path,), ())
+    rollback(store, "home")
+    assert publish(store, "home", good, exposure) == "released"
+    pointer = read_pointer(store, "home")
+    assert (pointer.previous, pointer.withdrawn) == ((sets.path,), (bad.path,))
+    with pytest.raises(PublishError, match="has no rollback to undo"):
+        undo_rollback(store, "now_playing")
+
+
+def test_of_withdrawn_sets_the_last_three_keep_their_files(store: Store, sets: Manifest, exposure: Manifest) -> None:
+    made = [another(store, sets, f"run{n}", f"2026-02-0{n}") for n in (1, 2, 3, 4)]
+    for one in made:
+        assert publish(store, "home", one, exposure) == "released"
+        rollback(store, "home")
+    assert read_pointer(store, "home").withdrawn == tuple(one.path for one in reversed(made[1:]))
+    assert [all(store.exists(file.path) for file in one.files) for one in made] == [False, True, True, True]
 
 
 def test_the_last_three_stay(store: Store, sets: Manifest, exposure: Manifest) -> None:
