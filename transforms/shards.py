@@ -174,22 +174,18 @@ Emit = Callable[[Shard], Mapping[str, pl.DataFrame]]
 Part = tuple[str, tuple[str, str]]
 
 
-class Apply(beam.PTransform):
+@dataclasses.dataclass
+class ApplyToEach(beam.PTransform):
     """Apply a function to every element, `at_once` of a bundle at a time."""
 
-    def __init__(self, workspace: Workspace, function: Callable[..., Any], *arguments: object) -> None:
-        super().__init__()
-        self._at_once, self._function = workspace.at_once, functools.partial(_call, function, arguments)
+    function: Callable[[Any], Any]
+    at_once: int
 
     def expand(self, elements: beam.PCollection) -> beam.PCollection:
         """Return what the function returned, in the order of the elements of each bundle."""
-        if self._at_once == 1:  # a service can split a bundle whose elements are done one after the other
-            return elements | "OneByOne" >> beam.Map(self._function)
-        return elements | "AtOnce" >> beam.ParDo(_AtOnce(self._function, self._at_once))
-
-
-def _call(function: Callable[..., Any], arguments: tuple, element: object) -> object:
-    return function(element, *arguments)
+        if self.at_once == 1:  # a service can split a bundle whose elements are done one after the other
+            return elements | "OneByOne" >> beam.Map(self.function)
+        return elements | "AtOnce" >> beam.ParDo(_AtOnce(self.function, self.at_once))
 
 
 class _AtOnce(beam.DoFn):
@@ -230,10 +226,9 @@ class ProcessShards(beam.PTransform):
 
     def expand(self, tasks: beam.PCollection[Task]) -> beam.PCollection[str]:
         """Return the names of the tasks done."""
+        process = functools.partial(process_shard, workspace=self.workspace, work=self.work)
         return (
-            tasks
-            | "SpreadTasks" >> beam.Reshuffle()
-            | "ProcessShard" >> Apply(self.workspace, process_shard, self.workspace, self.work)
+            tasks | "SpreadTasks" >> beam.Reshuffle() | "ProcessShard" >> ApplyToEach(process, self.workspace.at_once)
         )
 
 
@@ -252,10 +247,11 @@ class EmitParts(beam.PTransform):
 
     def expand(self, tasks: beam.PCollection[Task]) -> beam.PCollection[Part]:
         """Return `(target, (kind, path))`."""
+        emit = functools.partial(emit_parts, workspace=self.workspace, emit=self.emit, targets=self.targets)
         return (
             tasks
             | "SpreadTasks" >> beam.Reshuffle()
-            | "EmitParts" >> Apply(self.workspace, emit_parts, self.workspace, self.emit, self.targets)
+            | "EmitParts" >> ApplyToEach(emit, self.workspace.at_once)
             | "EachPart" >> beam.FlatMap(list)
         )
 
@@ -275,12 +271,13 @@ class MergeParts(beam.PTransform):
 
     def expand(self, parts: beam.PCollection[Part]) -> beam.PCollection[str]:
         """Return the names of the targets done."""
+        merge = functools.partial(merge_parts, workspace=self.workspace, merge=self.merge, targets=self.targets)
         empty = parts.pipeline | "CreateTargets" >> beam.Create([(name, ("", "")) for name in sorted(self.targets)])
         return (
             (parts, empty)
             | "WithTargets" >> beam.Flatten()
             | "GroupParts" >> beam.GroupByKey()
-            | "MergeParts" >> Apply(self.workspace, merge_parts, self.workspace, self.merge, self.targets)
+            | "MergeParts" >> ApplyToEach(merge, self.workspace.at_once)
         )
 
 

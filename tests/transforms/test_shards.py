@@ -6,32 +6,28 @@ import pytest
 from apache_beam.testing.util import assert_that, equal_to
 
 from transforms.io.store import StoreError
-from transforms.shards import Apply, Workspace
+from transforms.shards import ApplyToEach
 
 STARTED: list[int] = []
 BOTH = threading.Barrier(2, timeout=30)
 
 
-def space(at_once: int) -> Workspace:
-    return Workspace("root", "staging", "run", "event", "stage", "v1", at_once)
-
-
 def run(numbers: list[int], function, at_once: int, expected: list) -> None:
     with beam.Pipeline("FnApiRunner") as pipeline:
-        applied = pipeline | beam.Create(numbers) | beam.Reshuffle() | Apply(space(at_once), function, 10)
+        applied = pipeline | beam.Create(numbers) | beam.Reshuffle() | ApplyToEach(function, at_once)
         assert_that(applied, equal_to(expected))
 
 
-def add(number: int, more: int) -> int:
-    return number + more
+def add(number: int) -> int:
+    return number + 10
 
 
-def meet(number: int, more: int) -> int:
+def meet(number: int) -> int:
     BOTH.wait()
-    return number + more
+    return number + 10
 
 
-def fail_at_3(number: int, more: int) -> int:
+def fail_at_3(number: int) -> int:
     STARTED.append(number)
     if number == 3:
         raise StoreError("the disk is full")
