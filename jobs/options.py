@@ -12,6 +12,7 @@ from pipelines.runner import Runner
 from pipelines.version import code_version
 from schemas.policy import Policy
 from transforms.io.store import Store
+from transforms.io.temporary import sweep
 from validation.lineage import LineageLog, PipelineRun
 from validation.waivers import Waiver, parse_waivers
 
@@ -64,8 +65,9 @@ def read_policy(path: Path) -> Policy:
 
 
 def build_runner(store: Store, day: str, beam_args: list[str], waivers: Path | None, config: dict) -> Runner:
-    """Build the stage runner of one road."""
+    """Build the stage runner of one road, after sweeping up what killed runs left in the folder of temporary files."""
     started, version = now(), code_version()
+    sweep(started.timestamp())
     log = f"lineage/date={day}/{started:%Y%m%dT%H%M%S%f}.jsonl"
     lineage = LineageLog(
         append=lambda line: store.append_line(log, line),

@@ -28,6 +28,7 @@ from transforms.facts import SEED_COLUMNS, group_facts, read_world, seed_facts, 
 from transforms.filters import Facts, Instant
 from transforms.groups import group_key
 from transforms.io.store import Store
+from transforms.io.temporary import PREFIX
 from transforms.retrieve import ShardBundle, no_listens, seed_table, user_table
 from transforms.shards import Shard, Task, read_tables
 from transforms.sources import GROUP_PREFIX, Audience, Source, propose
@@ -68,7 +69,7 @@ def one_record(store: Store, data: Mapping[str, Manifest], key: str, num_shards:
     """
     number = shard_number(key, num_shards)
     groups = tuple(file.path for file in data["proposal"].files if file.path.endswith(f"part-{GROUPS}.parquet"))
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(prefix=PREFIX) as folder:
         inputs = {name: paths(manifest.files) for name, manifest in data.items() if name not in _KEYED}
         for name in _KEYED.keys() & data.keys():
             own = [path for path in paths(data[name].files, number) if path not in groups]

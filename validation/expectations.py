@@ -132,7 +132,7 @@ def _columns_suite(expected: list[str]) -> gx.ExpectationSuite:
 @contextlib.contextmanager
 def _database() -> Iterator[tuple[duckdb.DuckDBPyConnection, str]]:
     """Open a DuckDB file that holds views only, and is gone afterwards."""
-    with tempfile.TemporaryDirectory(prefix="checks-") as folder:
+    with tempfile.TemporaryDirectory(prefix="segue-tmp-checks-") as folder:
         path = os.path.join(folder, "views.duckdb")
         with duckdb.connect(path) as connection:
             connection.execute(f"SET memory_limit = '{_DATABASE_MEMORY}'")

@@ -7,7 +7,6 @@ import json
 import logging
 import os
 import socket
-import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -18,6 +17,7 @@ from google.auth.credentials import AnonymousCredentials
 from google.cloud import storage
 
 from transforms.io.store import StoreError, held_by
+from transforms.io.temporary import cache_folder
 
 LEASE_S = 300
 _RENEW_S = 60
@@ -37,8 +37,8 @@ def _bucket(name: str) -> storage.Bucket:
 class GcsStore:
     """`gs://bucket/prefix`. An object write is atomic; a rename is a copy and a delete.
 
-    Fetched files are kept under `cache` on local disk: as large as what the process reads, which for one stage is its
-    input shards.
+    Fetched files are kept under `cache` on local disk for a day: as large as what the process reads, which for one stage
+    is its input shards.
     """
 
     root: str
@@ -56,7 +56,7 @@ class GcsStore:
         bucket, _, prefix = root.removeprefix("gs://").strip("/").partition("/")
         if not bucket:
             raise StoreError(f"{root!r} names no bucket; expected gs://bucket/prefix")
-        cache = os.path.join(tempfile.gettempdir(), f"segue-cache-{os.getuid()}", bucket, prefix)
+        cache = os.path.join(cache_folder(), bucket, prefix)
         return cls(f"gs://{bucket}/{prefix}".rstrip("/"), bucket, prefix + "/" if prefix else "", cache)
 
     def _blob(self, path: str) -> storage.Blob:

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 
 from schemas.contract import Contract
 from transforms.io.store import FULL, StoreError, disk_full
+from transforms.io.temporary import PREFIX
 
 ROW_GROUP_ROWS = 131_072
 NESTED_ROW_GROUP_ROWS = (ROW_GROUP_ROWS, 16_384, 1_024)
@@ -83,7 +84,7 @@ def _temporary() -> Iterator[str]:
     Raises:
       StoreError: there is no room in the folder of temporary files.
     """
-    handle, path = tempfile.mkstemp(suffix=".parquet")
+    handle, path = tempfile.mkstemp(prefix=PREFIX, suffix=".parquet")
     os.close(handle)
     try:
         yield path

@@ -1,0 +1,46 @@
+import os
+import time
+
+import pytest
+
+from transforms.io.temporary import KEPT_S, cache_folder, sweep
+
+NOW = time.time()
+
+
+@pytest.fixture
+def temporary(tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    return tmp_path
+
+
+def left(path, age_s: float):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"x")
+    os.utime(path, (NOW - age_s, NOW - age_s))
+    return path
+
+
+def test_what_is_a_day_old_goes_and_nothing_else(temporary, tmp_path):
+    cached = tmp_path / cache_folder() / "bucket" / "7"
+    old = [
+        left(path, KEPT_S + 9)
+        for path in (temporary / "segue-tmp-a.parquet", cached / "a", temporary / "segue-tmp-b/c")
+    ]
+    kept = [left(temporary / "segue-tmp-d.parquet", KEPT_S - 9), left(cached / "b", 0)]
+    others = [left(temporary / name, 9 * KEPT_S) for name in ("segue-root/live/home.json", "tmpx.parquet")]
+    assert sweep(NOW) == 3
+    assert not any(path.exists() for path in (*old, temporary / "segue-tmp-b"))
+    assert all(path.exists() for path in (*kept, *others))
+    assert sweep(NOW + KEPT_S + 9) == 2
+    assert not (tmp_path / cache_folder()).exists()
+
+
+def test_what_another_user_left_stays(temporary, monkeypatch):
+    path = left(temporary / "segue-tmp-a.parquet", KEPT_S + 9)
+    monkeypatch.setattr(os, "getuid", lambda: path.stat().st_uid + 1)
+    assert sweep(NOW) == 0
+
+
+def test_nothing_to_sweep_is_nothing_done(temporary):
+    assert sweep(NOW) == 0

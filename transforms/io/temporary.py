@@ -1,0 +1,42 @@
+"""Temporary files, named so that what a killed run left behind can be told apart and swept away."""
+
+import contextlib
+import os
+import tempfile
+from pathlib import Path
+
+PREFIX = "segue-tmp-"
+CACHE = "segue-cache-"
+KEPT_S = 86_400
+"""A temporary file lives for seconds, a fetched copy for a stage; what is a day old, nobody waits for."""
+
+
+def cache_folder() -> str:
+    """Return this user's folder for copies of remote files."""
+    return os.path.join(tempfile.gettempdir(), f"{CACHE}{os.getuid()}")
+
+
+def sweep(now: float) -> int:
+    """Delete temporary files and fetched copies of this user that are older than `KEPT_S`; return how many.
+
+    Args:
+      now: seconds since the epoch.
+    """
+    tops = [Path(cache_folder()), *Path(tempfile.gettempdir()).glob(f"{PREFIX}*")]
+    return sum(_sweep(top, now - KEPT_S) for top in tops)
+
+
+def _sweep(top: Path, before: float) -> int:
+    if top.is_dir():
+        removed = sum(_sweep(path, before) for path in top.iterdir())
+        with contextlib.suppress(OSError):  # something in it is kept, or another run was here first
+            top.rmdir()
+        return removed
+    try:
+        found = top.lstat()
+        if found.st_uid != os.getuid() or found.st_mtime >= before:
+            return 0
+        top.unlink()
+    except FileNotFoundError:  # another run was here first
+        return 0
+    return 1
