@@ -26,8 +26,9 @@ _GROUP_RULES = ("unknown_item", "tombstone", "ineligible", "market", "tier", "un
 class RetrieveGroups:
     """Propose for every market and tier, and for anybody (`*|*|*`).
 
-    What may not be played there is left out here, once for all users of the group, and the best `KEEP` stay: filtering
-    later would starve small markets. Memory: charts of all markets, markets x tiers x `KEEP` rows.
+    What may not be played there is left out here, once for all users of the group; filtering later would starve small
+    markets. The best `KEEP` stay, and so do the best `KEEP` that anybody may hear, children too, however explicit the
+    charts of a market are. Memory: charts of all markets, markets x tiers x twice `KEEP` rows.
     """
 
     sources: Mapping[str, Source]
@@ -48,16 +49,20 @@ class RetrieveGroups:
 
     def _servable(self, found: pl.DataFrame, shard: Shard, bundle: ShardBundle) -> pl.DataFrame:
         facts = group_facts(found, read_world(shard), bundle)
-        anybody = facts.records.with_columns(
+        grown_up = facts.records.with_columns(
             pl.lit(True).alias("explicit_allowed"), pl.lit(ADULT, pl.Int32).alias("max_age")
         )
-        facts = dataclasses.replace(facts, records=anybody)
         _, shared = offer(found, facts, self.policy)
-        judged = hard_filters(shared, facts, self.policy, self.instant)
-        barred = np.isin(judged.rule, [1 + HARD_FILTERS.index(name) for name in _GROUP_RULES])
-        kept = found[np.sort(shared.p[~barred]).astype(np.int64)]
+        judged = hard_filters(shared, dataclasses.replace(facts, records=grown_up), self.policy, self.instant)
+        passed = ~np.isin(judged.rule, [1 + HARD_FILTERS.index(name) for name in _GROUP_RULES])
+        for_all = hard_filters(shared, facts, self.policy, self.instant).rule == 0
+        row = shared.p[passed].astype(np.int64)
+        order = np.argsort(row, kind="stable")
+        kept = found[row[order]].with_columns(pl.Series("__for_all", for_all[passed][order]))
         place = pl.int_range(pl.len(), dtype=pl.Int32).over("key", "source_id").alias("source_rank")
-        return kept.with_columns(place).filter(pl.col("source_rank") < KEEP)
+        place_for_all = pl.col("__for_all").cum_sum().over("key", "source_id")
+        best = (pl.col("source_rank") < KEEP) | (pl.col("__for_all") & (place_for_all <= KEEP))
+        return kept.with_columns(place).filter(best).drop("__for_all")
 
 
 def group_key(market: str, tier: str) -> str:

@@ -36,7 +36,7 @@ from transforms import retrieve
 from transforms.audit import audit
 from transforms.blend import blend
 from transforms.candidate_sets import Provenance, assemble
-from transforms.groups import RetrieveGroups
+from transforms.groups import KEEP, RetrieveGroups
 from transforms.io.tables import conform
 from transforms.recommend import Recommend
 from transforms.retrieve import retrieve_seeds, retrieve_users
@@ -376,6 +376,22 @@ def test_one_servable_item_is_enough_for_a_user_nobody_has_seen(tmp_path, market
     assert (row["market"], row["tier"]) == (market or "*", tier)
     assert row["fallback_level"] == (3 if market else 4)
     assert row["degraded_reasons"] == ["no_history", *([] if market else ["unknown_market"]), "below_minimum_size"]
+
+
+def test_however_explicit_the_charts_a_child_has_what_is_left(tmp_path):
+    rude = [item(f"rude{n:03d}", f"artist{n}", explicit=True) for n in range(KEEP + 50)]
+    clean = [item(f"clean{n:02d}", f"other{n}") for n in range(30)]
+    charts = [
+        {"market": m, "tier": t, "item_type": "track", "item_id": one["item_id"], "weight": 900 - n, "rank": n}
+        for m, t in (("SE", "free"), ("SE", "*"), ("*", "*"))
+        for n, one in enumerate([*rude, *clean])
+    ]
+    users = [user("child", market="SE", age_band="0-12"), user("grown", market="SE", age_band="45-54")]
+    sets = home(tmp_path, item=[*rude, *clean], popularity=charts, user=users)
+    heard = {who: [c["item_id"] for c in row["candidates"]] for who, row in sets.items()}
+    assert [len(ids) for ids in heard.values()] == [HOME.size, HOME.size]
+    assert all(one.startswith("clean") for one in heard["child"])
+    assert all(one.startswith("rude") for one in heard["grown"])
 
 
 def test_a_user_the_snapshot_does_not_know_has_a_set(tmp_path):
