@@ -389,7 +389,7 @@ def test_however_explicit_the_charts_a_child_has_what_is_left(tmp_path):
     users = [user("child", market="SE", age_band="0-12"), user("grown", market="SE", age_band="45-54")]
     sets = home(tmp_path, item=[*rude, *clean], popularity=charts, user=users)
     heard = {who: [c["item_id"] for c in row["candidates"]] for who, row in sets.items()}
-    assert [len(ids) for ids in heard.values()] == [HOME.size, HOME.size]
+    assert [len(ids) for ids in heard.values()] == [HOME.fill_to, HOME.fill_to]
     assert all(one.startswith("clean") for one in heard["child"])
     assert all(one.startswith("rude") for one in heard["grown"])
 
