@@ -72,8 +72,8 @@ contracts: $(STAMP) ## Write what the contracts generate: released versions and 
 benchmark: $(STAMP) ## Measure the road beside a bare polars script [EVENTS= JSON=file]
 	@$(PY) -m benchmarks.road $(call flag,--events,EVENTS) $(call flag,--json,JSON)
 
-soak: $(STAMP) ## Kill the road KILLS=20 times at random, then run DAYS=30 clean days in a row [SEED=7]; about half an hour
-	@$(PY) tests/robustness/kill.py --kills $(or $(call given,KILLS),20) $(call flag,--seed,SEED)
+soak: $(STAMP) ## Kill demo runs KILLS=20 times at random, then run DAYS=30 clean days in a row [SEED=7]; about an hour
+	@$(PY) tests/robustness/kill.py --demo --kills $(or $(call given,KILLS),20) $(call flag,--seed,SEED)
 	@$(PY) tests/robustness/clean_days.py --days $(or $(call given,DAYS),30) $(call flag,--seed,SEED)
 
 check: $(STAMP) ## Lint, types, formatting, and contracts against their released versions

