@@ -207,11 +207,14 @@ class _AtOnce(beam.DoFn):
         self._running.append(self._pool.submit(self._function, element))
 
     def finish_bundle(self) -> Iterator[Any]:
-        done, left = wait(self._running, return_when=FIRST_EXCEPTION)
-        for future in left:
-            future.cancel()
-        for future in self._running if not left else done:
-            yield GlobalWindows.windowed_value(future.result())
+        try:
+            wait(self._running, return_when=FIRST_EXCEPTION)
+        finally:  # an interrupt comes this way too; what has begun cannot be cancelled
+            for future in self._running:
+                future.cancel()
+        for future in self._running:
+            if not future.cancelled():
+                yield GlobalWindows.windowed_value(future.result())
 
     def teardown(self) -> None:
         self._pool.shutdown(cancel_futures=True)
