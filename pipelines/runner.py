@@ -329,8 +329,13 @@ def run_beam(tasks: Sequence[Task], transform: beam.PTransform, args: Sequence[s
     for name in ("apache_beam", "great_expectations"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     options = PipelineOptions([*([] if elsewhere(args) else ["--runner=FnApiRunner"]), *args], save_main_session=False)
-    with beam.Pipeline(options=options) as pipeline:
-        _ = pipeline | "CreateTasks" >> beam.Create(list(tasks)) | "DoStage" >> transform
+    try:
+        with beam.Pipeline(options=options) as pipeline:
+            _ = pipeline | "CreateTasks" >> beam.Create(list(tasks)) | "DoStage" >> transform
+    except RuntimeError as error:
+        if str(error).startswith("KeyboardInterrupt"):  # Beam makes an error of the key that stops a run
+            raise KeyboardInterrupt from error
+        raise
 
 
 def elsewhere(args: Sequence[str]) -> bool:

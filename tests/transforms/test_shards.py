@@ -5,8 +5,9 @@ import apache_beam as beam
 import pytest
 from apache_beam.testing.util import assert_that, equal_to
 
+from pipelines.runner import run_beam
 from transforms.io.store import StoreError
-from transforms.shards import ApplyToEach
+from transforms.shards import ApplyToEach, Task
 
 STARTED: list[int] = []
 BOTH = threading.Barrier(2, timeout=30)
@@ -51,3 +52,12 @@ def test_an_error_is_raised_as_it_is_and_what_had_not_begun_never_begins(at_once
         run(list(range(100)), fail_at_3, at_once, [])
     assert 3 in STARTED
     assert len(STARTED) < 100
+
+
+def interrupt(number: int) -> None:
+    raise KeyboardInterrupt
+
+
+def test_the_key_that_stops_a_run_is_not_an_error():
+    with pytest.raises(KeyboardInterrupt):
+        run_beam([Task("a", 0, {})], ApplyToEach(interrupt, 2), [])
