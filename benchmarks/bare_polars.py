@@ -235,7 +235,7 @@ def co_listen(personal: pl.DataFrame, as_of: datetime.date) -> pl.DataFrame:
     )
     joined = pairs.join(own.select(C("item_id").alias("a"), C("weight").alias("n_a")), on="a").join(other, on="b")
     w = C("weight").cast(pl.Float64)
-    near = (w / UNIT) / ((C("n_a") / UNIT).sqrt() * (C("n_b") / UNIT).pow(0.25))
+    near = (w / UNIT) / ((C("n_a") / UNIT).sqrt() * (C("n_b") / UNIT).pow(0.5))
     scored = joined.select(
         C("a").alias("item_id"), C("b").alias("other_item_id"), "weight", "other_return_rate",
         (near * w / (w + 2 * UNIT)).cast(pl.Float32).alias("score"),

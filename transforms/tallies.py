@@ -24,9 +24,10 @@ TOP_FOLLOWERS = 100
 TOP_BACKOFF = 200
 TOP_OF_ARTIST = 50
 SHRINKAGE = 2.0 * WEIGHT_UNIT
-OTHER_EXPONENT = 0.25
+OTHER_EXPONENT = 0.5
 """How much the other item's popularity counts against it: 0 not at all, 0.5 as in a cosine, 1 as in lift. On held-out
-music sessions 0.25 finds the next track most often of these (`benchmarks/co_listen.py`)."""
+music sessions 0.25 finds the next track a little more often (`benchmarks/co_listen.py`), but puts one artist of
+lastfm-2k into four of five Home sets, where 0.5 does so in one of three."""
 _RECOMMENDED_SHARE = 2
 _RETURN_PRIOR = 4 * WEIGHT_UNIT
 _DECAY_BITS = 20
@@ -299,8 +300,8 @@ def both_ways(pairs: pl.DataFrame) -> pl.DataFrame:
 def co_listens(pairs: pl.DataFrame, own: pl.DataFrame) -> pl.DataFrame:
     """Score and cut the neighbours of every seed of a shard, in the co-listen contract.
 
-    `score = w / sqrt(n_seed) / n_other ** 0.25 * w / (w + shrinkage)`: between conditional probability and cosine
-    (Deshpande and Karypis 2004), shrunk where there is little evidence (as in Bell and Koren 2007).
+    `score = w / sqrt(n_seed) / n_other ** 0.5 * w / (w + shrinkage)`: a cosine, shrunk where there is little evidence
+    (Sarwar et al. 2001; shrinkage as in Bell and Koren 2007).
 
     Args:
       pairs: `item_id` the seed, `other_item_id`, `weight`; each pair once.

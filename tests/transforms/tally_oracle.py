@@ -143,7 +143,7 @@ def co_listens(events: pl.DataFrame, half_life: float) -> dict[tuple, tuple[int,
     for (a, b), weight in weights.items():
         for seed, other in ((a, b), (b, a)) if a != b else ():
             w = weight / 1024
-            found[seed, other] = (weight, w / math.sqrt(own[seed]) / own[other] ** 0.25 * w / (w + 2), rate[other])
+            found[seed, other] = (weight, w / math.sqrt(own[seed]) / own[other] ** 0.5 * w / (w + 2), rate[other])
     return found
 
 
