@@ -53,7 +53,7 @@ def read_pointer(store: Store, surface: str) -> Pointer | None:
     """
     try:
         fields = json.loads(store.read_bytes(pointer_path(surface)))
-        lists = {name: tuple(fields[name]) for name in ("previous", "withdrawn")}
+        lists = {"previous": tuple(fields["previous"]), "withdrawn": tuple(fields.get("withdrawn", ()))}
         return Pointer(**{**fields, **lists})
     except FileNotFoundError:
         return None

@@ -118,6 +118,13 @@ def test_what_was_rolled_back_is_not_released_again_until_that_is_undone(
         undo_rollback(store, "now_playing")
 
 
+def test_a_pointer_from_before_there_was_withdrawing_is_read(store: Store, sets: Manifest) -> None:
+    fields = json.loads(store.read_bytes(pointer_path("home")))
+    del fields["withdrawn"]
+    store.write_bytes(pointer_path("home"), json.dumps(fields).encode())
+    assert read_pointer(store, "home").withdrawn == ()
+
+
 def test_of_withdrawn_sets_the_last_three_keep_their_files(store: Store, sets: Manifest, exposure: Manifest) -> None:
     made = [another(store, sets, f"run{n}", f"2026-02-0{n}") for n in (1, 2, 3, 4)]
     for one in made:

@@ -42,5 +42,15 @@ def test_what_another_user_left_stays(temporary, monkeypatch):
     assert sweep(NOW) == 0
 
 
+def test_a_link_is_not_followed(temporary, tmp_path):
+    precious = left(tmp_path / "home" / "letter", 9 * KEPT_S)
+    link = temporary / "segue-tmp-trap"
+    link.symlink_to(precious.parent)
+    os.utime(link, (NOW - 9 * KEPT_S,) * 2, follow_symlinks=False)
+    assert sweep(NOW) == 1
+    assert not link.is_symlink()
+    assert precious.exists()
+
+
 def test_nothing_to_sweep_is_nothing_done(temporary):
     assert sweep(NOW) == 0

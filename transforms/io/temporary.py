@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import stat
 import tempfile
 from pathlib import Path
 
@@ -27,14 +28,17 @@ def sweep(now: float) -> int:
 
 
 def _sweep(top: Path, before: float) -> int:
-    if top.is_dir():
-        removed = sum(_sweep(path, before) for path in top.iterdir())
-        with contextlib.suppress(OSError):  # something in it is kept, or another run was here first
-            top.rmdir()
-        return removed
+    """Sweep a file, or a folder from below; a link is a file, and what another user owns is left alone."""
     try:
         found = top.lstat()
-        if found.st_uid != os.getuid() or found.st_mtime >= before:
+        if found.st_uid != os.getuid():
+            return 0
+        if stat.S_ISDIR(found.st_mode):
+            removed = sum(_sweep(path, before) for path in top.iterdir())
+            with contextlib.suppress(OSError):  # something in it is kept, or another run was here first
+                top.rmdir()
+            return removed
+        if found.st_mtime >= before:
             return 0
         top.unlink()
     except FileNotFoundError:  # another run was here first
