@@ -13,7 +13,7 @@ import dataclasses
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
@@ -22,7 +22,7 @@ from pipelines.progress import Console, Meter
 from schemas.contract import Contract
 from schemas.manifest import CheckResult, DataFile, InputRef, Manifest, dataset_folder
 from transforms.io.store import Store
-from transforms.shards import Task, Workspace, staged_entries
+from transforms.shards import ARTIFACTS, Task, Workspace, staged_entries
 from validation.gates import judge
 from validation.lineage import LineageLog, PipelineRun, StageRun
 from validation.page import render_page
@@ -263,6 +263,7 @@ class Runner:
             counters=_added([entry["counters"] for entry in every]),
             statistics=Statistics.merged(Statistics.from_json(entry["statistics"]) for entry in every).to_json(),
             checks=(),
+            artifacts=tuple(_artifacts(folder, entries)),
         )
 
     def _checks(self, stage: Stage, manifest: Manifest, staged: list[str]) -> tuple[CheckResult, ...]:
@@ -295,6 +296,8 @@ class Runner:
             self.store.move(f"{staging}/{part}", f"{folder}/{part}")
             if entry["rejections"]:
                 self.store.move(f"{staging}/rejected/{part}", f"{folder}/rejected/{part}")
+        for file in manifest.artifacts:
+            self.store.move(f"{staging}/{file.path.removeprefix(folder + '/')}", file.path)
         if "units" in manifest.config:
             named = {f"part-{entry['name']}.parquet": entry for entry in entries}
             self.store.write_bytes(f"{folder}/{ENTRIES}", json.dumps(named, sort_keys=True).encode())
@@ -366,6 +369,13 @@ def _data_file(folder: str, below: str, entry: dict, described: dict) -> DataFil
     return DataFile(
         path, described["sha256"], described["rows"], described["bytes"], entry["shard"], entry["event_date"]
     )
+
+
+def _artifacts(folder: str, entries: list[dict]) -> Iterator[DataFile]:
+    for entry in entries:
+        for name, described in sorted(entry["artifacts"].items()):
+            path = f"{folder}/{ARTIFACTS}/{name}"
+            yield DataFile(path, described["sha256"], 0, described["bytes"], entry["shard"])
 
 
 def _added(counts: list[dict[str, int]]) -> dict[str, int]:

@@ -72,6 +72,7 @@ class Manifest:
       rows_in, rows_out: rows read and written. `rejected`: rows kept out, by rule.
       counters: further counts under constant names.
       statistics: per column, see `validation.statistics`.
+      artifacts: files that are no tables, weights of a model for example; their `rows` is 0.
     """
 
     dataset: str
@@ -93,6 +94,7 @@ class Manifest:
     counters: dict[str, int]
     statistics: dict[str, Any]
     checks: tuple[CheckResult, ...]
+    artifacts: tuple[DataFile, ...] = ()
     manifest_version: int = MANIFEST_VERSION
 
     @property
@@ -103,8 +105,19 @@ class Manifest:
     @property
     def digest(self) -> str:
         """Digest of the data alone: equal data, however it came about, has equal digests."""
-        lines = sorted(f"{f.path.rsplit('/', 1)[-1]} {f.sha256} {f.rows}" for f in self.files)
+        lines = sorted(f"{f.path.rsplit('/', 1)[-1]} {f.sha256} {f.rows}" for f in (*self.files, *self.artifacts))
         return hashlib.sha256("\n".join([self.fingerprint, *lines]).encode()).hexdigest()[:32]
+
+    def artifact(self, name: str) -> DataFile:
+        """Return an artifact by its file name.
+
+        Raises:
+          ValueError: there is none of that name.
+        """
+        for file in self.artifacts:
+            if file.path.rpartition("/")[2] == name:
+                return file
+        raise ValueError(f"{self.path} has no artifact {name!r}; it has {[file.path for file in self.artifacts]}")
 
     def to_json(self) -> str:
         """Serialise, canonically."""
@@ -127,6 +140,7 @@ class Manifest:
             fields["files"] = tuple(DataFile(**x) for x in fields["files"])
             fields["rejection_files"] = tuple(DataFile(**x) for x in fields["rejection_files"])
             fields["checks"] = tuple(CheckResult(**x) for x in fields["checks"])
+            fields["artifacts"] = tuple(DataFile(**x) for x in fields.get("artifacts", ()))
             return cls(**fields)
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"{where} is not a manifest this code can read: {error}") from error

@@ -47,7 +47,7 @@ HISTORY = Contract(
             column("user_id", pa.string(), "Whose history.", rules=ID, derived_from=("event.user_id",)),
             column("market", pa.string(), "Market of the last play.", nullable=True,
                    derived_from=("event.market", "?event.event_ts")),
-            column("positives", pa.list_(_LISTEN), "Last 200 positives, oldest first.",
+            column("positives", pa.list_(_LISTEN), "Last 1,000 positives, oldest first.",
                    derived_from=("event.item_id", "event.item_type", "event.event_ts", "event.label",
                                  "event.session_id")),
             column("skips", pa.list_(_LISTEN), "Last 50 negatives, oldest first.",

@@ -14,6 +14,8 @@ OWNERS = {
     "google.cloud": ("transforms/io/",),
     "torch": ("transforms/embed/",),
     "faiss": ("transforms/index/",),
+    "numba": ("transforms/embed/session_knn.py",),
+    "lightgbm": ("transforms/embed/fuse.py",),
 }
 NO_BEAM = ("schemas", "validation")
 MODULE_LINES, FUNCTION_LINES, ARGUMENTS = 500, 40, 7

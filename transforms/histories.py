@@ -5,7 +5,9 @@ import polars as pl
 
 from schemas.tallies import HISTORY
 
-MAX_POSITIVES = 200
+MAX_POSITIVES = 1_000
+"""What a user has liked decides what else they like: 200 would cut 3 % of the pairs of a heavy-tailed public set, 1,000
+none. At 60 bytes each, 60 kB for the most eager users."""
 MAX_SKIPS = 50
 REPEATS_PER_SESSION = 3
 _LISTEN = ("item_id", "item_type", "event_ts", "label", "session_id")

@@ -9,6 +9,7 @@ Memory: a worker holds the input of one task and its output; the number of shard
 
 import dataclasses
 import functools
+import hashlib
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -30,6 +31,8 @@ from validation.statistics import Statistics, collect
 
 TARGET = "__target"
 _WHO = ("user_id", "key", "record_key")  # may name a user, and what is rejected names nobody
+ARTIFACTS = "artifacts"
+"""The folder, beside a dataset's parts, of what is no table."""
 EVERYONE = "*"
 """The target of rows that every target sees."""
 
@@ -152,6 +155,7 @@ class Output:
       event_date: day of the rows, where one task gives an output per day; the file is `part-<day>-<shard>.parquet`.
       by_day: the rows are of several days, in order of `event_date`, and become such a file for each. They are checked
         and counted together: the entry of the first day stands for all.
+      artifacts: files beside the rows, by name, the weights of a model for example.
     """
 
     frame: pl.DataFrame | pa.Table
@@ -160,6 +164,7 @@ class Output:
     counters: Mapping[str, int] = dataclasses.field(default_factory=dict)
     event_date: str | None = None
     by_day: bool = False
+    artifacts: Mapping[str, bytes] = dataclasses.field(default_factory=dict)
 
 
 _NOTHING = {
@@ -168,6 +173,7 @@ _NOTHING = {
     "counters": {},
     "statistics": Statistics(0, {}, {}).to_json(),
     "rejections": None,
+    "artifacts": {},
 }
 Work = Callable[[Shard], Output | list[Output]]
 Emit = Callable[[Shard], Mapping[str, pl.DataFrame]]
@@ -371,6 +377,7 @@ def stage_output(task: Task, workspace: Workspace, output: Output) -> list[dict]
         start += rows
     path = f"{workspace.staging}/rejected/part-{days[0][0]}.parquet"
     entries[0] |= known | {"rejections": _stage_rejections(workspace.store, rejected, path)}
+    entries[0]["artifacts"] = {name: _stage_bytes(workspace, name, body) for name, body in output.artifacts.items()}
     return entries
 
 
@@ -385,6 +392,11 @@ def _stage_table(store: Store, table: pa.Table, path: str) -> dict:
     described = {"sha256": file_digest(local), "rows": table.num_rows, "bytes": os.path.getsize(local)}
     store.put(local, path)
     return described
+
+
+def _stage_bytes(workspace: Workspace, name: str, body: bytes) -> dict:
+    workspace.store.write_bytes(f"{workspace.staging}/{ARTIFACTS}/{name}", body)
+    return {"sha256": hashlib.sha256(body).hexdigest(), "bytes": len(body)}
 
 
 def _stage_rejections(store: Store, rejected: pl.DataFrame, path: str) -> dict | None:

@@ -1,0 +1,96 @@
+"""What training and embedding write: the vocabulary, the record of a training, vectors and the space they are in."""
+
+import dataclasses
+import hashlib
+import json
+
+import pyarrow as pa
+
+from schemas.contract import Contract, column
+from schemas.inputs import ID
+from schemas.rules import Between, Required
+
+METRICS = ("inner_product", "cosine")
+_PLAYED = ("history.positives",)
+
+
+class SpaceMismatch(ValueError):
+    """Vectors of two spaces were about to meet."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Space:
+    """What makes two vectors comparable. Every set of vectors and every index carries one.
+
+    Attributes:
+      family: model family, `encoder` for example.
+      version: digest of what the model was fitted on and with.
+      dim: length of a vector. `metric`: one of `METRICS`.
+    """
+
+    family: str
+    version: str
+    dim: int
+    metric: str
+
+    def __post_init__(self) -> None:
+        if self.metric not in METRICS or self.dim < 1:
+            raise ValueError(f"a space has one of the metrics {METRICS} and a dimension, came {self.metric}, {self.dim}")
+
+    @property
+    def id(self) -> str:
+        """Digest of all of it; equal ids, comparable vectors."""
+        return hashlib.sha256(json.dumps(dataclasses.asdict(self), sort_keys=True).encode()).hexdigest()[:16]
+
+    def __str__(self) -> str:
+        return f"{self.family} {self.version} ({self.dim} dimensions, {self.metric})"
+
+
+def demand_same_space(ours: Space, theirs: Space, what: str) -> None:
+    """Refuse vectors of another space.
+
+    Raises:
+      SpaceMismatch: names both.
+    """
+    if ours != theirs:
+        raise SpaceMismatch(
+            f"{what} is in the space {theirs}, but is asked for in the space {ours}: embed both with one model"
+        )
+
+
+VOCABULARY = Contract(
+    name="vocabulary",
+    version="1.0.0",
+    owner="segue-train",
+    description="The items models know by number: what may be recommended, the most listened to first where there is a limit.",
+    key=("item_id",),
+    shard_by=None,
+    schema=pa.schema(
+        [
+            column("item_id", pa.string(), "Item.", rules=ID, derived_from=("item.item_id",)),
+            column("number", pa.int32(), "Its number: its place among the ids in order.", rules=(Between(0, 2**31 - 1),),
+                   derived_from=("item.item_id",)),
+            column("positives", pa.int64(), "Positives in the histories.", rules=(Between(0, 1e15),),
+                   derived_from=_PLAYED),
+        ]
+    ),
+    rows_from=("item.rec_eligible", "item.deleted_at", "history.positives"),
+)  # fmt: skip
+
+TRAINING = Contract(
+    name="training",
+    version="1.0.0",
+    owner="segue-train",
+    description="The record of one training: losses and validation metrics by epoch, and figures of the finished model.",
+    key=("family", "epoch", "name"),
+    shard_by=None,
+    schema=pa.schema(
+        [
+            column("family", pa.string(), "Model family.", rules=(Required(),)),
+            column("epoch", pa.int32(), "Epoch the figure is of; -1 for the finished model.", rules=(Between(-1, 1e6),)),
+            column("name", pa.string(), "Figure: loss, recall@20 and so on.", rules=(Required(),)),
+            column("value", pa.float64(), "Its value.", rules=(Between(-1e15, 1e15),), derived_from=_PLAYED),
+        ]
+    ),
+    rows_from=("vocabulary.item_id", "history.positives"),
+)  # fmt: skip
