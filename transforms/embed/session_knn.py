@@ -1,0 +1,355 @@
+"""Neighbour sessions: what came next in the earlier sessions that share the most telling items with this one.
+
+Jannach and Ludewig, "When recurrent neural networks meet the neighborhood for session-based recommendation" (2017), and
+Garg et al., "Sequence and time aware neighborhood for session-based recommendations" (2019), with votes that fall with
+the distance from a shared item, ahead and behind.
+
+A model over one part of the rows is a shard: `neighbours` of the shards merge exactly, and so do their scores by adding.
+Memory: 8 bytes per interaction, 12 per row and 16 per item; to score, 16 more per row and 16 per item, besides the answer.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numba
+import numpy as np
+
+from transforms.embed.interactions import Interactions
+
+_REACH = (
+    16  # positions ahead and behind that a shared item still speaks for: the votes there are below 3 % of the first
+)
+_CONTEXT = 100  # latest items of a context that are read: later ones weigh below 2 % at the default decay
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class SessionKnnSettings:
+    """How neighbours are found and how they vote.
+
+    Attributes:
+      neighbours: rows that vote for one context.
+      item_decay: items back after which an item of the context counts by 1/e towards a neighbour.
+      rarity: power of the inverse document frequency in the likeness of a neighbour; its votes take half of it.
+      vote_decay: items back after which the votes around a shared item count by 1/e.
+      staleness: how much less the oldest row is like anything than the newest, as a power of 1/e.
+      power: power of the likeness in a vote.
+      behind: votes of the item just before a shared one, against the item just after it.
+      follower: extra vote of the item just after a shared one.
+      repeats: factor of items the context already has.
+      popularity: negative power of the number of rows with an item.
+    """
+
+    neighbours: int = 400
+    item_decay: float = 25.0
+    rarity: float = 3.5
+    vote_decay: float = 2.5
+    staleness: float = 0.9
+    power: float = 1.2
+    behind: float = 0.8
+    follower: float = 0.45
+    repeats: float = 0.6
+    popularity: float = 0.03
+
+
+class _Rows(NamedTuple):
+    """Rows both ways: the items of a row, and the rows of an item, ascending."""
+
+    starts: np.ndarray
+    items: np.ndarray
+    list_starts: np.ndarray
+    list_rows: np.ndarray
+
+
+class _Weights(NamedTuple):
+    """Factors by item (`pull`, `lead`, `common`), by row (`fresh`), by age and by distance."""
+
+    pull: np.ndarray
+    lead: np.ndarray
+    common: np.ndarray
+    fresh: np.ndarray
+    item_ages: np.ndarray
+    vote_ages: np.ndarray
+    ahead: np.ndarray
+    behind: np.ndarray
+    power: np.float32
+    repeats: np.float32
+
+
+class _Scratch(NamedTuple):
+    """Cleared after every context: likeness of rows, places of items in the context from 1, votes of items."""
+
+    likeness: np.ndarray
+    reached: np.ndarray
+    place: np.ndarray
+    votes: np.ndarray
+    voted: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class SessionKnn:
+    """Rows to find neighbours among.
+
+    Attributes:
+      rows: the rows of this shard, oldest first.
+      list_starts, list_rows: `(num_items + 1,) int64` and `(num_interactions,) int32`, which rows have an item, each once.
+      counts: `(num_items,) int64`, rows with an item, in all shards.
+      first_row: number of this shard's first row among all rows.
+      num_rows: rows in all shards.
+    """
+
+    settings: SessionKnnSettings
+    rows: Interactions
+    list_starts: np.ndarray
+    list_rows: np.ndarray
+    counts: np.ndarray
+    first_row: int
+    num_rows: int
+
+    def with_sessions(self, more: Interactions) -> "SessionKnn":
+        """Return a model that also knows newer rows: the same as one fitted on all of them."""
+        assert len(self.rows) == self.num_rows, "shards are joined by adding their scores"
+        return fit_session_knn(_joined(self.rows, more), self.settings)
+
+    def shard(self, rows: slice) -> "SessionKnn":
+        """Return the model over some of its rows, which weighs items as the whole does."""
+        low, high, _ = rows.indices(len(self.rows))
+        part = self.rows.take(np.arange(low, high))
+        lists = _inverted(part)
+        return SessionKnn(self.settings, part, *lists, self.counts, self.first_row + low, self.num_rows)
+
+    def neighbours(self, contexts: Interactions) -> np.ndarray:
+        """Return `(num_contexts, neighbours) int64` keys, best last: likeness as float32 bits, then the row's number.
+
+        Places without a neighbour hold 0. Of rows equally alike, the newer is the better.
+        """
+        found = np.zeros((len(contexts), self.settings.neighbours), np.int64)
+        read = contexts.last(_CONTEXT)
+        _find_all(read.starts, read.items, self._rows(), self._weights(), self._scratch(), self.first_row, found)
+        found.sort(axis=1)
+        return found
+
+    def score(self, contexts: Interactions, neighbours: np.ndarray | None = None) -> np.ndarray:
+        """Return `(num_contexts, num_items) float32` votes; of a shard, those of its own rows among the neighbours."""
+        keys = self.neighbours(contexts) if neighbours is None else neighbours
+        scores = np.zeros((len(contexts), self.rows.num_items), np.float32)
+        read = contexts.last(_CONTEXT)
+        _vote_all(
+            read.starts, read.items, self._rows(), self._weights(), (keys, self.first_row), self._scratch(), scores
+        )
+        return scores
+
+    def top(self, contexts: Interactions, best: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return `(num_contexts, best)` items int32 and votes float32, best first; places left over hold -1 and 0."""
+        keys = self.neighbours(contexts)
+        found = np.zeros((len(contexts), best), np.int64)
+        read = contexts.last(_CONTEXT)
+        _top_all(read.starts, read.items, self._rows(), self._weights(), (keys, self.first_row), self._scratch(), found)
+        found.sort(axis=1)
+        items = np.where(found > 0, self.rows.num_items - 1 - (found & 0xFFFFFFFF), -1).astype(np.int32)
+        return items[:, ::-1], (found >> 32).astype(np.int32).view(np.float32)[:, ::-1]
+
+    def _rows(self) -> _Rows:
+        return _Rows(self.rows.starts, self.rows.items, self.list_starts, self.list_rows)
+
+    def _weights(self) -> _Weights:
+        s = self.settings
+        counts = np.maximum(self.counts, 1)
+        rare = np.log((self.num_rows + 1) / counts)
+        newer = (self.num_rows - 1 - self.first_row - np.arange(len(self.rows))) / max(self.num_rows, 1)
+        distances, ages = np.arange(_REACH), np.arange(_CONTEXT)
+        return _Weights(
+            pull=_single(rare**s.rarity),
+            lead=_single(rare ** (s.rarity / 2)),
+            common=_single(counts**-s.popularity),
+            fresh=_single(np.exp(-s.staleness * newer)),
+            item_ages=_single(np.exp(-ages / s.item_decay)),
+            vote_ages=_single(np.exp(-ages / s.vote_decay)),
+            ahead=_single(np.exp(-distances / 4.0) + s.follower * (distances == 0)),
+            behind=_single(s.behind * np.exp(-distances / 3.0)),
+            power=np.float32(s.power),
+            repeats=np.float32(s.repeats),
+        )
+
+    def _scratch(self) -> _Scratch:
+        rows, items = len(self.rows), self.rows.num_items
+        return _Scratch(
+            np.zeros(rows, np.float32),
+            np.zeros(rows, np.int64),
+            np.zeros(items, np.int32),
+            np.zeros(items, np.float32),
+            np.zeros(items, np.int64),
+        )
+
+    def to_arrays(self) -> dict[str, np.ndarray]:
+        """Return everything but what is quickly built again."""
+        return {
+            "settings": np.array(dataclasses.astuple(self.settings), np.float64),
+            "starts": self.rows.starts,
+            "items": self.rows.items,
+            "counts": self.counts,
+            "rows": np.array([self.first_row, self.num_rows], np.int64),
+        }
+
+    @classmethod
+    def from_arrays(cls, arrays: dict[str, np.ndarray]) -> "SessionKnn":
+        """Return the model that `to_arrays` wrote."""
+        neighbours, *others = arrays["settings"].tolist()
+        items = arrays["items"]
+        rows = Interactions(arrays["starts"], items, np.ones(len(items), np.float32), len(arrays["counts"]))
+        first_row, num_rows = arrays["rows"].tolist()
+        settings = SessionKnnSettings(int(neighbours), *others)
+        return cls(settings, rows, *_inverted(rows), arrays["counts"], first_row, num_rows)
+
+
+def fit_session_knn(interactions: Interactions, settings: SessionKnnSettings, seed: int = 0) -> SessionKnn:
+    """Return a model over rows that lie in time order; `seed` is not used, as nothing is drawn."""
+    list_starts, list_rows = _inverted(interactions)
+    counts = np.diff(list_starts)
+    return SessionKnn(settings, interactions, list_starts, list_rows, counts, 0, len(interactions))
+
+
+def merge_neighbours(found: Sequence[np.ndarray]) -> np.ndarray:
+    """Return the best neighbours among those of several shards, as one model over all their rows finds them."""
+    return np.sort(np.concatenate(found, axis=1), axis=1)[:, -found[0].shape[1] :]
+
+
+def _joined(rows: Interactions, more: Interactions) -> Interactions:
+    starts = np.concatenate([rows.starts, rows.starts[-1] + more.starts[1:]])
+    items = np.concatenate([rows.items, more.items])
+    return Interactions(
+        starts, items, np.concatenate([rows.weights, more.weights]), max(rows.num_items, more.num_items)
+    )
+
+
+def _single(values: np.ndarray) -> np.ndarray:
+    return values.astype(np.float32)
+
+
+def _inverted(rows: Interactions) -> tuple[np.ndarray, np.ndarray]:
+    lists = rows.matrix().tocsc()
+    return lists.indptr.astype(np.int64), lists.indices.astype(np.int32)
+
+
+@numba.njit(nogil=True)
+def _mark(context, scratch):
+    """Note each item's place back from the end, from 1; of a repeated item, the latest."""
+    for at in range(len(context)):
+        scratch.place[context[at]] = len(context) - at
+
+
+@numba.njit(nogil=True)
+def _unmark(context, scratch):
+    for item in context:
+        scratch.place[item] = 0
+
+
+@numba.njit(nogil=True)
+def _keep(key, heap):
+    """Put a key in the place of the least of those kept, where it is larger. The first of a heap is its least."""
+    if key <= heap[0]:
+        return
+    at, size = 0, len(heap)
+    while 2 * at + 1 < size:
+        child = 2 * at + 1
+        if child + 1 < size and heap[child + 1] < heap[child]:
+            child += 1
+        if heap[child] >= key:
+            break
+        heap[at] = heap[child]
+        at = child
+    heap[at] = key
+
+
+@numba.njit(nogil=True)
+def _find(context, rows, weights, scratch, first_row, heap):
+    """Keep the keys of the rows most like the context, in no order."""
+    size = 0
+    for at in range(len(context)):
+        item, age = context[at], len(context) - 1 - at
+        if scratch.place[item] != age + 1:
+            continue
+        gain = weights.pull[item] * weights.item_ages[age]
+        for row in rows.list_rows[rows.list_starts[item] : rows.list_starts[item + 1]]:
+            if scratch.likeness[row] == 0:
+                scratch.reached[size] = row
+                size += 1
+            scratch.likeness[row] += gain
+    bits = scratch.likeness.view(np.int32)
+    for at in range(size):
+        row = scratch.reached[at]
+        scratch.likeness[row] *= weights.fresh[row]
+        _keep((np.int64(bits[row]) << 32) | (first_row + row), heap)
+        scratch.likeness[row] = 0
+
+
+@numba.njit(nogil=True)
+def _find_all(starts, items, rows, weights, scratch, first_row, found):
+    for number in range(len(starts) - 1):
+        context = items[starts[number] : starts[number + 1]]
+        _mark(context, scratch)
+        _find(context, rows, weights, scratch, first_row, found[number])
+        _unmark(context, scratch)
+
+
+@numba.njit(nogil=True)
+def _spread(row, voice, weights, scratch, votes, size):
+    """Add the votes of one neighbour around every item it shares; return how many items have votes so far."""
+    for at in range(len(row)):
+        place = scratch.place[row[at]]
+        if place == 0:
+            continue
+        vote = voice * weights.vote_ages[place - 1] * weights.lead[row[at]]
+        for to in range(max(0, at - _REACH), min(len(row), at + _REACH + 1)):
+            if to == at:
+                continue
+            item = row[to]
+            if votes[item] == 0:
+                scratch.voted[size] = item
+                size += 1
+            votes[item] += vote * (weights.ahead[to - at - 1] if to > at else weights.behind[at - to - 1])
+    return size
+
+
+@numba.njit(nogil=True)
+def _vote(rows, weights, neighbours, scratch, votes):
+    """Add the votes of all neighbours, the best first; return how many items have some."""
+    keys, first_row = neighbours
+    size = 0
+    likeness = (keys >> 32).astype(np.int32).view(np.float32)
+    for at in range(len(keys) - 1, -1, -1):
+        row = (keys[at] & 0xFFFFFFFF) - first_row
+        if keys[at] == 0:
+            break
+        if 0 <= row < len(rows.starts) - 1:
+            voice = likeness[at] ** weights.power
+            size = _spread(rows.items[rows.starts[row] : rows.starts[row + 1]], voice, weights, scratch, votes, size)
+    for at in range(size):
+        item = scratch.voted[at]
+        votes[item] *= weights.common[item] * (weights.repeats if scratch.place[item] else np.float32(1.0))
+    return size
+
+
+@numba.njit(nogil=True)
+def _vote_all(starts, items, rows, weights, neighbours, scratch, scores):
+    keys, first_row = neighbours
+    for number in range(len(starts) - 1):
+        context = items[starts[number] : starts[number + 1]]
+        _mark(context, scratch)
+        _vote(rows, weights, (keys[number], first_row), scratch, scores[number])
+        _unmark(context, scratch)
+
+
+@numba.njit(nogil=True)
+def _top_all(starts, items, rows, weights, neighbours, scratch, found):
+    keys, first_row = neighbours
+    bits = scratch.votes.view(np.int32)
+    for number in range(len(starts) - 1):
+        context = items[starts[number] : starts[number + 1]]
+        _mark(context, scratch)
+        size = _vote(rows, weights, (keys[number], first_row), scratch, scratch.votes)
+        for at in range(size):
+            item = scratch.voted[at]
+            _keep((np.int64(bits[item]) << 32) | (len(scratch.votes) - 1 - item), found[number])
+            scratch.votes[item] = 0
+        _unmark(context, scratch)
