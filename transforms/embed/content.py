@@ -30,6 +30,9 @@ class ContentSettings:
     repeats: float = 0.0
 
 
+CONTENT_GRID = (ContentSettings(), ContentSettings(rarity=1.0), ContentSettings(back=0.85))
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class Content:
     """Weights of tokens, `(num_items, num_tokens) float32` sparse with rows of length 1, or 0 where nothing is known."""

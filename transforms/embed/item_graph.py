@@ -39,6 +39,14 @@ class ItemGraphSettings:
     repeats: float = 1.0
 
 
+ITEM_GRAPH_GRID = (
+    ItemGraphSettings(),
+    ItemGraphSettings(reverse=0.3),
+    ItemGraphSettings(repeats=0.6),
+    ItemGraphSettings(back=0.8),
+)
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class ItemGraph:
     """Strengths of transitions, `(num_items, num_items) float32` sparse, from rows to columns."""

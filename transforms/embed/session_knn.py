@@ -52,6 +52,13 @@ class SessionKnnSettings:
     popularity: float = 0.03
 
 
+SESSION_KNN_GRID = (
+    SessionKnnSettings(),
+    SessionKnnSettings(rarity=2.0),
+    SessionKnnSettings(vote_decay=4.0),
+)
+
+
 class _Rows(NamedTuple):
     """Rows both ways: the items of a row, and the rows of an item, ascending."""
 
