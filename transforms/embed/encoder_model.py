@@ -1,0 +1,138 @@
+"""The encoder as a family of models: fit on interactions, score contexts by an inner product.
+
+Memory: that of training (`transforms/embed/training.py`); a fitted model holds its weights, the content of the catalogue
+and one vector per item.
+"""
+
+import dataclasses
+import json
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+
+from transforms.embed.encoder import Encoder, EncoderConfig, TokenRows, content_of, vocabulary
+from transforms.embed.interactions import Interactions
+from transforms.embed.text import ItemFeatures
+from transforms.embed.training import (
+    FULL_SOFTMAX_ITEMS,
+    Examples,
+    Surroundings,
+    TrainingSettings,
+    Validation,
+    all_vectors,
+    train,
+)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class EncoderSettings:
+    """Shape and training of an encoder; see `EncoderConfig` and `TrainingSettings` for what each means."""
+
+    dim: int = 64
+    layers: int = 2
+    heads: int = 2
+    max_length: int = 50
+    dropout: float = 0.5
+    scale: float = 14.0
+    training: TrainingSettings = dataclasses.field(default_factory=TrainingSettings)
+
+
+@dataclasses.dataclass(frozen=True)
+class EncoderModel:
+    """A fitted encoder.
+
+    Attributes:
+      encoder: its weights.
+      vectors: `(num_items, dim) float32`, what contexts are encoded from.
+      item_vectors: `(num_items, dim) float32`, what they are scored against.
+      buckets: `(num_tokens,) int32`, the vocabulary, ascending.
+      epochs: passes over the rows it was trained for.
+      log: one line per pass.
+    """
+
+    encoder: Encoder
+    vectors: np.ndarray
+    item_vectors: np.ndarray
+    buckets: np.ndarray
+    epochs: int
+    log: list[dict]
+
+    def encode(self, contexts: Interactions, skipped: np.ndarray | None = None) -> np.ndarray:
+        """Return the vector of each context, `(num_contexts, dim) float32`; an empty one has zeros."""
+        return self.encoder.encode_contexts(torch.from_numpy(self.vectors), contexts, skipped).numpy()
+
+    def score(self, contexts: Interactions) -> np.ndarray:
+        """Return the score of every item for each context, `(num_contexts, num_items) float32`."""
+        scores: np.ndarray = self.encode(contexts) @ self.item_vectors.T
+        return scores
+
+    @torch.no_grad()
+    def new_item_vectors(self, features: ItemFeatures) -> np.ndarray:
+        """Return vectors to score items by their content alone, `(num_items, dim) float32`."""
+        rows = torch.full((len(features),), -1)
+        vectors = self.encoder.item_vectors(rows, content_of(features, self.buckets))
+        return self.encoder.scored(vectors).numpy()
+
+    def to_arrays(self) -> dict[str, np.ndarray]:
+        """Return the model as named arrays."""
+        text = json.dumps(
+            {"config": dataclasses.asdict(self.encoder.config), "epochs": self.epochs, "log": self.log}, sort_keys=True
+        )
+        weights = {f"encoder.{name}": value for name, value in self.encoder.to_arrays().items()}
+        own = {"vectors": self.vectors, "item_vectors": self.item_vectors, "buckets": self.buckets}
+        return weights | own | {"about": np.frombuffer(text.encode(), np.uint8)}
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> "EncoderModel":
+        """Return the model `to_arrays` gave."""
+        about = json.loads(arrays["about"].tobytes())
+        weights = {n.removeprefix("encoder."): value for n, value in arrays.items() if n.startswith("encoder.")}
+        encoder = Encoder.from_arrays(EncoderConfig(**about["config"]), weights)
+        vectors, item_vectors, buckets = (np.array(arrays[name]) for name in ("vectors", "item_vectors", "buckets"))
+        return cls(encoder, vectors, item_vectors, buckets, about["epochs"], about["log"])
+
+
+def fit_encoder(
+    interactions: Interactions,
+    features: ItemFeatures | None,
+    settings: EncoderSettings,
+    seed: int,
+    validation: Validation | None = None,
+    start: np.ndarray | None = None,
+    surroundings: Surroundings | None = None,
+) -> EncoderModel:
+    """Fit an encoder.
+
+    Args:
+      interactions: rows of users or sessions.
+      features: tokens of all items, those never interacted with too; None: identities only.
+      settings: shape and training.
+      seed: of all that is random.
+      validation: what training stops by; None: it holds out some of the rows itself.
+      start: `(num_items, dim) float32` vectors identities start from.
+      surroundings: device, checkpoint and progress.
+    """
+    known = np.bincount(interactions.items, minlength=interactions.num_items) > 0
+    buckets = vocabulary(features, known) if features else np.empty(0, np.int32)
+    content = content_of(features, buckets) if features else None
+    config = _config(settings, interactions.num_items, len(buckets))
+    examples = Examples(interactions, content, start=start)
+    trained = train(config, examples, settings.training, seed, validation, surroundings)
+    return _model(trained.encoder, content, trained.known, buckets, (trained.epochs, trained.log))
+
+
+def _config(settings: EncoderSettings, num_items: int, num_tokens: int) -> EncoderConfig:
+    """Return the shape for a catalogue."""
+    shape = {f.name: getattr(settings, f.name) for f in dataclasses.fields(settings) if f.name != "training"}
+    return EncoderConfig(num_items, num_tokens, **shape, sparse=num_items > FULL_SOFTMAX_ITEMS)
+
+
+def _model(
+    encoder: Encoder, content: TokenRows | None, known: np.ndarray, buckets: np.ndarray, history: tuple[int, list[dict]]
+) -> EncoderModel:
+    """Return the model of a trained encoder."""
+    vectors = all_vectors(encoder, content, known)
+    with torch.no_grad():
+        scored = encoder.scored(vectors)
+    return EncoderModel(encoder, vectors.numpy(), scored.numpy(), buckets, *history)
