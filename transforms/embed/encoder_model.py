@@ -34,8 +34,11 @@ class EncoderSettings:
     heads: int = 2
     max_length: int = 50
     dropout: float = 0.5
-    scale: float = 14.0
+    scale: float = 0.0
     training: TrainingSettings = dataclasses.field(default_factory=TrainingSettings)
+
+
+_OWN = ("vectors", "item_vectors", "known", "buckets")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,6 +49,7 @@ class EncoderModel:
       encoder: its weights.
       vectors: `(num_items, dim) float32`, what contexts are encoded from.
       item_vectors: `(num_items, dim) float32`, what they are scored against.
+      known: `(num_items,) bool`, items with an identity.
       buckets: `(num_tokens,) int32`, the vocabulary, ascending.
       epochs: passes over the rows it was trained for.
       log: one line per pass.
@@ -54,6 +58,7 @@ class EncoderModel:
     encoder: Encoder
     vectors: np.ndarray
     item_vectors: np.ndarray
+    known: np.ndarray
     buckets: np.ndarray
     epochs: int
     log: list[dict]
@@ -68,10 +73,15 @@ class EncoderModel:
         return scores
 
     @torch.no_grad()
-    def new_item_vectors(self, features: ItemFeatures) -> np.ndarray:
-        """Return vectors to score items by their content alone, `(num_items, dim) float32`."""
-        rows = torch.full((len(features),), -1)
-        vectors = self.encoder.item_vectors(rows, content_of(features, self.buckets))
+    def embed_items(self, numbers: np.ndarray, features: ItemFeatures) -> np.ndarray:
+        """Return vectors to score items by, `(n, dim) float32`.
+
+        Args:
+          numbers: `(n,) int64` numbers of items in fitting; -1 for others, whose vectors come from content alone.
+          features: tokens of the same n items.
+        """
+        rows = np.where((numbers >= 0) & self.known[numbers], numbers, -1)
+        vectors = self.encoder.item_vectors(torch.from_numpy(rows), content_of(features, self.buckets))
         return self.encoder.scored(vectors).numpy()
 
     def to_arrays(self) -> dict[str, np.ndarray]:
@@ -80,7 +90,7 @@ class EncoderModel:
             {"config": dataclasses.asdict(self.encoder.config), "epochs": self.epochs, "log": self.log}, sort_keys=True
         )
         weights = {f"encoder.{name}": value for name, value in self.encoder.to_arrays().items()}
-        own = {"vectors": self.vectors, "item_vectors": self.item_vectors, "buckets": self.buckets}
+        own = {name: getattr(self, name) for name in _OWN}
         return weights | own | {"about": np.frombuffer(text.encode(), np.uint8)}
 
     @classmethod
@@ -89,8 +99,8 @@ class EncoderModel:
         about = json.loads(arrays["about"].tobytes())
         weights = {n.removeprefix("encoder."): value for n, value in arrays.items() if n.startswith("encoder.")}
         encoder = Encoder.from_arrays(EncoderConfig(**about["config"]), weights)
-        vectors, item_vectors, buckets = (np.array(arrays[name]) for name in ("vectors", "item_vectors", "buckets"))
-        return cls(encoder, vectors, item_vectors, buckets, about["epochs"], about["log"])
+        own = {name: np.array(arrays[name]) for name in _OWN}
+        return cls(encoder=encoder, epochs=about["epochs"], log=about["log"], **own)
 
 
 def fit_encoder(
@@ -135,4 +145,4 @@ def _model(
     vectors = all_vectors(encoder, content, known)
     with torch.no_grad():
         scored = encoder.scored(vectors)
-    return EncoderModel(encoder, vectors.numpy(), scored.numpy(), buckets, *history)
+    return EncoderModel(encoder, vectors.numpy(), scored.numpy(), known, buckets, *history)

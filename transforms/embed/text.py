@@ -78,7 +78,11 @@ def item_features(
 
 def _words(items: pl.DataFrame) -> pl.DataFrame:
     """Return `item, token` of the words of titles and descriptions: lower case, without accents, each once per item."""
-    texts = [items.select("item", text=name) for name in ("title", "description") if name in items.columns]
+    texts = [
+        items.select("item", text=pl.col(name).cast(pl.String))
+        for name in ("title", "description")
+        if name in items.columns
+    ]
     if not texts:
         return pl.DataFrame(schema={"item": pl.Int64, "token": pl.String})
     plain = pl.col("text").str.normalize("NFKD").str.replace_all(r"\p{M}", "").str.to_lowercase()
