@@ -94,6 +94,13 @@ def from_lists(lists: Sequence[Sequence[int]], num_items: int) -> Interactions:
     return Interactions(starts, items, np.ones(len(items), np.float32), num_items)
 
 
+def join_rows(parts: Sequence[Interactions]) -> Interactions:
+    """Return the rows of all parts, one part after the other."""
+    starts = np.concatenate([[0], np.cumsum(np.concatenate([part.lengths for part in parts]))])
+    items, weights = (np.concatenate([getattr(part, name) for part in parts]) for name in ("items", "weights"))
+    return Interactions(starts, items, weights, max(part.num_items for part in parts))
+
+
 def from_listens(listens: pl.DataFrame, keys: pl.Series, item_ids: pl.Series) -> Interactions:
     """Return one row per key from its listens; items that have no number are left out.
 

@@ -15,11 +15,10 @@ from typing import NamedTuple
 import numba
 import numpy as np
 
-from transforms.embed.interactions import Interactions
+from transforms.embed.interactions import Interactions, join_rows
 
-_REACH = (
-    16  # positions ahead and behind that a shared item still speaks for: the votes there are below 3 % of the first
-)
+_REACH = 16  # positions ahead and behind that a shared item still speaks for: votes there are 3 % of the first
+_TOLD = ("holders", "like", "best", "newest", "run", "after")
 _CONTEXT = 100  # latest items of a context that are read: later ones weigh below 2 % at the default decay
 
 
@@ -116,7 +115,7 @@ class SessionKnn:
     def with_sessions(self, more: Interactions) -> "SessionKnn":
         """Return a model that also knows newer rows: the same as one fitted on all of them."""
         assert len(self.rows) == self.num_rows, "shards are joined by adding their scores"
-        return fit_session_knn(_joined(self.rows, more), self.settings)
+        return fit_session_knn(join_rows([self.rows, more]), self.settings)
 
     def shard(self, rows: slice) -> "SessionKnn":
         """Return the model over some of its rows, which weighs items as the whole does."""
@@ -155,6 +154,27 @@ class SessionKnn:
         found.sort(axis=1)
         items = np.where(found > 0, self.rows.num_items - 1 - (found & 0xFFFFFFFF), -1).astype(np.int32)
         return items[:, ::-1], (found >> 32).astype(np.int32).view(np.float32)[:, ::-1]
+
+    def features(self, contexts: Interactions, candidates: Interactions) -> dict[str, np.ndarray]:
+        """Return `(num_candidates,) float32` by name: what the neighbours say of a candidate besides their votes.
+
+        `holders`: neighbours that have it. `like`: their likeness added up. `best`: that of the best one, against the
+        best neighbour. `newest`: where the newest lies among all rows, from 0 to 1. `run`: the longest run of the
+        context's last items right before it. `after`: likeness of the neighbours where it follows the last item.
+        """
+        keys = self.neighbours(contexts)
+        found = np.zeros((len(candidates.items), len(_TOLD)), np.float32)
+        read, asked = contexts.last(_CONTEXT), (candidates.starts, candidates.items, found)
+        _tell_all(
+            read.starts,
+            read.items,
+            self._rows(),
+            (keys, self.first_row),
+            np.zeros(self.rows.num_items, np.int64),
+            asked,
+        )
+        found[:, _TOLD.index("newest")] /= self.num_rows
+        return dict(zip(_TOLD, found.T, strict=True))
 
     def _rows(self) -> _Rows:
         return _Rows(self.rows.starts, self.rows.items, self.list_starts, self.list_rows)
@@ -219,14 +239,6 @@ def fit_session_knn(interactions: Interactions, settings: SessionKnnSettings, se
 def merge_neighbours(found: Sequence[np.ndarray]) -> np.ndarray:
     """Return the best neighbours among those of several shards, as one model over all their rows finds them."""
     return np.sort(np.concatenate(found, axis=1), axis=1)[:, -found[0].shape[1] :]
-
-
-def _joined(rows: Interactions, more: Interactions) -> Interactions:
-    starts = np.concatenate([rows.starts, rows.starts[-1] + more.starts[1:]])
-    items = np.concatenate([rows.items, more.items])
-    return Interactions(
-        starts, items, np.concatenate([rows.weights, more.weights]), max(rows.num_items, more.num_items)
-    )
 
 
 def _single(values: np.ndarray) -> np.ndarray:
@@ -360,3 +372,43 @@ def _top_all(starts, items, rows, weights, neighbours, scratch, found):
             _keep((np.int64(bits[item]) << 32) | (len(scratch.votes) - 1 - item), found[number])
             scratch.votes[item] = 0
         _unmark(context, scratch)
+
+
+@numba.njit(nogil=True)
+def _tell(context, row, like, number, slots, told):
+    """Add what one neighbour, of a likeness against the best one's, says of the candidates it has."""
+    size = len(context)
+    for at in range(len(row)):
+        slot = slots[row[at]] - 1
+        if slot < 0:
+            continue
+        run = 0
+        while run < min(at, size) and row[at - 1 - run] == context[size - 1 - run]:
+            run += 1
+        told[slot, 0] += 1
+        told[slot, 1] += like
+        told[slot, 2] = max(told[slot, 2], like)
+        told[slot, 3] = max(told[slot, 3], number)
+        told[slot, 4] = max(told[slot, 4], run)
+        if run:
+            told[slot, 5] += like
+
+
+@numba.njit(nogil=True)
+def _tell_all(starts, items, rows, neighbours, slots, asked):
+    keys, first_row = neighbours
+    ask_starts, ask_items, told = asked
+    for number in range(len(starts) - 1):
+        context = items[starts[number] : starts[number + 1]]
+        low, high = ask_starts[number], ask_starts[number + 1]
+        for at in range(low, high):
+            slots[ask_items[at]] = at - low + 1
+        likeness = (keys[number] >> 32).astype(np.int32).view(np.float32)
+        for at in range(len(likeness) - 1, -1, -1):
+            if keys[number, at] == 0:
+                break
+            row = (keys[number, at] & 0xFFFFFFFF) - first_row
+            held = rows.items[rows.starts[row] : rows.starts[row + 1]]
+            _tell(context, held, likeness[at] / likeness[-1], row + first_row, slots, told[low:high])
+        for at in range(low, high):
+            slots[ask_items[at]] = 0

@@ -108,3 +108,17 @@ def test_arrays_give_the_model_back(whole, contexts):
     again = SessionKnn.from_arrays(whole.to_arrays())
     assert again.settings == whole.settings
     np.testing.assert_array_equal(again.score(contexts), whole.score(contexts))
+
+
+def test_neighbours_say_how_many_how_like_how_new_and_in_what_order():
+    rows = [[5, 1, 2, 3], [2, 3], [9, 3, 2], [7, 8]]
+    model = fit_session_knn(from_lists(rows, 10), SessionKnnSettings(staleness=0.0))
+    told = model.features(from_lists([[1, 2], []], 10), from_lists([[3, 7], [3]], 10))
+    likeness = (model.neighbours(from_lists([[1, 2]], 10))[0, -3:] >> 32).astype(np.int32).view(np.float32)
+    share = likeness / likeness[-1]
+    assert told["holders"].tolist() == [3, 0, 0]
+    assert told["newest"].tolist() == [np.float32(2 / 4), 0, 0]
+    assert told["run"].tolist() == [2, 0, 0]
+    np.testing.assert_allclose(told["like"], [share.sum(), 0, 0], rtol=1e-6)
+    np.testing.assert_allclose(told["best"], [1, 0, 0])
+    np.testing.assert_allclose(told["after"], [share[2] + share[0], 0, 0], rtol=1e-6)
