@@ -22,11 +22,6 @@ from transforms.embed.pool import Pool, join_pools, ranks
 
 _CURVE = 100.0  # log(1 + 100 x) / log(101) tells the low shares of a family apart
 _RIDGE = 1e-4
-_PLAIN = {
-    "evidence.plays": 10.0,
-    "evidence.times": 1.0,
-    "evidence.repeats": 0.5,
-}  # features in the blend, by their largest
 _BLEND = ("blend.logit", "blend.place")
 _BELOW = 1_000.0  # no logit of trees is as low
 _PATIENCE = 30
@@ -71,8 +66,14 @@ class Blend:
     weights: dict[str, float]
 
     def score(self, pool: Pool) -> np.ndarray:
-        """Return `(num_candidates,) float32`, the logit of a candidate within its context."""
+        """Return `(num_candidates,) float32`, the logit of a candidate within its context.
+
+        Raises:
+          ValueError: the pool is of other families than those fitted on.
+        """
         names, curves = _curves(pool)
+        if set(names) != set(self.weights):
+            raise ValueError(f"fitted on the scores {', '.join(self.weights)}, asked with {', '.join(names)}")
         return (curves @ np.array([self.weights[name] for name in names], np.float32)).astype(np.float32)
 
 
@@ -96,13 +97,13 @@ class Fusion:
         """Return `(num_candidates,) float32`, higher is better: all that the trees ordered are before all others.
 
         Raises:
-          ValueError: the pool has other features than those fitted on.
+          ValueError: the pool has other features than those fitted on; without trees, other scores.
         """
-        if pool.names != self.names:
-            raise ValueError(f"fitted on the features {', '.join(self.names)}, asked with {', '.join(pool.names)}")
         logits = self.blend.score(pool)
         if self.trees is None or not len(logits):
             return logits
+        if pool.names != self.names:
+            raise ValueError(f"fitted on the features {', '.join(self.names)}, asked with {', '.join(pool.names)}")
         places = ranks(pool.candidates, logits)
         few = _best(pool, logits, self.settings.depth)
         scores = -_BELOW - places.astype(np.float32)
@@ -186,7 +187,7 @@ def _surprise(
 
 
 def _curves(pool: Pool) -> tuple[list[str], np.ndarray]:
-    """Return `(num_candidates, num_curves) float32`: of each family the share, its logarithm and its rank; and all of `_PLAIN`."""
+    """Return `(num_candidates, num_curves) float32`: of each family the share, its logarithm and its rank."""
     found = {}
     for name, values in zip(pool.names, pool.features.T, strict=True):
         if name.endswith(".share"):
@@ -194,8 +195,6 @@ def _curves(pool: Pool) -> tuple[list[str], np.ndarray]:
             found[f"{name}.log"] = np.log1p(_CURVE * values) / np.log1p(_CURVE)
         elif name.endswith(".rank"):
             found[name] = -values / 5
-        elif name in _PLAIN:
-            found[name] = np.minimum(values, _PLAIN[name]) / _PLAIN[name]
     return list(found), np.stack(list(found.values()), axis=1)
 
 

@@ -89,12 +89,19 @@ def test_bytes_give_the_fusion_back_and_the_same_seed_the_same_bytes():
 
 
 def test_a_pool_of_other_features_is_refused():
+    fusion = fit_fusion(blocks(crossed=True), SETTINGS)
+    later, _ = planted(5, 20, crossed=True)
+    with pytest.raises(ValueError, match=r"features a\.share, a\.rank, .*, other, asked with a\.share, .*, b\.rank$"):
+        fusion.score(Pool(later.candidates, later.features[:, :4], later.names[:4]))
+    with pytest.raises(ValueError, match=r"scores a\.share, .*, b\.rank, asked with a\.share, a\.share\.log, a\.rank$"):
+        fusion.score(Pool(later.candidates, later.features[:, :2], later.names[:2]))
+
+
+def test_without_trees_a_pool_may_have_the_scores_alone():
     fusion = fit_fusion(blocks(crossed=False), dataclasses.replace(SETTINGS, trees=1))
     later, _ = planted(5, 20, crossed=False)
-    with pytest.raises(
-        ValueError, match=r"fitted on the features a\.share, .*, asked with a\.share, a\.rank\.$|asked with"
-    ):
-        fusion.score(Pool(later.candidates, later.features[:, :2], later.names[:2]))
+    few = Pool(later.candidates, later.features[:, :4], later.names[:4])
+    np.testing.assert_array_equal(fusion.score(few), fusion.score(later))
 
 
 def test_a_fusion_of_no_hits_keeps_the_blend():
