@@ -19,7 +19,8 @@ from torch.nn import functional as F
 from transforms.embed.batches import batches, windows
 from transforms.embed.encoder import Encoder, EncoderConfig
 from transforms.embed.interactions import Interactions, from_lists
-from transforms.embed.training import Examples, Surroundings, TrainingSettings, train
+from transforms.embed.training import train
+from transforms.embed.training_terms import Examples, Surroundings, TrainingSettings
 
 LENGTH = 8
 SETTINGS = TrainingSettings(epochs=1, patience=0, id_drop=0.0)

@@ -5,6 +5,7 @@ and one vector per item.
 """
 
 import dataclasses
+import functools
 import json
 from collections.abc import Mapping
 
@@ -14,15 +15,8 @@ import torch
 from transforms.embed.encoder import Encoder, EncoderConfig, TokenRows, content_of, vocabulary
 from transforms.embed.interactions import Interactions
 from transforms.embed.text import ItemFeatures
-from transforms.embed.training import (
-    FULL_SOFTMAX_ITEMS,
-    Examples,
-    Surroundings,
-    TrainingSettings,
-    Validation,
-    all_vectors,
-    train,
-)
+from transforms.embed.training import all_vectors, train
+from transforms.embed.training_terms import FULL_SOFTMAX_ITEMS, Examples, Surroundings, TrainingSettings, Validation
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -62,10 +56,27 @@ class EncoderModel:
     buckets: np.ndarray
     epochs: int
     log: list[dict]
+    device: str = "cpu"
+
+    def on(self, device: str) -> "EncoderModel":
+        """Return the model on a device.
+
+        Raises:
+          RuntimeError: it is a GPU, and there is none.
+        """
+        if device != "cpu" and not torch.cuda.is_available():
+            raise RuntimeError(
+                f"device is {device!r}, but torch finds no CUDA device on this machine; ask for one, or for cpu"
+            )
+        return dataclasses.replace(self, encoder=self.encoder.to(device), device=device)
+
+    @functools.cached_property
+    def _inputs(self) -> torch.Tensor:
+        return torch.from_numpy(self.vectors).to(self.device)
 
     def encode(self, contexts: Interactions, skipped: np.ndarray | None = None) -> np.ndarray:
         """Return the vector of each context, `(num_contexts, dim) float32`; an empty one has zeros."""
-        return self.encoder.encode_contexts(torch.from_numpy(self.vectors), contexts, skipped).numpy()
+        return self.encoder.encode_contexts(self._inputs, contexts, skipped).cpu().numpy()
 
     def score(self, contexts: Interactions) -> np.ndarray:
         """Return the score of every item for each context, `(num_contexts, num_items) float32`."""
@@ -81,8 +92,9 @@ class EncoderModel:
           features: tokens of the same n items.
         """
         rows = np.where((numbers >= 0) & self.known[numbers], numbers, -1)
-        vectors = self.encoder.item_vectors(torch.from_numpy(rows), content_of(features, self.buckets))
-        return self.encoder.scored(vectors).numpy()
+        content = content_of(features, self.buckets).to(self.device)
+        vectors = self.encoder.item_vectors(torch.from_numpy(rows).to(self.device), content)
+        return self.encoder.scored(vectors).cpu().numpy()
 
     def to_arrays(self) -> dict[str, np.ndarray]:
         """Return the model as named arrays."""
@@ -99,8 +111,8 @@ class EncoderModel:
         about = json.loads(arrays["about"].tobytes())
         weights = {n.removeprefix("encoder."): value for n, value in arrays.items() if n.startswith("encoder.")}
         encoder = Encoder.from_arrays(EncoderConfig(**about["config"]), weights)
-        own = {name: np.array(arrays[name]) for name in _OWN}
-        return cls(encoder=encoder, epochs=about["epochs"], log=about["log"], **own)
+        vectors, item_vectors, known, buckets = (np.array(arrays[name]) for name in _OWN)
+        return cls(encoder, vectors, item_vectors, known, buckets, about["epochs"], about["log"])
 
 
 def fit_encoder(
@@ -123,12 +135,25 @@ def fit_encoder(
       start: `(num_items, dim) float32` vectors identities start from.
       surroundings: device, checkpoint and progress.
     """
+    return fit_examples(Examples(interactions, start=start), features, settings, seed, validation, surroundings)
+
+
+def fit_examples(
+    examples: Examples,
+    features: ItemFeatures | None,
+    settings: EncoderSettings,
+    seed: int,
+    validation: Validation | None = None,
+    surroundings: Surroundings | None = None,
+) -> EncoderModel:
+    """Fit an encoder on examples, some of whose items may be marked as skipped; their content is that of `features`."""
+    interactions = examples.interactions
     known = np.bincount(interactions.items, minlength=interactions.num_items) > 0
     buckets = vocabulary(features, known) if features else np.empty(0, np.int32)
     content = content_of(features, buckets) if features else None
     config = _config(settings, interactions.num_items, len(buckets))
-    examples = Examples(interactions, content, start=start)
-    trained = train(config, examples, settings.training, seed, validation, surroundings)
+    with_content = dataclasses.replace(examples, content=content)
+    trained = train(config, with_content, settings.training, seed, validation, surroundings)
     return _model(trained.encoder, content, trained.known, buckets, (trained.epochs, trained.log))
 
 

@@ -8,130 +8,32 @@ two moments), its best state, and twice that while a state is kept or written.
 import contextlib
 import dataclasses
 import itertools
-from collections.abc import Callable
-from typing import Any, Protocol
+import zlib
+from typing import Any
 
 import numpy as np
 import torch
 
+from schemas.hashing import hash64_one
 from transforms.embed.batches import Batch, batches, num_batches, windows
 from transforms.embed.encoder import Encoder, EncoderConfig, TokenRows
 from transforms.embed.interactions import Interactions
-from transforms.embed.softmax_loss import log_chances, softmax_loss
 from transforms.embed.training_state import from_bytes, part, restore, snapshot, to_bytes
+from transforms.embed.training_step import Candidates
+from transforms.embed.training_terms import (
+    FULL_SOFTMAX_ITEMS,
+    Examples,
+    Progress,
+    Surroundings,
+    Trained,
+    TrainingSettings,
+    Validation,
+)
 
-FULL_SOFTMAX_ITEMS = 20_000
-DRAW_POWER = 0.5  # draws follow the root of popularity: between uniform draws and those the batch makes anyway
 GRADIENT_LIMIT = 5.0
 FINAL_RATE = 0.05
 MAX_FAILURES = 3
 VALIDATION_ROWS, VALIDATION_SHARE, VALIDATION_DEPTH = 4_000, 0.1, 20
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class TrainingSettings:
-    """How an encoder is trained.
-
-    Attributes:
-      epochs: passes over the rows at most; the rate falls in a straight line over all of them.
-      patience: epochs without a better validation figure after which training stops; 0: it never does.
-      batch_targets: targets of a step.
-      rate: rate of Adam at the start.
-      draws: items drawn in a step beside the batch's targets, where the catalogue is too large for all.
-      id_drop: share of the identities left out of a step, so that content alone comes to mean something.
-      refit: train anew on all rows, for as many epochs as were best on the rows without those held out.
-    """
-
-    epochs: int = 12
-    patience: int = 2
-    batch_targets: int = 1024
-    rate: float = 1e-3
-    draws: int = 2048
-    id_drop: float = 0.1
-    refit: bool = True
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Examples:
-    """What is learnt from.
-
-    Attributes:
-      interactions: rows of users or sessions.
-      content: tokens of all items, None without any.
-      skipped: `(num_interactions,) bool`, items that were skipped and are never targets; None: none was.
-      start: `(num_items, dim) float32` vectors identities start from; None: at random.
-    """
-
-    interactions: Interactions
-    content: TokenRows | None = None
-    skipped: np.ndarray | None = None
-    start: np.ndarray | None = None
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Validation:
-    """Contexts and the item that followed each, `(num_contexts,) int64`."""
-
-    contexts: Interactions
-    targets: np.ndarray
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Progress:
-    """How far training is; `validation` is that of the last whole epoch, NaN before."""
-
-    epoch: int
-    step: int
-    loss: float
-    validation: float
-    samples_per_s: float
-    seconds_left: float
-
-
-class Checkpoint(Protocol):
-    """Where the state of a run is kept."""
-
-    def save(self, state: bytes) -> None:
-        """Keep a state in place of the one before, all of it or none."""
-
-    def load(self) -> bytes | None:
-        """Return the state kept last; None if there is none."""
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Surroundings:
-    """What training meets outside of itself; none of it changes the result.
-
-    Attributes:
-      device: `cpu` or `cuda`.
-      checkpoint: where states are kept; None: nowhere.
-      progress: told after every step.
-      clock: seconds, monotonic; None: no speeds are reported and states are kept at ends of epochs only.
-      checkpoint_seconds: seconds after which a state is kept within an epoch.
-    """
-
-    device: str = "cpu"
-    checkpoint: Checkpoint | None = None
-    progress: Callable[[Progress], None] | None = None
-    clock: Callable[[], float] | None = None
-    checkpoint_seconds: float = 300.0
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Trained:
-    """An encoder and how it came about.
-
-    Attributes:
-      encoder: on the CPU, in evaluation mode.
-      known: `(num_items,) bool`, items that were learnt from.
-      epochs: passes that gave the encoder.
-      log: one `{"phase", "epoch", "loss", "validation"}` per pass.
-    """
-
-    encoder: Encoder
-    known: np.ndarray
-    epochs: int
-    log: list[dict[str, Any]]
 
 
 def train(
@@ -176,9 +78,11 @@ def hold_out(examples: Examples, seed: int) -> tuple[Examples, Validation]:
     kept[ends[chosen]] = False
     starts = np.concatenate([[0], np.cumsum(kept)])[rows.starts]
     left = Interactions(starts, rows.items[kept], rows.weights[kept], rows.num_items)
-    skipped = None if examples.skipped is None else examples.skipped[kept]
-    held_in = dataclasses.replace(examples, interactions=left, skipped=skipped)
-    return held_in, Validation(left.take(chosen), rows.items[ends[chosen]].astype(np.int64))
+    flags = _flags(examples)[kept]
+    held_in = dataclasses.replace(examples, interactions=left, skipped=flags if flags.any() else None)
+    contexts = left.take(chosen)
+    at = np.repeat(starts[chosen] - contexts.starts[:-1], contexts.lengths) + np.arange(len(contexts.items))
+    return held_in, Validation(contexts, rows.items[ends[chosen]].astype(np.int64), flags[at])
 
 
 def _flags(examples: Examples) -> np.ndarray:
@@ -201,13 +105,15 @@ class _Run:
         around: Surroundings,
     ):
         self.phase, self.examples, self.settings, self.seed = phase, examples, settings, seed
-        self.validation, self.around, self.epochs = validation, around, settings.epochs
+        self.validation, self.around, self.epochs = validation, around, settings.stop_at or settings.epochs
         self.spans = windows(examples.interactions, config.max_length)
         if not len(self.spans):
             raise ValueError("no row has two items, and an encoder learns from what follows what; give longer rows")
         counts = np.bincount(examples.interactions.items, minlength=config.num_items)
         self.known = counts > 0
-        self.candidates = _Candidates(examples, self.spans, settings.draws, counts, around.device)
+        draws = settings.draws if settings.always_draw or len(counts) > FULL_SOFTMAX_ITEMS else 0
+        self.candidates = Candidates(examples, self.spans, draws, counts, around.device)
+        self.mark = _mark(config, examples, settings, seed, validation)
         self.encoder = self._new(config)
         self.optimisers = _optimisers(self.encoder, settings.rate)
         self.epoch, self.step, self.loss, self.failures, self.stale = 0, 0, 0.0, 0, 0
@@ -229,14 +135,15 @@ class _Run:
         return encoder.to(self.around.device)
 
     def resume(self) -> bool:
-        """Go on from the checkpoint, if it is of this phase."""
+        """Go on from the checkpoint, if it is of this phase, these settings and these rows."""
         state = self.around.checkpoint.load() if self.around.checkpoint else None
         if state is None:
             return False
         tensors, journal = from_bytes(state)
-        if journal["phase"] == self.phase:
-            self._restore(tensors, journal)
-        return bool(journal["phase"] == self.phase)
+        if (journal["phase"], journal["mark"]) != (self.phase, self.mark):
+            return False
+        self._restore(tensors, journal)
+        return True
 
     def finished(self) -> Trained:
         """Train to the end."""
@@ -366,6 +273,7 @@ class _Run:
 
 _JOURNALLED = (
     "phase",
+    "mark",
     "epoch",
     "step",
     "loss",
@@ -376,49 +284,6 @@ _JOURNALLED = (
     "log",
     "epochs",
 )
-
-
-class _Candidates:
-    """Which items a step ranks: all that are known, or the batch's targets and some drawn by popularity."""
-
-    def __init__(self, examples: Examples, spans: np.ndarray, draws: int, counts: np.ndarray, device: str):
-        self.device = device
-        self.draws = draws if len(counts) > FULL_SOFTMAX_ITEMS else 0
-        self.content = examples.content.to(device) if examples.content else None
-        self.all = np.flatnonzero(counts)
-        self.all_content = self.content.take(self._tensor(self.all)) if self.content else None
-        firsts = np.bincount(examples.interactions.items[spans[:, 0]], minlength=len(counts))
-        self.in_batch = np.maximum(counts - firsts, 0) / max(1, (counts - firsts).sum())
-        smooth = counts**DRAW_POWER
-        self.drawn, self.cumulated = smooth / smooth.sum(), np.cumsum(smooth / smooth.sum())
-
-    def loss(self, encoder: Encoder, batch: Batch, id_drop: float, rng: np.random.Generator) -> torch.Tensor:
-        """Return the loss of a batch."""
-        ranked = self._ranked(batch, rng) if self.draws else self.all
-        needed = np.unique(np.concatenate([ranked, batch.inputs.items])) if self.draws else ranked
-        rows = self._tensor(needed)
-        content = self.all_content
-        if self.draws and self.content:
-            content = self.content.take(rows)
-        vectors = encoder.item_vectors(rows, content, id_drop)
-        hidden = encoder.encode(vectors[self._places(needed, batch.inputs.items)], batch.inputs)
-        chances, scored = None, encoder.scored(vectors)
-        if self.draws:
-            size = len(batch.targets)
-            chances = self._tensor(log_chances(self.in_batch[ranked], size, self.drawn[ranked], self.draws))
-            scored = scored[self._places(needed, ranked)]
-        return softmax_loss(hidden, scored, self._places(ranked, batch.targets), self._tensor(batch.weights), chances)
-
-    def _ranked(self, batch: Batch, rng: np.random.Generator) -> np.ndarray:
-        """Return the batch's targets and the draws, ascending, each once."""
-        drawn = np.searchsorted(self.cumulated, rng.random(self.draws)).clip(max=len(self.cumulated) - 1)
-        return np.unique(np.concatenate([batch.targets, drawn]))
-
-    def _places(self, among: np.ndarray, items: np.ndarray) -> torch.Tensor:
-        return self._tensor(np.searchsorted(among, items))
-
-    def _tensor(self, array: np.ndarray) -> torch.Tensor:
-        return torch.from_numpy(array).to(self.device)
 
 
 def _optimisers(encoder: Encoder, rate: float) -> list[torch.optim.Optimizer]:
@@ -453,7 +318,9 @@ def next_item_ndcg(
     vectors = all_vectors(encoder, content, known)
     scored, gains = encoder.scored(vectors), []
     for span, block in validation.contexts.blocks(256):
-        scores = encoder.encode_contexts(vectors, block) @ scored.T
+        part_of = slice(validation.contexts.starts[span.start], validation.contexts.starts[span.stop])
+        skipped = None if validation.skipped is None else validation.skipped[part_of]
+        scores = encoder.encode_contexts(vectors, block, skipped) @ scored.T
         own = scores.gather(1, torch.from_numpy(validation.targets[span]).to(scores.device)[:, None])
         ranks = (scores > own).sum(1).double()
         gains.append(torch.where(ranks < VALIDATION_DEPTH, 1.0 / torch.log2(ranks + 2.0), 0.0))
@@ -465,6 +332,16 @@ def all_vectors(encoder: Encoder, content: TokenRows | None, known: np.ndarray) 
     """Return unscored vectors of the whole catalogue; those of unknown items come from their content alone."""
     rows = np.where(known, np.arange(len(known)), -1)
     return encoder.item_vectors(torch.from_numpy(rows).to(encoder.ids.weight.device), content)
+
+
+def _mark(
+    config: EncoderConfig, examples: Examples, settings: TrainingSettings, seed: int, validation: Validation | None
+) -> str:
+    """Return what tells a run from others: a state of another is none of its own."""
+    targets = np.empty(0) if validation is None else validation.targets
+    rows = (examples.interactions.starts, examples.interactions.items, examples.interactions.weights, targets)
+    data = [zlib.crc32(np.ascontiguousarray(array).tobytes()) for array in rows]
+    return f"{hash64_one(repr((config, settings, seed, data))):016x}"
 
 
 def _number(*parts: int) -> int:

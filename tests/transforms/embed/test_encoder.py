@@ -1,7 +1,10 @@
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
 
+from transforms.embed import encoder as module
 from transforms.embed.batches import pack
 from transforms.embed.encoder import Encoder, EncoderConfig, content_of, vocabulary
 from transforms.embed.interactions import from_lists
@@ -92,6 +95,16 @@ def test_identities_are_left_out_at_the_rate_asked_for():
     assert (found == 0).all(axis=1).mean() == pytest.approx(0.3, abs=0.04)
 
 
+@pytest.mark.parametrize("share", [0.0, 0.25, 0.5])
+def test_values_are_dropped_at_the_rate_asked_for_and_keep_their_mean(share):
+    model = encoder(dataclasses.replace(CONFIG, dropout=share)).train()
+    found = module._dropped(torch.ones(301, 203), model).numpy()
+    assert (found == 0).mean() == pytest.approx(share, abs=0.01)
+    assert found.mean() == pytest.approx(1.0, abs=0.02)
+    assert len(np.unique(found)) == 1 + (share > 0)
+    np.testing.assert_array_equal(module._dropped(torch.ones(3, 3), model.eval()), 1.0)
+
+
 def test_scores_are_scaled_cosines():
     model = encoder(EncoderConfig(num_items=9, dim=8, scale=14.0))
     lengths = np.linalg.norm(encoded(model, ROWS), axis=1)
@@ -111,3 +124,8 @@ def test_what_is_saved_is_loaded(tmp_path):
 def test_heads_that_do_not_divide_are_refused():
     with pytest.raises(ValueError, match="dim 8 is not a multiple of 3 heads"):
         EncoderConfig(num_items=2, dim=8, heads=3)
+
+
+def test_dropping_all_is_refused():
+    with pytest.raises(ValueError, match=r"dropout 1\.5 is not from 0 to"):
+        EncoderConfig(num_items=2, dropout=1.5)

@@ -8,7 +8,7 @@ from safetensors.numpy import load, save
 from transforms.embed.encoder_model import EncoderModel, EncoderSettings, fit_encoder
 from transforms.embed.interactions import from_lists
 from transforms.embed.text import item_features
-from transforms.embed.training import TrainingSettings
+from transforms.embed.training_terms import TrainingSettings
 
 SETTINGS = EncoderSettings(
     dim=16, layers=1, dropout=0.1, training=TrainingSettings(epochs=25, patience=0, batch_targets=128, rate=0.01)

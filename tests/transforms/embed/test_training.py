@@ -5,16 +5,11 @@ import pytest
 import torch
 
 from transforms.embed import training as module
+from transforms.embed import training_step as step
 from transforms.embed.encoder import EncoderConfig, TokenRows
 from transforms.embed.interactions import Interactions, from_lists
-from transforms.embed.training import (
-    Examples,
-    Surroundings,
-    TrainingSettings,
-    Validation,
-    hold_out,
-    train,
-)
+from transforms.embed.training import hold_out, train
+from transforms.embed.training_terms import Examples, Surroundings, TrainingSettings, Validation
 
 ITEMS = 30
 SETTINGS = TrainingSettings(epochs=3, patience=0, batch_targets=128, rate=0.01, draws=20, id_drop=0.1)
@@ -108,11 +103,25 @@ def test_a_killed_run_goes_on_to_the_same_bytes(monkeypatch, sampled, kill_at):
     assert resumed.epochs == straight.epochs
 
 
+def test_a_state_of_other_settings_or_rows_is_not_gone_on_from():
+    rows, _ = chain(rows=60)
+    kept = Kept()
+    around = Surroundings(checkpoint=kept)
+    train(CONFIG, Examples(rows), SETTINGS, 0, surroundings=around)
+    for examples, settings, seed in (
+        (Examples(rows), SETTINGS, 1),
+        (Examples(rows), dataclasses.replace(SETTINGS, rate=0.02), 0),
+        (Examples(chain(rows=60, seed=1)[0]), SETTINGS, 0),
+    ):
+        found = train(CONFIG, examples, settings, seed, surroundings=Surroundings(checkpoint=kept))
+        assert arrays(found) == arrays(train(CONFIG, examples, settings, seed))
+
+
 def test_a_loss_that_blows_up_goes_back_and_lowers_the_rate(monkeypatch):
     rows, follows = chain()
-    real, calls = module.softmax_loss, iter(range(10**6))
+    real, calls = step.softmax_loss, iter(range(10**6))
     spoil = lambda *given: real(*given) * (float("nan") if next(calls) == 12 else 1.0)  # noqa: E731
-    monkeypatch.setattr(module, "softmax_loss", spoil)
+    monkeypatch.setattr(step, "softmax_loss", spoil)
     trained = train(CONFIG, Examples(rows), dataclasses.replace(SETTINGS, epochs=8), 0)
     assert hits(trained, follows) > 0.8
     assert all(np.isfinite(line["loss"]) for line in trained.log)
@@ -120,7 +129,7 @@ def test_a_loss_that_blows_up_goes_back_and_lowers_the_rate(monkeypatch):
 
 def test_a_loss_that_stays_undefined_fails_and_says_where(monkeypatch):
     rows, _ = chain()
-    monkeypatch.setattr(module, "softmax_loss", lambda *given: given[0].sum() * float("inf"))
+    monkeypatch.setattr(step, "softmax_loss", lambda *given: given[0].sum() * float("inf"))
     with pytest.raises(ArithmeticError, match=r"not finite at epoch 1, step 1 after 3 restarts.*\(first 0\.01\)"):
         train(CONFIG, Examples(rows), SETTINGS, 0)
 
@@ -172,6 +181,13 @@ def test_skipped_items_are_never_held_out():
     held_in, validation = hold_out(Examples(rows, skipped=skipped), 0)
     assert held_in.skipped.sum() == skipped.sum()
     assert len(validation.targets) == 2
+
+
+def test_contexts_held_out_know_what_was_skipped_in_them():
+    some = from_lists([[row, row + 10, row + 20] for row in range(10)], ITEMS)
+    skipped = np.isin(some.items, [3, 13, 17])
+    _, validation = hold_out(Examples(some, skipped=skipped), 0)
+    assert validation.skipped.tolist() == np.isin(validation.contexts.items, [3, 13, 17]).tolist()
 
 
 def test_skipped_items_are_not_learnt_as_what_follows():
