@@ -42,6 +42,7 @@ class Evidence:
             "repeats": self.repeats[items],
             "length": contexts.lengths[rows],
             **_seen(contexts, candidates),
+            "followed": _followed(contexts, candidates),
             **self._transitions(contexts, rows, items),
             **self._nearness(contexts, rows, items),
         }
@@ -116,6 +117,18 @@ def _item_back(contexts: Interactions, back: int) -> np.ndarray:
 
 def _lookup(counts: sp.csr_matrix, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
     return np.asarray(counts[rows, columns]).ravel() if len(rows) else np.empty(0, np.float32)
+
+
+def _followed(contexts: Interactions, candidates: Interactions) -> np.ndarray:
+    """Return how often a candidate already followed the last item within its context."""
+    num_items = np.int64(contexts.num_items)
+    after = (contexts.items == _item_back(contexts, 0)[contexts.rows])[:-1] & (contexts.rows[1:] == contexts.rows[:-1])
+    found, times = np.unique((contexts.rows * num_items + contexts.items)[1:][after], return_counts=True)
+    if not len(found):
+        return np.zeros(len(candidates.items), np.float32)
+    wanted = candidates.rows * num_items + candidates.items
+    at = np.minimum(np.searchsorted(found, wanted), len(found) - 1)
+    return np.where(found[at] == wanted, times[at], 0)
 
 
 def _seen(contexts: Interactions, candidates: Interactions) -> dict[str, np.ndarray]:

@@ -18,7 +18,7 @@ import numpy as np
 from transforms.embed.interactions import Interactions, join_rows
 
 _REACH = 16  # positions ahead and behind that a shared item still speaks for: votes there are 3 % of the first
-_TOLD = ("holders", "like", "best", "newest", "run", "after")
+_TOLD = ("holders", "like", "best", "newest", "run", "after", "ahead", "gap", "match")
 _CONTEXT = 100  # latest items of a context that are read: later ones weigh below 2 % at the default decay
 
 
@@ -160,19 +160,15 @@ class SessionKnn:
 
         `holders`: neighbours that have it. `like`: their likeness added up. `best`: that of the best one, against the
         best neighbour. `newest`: where the newest lies among all rows, from 0 to 1. `run`: the longest run of the
-        context's last items right before it. `after`: likeness of the neighbours where it follows the last item.
+        context's last items right before it. `after`: likeness of the neighbours where it follows the last item;
+        `ahead`: where it is anywhere after the latest item they share. `gap`: how far after, in the best one. `match`: how
+        much of the context's weight the best neighbour of all has.
         """
         keys = self.neighbours(contexts)
         found = np.zeros((len(candidates.items), len(_TOLD)), np.float32)
+        slots = np.zeros((2, self.rows.num_items), np.int64)
         read, asked = contexts.last(_CONTEXT), (candidates.starts, candidates.items, found)
-        _tell_all(
-            read.starts,
-            read.items,
-            self._rows(),
-            (keys, self.first_row),
-            np.zeros(self.rows.num_items, np.int64),
-            asked,
-        )
+        _tell_all(read.starts, read.items, self._rows(), self._weights(), (keys, self.first_row), slots, asked)
         found[:, _TOLD.index("newest")] /= self.num_rows
         return dict(zip(_TOLD, found.T, strict=True))
 
@@ -375,40 +371,70 @@ def _top_all(starts, items, rows, weights, neighbours, scratch, found):
 
 
 @numba.njit(nogil=True)
-def _tell(context, row, like, number, slots, told):
-    """Add what one neighbour, of a likeness against the best one's, says of the candidates it has."""
-    size = len(context)
+def _latest(row, places):
+    """Return where a row has the latest item it shares with the context."""
+    best = 0
     for at in range(len(row)):
-        slot = slots[row[at]] - 1
+        if places[row[at]] and (places[row[best]] == 0 or places[row[at]] <= places[row[best]]):
+            best = at
+    return best
+
+
+@numba.njit(nogil=True)
+def _tell(context, row, voice, slots, told):
+    """Add what one neighbour, of a likeness against the best one's, says of the candidates it has."""
+    like, number = voice
+    size, last = len(context), _latest(row, slots[1])
+    for at in range(len(row)):
+        slot = slots[0, row[at]] - 1
         if slot < 0:
             continue
         run = 0
         while run < min(at, size) and row[at - 1 - run] == context[size - 1 - run]:
             run += 1
-        told[slot, 0] += 1
-        told[slot, 1] += like
-        told[slot, 2] = max(told[slot, 2], like)
-        told[slot, 3] = max(told[slot, 3], number)
-        told[slot, 4] = max(told[slot, 4], run)
-        if run:
-            told[slot, 5] += like
+        one = told[slot]
+        if one[0] == 0:
+            one[7] = max(-_REACH, min(_REACH, at - last))
+        one[0] += 1
+        one[1] += like
+        one[2] = max(one[2], like)
+        one[3] = max(one[3], number)
+        one[4] = max(one[4], run)
+        one[5] += like if run else np.float32(0)
+        one[6] += like if at > last else np.float32(0)
 
 
 @numba.njit(nogil=True)
-def _tell_all(starts, items, rows, neighbours, slots, asked):
+def _weight(context, weights, places):
+    """Return how alike the context and a row of all its items are."""
+    total = np.float32(0)
+    for at in range(len(context)):
+        if places[context[at]] == len(context) - at:
+            total += weights.pull[context[at]] * weights.item_ages[len(context) - 1 - at]
+    return total
+
+
+@numba.njit(nogil=True)
+def _tell_all(starts, items, rows, weights, neighbours, slots, asked):
     keys, first_row = neighbours
     ask_starts, ask_items, told = asked
     for number in range(len(starts) - 1):
         context = items[starts[number] : starts[number + 1]]
         low, high = ask_starts[number], ask_starts[number + 1]
         for at in range(low, high):
-            slots[ask_items[at]] = at - low + 1
+            slots[0, ask_items[at]] = at - low + 1
+        for at in range(len(context)):
+            slots[1, context[at]] = len(context) - at
         likeness = (keys[number] >> 32).astype(np.int32).view(np.float32)
         for at in range(len(likeness) - 1, -1, -1):
             if keys[number, at] == 0:
                 break
             row = (keys[number, at] & 0xFFFFFFFF) - first_row
             held = rows.items[rows.starts[row] : rows.starts[row + 1]]
-            _tell(context, held, likeness[at] / likeness[-1], row + first_row, slots, told[low:high])
+            _tell(context, held, (likeness[at] / likeness[-1], row + first_row), slots, told[low:high])
+        if len(context):
+            told[low:high, 8] = likeness[-1] / max(_weight(context, weights, slots[1]), np.float32(1e-12))
         for at in range(low, high):
-            slots[ask_items[at]] = 0
+            slots[0, ask_items[at]] = 0
+        for item in context:
+            slots[1, item] = 0

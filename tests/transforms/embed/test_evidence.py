@@ -44,6 +44,11 @@ def test_a_context_tells_how_often_and_how_lately_it_has_a_candidate(features):
     assert features["distinct"] == pytest.approx([1, 1, 1, 2 / 3, 2 / 3, 0], abs=1e-4)
 
 
+def test_a_context_tells_what_followed_its_last_item_in_it(evidence):
+    contexts, candidates = from_lists([[1, 0, 1, 0, 2, 0], [0, 0], [3]], 5), from_lists([[1, 2, 3], [0, 1], [3]], 5)
+    assert evidence.features(contexts, candidates)["followed"].tolist() == [1, 1, 0, 1, 0, 0]
+
+
 def test_followers_are_counted_from_each_of_the_last_items(features):
     assert features["follows0"] == logs(2, 0, 0, 1, 1, 0)
     assert features["follows1"] == logs(0, 0, 0, 0, 2, 0)

@@ -122,3 +122,6 @@ def test_neighbours_say_how_many_how_like_how_new_and_in_what_order():
     np.testing.assert_allclose(told["like"], [share.sum(), 0, 0], rtol=1e-6)
     np.testing.assert_allclose(told["best"], [1, 0, 0])
     np.testing.assert_allclose(told["after"], [share[2] + share[0], 0, 0], rtol=1e-6)
+    np.testing.assert_allclose(told["ahead"], [share[2] + share[0], 0, 0], rtol=1e-6)
+    assert told["gap"].tolist() == [1, 0, 0]
+    np.testing.assert_allclose(told["match"], [1, 1, 0], rtol=1e-6)
