@@ -120,6 +120,9 @@ class Encoder(nn.Module):
         for table in (self.ids, self.tokens, self.positions, self.skips):
             nn.init.normal_(table.weight, std=config.dim**-0.5 / 4)
         nn.init.zeros_(self.skips.weight)
+        # Turned at random, a history does not begin as a vote for its own last item, which is often what comes least.
+        self.turn = nn.Linear(config.dim, config.dim, bias=False)
+        nn.init.orthogonal_(self.turn.weight)
 
     def item_vectors(self, rows: torch.Tensor, content: TokenRows | None, drop: float = 0.0) -> torch.Tensor:
         """Return `(n, dim) float32` item vectors, before any norm.
@@ -162,7 +165,7 @@ class Encoder(nn.Module):
         x = _dropped(x, self)
         for block in self.blocks:
             x = block(x, slots, columns, (packed.num_rows, packed.width))
-        x = self.leave(x)
+        x = self.turn(self.leave(x))
         return self.config.scale * F.normalize(x, dim=-1) if self.config.scale else x
 
     @torch.no_grad()

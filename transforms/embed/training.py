@@ -131,6 +131,7 @@ class _Run:
         with torch.no_grad():
             if self.examples.start is not None:
                 encoder.ids.weight.copy_(torch.from_numpy(self.examples.start))
+                torch.nn.init.eye_(encoder.turn.weight)
             encoder.ids.weight[torch.from_numpy(~self.known)] = 0.0
         return encoder.to(self.around.device)
 

@@ -86,7 +86,7 @@ def test_the_same_seed_gives_the_same_bytes_and_another_does_not(monkeypatch, sa
 
 
 @pytest.mark.parametrize("sampled", [False, True])
-@pytest.mark.parametrize("kill_at", [1, 4, 9])
+@pytest.mark.parametrize("kill_at", [1, 5])
 def test_a_killed_run_goes_on_to_the_same_bytes(monkeypatch, sampled, kill_at):
     config = sparse(monkeypatch) if sampled else CONFIG
     rows, _ = chain(rows=60)
@@ -209,7 +209,7 @@ def test_an_unknown_item_lands_near_its_twin():
     lists = [[int(rng.integers(9) * 3 + (first + at) % 3) for at in range(6)] for first in range(3) for _ in range(40)]
     content = TokenRows(torch.arange(ITEMS + 1), torch.from_numpy(group), torch.ones(ITEMS))
     config = dataclasses.replace(CONFIG, num_tokens=3)
-    trained = train(config, Examples(from_lists(lists, ITEMS), content), dataclasses.replace(SETTINGS, epochs=25), 0)
+    trained = train(config, Examples(from_lists(lists, ITEMS), content), dataclasses.replace(SETTINGS, epochs=10), 0)
     assert not trained.known[27:].any()
     vectors = module.all_vectors(trained.encoder, content, trained.known).numpy()
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
