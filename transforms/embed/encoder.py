@@ -130,13 +130,14 @@ class Encoder(nn.Module):
         Args:
           rows: `(n,) int64` rows of the identities; -1 for an item without one, which its content alone places.
           content: tokens of the same n items.
-          drop: share of the identities left out.
+          drop: share of the identities left out, so that content alone comes to mean something; none without content.
         """
         kept = rows >= 0
-        if drop:
+        told = content is not None and self.config.num_tokens > 0
+        if drop and told:
             kept = kept & (torch.rand(len(rows), device=rows.device) >= drop)
         vectors = self.ids(rows.clamp(min=0)) * kept[:, None]
-        if content is None or not self.config.num_tokens:
+        if content is None or not told:
             return vectors
         return vectors + F.embedding_bag(
             content.tokens,

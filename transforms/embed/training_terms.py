@@ -24,7 +24,7 @@ class TrainingSettings:
       rate: rate of Adam at the start.
       draws: items drawn in a step beside the batch's targets, where the catalogue is too large for all.
       always_draw: draw however small the catalogue is: a fraction of the work, for figures that are not quite as good.
-      id_drop: share of the identities left out of a step, so that content alone comes to mean something.
+      id_drop: share of the identities left out of a step where items have content.
       refit: train anew on all rows, for as many epochs as were best on the rows without those held out.
     """
 
@@ -33,7 +33,7 @@ class TrainingSettings:
     patience: int = 2
     batch_targets: int = 1024
     rate: float = 1e-3
-    draws: int = 2048
+    draws: int = 1024
     always_draw: bool = False
     id_drop: float = 0.1
     refit: bool = True

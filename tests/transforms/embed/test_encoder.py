@@ -89,10 +89,13 @@ def test_the_vocabulary_is_what_two_known_items_share():
     assert vocabulary(features([[1, 2, 3], [2, 4], [3, 4]]), known).tolist() == [2]
 
 
-def test_identities_are_left_out_at_the_rate_asked_for():
-    model = encoder(EncoderConfig(num_items=2_000, dim=2))
-    found = model.item_vectors(torch.arange(2_000), None, drop=0.3).detach().numpy()
-    assert (found == 0).all(axis=1).mean() == pytest.approx(0.3, abs=0.04)
+def test_identities_are_left_out_at_the_rate_asked_for_where_there_is_content():
+    model = encoder(EncoderConfig(num_items=2_000, num_tokens=1, dim=2))
+    content = content_of(features([[5]] * 2_000), np.array([5], np.int32))
+    found = model.item_vectors(torch.arange(2_000), content, drop=0.3).detach()
+    assert (found == model.tokens.weight[0]).all(dim=1).float().mean() == pytest.approx(0.3, abs=0.04)
+    alone = model.item_vectors(torch.arange(2_000), None, drop=0.3)
+    assert torch.equal(alone, model.ids.weight)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.25, 0.5])
