@@ -46,14 +46,14 @@ class FusionSettings:
 
     Attributes:
       depth: candidates of a context, best by the blend, that the trees order.
-      trees: how many.
+      trees: how many at most; fewer where more do not help on the held-out half.
       cutoff: places that nDCG looks at where the blend and the trees are compared.
       blend_contexts: contexts the blend is fitted on.
       threads: threads of the trees; the result is the same for the same number.
     """
 
-    depth: int = 100
-    trees: int = 300
+    depth: int = 80
+    trees: int = 400
     cutoff: int = 20
     blend_contexts: int = 2_000
     threads: int = 1
@@ -129,7 +129,8 @@ def fit_fusion(blocks: Iterable[tuple[Pool, Interactions]], settings: FusionSett
     """Return the form that ranks held-out contexts best, fitted on all blocks.
 
     Args:
-      blocks: pools, and the targets of their contexts, which lie in random order; read once.
+      blocks: pools, and the targets of their contexts; read once. Rows lie in random order, those of one session or user
+        together, so that the half trees are tried on is of others than the half they are fitted on.
       settings: of the fusion.
       seed: of the trees' samples.
     """

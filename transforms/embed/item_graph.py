@@ -42,8 +42,8 @@ class ItemGraphSettings:
 ITEM_GRAPH_GRID = (
     ItemGraphSettings(),
     ItemGraphSettings(reverse=0.3),
-    ItemGraphSettings(repeats=0.6),
     ItemGraphSettings(back=0.8),
+    ItemGraphSettings(reach=12, gap_decay=0.85, reverse=0.8, back=0.8),
 )
 
 

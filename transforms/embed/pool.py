@@ -75,7 +75,7 @@ def build_pool(
     """Return the united candidates of families and all that is known of them.
 
     Args:
-      contexts: a block of them.
+      contexts: a block of them; a hundred at a time stay in the cache and take half the time of five hundred.
       scores: `(num_contexts, num_items) float32` of every family; 0 proposes nothing, and what must not be proposed has -inf.
       best: candidates each family proposes.
       describers: what else to ask, by the name its features begin with.
