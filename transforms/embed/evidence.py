@@ -15,6 +15,7 @@ _LATEST = 3  # items of a context whose transitions are features of their own
 _NEAR = 5  # items of a context, and positions apart in the rows, for nearness
 _LATE_SHARE = 0.05  # of the rows, the newest, after which a play's weight in late popularity falls by 1/e
 _NEVER = 99.0
+_FEW = 5  # plays: a smaller count says more of how the rows were cut than of the item
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -22,8 +23,8 @@ class Evidence:
     """Counts over rows in time order.
 
     Attributes:
-      plays: `(num_items,) float32`. `late`: the same, where older rows weigh less. `repeats`: share of an item's plays in
-        a row that already had it.
+      plays: `(num_items,) float32`, at least `_FEW`. `late`: the same without a floor, where older rows weigh less.
+        `repeats`: share of an item's plays in a row that already had it.
       follows: `(num_items, num_items) float32` sparse counts of direct followers. `near`: of being near, either order.
     """
 
@@ -105,7 +106,13 @@ def fit_evidence(interactions: Interactions) -> Evidence:
     follows = count_transitions(interactions, 1, 1.0)
     for counts in (near, follows):
         counts.sort_indices()
-    parts = {"plays": plays, "late": late, "repeats": again / (plays + 1), "follows": follows, "near": near}
+    parts = {
+        "plays": np.maximum(plays, _FEW),
+        "late": late,
+        "repeats": again / (plays + 1),
+        "follows": follows,
+        "near": near,
+    }
     return Evidence(**{name: part.astype(np.float32) for name, part in parts.items()})
 
 

@@ -3,6 +3,7 @@ import math
 import numpy as np
 import pytest
 
+from transforms.embed import evidence as evidence_module
 from transforms.embed.evidence import Evidence, fit_evidence
 from transforms.embed.interactions import from_lists
 
@@ -13,7 +14,9 @@ CANDIDATES = from_lists([[1, 2, 4], [0, 1], [1]], 5)
 
 @pytest.fixture(scope="module")
 def evidence() -> Evidence:
-    return fit_evidence(from_lists(ROWS, 5))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(evidence_module, "_FEW", 0)
+        return fit_evidence(from_lists(ROWS, 5))
 
 
 @pytest.fixture(scope="module")
@@ -29,6 +32,10 @@ def logs(*counts: float) -> list[float]:
 def test_plays_and_repeats_are_those_of_the_rows(features):
     assert features["plays"] == logs(4, 1, 0, 3, 4, 4)
     assert features["repeats"] == pytest.approx([1 / 5, 0, 0, 0, 1 / 5, 1 / 5])
+
+
+def test_few_plays_are_all_alike():
+    assert fit_evidence(from_lists([[0], [1, 1, 1, 1, 1, 1]], 3)).plays.tolist() == [5, 6, 5]
 
 
 def test_newer_rows_make_an_item_later():
