@@ -26,9 +26,10 @@ example-backfill = RAW=../listening FROM=2026-01-25 TO=2026-01-31
 example-explain = USER=u009e291030 SURFACE=home, or: make explain SEED=tr0013161 SURFACE=now_playing
 example-report = DATE=2026-01-31
 example-rollback = SURFACE=home
-NEEDS := $(addprefix need-,RAW DATE FROM TO USER SEED SURFACE)
+example-label = BUNDLE=b1946ac92492d234 LABEL=canary
+NEEDS := $(addprefix need-,RAW DATE FROM TO USER SEED SURFACE BUNDLE LABEL)
 
-.PHONY: help setup demo test batch backfill explain rollback status report world contracts benchmark soak check format clean $(NEEDS)
+.PHONY: help setup demo test batch backfill explain rollback status bundles label report world contracts benchmark soak check format clean $(NEEDS)
 
 help: ## List the targets
 	@awk -F ': .*## ' '/^[a-z]+: .*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
@@ -57,6 +58,12 @@ rollback: need-SURFACE $(STAMP) ## Make the set before the live one live again: 
 
 status: $(STAMP) ## Say what is live on each surface, and what it can be rolled back to
 	@$(PY) -m jobs.release status $(root)
+
+bundles: $(STAMP) ## List what sets were made from: label, age, size, checks, metrics
+	@$(PY) -m jobs.release bundles $(root)
+
+label: need-BUNDLE need-LABEL $(STAMP) ## Put a label on a bundle that is not live: BUNDLE= LABEL=candidate, canary or retired
+	@$(PY) -m jobs.release label --bundle "$$BUNDLE" --label "$$LABEL" $(root)
 
 report: need-DATE $(STAMP) ## Write the report page of a date again: DATE=
 	@$(PY) -m jobs.report --date "$$DATE" $(root)

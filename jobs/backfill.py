@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from jobs.batch import RAW, guarded, open_raw, run_date, write_page
-from jobs.options import add_common, iso_date, read_policy
+from jobs.options import add_common, iso_date, leave, read_policy
 from pipelines.backfill import RUN, DatePlan, DateResult, Wanted, dates, plan, run
 from pipelines.batch import RoadResult
 from pipelines.recommend import SURFACES
@@ -100,4 +100,4 @@ def table(results: Sequence[DateResult], planned: int) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

@@ -7,8 +7,9 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from jobs.options import add_common, build_runner, iso_date, read_policy
+from jobs.options import add_common, build_runner, iso_date, leave, read_policy
 from pipelines.batch import RoadResult, in_words, run_road
+from pipelines.bundle import BundleError
 from pipelines.inputs import InputError
 from pipelines.publish import PublishError
 from pipelines.recommend import SURFACES
@@ -19,7 +20,9 @@ from transforms.importers import SHAPES, import_folder
 from transforms.io.store import Store, StoreError, open_store
 
 RAW = "raw"
-EXPECTED_ERRORS = (InputError, StageFailed, StoreError, PublishError, UnreadableFile, ValueError, FileNotFoundError)
+EXPECTED_ERRORS = (
+    InputError, StageFailed, StoreError, PublishError, BundleError, UnreadableFile, ValueError, FileNotFoundError,
+)  # fmt: skip
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -122,4 +125,4 @@ def _line(record: StageRecord) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from jobs.batch import guarded, run_date, summary, write_page
-from jobs.options import add_common, iso_date
+from jobs.options import add_common, iso_date, leave
 from jobs.world import write_world
 from transforms.io.store import Store, open_store
 from transforms.world_setting import PRESETS, Setting
@@ -75,4 +75,4 @@ def _written(setting: Setting, folder: Path) -> bool:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

@@ -3,11 +3,10 @@
 import argparse
 import json
 import os
-import sys
 from collections.abc import Mapping, Sequence
 
 from jobs.batch import guarded
-from jobs.options import iso_date
+from jobs.options import iso_date, leave
 from pipelines.explain import explain
 from pipelines.recommend import HOME, SURFACES
 from pipelines.records import Question
@@ -149,4 +148,4 @@ def _cut(text: str, width: int) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

@@ -3,11 +3,11 @@
 import argparse
 import datetime
 import os
-import sys
 from collections.abc import Sequence
 
 from jobs.batch import guarded
-from jobs.options import now
+from jobs.options import leave, now
+from pipelines.bundle import LABELS, label, label_of, list_bundles
 from pipelines.publish import Pointer, read_pointer, rollback, undo_rollback
 from pipelines.recommend import SURFACES
 from pipelines.runner import load_manifest
@@ -21,6 +21,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     store = open_store(options.root)
     if options.command == "status":
         return guarded(lambda: _status(store, now().date()))
+    if options.command == "bundles":
+        return guarded(lambda: _bundles(store, now().date()))
+    if options.command == "label":
+        return guarded(lambda: _label(store, options.bundle, options.label))
     return guarded(lambda: _rollback(store, options.surface, undo=options.undo))
 
 
@@ -34,7 +38,11 @@ def _parser() -> argparse.ArgumentParser:
     back = commands.add_parser("rollback", help="make the set before the live one live again")
     back.add_argument("--surface", required=True, choices=tuple(SURFACES))
     back.add_argument("--undo", action="store_true", help="make the set that was rolled back last live again")
-    for command in (back, commands.add_parser("status", help="say what is live")):
+    mark = commands.add_parser("label", help="put a label on a bundle that is not live")
+    mark.add_argument("--bundle", required=True)
+    mark.add_argument("--label", required=True, choices=LABELS)
+    status = commands.add_parser("status", help="say what is live")
+    for command in (back, mark, status, commands.add_parser("bundles", help="list what sets were made from")):
         command.add_argument("--root", default=argparse.SUPPRESS, help=root)
     return parser
 
@@ -54,6 +62,28 @@ def _status(store: Store, today: datetime.date) -> int:
     for surface in SURFACES:
         pointer = read_pointer(store, surface)
         print("\n".join(_lines(store, surface, pointer, today)))
+    return 0
+
+
+def _bundles(store: Store, today: datetime.date) -> int:
+    live = {pointer.bundle for surface in SURFACES if (pointer := read_pointer(store, surface)) and pointer.bundle}
+    found = list_bundles(store)
+    if not found:
+        print(f"  no bundle is written under {store.root}")
+        return 0
+    print(f"  {'bundle':<18}{'label':<11}{'date':<12}{'days':>5}{'MB':>9}{'checks':>8}  encoder on held-out data")
+    for one in found:
+        age = (today - datetime.date.fromisoformat(one.date)).days
+        checks = "passed" if set(one.checks.values()) == {"passed"} else "FAILED"
+        metrics = "  ".join(f"{name} {value:.3f}" for name, value in sorted(one.metrics.items()))
+        named = f"  {one.bundle:<18}{label_of(store, one.bundle, live):<11}{one.date:<12}"
+        print(f"{named}{age:>5}{one.bytes / 2**20:>9,.1f}{checks:>8}  {metrics}")
+    return 0
+
+
+def _label(store: Store, bundle: str, name: str) -> int:
+    label(store, bundle, name)
+    print(f"  bundle {bundle} is labelled {name}")
     return 0
 
 
@@ -77,4 +107,4 @@ def _sets(manifest: Manifest) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

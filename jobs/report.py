@@ -5,7 +5,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from jobs.options import iso_date
+from jobs.options import iso_date, leave
 from pipelines.report import gather
 from pipelines.report_page import render, render_dates
 from transforms.io.store import Store, StoreError, open_store
@@ -39,4 +39,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

@@ -7,8 +7,10 @@ import re
 from collections.abc import Iterable, Mapping
 
 from pipelines import ingest, recommend, tallies
+from pipelines.bundle import write_bundle
+from pipelines.models import model_all
 from pipelines.publish import publish
-from pipelines.recommend import SURFACES, Tables
+from pipelines.recommend import SURFACES, Served, Tables
 from pipelines.road import SNAPSHOTS, Ingested, Road
 from pipelines.runner import Runner, load_manifest
 from schemas.inputs import CAMPAIGN, EVENT, ITEM, TOMBSTONE, USER
@@ -39,12 +41,15 @@ def run_road(runner: Runner, road: Road, raw: Store, surfaces: tuple[str, ...]) 
     """
     ingested = ingest_all(runner, road, raw)
     tables = tally_all(runner, road, ingested)
-    manifests = {**manifests_by_name(ingested), **manifests_by_name(tables)}
+    models = model_all(runner, road, raw, ingested, tables.histories)
+    served = Served(ingested, tables, models, road.policy.version)
+    write_bundle(runner.store, road, served)
+    manifests = {**manifests_by_name(ingested), **manifests_by_name(tables), **models.by_name}
     finished = {}
     for name in surfaces:
         surface = SURFACES[name]
-        proposals = runner.run(recommend.retrieve(road, surface, ingested, tables))
-        sets = runner.run(recommend.blend(road, surface, ingested, tables, proposals))
+        proposals = runner.run(recommend.retrieve(road, surface, served))
+        sets = runner.run(recommend.blend(road, surface, served, proposals))
         shown = runner.run(recommend.exposure(road, surface, sets, ingested.items))
         finished[name] = (sets, shown)
         manifests |= {f"{m.dataset}/{name}": m for m in (proposals, sets, shown)}

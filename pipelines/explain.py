@@ -5,6 +5,7 @@ from collections.abc import Mapping
 
 import polars as pl
 
+from pipelines.embed import space_in
 from pipelines.reblend import (
     everything_found,
     instant_of,
@@ -18,6 +19,7 @@ from pipelines.records import Catalogue, Question, find_record, published
 from pipelines.runner import load_manifest
 from pipelines.version import code_version
 from schemas.manifest import Manifest
+from schemas.models import Space
 from transforms.explain import Reblended, left_over, removals, would_be_removed
 from transforms.filters import ITEM_COLUMNS
 from transforms.io.store import Store
@@ -97,7 +99,7 @@ def _about_item(
             again = reblend(shard, sets, record)
             item["removals"] = removals(again, item_id)
             if item["position"] is None:
-                item |= _absent(again, shard, item_id, sets, record)
+                item |= _absent(again, shard, item_id, sets, record, space_in(inputs["item_embedding"]))
             verification = verify(published_again(again, record), record)
     except (FileNotFoundError, LookupError) as error:
         verification = {
@@ -115,24 +117,24 @@ def _candidate(record: Mapping, item_id: str, catalogue: Catalogue, lineage: lis
     if found is None:
         return {}
     seeds = catalogue.named(seed for source in found["sources"] for seed in source["seed_item_ids"] or [])
-    manifests = {(node["dataset"], node["run"]): node["manifest"] for node in lineage}
+    manifests = {node["run"]: node["manifest"] for node in lineage}
     sources = []
     for source in found["sources"]:
         shown = {name: source[name] for name in _OF_SOURCE}
         model = (source["model_id"], source["model_version"])
-        artifact = {"dataset": model[0], "run": model[1], "manifest": manifests.get(model)} if model[0] else None
+        artifact = {"dataset": model[0], "run": model[1], "manifest": manifests.get(model[1])} if model[0] else None
         sources.append(shown | {"seeds": [seeds[seed] for seed in source["seed_item_ids"] or []], "artifact": artifact})
     kept = ("position", "blend_score", "reason_code", "familiarity", "is_fresh", "available_until", "canonical_id")
     return {name: found[name] for name in kept} | {"sources": sources}
 
 
-def _absent(again: Reblended, shard: Shard, item_id: str, sets: Manifest, record: Mapping) -> dict:
+def _absent(again: Reblended, shard: Shard, item_id: str, sets: Manifest, record: Mapping, space: Space) -> dict:
     """Say why an item is no candidate: the rule that removed it, or what each source knows of it."""
     removed = removals(again, item_id) or left_over(again, item_id)
     if removed:
         return {"verdict": "removed", "removals": removed}
     surface = SURFACES[sets.qualifier]
-    found = everything_found(shard, surface, record, instant_of(sets).effective_from)
+    found = everything_found(shard, surface, record, instant_of(sets).effective_from, space)
     items = ShardBundle(shard).lookup("item", "item_id", pl.Series([item_id]), list(ITEM_COLUMNS))
     asked = [_asked(name, again, found, item_id, items) for name in sources_of(surface.name)]
     return {"verdict": "not_proposed", "asked": asked}

@@ -35,11 +35,15 @@ class Console:
             print(f"\r\033[K{line}" if sys.stderr.isatty() else line, file=sys.stderr, flush=True)
 
     @contextlib.contextmanager
-    def watch(self, label: str, total: int, count_done: Callable[[], int]) -> Iterator[Meter]:
-        """Show how far a stage is while the body runs, and measure it."""
+    def watch(
+        self, label: str, total: int, count_done: Callable[[], int], says: Callable[[], str] = str
+    ) -> Iterator[Meter]:
+        """Show how far a stage is while the body runs, and what its work says of itself; measure it."""
         meter, stop = Meter(), threading.Event()
         start = time.monotonic()
-        watcher = threading.Thread(target=self._follow, args=(label, total, count_done, meter, stop), daemon=True)
+        watcher = threading.Thread(
+            target=self._follow, args=(label, lambda: _how_far(total, count_done(), says()), meter, stop), daemon=True
+        )
         watcher.start()
         try:
             yield meter
@@ -49,7 +53,7 @@ class Console:
             meter.seconds = time.monotonic() - start
 
     def _follow(
-        self, label: str, total: int, count_done: Callable[[], int], meter: Meter, stop: threading.Event
+        self, label: str, how_far: Callable[[], tuple[str, float]], meter: Meter, stop: threading.Event
     ) -> None:
         process, start = psutil.Process(), time.monotonic()
         drawn, counted, children = start, 0.0, 0
@@ -63,13 +67,17 @@ class Console:
                 return
             if now - drawn >= period and not self.quiet:
                 drawn = now
-                self._draw(label, total, count_done(), now - start)
+                self._draw(label, *how_far(), now - start)
 
-    def _draw(self, label: str, total: int, done: int, elapsed: float) -> None:
-        left = f", {elapsed / done * (total - done):.0f} s left" if done else ""
-        line = f"  {label:<26} {done}/{total} parts, {elapsed:.0f} s{left}"
+    def _draw(self, label: str, words: str, share: float, elapsed: float) -> None:
+        left = f", {elapsed / share * (1 - share):.0f} s left" if share else ""
+        line = f"  {label:<26} {words}, {elapsed:.0f} s{left}"
         terminal = sys.stderr.isatty()
         print(f"\r\033[K{line}" if terminal else line, end="" if terminal else "\n", file=sys.stderr, flush=True)
+
+
+def _how_far(total: int, done: int, says: str) -> tuple[str, float]:
+    return says or f"{done}/{total} parts", 0.0 if says else done / max(total, 1)
 
 
 def _resident(processes: Sequence[psutil.Process]) -> int:

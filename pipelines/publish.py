@@ -6,6 +6,7 @@ import json
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipelines.bundle import demand_servable
 from pipelines.runner import load_manifest
 from schemas.manifest import DataFile, Manifest
 from transforms.io.store import Store, file_digest
@@ -23,7 +24,7 @@ class Pointer:
     """What is live on a surface.
 
     Attributes:
-      manifest: of the candidate sets, relative to the root.
+      manifest: of the candidate sets, relative to the root. `bundle`: what they were made from.
       previous: manifests that were live before, the latest first; at most `KEEP - 1`.
       withdrawn: manifests that were rolled back, the latest first; at most `KEEP`. None is released again by a run.
     """
@@ -34,6 +35,7 @@ class Pointer:
     run: str
     previous: tuple[str, ...]
     withdrawn: tuple[str, ...] = ()
+    bundle: str | None = None
 
     def to_json(self) -> str:
         """Serialise."""
@@ -91,9 +93,12 @@ def publish(store: Store, surface: str, sets: Manifest, exposure: Manifest) -> s
 
 
 def _swap(store: Store, surface: str, sets: Manifest, previous: tuple[str, ...], withdrawn: tuple[str, ...]) -> Pointer:
-    """Make sets live, then retire what is no longer kept."""
+    """Make sets and the bundle they came from live in one move, then retire what is no longer kept."""
     kept, out = previous[: KEEP - 1], withdrawn[:KEEP]
-    pointer = Pointer(surface, sets.path, sets.date, sets.run, kept, out)
+    bundle = sets.config.get("bundle")
+    if bundle:
+        demand_servable(store, bundle)
+    pointer = Pointer(surface, sets.path, sets.date, sets.run, kept, out, bundle)
     store.write_bytes(pointer_path(surface), pointer.to_json().encode())
     for path in {*previous, *withdrawn} - {sets.path, *kept, *out}:
         retire(store, path)

@@ -5,6 +5,7 @@ Memory: one record's rows of each dataset; what sources look up for it.
 
 import dataclasses
 import datetime
+import functools
 import os
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -19,22 +20,27 @@ from schemas.candidates import PROPOSAL
 from schemas.catalogue import CONTRACTS
 from schemas.hashing import shard_of
 from schemas.manifest import Manifest
+from schemas.models import Space
 from schemas.policy import Quota, SurfacePolicy
 from schemas.tallies import ANY
 from transforms.blend import blend
-from transforms.candidate_sets import Provenance, assemble
+from transforms.candidate_sets import Provenance, Rests, assemble
 from transforms.explain import Reblended
 from transforms.facts import SEED_COLUMNS, group_facts, read_world, seed_facts, user_facts
 from transforms.filters import Facts, Instant
 from transforms.groups import group_key
 from transforms.io.store import Store
 from transforms.io.temporary import PREFIX
+from transforms.model_bundle import ModelBundle
 from transforms.retrieve import ShardBundle, no_listens, seed_table, user_table
 from transforms.shards import Shard, Task, read_tables
 from transforms.sources import GROUP_PREFIX, Audience, Source, propose
 
 DEFAULT_KEY = "*"
-_KEYED = {"user": "user_id", "history": "user_id", "popularity_partial": "item_id", "proposal": "key"}
+_KEYED = {
+    "user": "user_id", "history": "user_id", "user_embedding": "user_id", "popularity_partial": "item_id",
+    "proposal": "key",
+}  # fmt: skip
 _EVERYTHING = 2**31 - 1
 _OF_THE_RUN = (
     "run_id", "gate_report_id", "run_mode", "logical_date", "sequence", "source_watermark", "base_run_id", "bundle_id",
@@ -70,7 +76,9 @@ def one_record(store: Store, data: Mapping[str, Manifest], key: str, num_shards:
     number = shard_number(key, num_shards)
     groups = tuple(file.path for file in data["proposal"].files if file.path.endswith(f"part-{GROUPS}.parquet"))
     with tempfile.TemporaryDirectory(prefix=PREFIX) as folder:
-        inputs = {name: paths(manifest.files) for name, manifest in data.items() if name not in _KEYED}
+        inputs = {
+            name: paths(manifest.artifacts or manifest.files) for name, manifest in data.items() if name not in _KEYED
+        }
         for name in _KEYED.keys() & data.keys():
             own = [path for path in paths(data[name].files, number) if path not in groups]
             inputs[name] = (_only(store, own, name, key, f"{folder}/{name}.parquet"),)
@@ -131,10 +139,14 @@ def published_again(reblended: Reblended, record: Mapping) -> dict:
     return frame.filter(pl.col("candidate_set_id") == record["candidate_set_id"]).to_dicts()[0]
 
 
-def artifacts_of(record: Mapping) -> dict[str, tuple[str, str]]:
-    """Return what each signal of a record rests on: `(dataset, run)` by signal type."""
+def artifacts_of(record: Mapping) -> dict[str, Rests]:
+    """Return what each signal of a record rests on, by signal type."""
     every = (source for candidate in record["candidates"] for source in candidate["sources"])
-    return {one["signal_type"]: (one["model_id"], one["model_version"]) for one in every if one["model_id"]}
+    return {
+        one["signal_type"]: Rests(one["model_id"], one["model_version"], one["embedding_space_id"])
+        for one in every
+        if one["model_id"]
+    }
 
 
 def sources_of(surface: str) -> dict[str, Source]:
@@ -142,7 +154,9 @@ def sources_of(surface: str) -> dict[str, Source]:
     return dict(SURFACES[surface].sources) | dict(SURFACES[surface].group_sources)
 
 
-def everything_found(shard: Shard, surface: Surface, record: Mapping, now: datetime.datetime) -> pl.DataFrame:
+def everything_found(
+    shard: Shard, surface: Surface, record: Mapping, now: datetime.datetime, space: Space
+) -> pl.DataFrame:
     """Ask the sources of a surface again for one record, for all they find; the proposal contract's columns."""
     keys = pl.DataFrame(
         {"key": [group_key(record["market"], record["tier"])], "market": [record["market"]], "tier": [record["tier"]]}
@@ -150,7 +164,8 @@ def everything_found(shard: Shard, surface: Surface, record: Mapping, now: datet
     shared = propose(_unlimited(surface.group_sources), Audience(keys, no_listens(), now), ShardBundle(shard))
     if record["record_key"].startswith(GROUP_PREFIX[0]):
         return shared
-    own = surface.retrieve(shard, sources=_unlimited(surface.sources), now=now).frame
+    opened = functools.partial(ModelBundle, space=space)
+    own = surface.retrieve(shard, sources=_unlimited(surface.sources), now=now, open_bundle=opened).frame
     return pl.concat([own, shared])
 
 

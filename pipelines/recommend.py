@@ -9,14 +9,16 @@ import apache_beam as beam
 import polars as pl
 import pyarrow.parquet as pq
 
+from pipelines.models import Models
 from pipelines.road import Ingested, Road, paths, shard_tasks
 from pipelines.runner import Stage, input_ref
 from schemas.candidates import CANDIDATE_SET, EXPOSURE, PROPOSAL
 from schemas.manifest import DataFile, Manifest
 from schemas.policy import SurfacePolicy
-from transforms.candidate_sets import Provenance
+from transforms.candidate_sets import Provenance, Rests
 from transforms.filters import Instant
 from transforms.groups import RetrieveGroups
+from transforms.model_bundle import ModelBundle
 from transforms.recommend import Recommend
 from transforms.retrieve import retrieve_seeds, retrieve_users
 from transforms.shards import ExchangeShards, Output, ProcessShards, Shard, Task, Work, Workspace
@@ -28,6 +30,7 @@ from transforms.sources import (
     Source,
 )
 from transforms.tallies import to_shards
+from transforms.vector_sources import HOME_VECTOR_SOURCES, NOW_PLAYING_VECTOR_SOURCES, VECTOR_SIGNALS
 
 GROUPS = "groups"
 HOME, NOW_PLAYING = "home", "now_playing"
@@ -45,11 +48,39 @@ class Tables:
     co_listen: Manifest
     transition: Manifest
 
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Served:
+    """What a surface is served from: inputs, tallies, models and policy."""
+
+    ingested: Ingested
+    tables: Tables
+    models: Models
+    policy_version: str
+
+    @property
+    def parts(self) -> dict[str, Manifest]:
+        """Every dataset sources ask, by the name a task knows it by."""
+        return _datasets(self.ingested, self.tables) | {
+            "vocabulary": self.models.vocabulary,
+            "encoder_vocabulary": self.models.encoder.vocabulary,
+            "encoder": self.models.encoder.training,
+            "session_knn": self.models.session_knn,
+            "item_embedding": self.models.items,
+            "user_embedding": self.models.users,
+        }
+
+    @property
+    def shared(self) -> dict[str, Manifest]:
+        """What is served to everybody: the parts besides what is the users' own, or theirs to erase."""
+        own = ("user", "history", "popularity_partial", "user_embedding", "tombstone")
+        return {name: manifest for name, manifest in sorted(self.parts.items()) if name not in own}
+
     @property
     def bundle_id(self) -> str:
-        """Digest of what sources are served from."""
-        parts = (self.popularity, self.artist_top, self.co_listen, self.transition)
-        return hashlib.sha256("\n".join(manifest.digest for manifest in parts).encode()).hexdigest()[:16]
+        """Digest of what is served to everybody, and how."""
+        lines = [self.policy_version, *(f"{name} {manifest.digest}" for name, manifest in self.shared.items())]
+        return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,12 +111,21 @@ class Surface:
 
 
 SURFACES: dict[str, Surface] = {
-    HOME: Surface(HOME, HOME_SOURCES, HOME_GROUP_SOURCES, retrieve_users, ("user", "history"), ("co_listen", "item")),
+    HOME: Surface(
+        HOME, HOME_SOURCES | HOME_VECTOR_SOURCES, HOME_GROUP_SOURCES, retrieve_users,
+        ("user", "history", "user_embedding"),
+        ("co_listen", "item", "item_embedding", "vocabulary", "encoder", "encoder_vocabulary"),
+    ),
     NOW_PLAYING: Surface(
-        NOW_PLAYING, NOW_PLAYING_SOURCES, NOW_PLAYING_GROUP_SOURCES, retrieve_seeds,
-        ("item", "popularity_partial"), ("co_listen", "transition", "artist_top"),
+        NOW_PLAYING, NOW_PLAYING_SOURCES | NOW_PLAYING_VECTOR_SOURCES, NOW_PLAYING_GROUP_SOURCES, retrieve_seeds,
+        ("item", "popularity_partial"),
+        ("co_listen", "transition", "artist_top", "item_embedding", "vocabulary", "encoder", "encoder_vocabulary",
+         "session_knn"),
     ),
 }  # fmt: skip
+_WEIGHTS = ("encoder", "session_knn")
+_ASKED_ONLY = ("user_embedding", "item_embedding", "vocabulary", "encoder_vocabulary", *_WEIGHTS)
+"""What only sources ask: blending needs none of it."""
 
 
 def _datasets(ingested: Ingested, tables: Tables) -> dict[str, Manifest]:
@@ -104,14 +144,15 @@ def _datasets(ingested: Ingested, tables: Tables) -> dict[str, Manifest]:
 
 def _inputs(surface: Surface, data: Mapping[str, Manifest]) -> dict[str, tuple[str, ...] | Sequence[DataFile]]:
     whole: dict[str, tuple[str, ...] | Sequence[DataFile]] = {
-        name: paths(data[name].files) for name in (*surface.whole, "tombstone")
+        name: paths(data[name].artifacts if name in _WEIGHTS else data[name].files)
+        for name in (*surface.whole, "tombstone")
     }
     return whole | {name: data[name].files for name in surface.per_shard}
 
 
-def retrieve(road: Road, surface: Surface, ingested: Ingested, tables: Tables) -> Stage:
+def retrieve(road: Road, surface: Surface, served: Served) -> Stage:
     """Return the stage in which every source of a surface proposes."""
-    data = _datasets(ingested, tables)
+    data = served.parts
     inputs = _inputs(surface, data)
     whole = {name: paths(data[name].files) for name in ("popularity", "item", "tombstone")}
     group_task = Task(GROUPS, 0, whole)
@@ -119,14 +160,19 @@ def retrieve(road: Road, surface: Surface, ingested: Ingested, tables: Tables) -
     used = sorted({*inputs, *whole})
     work = WorkOfShard(
         RetrieveGroups(surface.group_sources, policy, Instant.of(road.date, policy), road.end),
-        functools.partial(surface.retrieve, sources=surface.sources, now=road.end),
+        functools.partial(
+            surface.retrieve,
+            sources=surface.sources,
+            now=road.end,
+            open_bundle=functools.partial(ModelBundle, space=served.models.encoder.space),
+        ),
     )
     return Stage(
         name="retrieve",
         qualifier=surface.name,
         contract=PROPOSAL,
         date=road.day,
-        inputs=tuple(input_ref(data[name]) for name in used),
+        inputs=tuple(input_ref(data[name], name) for name in used),
         tasks=(*shard_tasks(road.num_shards, inputs), group_task),
         transform=functools.partial(_process, work=work),
         num_parts=road.num_shards + 1,
@@ -139,9 +185,10 @@ def _process(space: Workspace, tasks: Sequence[Task], work: Work) -> beam.PTrans
     return ProcessShards(space, work)
 
 
-def blend(road: Road, surface: Surface, ingested: Ingested, tables: Tables, proposals: Manifest) -> Stage:
+def blend(road: Road, surface: Surface, served: Served, proposals: Manifest) -> Stage:
     """Return the stage that turns proposals into candidate sets."""
-    data = _datasets(ingested, tables) | {"proposal": proposals}
+    ingested, tables = served.ingested, served.tables
+    data = served.parts | {"proposal": proposals}
     policy = road.policy.surfaces[surface.name]
     groups = tuple(file.path for file in proposals.files if file.path.endswith(f"part-{GROUPS}.parquet"))
     own = [file for file in proposals.files if file.path not in groups]
@@ -149,10 +196,10 @@ def blend(road: Road, surface: Surface, ingested: Ingested, tables: Tables, prop
     common |= {"tombstone": paths(ingested.tombstones.files), "groups": groups}
     inputs: dict[str, tuple[str, ...] | Sequence[DataFile]] = {
         **common,
-        **{name: data[name].files for name in surface.per_shard if name != "item"},
+        **{name: data[name].files for name in surface.per_shard if name not in ("item", *_ASKED_ONLY)},
         "proposal": own,
     }
-    used = sorted({*inputs, *surface.per_shard} - {"groups"})
+    used = sorted({*inputs, *surface.per_shard} - {"groups", *_ASKED_ONLY})
     return Stage(
         name="blend",
         qualifier=surface.name,
@@ -160,10 +207,10 @@ def blend(road: Road, surface: Surface, ingested: Ingested, tables: Tables, prop
         date=road.day,
         inputs=(*(input_ref(data[name]) for name in used), input_ref(ingested.campaigns)),
         tasks=(*shard_tasks(road.num_shards, inputs), Task(GROUPS, 0, common)),
-        transform=functools.partial(_blend, road=road, policy=policy, surface=surface, fields=_fields(road, ingested, tables), artifacts=_artifacts(tables)),
+        transform=functools.partial(_blend, road=road, policy=policy, surface=surface, fields=_fields(road, served), artifacts=_artifacts(served)),
         num_parts=road.num_shards + 1,
         num_shards=road.num_shards,
-        config={"policy": dataclasses.asdict(policy), "run_mode": road.run_mode},
+        config={"policy": dataclasses.asdict(policy), "run_mode": road.run_mode, "bundle": served.bundle_id},
     )  # fmt: skip
 
 
@@ -174,7 +221,7 @@ def _blend(
     policy: SurfacePolicy,
     surface: Surface,
     fields: Mapping[str, object],
-    artifacts: Mapping[str, tuple[str, str]],
+    artifacts: Mapping[str, Rests],
 ) -> beam.PTransform:
     run = {"run_id": space.run, "gate_report_id": f"{surface.name}-{road.day}-{space.run}"}
     provenance = Provenance({**fields, **run}, artifacts)
@@ -185,7 +232,8 @@ def _blend(
     return ProcessShards(space, WorkOfShard(recommend.groups, shard))
 
 
-def _fields(road: Road, ingested: Ingested, tables: Tables) -> dict[str, object]:
+def _fields(road: Road, served: Served) -> dict[str, object]:
+    ingested, tables = served.ingested, served.tables
     watermark = int(tables.histories.statistics["columns"]["last_event_ts"]["high"] or 0)
     return {
         "run_mode": road.run_mode,
@@ -193,7 +241,7 @@ def _fields(road: Road, ingested: Ingested, tables: Tables) -> dict[str, object]
         "sequence": watermark,
         "source_watermark": watermark,
         "base_run_id": None,
-        "bundle_id": tables.bundle_id,
+        "bundle_id": served.bundle_id,
         "catalog_snapshot_id": ingested.items.digest,
         "user_snapshot_id": ingested.users.digest,
         "campaign_snapshot_id": ingested.campaigns.digest,
@@ -204,15 +252,19 @@ def _fields(road: Road, ingested: Ingested, tables: Tables) -> dict[str, object]
     }
 
 
-def _artifacts(tables: Tables) -> dict[str, tuple[str, str]]:
+def _artifacts(served: Served) -> dict[str, Rests]:
+    tables, models = served.tables, served.models
     named = {
         "co_listen": tables.co_listen,
         "history": tables.histories,
         "popularity": tables.popularity,
         "transition": tables.transition,
         "artist": tables.artist_top,
+        "neighbour_session": models.session_knn,
     }
-    return {signal: (manifest.dataset, manifest.run) for signal, manifest in named.items()}
+    space = models.encoder.space.id
+    on_tables = {signal: Rests(manifest.dataset, manifest.run) for signal, manifest in named.items()}
+    return on_tables | {signal: Rests("encoder", models.encoder.training.run, space) for signal in VECTOR_SIGNALS}
 
 
 def exposure(road: Road, surface: Surface, sets: Manifest, items: Manifest) -> Stage:

@@ -115,7 +115,8 @@ def gather(store: Store, day: str) -> Report:
         for s in record["stages"]
     ]
     stages = (*ran, *_of_other_surfaces(store, record, ran))
-    datasets = {(stage.manifest.dataset, stage.manifest.qualifier): stage.manifest for stage in stages}
+    # Of a dataset of two dates, that of the road's own was made first; the other is what a model was trained on.
+    datasets = {(stage.manifest.dataset, stage.manifest.qualifier): stage.manifest for stage in reversed(stages)}
     kept = {key for key, manifest in datasets.items() if is_kept(store, manifest)}
     surfaces = [
         qualifier for dataset, qualifier in datasets if dataset == "candidate_set" and (dataset, qualifier) in kept

@@ -289,7 +289,7 @@ def _rejected(rejected: Rejected) -> str:
 
 
 def _lineage(report: Report) -> str:
-    stages = list(reversed(report.stages))
+    stages = list({stage.manifest.path: stage for stage in reversed(report.stages)}.values())  # two may ask for one
     anchors = {stage.manifest.path: f"data-{i}" for i, stage in enumerate(stages)}
     titles = {stage.manifest.path: f"{_title(stage.manifest)}{_of(stage.manifest)}" for stage in stages}
     rows = [_live(surface, anchors) for surface in report.surfaces]

@@ -22,7 +22,7 @@ from pipelines.progress import Console, Meter
 from schemas.contract import Contract
 from schemas.manifest import CheckResult, DataFile, InputRef, Manifest, dataset_folder
 from transforms.io.store import Store
-from transforms.shards import ARTIFACTS, Task, Workspace, staged_entries
+from transforms.shards import ARTIFACTS, SAID, Task, Workspace, staged_entries
 from validation.gates import judge
 from validation.lineage import LineageLog, PipelineRun, StageRun
 from validation.page import render_page
@@ -195,7 +195,9 @@ class Runner:
         left = [task for task in stage.tasks if task.event_date not in kept] if stage.units else list(stage.tasks)
         fresh = stage.join(left)
         total = stage.num_parts + stage.num_emits
-        with self.console.watch(stage.label, total, lambda: self._tasks_done(stage, staging)) as meter:
+        with self.console.watch(
+            stage.label, total, lambda: self._tasks_done(stage, staging), lambda: self._said(staging)
+        ) as meter:
             if fresh or not stage.units:
                 run_beam(fresh, stage.transform(space, fresh), self.beam_args)
             entries = [e for e in staged_entries(self.store, staging) if e["event_date"] not in kept]
@@ -216,6 +218,12 @@ class Runner:
     def _tasks_done(self, stage: Stage, staging: str) -> int:
         emitted = len(self.store.list(f"{staging}/emitted")) if stage.num_emits else 0
         return emitted + len(self.store.list(f"{staging}/done"))
+
+    def _said(self, staging: str) -> str:
+        try:
+            return self.store.read_bytes(f"{staging}/{SAID}").decode()
+        except FileNotFoundError:
+            return ""
 
     def _reusable(self, stage: Stage) -> dict[str, list[tuple[DataFile, dict]]]:
         """Return, for each day whose partial is committed already, its files with their entries."""

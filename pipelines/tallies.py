@@ -53,7 +53,9 @@ def _process(space: Workspace, tasks: Sequence[Task], work: Work) -> beam.PTrans
 def histories_of(shard: Shard) -> Output:
     """Read a user shard's events and return its histories."""
     events = shard.read("event", _EVENT_COLUMNS)
-    return Output(histories(events), rows_in=events.height)
+    made = histories(events)
+    kept = int(made["positives"].list.len().sum())
+    return Output(made, rows_in=events.height, counters={"positives": kept})
 
 
 DAYS_ROWS = 600_000

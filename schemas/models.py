@@ -35,7 +35,9 @@ class Space:
 
     def __post_init__(self) -> None:
         if self.metric not in METRICS or self.dim < 1:
-            raise ValueError(f"a space has one of the metrics {METRICS} and a dimension, came {self.metric}, {self.dim}")
+            raise ValueError(
+                f"a space has one of the metrics {METRICS} and a dimension, came {self.metric}, {self.dim}"
+            )
 
     @property
     def id(self) -> str:
@@ -93,4 +95,52 @@ TRAINING = Contract(
         ]
     ),
     rows_from=("vocabulary.item_id", "history.positives"),
+)  # fmt: skip
+
+EMBEDDING_DIM = 64
+_VECTOR = pa.list_(pa.float32(), EMBEDDING_DIM)
+_MODEL = ("?training.value", "?vocabulary.number")
+_CONTENT = ("item.title", "item.description", "item.genres", "item.artists", "item.languages", "item.item_type")
+
+
+def _space() -> pa.Field:
+    return column("space_id", pa.string(), "Space of the vector; vectors of two spaces never meet.", rules=ID,
+                  derived_from=_MODEL)  # fmt: skip
+
+
+ITEM_EMBEDDING = Contract(
+    name="item_embedding",
+    version="1.0.0",
+    owner="segue-embed",
+    description="One vector per item that may be recommended, of length 1.",
+    key=("item_id",),
+    shard_by="item_id",
+    schema=pa.schema(
+        [
+            column("item_id", pa.string(), "Item.", rules=ID, derived_from=("item.item_id",)),
+            _space(),
+            column("made_from", pa.int64(), "Hash of what the vector was computed from.", derived_from=_CONTENT),
+            column("vector", _VECTOR, "The vector.", derived_from=(*_CONTENT, *_MODEL)),
+        ]
+    ),
+    rows_from=("item.rec_eligible", "item.deleted_at"),
+)  # fmt: skip
+
+USER_EMBEDDING = Contract(
+    name="user_embedding",
+    version="1.0.0",
+    owner="segue-embed",
+    description="One vector per user with a history, of length 1.",
+    key=("user_id",),
+    shard_by="user_id",
+    schema=pa.schema(
+        [
+            column("user_id", pa.string(), "User.", rules=ID, derived_from=("history.user_id",)),
+            _space(),
+            column("made_from", pa.int64(), "Hash of what the vector was computed from.",
+                   derived_from=("history.positives",)),
+            column("vector", _VECTOR, "The vector.", derived_from=("history.positives", *_MODEL)),
+        ]
+    ),
+    rows_from=("history.positives", "vocabulary.item_id"),
 )  # fmt: skip

@@ -92,12 +92,18 @@ class RoadPolicy:
     Attributes:
       window_days: events older than this count for nothing.
       *_half_life_days: age at which a tally weighs half.
+      retrain_days: days for which one encoder serves; in between, only what changed is embedded.
     """
 
     window_days: int
     popularity_half_life_days: float
     co_listen_half_life_days: float
     transition_half_life_days: float
+    retrain_days: int
+
+    def __post_init__(self) -> None:
+        if self.retrain_days < 1:
+            raise ValueError(f"retrain_days must be at least 1, came {self.retrain_days}")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ about 150 bytes per candidate.
 import dataclasses
 import datetime
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -24,16 +25,25 @@ STATIC_LEVEL, POPULAR_LEVEL = 4, 3
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class Rests:
+    """What a score rests on: a dataset or model by name and run, and the space of its vectors."""
+
+    model_id: str
+    model_version: str
+    space_id: str | None = None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class Provenance:
     """What all records of one run share.
 
     Attributes:
       fields: the set-level columns that are the same for every record, by name.
-      artifacts: per signal type, the dataset a score rests on: `(name, digest)`.
+      artifacts: per signal type, what a score rests on.
     """
 
     fields: Mapping[str, object]
-    artifacts: Mapping[str, tuple[str, str]]
+    artifacts: Mapping[str, Rests]
 
 
 def assemble(
@@ -124,14 +134,20 @@ def _source_structs(proposals: pl.DataFrame, policy: SurfacePolicy, provenance: 
     calibrated = 1.0 / (
         1.0 + pl.col("source_rank") / pl.col("source_id").replace_strict(targets, return_dtype=pl.Float64)
     )
-    models = {signal: name for signal, (name, _) in provenance.artifacts.items()}
-    versions = {signal: digest for signal, (_, digest) in provenance.artifacts.items()}
+    rests = provenance.artifacts
+    named: dict[str, dict[str, Any]] = {
+        "model_id": {signal: one.model_id for signal, one in rests.items()},
+        "model_version": {signal: one.model_version for signal, one in rests.items()},
+        "embedding_space_id": {signal: one.space_id for signal, one in rests.items()},
+    }
     shown = proposals.select(
         "source_id", "signal_type", "seed_item_ids", "seed_event_ts", "source_rank", "raw_score", "score_kind",
         calibrated.cast(pl.Float32).alias("calibrated_score"),
-        pl.col("signal_type").replace_strict(models, default=None, return_dtype=pl.String).alias("model_id"),
-        pl.col("signal_type").replace_strict(versions, default=None, return_dtype=pl.String).alias("model_version"),
-        *[pl.lit(None, pl.String).alias(name) for name in ("embedding_space_id", "index_id", "index_version")],
+        *[
+            pl.col("signal_type").replace_strict(words, default=None, return_dtype=pl.String).alias(name)
+            for name, words in named.items()
+        ],
+        *[pl.lit(None, pl.String).alias(name) for name in ("index_id", "index_version")],
     )  # fmt: skip
     return _struct({name: shown[name].to_arrow() for name in shown.columns}, kind)
 

@@ -28,7 +28,7 @@ class Hits:
 
     def recall(self, k: int) -> np.ndarray:
         """Return the share of a context's targets among its first k, `(num_contexts,) float64`."""
-        return self.at[:, :k].sum(axis=1) / self.wanted
+        return np.asarray(self.at[:, :k].sum(axis=1) / self.wanted)
 
     def hit_rate(self, k: int) -> np.ndarray:
         """Return whether any target is among the first k."""
@@ -46,7 +46,7 @@ class Hits:
         """
         gains = 1.0 / np.log2(np.arange(2, k + 2))
         found = self.at[:, :k] @ gains[: self.at.shape[1]]
-        return found / np.cumsum(gains)[np.minimum(self.wanted, k) - 1]
+        return np.asarray(found / np.cumsum(gains)[np.minimum(self.wanted, k) - 1])
 
 
 def top_items(scores: np.ndarray, k: int) -> np.ndarray:

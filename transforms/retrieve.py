@@ -6,7 +6,7 @@ for them. A lookup streams through its dataset and keeps the rows of the block.
 
 import dataclasses
 import datetime
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import polars as pl
 
@@ -40,6 +40,9 @@ class ShardBundle:
         sort_key = [name for name in contract.key if columns is None or name in columns]
         picked = found.select(columns) if columns else found
         return picked.collect(engine="streaming").sort(sort_key)
+
+
+OpenBundle = Callable[[Shard], ShardBundle]
 
 
 def user_table(shard: Shard) -> pl.DataFrame:
@@ -82,9 +85,11 @@ def user_audience(users: pl.DataFrame, bundle: ShardBundle, now: datetime.dateti
     return Audience(keys, listens.sort("key", "event_ts", "item_id"), now)
 
 
-def retrieve_users(shard: Shard, sources: Mapping[str, Source], now: datetime.datetime) -> Output:
+def retrieve_users(
+    shard: Shard, sources: Mapping[str, Source], now: datetime.datetime, open_bundle: OpenBundle = ShardBundle
+) -> Output:
     """Propose for every user of a shard, in the proposal contract."""
-    users, bundle = user_table(shard), ShardBundle(shard)
+    users, bundle = user_table(shard), open_bundle(shard)
     found = [propose(sources, user_audience(block, bundle, now), bundle) for block in blocks(users)]
     frame = pl.concat(found) if found else read_tables([], PROPOSAL)
     return Output(frame.sort(PROPOSAL.key), rows_in=users.height)
@@ -99,10 +104,12 @@ def seed_table(shard: Shard) -> pl.DataFrame:
     return kept.sort("item_id", "market")
 
 
-def retrieve_seeds(shard: Shard, sources: Mapping[str, Source], now: datetime.datetime) -> Output:
+def retrieve_seeds(
+    shard: Shard, sources: Mapping[str, Source], now: datetime.datetime, open_bundle: OpenBundle = ShardBundle
+) -> Output:
     """Propose what follows every item of a shard that was played, in the proposal contract."""
     seeds = seed_table(shard).select("item_id").unique(maintain_order=True)
-    bundle = ShardBundle(shard)
+    bundle = open_bundle(shard)
     known = shard.read("item", ["item_id", "canonical_id", "artists", "show_id", "genres"])
     described = (
         seeds.join(known, on="item_id")

@@ -33,6 +33,8 @@ TARGET = "__target"
 _WHO = ("user_id", "key", "record_key")  # may name a user, and what is rejected names nobody
 ARTIFACTS = "artifacts"
 """The folder, beside a dataset's parts, of what is no table."""
+SAID = "said.txt"
+"""In the staging folder: what long work last said of how far it is."""
 EVERYONE = "*"
 """The target of rows that every target sees."""
 
@@ -341,13 +343,21 @@ def merge_parts(
 
 def process_shard(task: Task, workspace: Workspace, work: Work) -> str:
     """Do the work of one task, check its rows and stage them; what was staged before a kill is kept."""
-    store, done = workspace.store, f"{workspace.staging}/done/{task.name}.json"
-    if not store.exists(done):
-        given = work(Shard(task, store))
+    if not shard_done(task, workspace):
+        given = work(Shard(task, workspace.store))
         outputs = given if isinstance(given, list) else [given]
         entries = [entry for output in outputs for entry in stage_output(task, workspace, output)]
-        store.write_bytes(done, json.dumps(entries, sort_keys=True).encode())
+        workspace.store.write_bytes(_done(task, workspace), json.dumps(entries, sort_keys=True).encode())
     return task.name
+
+
+def shard_done(task: Task, workspace: Workspace) -> bool:
+    """Tell whether the output of a task is staged."""
+    return workspace.store.exists(_done(task, workspace))
+
+
+def _done(task: Task, workspace: Workspace) -> str:
+    return f"{workspace.staging}/done/{task.name}.json"
 
 
 def staged_entries(store: Store, staging: str) -> list[dict]:

@@ -68,7 +68,7 @@ class Source:
       reason_code: why a candidate is there, for a client to word.
     """
 
-    propose: Callable[[Audience, Bundle], pl.DataFrame]
+    propose: Callable[[Audience, Any], pl.DataFrame]
     score_kind: str
     signal_type: str
     reason_code: str

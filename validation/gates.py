@@ -11,6 +11,7 @@ from validation.candidate_gates import judge_candidate_sets, judge_exposure
 from validation.checks import graded, percent, skipped
 from validation.drift import poisson_noise
 from validation.event_gates import MIN_ROWS_TO_VANISH, judge_events
+from validation.model_gates import judge_training, judge_vectors
 from validation.statistics import Statistics
 from validation.thresholds import DatasetThresholds, ItemThresholds, Thresholds, default_thresholds
 
@@ -50,6 +51,12 @@ def _of_dataset(
             return judge_candidate_sets(manifest, previous, limits.candidate_set)
         case "exposure":
             return judge_exposure(manifest, previous, limits.candidate_set)
+        case "training":
+            return list(judge_training(manifest, statistics))
+        case "item_embedding":
+            return list(judge_vectors(manifest, limits.embedding, limits.embedding.item_coverage))
+        case "user_embedding":
+            return list(judge_vectors(manifest, limits.embedding, limits.embedding.user_coverage))
         case name if name in _COMPARED:
             return [_rows(statistics, previous, limits.dataset)]
     return []

@@ -80,6 +80,22 @@ class CandidateSetThresholds:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class EmbeddingThresholds:
+    """Section `embedding`: vectors of items and users."""
+
+    item_coverage: float
+    user_coverage: float
+    mean_cosine_warn: float
+    rank_warn: float
+    repeated_warn: float
+    overlap_warn: float
+    overlap_block: float
+    popularity_warn: float
+    popularity_block: float
+    sample_rows: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class Thresholds:
     """All thresholds; what each means and where it comes from is said in `thresholds.toml`."""
 
@@ -87,6 +103,7 @@ class Thresholds:
     item: ItemThresholds
     dataset: DatasetThresholds
     candidate_set: CandidateSetThresholds
+    embedding: EmbeddingThresholds
 
 
 @functools.cache
@@ -109,6 +126,7 @@ def parse_thresholds(text: str) -> Thresholds:
         _section(ItemThresholds, "item", tables["item"]),
         _section(DatasetThresholds, "dataset", tables["dataset"]),
         _section(CandidateSetThresholds, "candidate_set", tables["candidate_set"]),
+        _section(EmbeddingThresholds, "embedding", tables["embedding"]),
     )
 
 

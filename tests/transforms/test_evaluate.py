@@ -1,3 +1,4 @@
+import itertools
 import math
 
 import numpy as np
@@ -32,7 +33,7 @@ def test_the_best_come_first_and_of_equals_the_lower_number(rows, k):
     scores = np.array(rows, np.float32)
     for found, row in zip(top_items(scores, k), rows, strict=True):
         assert [row[i] for i in found] == sorted(row, reverse=True)[:k]
-        assert all(a < b for a, b in zip(found, found[1:], strict=False) if row[a] == row[b])
+        assert all(a < b for a, b in itertools.pairwise(found) if row[a] == row[b])
 
 
 def test_what_nobody_scored_is_nobody_and_no_hit():

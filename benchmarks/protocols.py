@@ -1,0 +1,154 @@
+"""How a folder of a public shape is cut into what models are fitted on and what they are asked afterwards.
+
+    sessions    train_sessions.parquet, test_sessions.parquet: the next item after every prefix of a session; nothing
+                is left out of the ranking. Validation: the last tenth of the training sessions, which are in time order.
+    sequences   sequences.parquet: the last item of every user; what the user had before is left out. Validation: the one
+                before the last.
+    pairs       train.parquet, test.parquet and perhaps valid.parquet: the items of a user in the later part; what the
+                user had before is left out. Validation, where there is no such file: a tenth of each user's pairs by hash.
+
+A cut is two phases. `fit`: without validation and test; every choice is made on its examples. `final`: with validation,
+without test. A phase is a folder of the same shape as the source, which goes the way any import goes.
+"""
+
+import dataclasses
+import itertools
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from schemas.hashing import hash64, unit_interval
+
+VALIDATION_SHARE = 0.1
+KINDS = ("sessions", "sequences", "pairs")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Phase:
+    """What to fit on, and what to ask.
+
+    Attributes:
+      folder: to import, in the shape of the kind.
+      asked: `key` (a user, `user-17` for example, or a number of a context), `target` (list of item numbers of the
+        source), and for sessions `context` (list of item numbers); otherwise the context is the user's history.
+    """
+
+    folder: Path
+    asked: pl.DataFrame
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Protocol:
+    """How rankings of a kind are judged.
+
+    Attributes:
+      headline: the two figures published for the kind, `(name, metric, k)`; the first decides choices.
+      seen_removed: what a context holds is left out of its ranking.
+    """
+
+    headline: tuple[tuple[str, str, int], tuple[str, str, int]]
+    seen_removed: bool
+
+
+PROTOCOLS = {
+    "sessions": Protocol((("P@20", "hit_rate", 20), ("MRR@20", "reciprocal_rank", 20)), seen_removed=False),
+    "sequences": Protocol((("HR@10", "hit_rate", 10), ("nDCG@10", "ndcg", 10)), seen_removed=True),
+    "pairs": Protocol((("R@20", "recall", 20), ("nDCG@20", "ndcg", 20)), seen_removed=True),
+}
+
+
+def cut(kind: str, source: Path, work: Path) -> tuple[Phase, Phase]:
+    """Cut a folder into the phases `fit` and `final`, written under `work`.
+
+    Raises:
+      FileNotFoundError: the folder lacks a file of the kind.
+    """
+    cuts: dict[str, Callable[[Path, Path, Path], tuple[pl.DataFrame, pl.DataFrame]]] = {
+        "sessions": _cut_sessions,
+        "sequences": _cut_sequences,
+        "pairs": _cut_pairs,
+    }
+    folders = work / "fit", work / "final"
+    for folder in folders:
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+    asked = cuts[kind](source, *folders)
+    return Phase(folders[0], asked[0]), Phase(folders[1], asked[1])
+
+
+def _cut_sessions(source: Path, fit: Path, final: Path) -> tuple[pl.DataFrame, pl.DataFrame]:
+    train = pl.read_parquet(source / "train_sessions.parquet")
+    first = round(train.height * (1 - VALIDATION_SHARE))
+    train.head(first).write_parquet(fit / "train_sessions.parquet")
+    train.write_parquet(final / "train_sessions.parquet")
+    return _prefixes(train.slice(first)), _prefixes(pl.read_parquet(source / "test_sessions.parquet"))
+
+
+def _prefixes(sessions: pl.DataFrame) -> pl.DataFrame:
+    """Return every prefix of every session with the item after it."""
+    grown = sessions.with_columns(pl.int_ranges(1, pl.col("items").list.len()).alias("length")).explode("length")
+    asked = grown.drop_nulls("length").select(
+        pl.col("items").list.head(pl.col("length")).alias("context"),
+        pl.concat_list(pl.col("items").list.get(pl.col("length"))).alias("target"),
+    )
+    return asked.with_row_index("key").with_columns(pl.col("key").cast(pl.String))
+
+
+def _cut_sequences(source: Path, fit: Path, final: Path) -> tuple[pl.DataFrame, pl.DataFrame]:
+    rows = pl.read_parquet(source / "sequences.parquet").filter(pl.col("items").list.len() >= 3)
+    asked = []
+    for folder, left_out in ((fit, 2), (final, 1)):
+        kept = pl.col("items").list.head(pl.col("items").list.len() - left_out)
+        rows.select("user", kept.alias("items")).write_parquet(folder / "sequences.parquet")
+        shutil.copyfile(source / "items.parquet", folder / "items.parquet")
+        asked.append(
+            _of_users(rows.select("user", pl.concat_list(pl.col("items").list.get(-left_out)).alias("target")))
+        )
+    return asked[0], asked[1]
+
+
+def _of_users(rows: pl.DataFrame) -> pl.DataFrame:
+    return rows.select(pl.format("user-{}", "user").alias("key"), "target").sort("key")
+
+
+def _cut_pairs(source: Path, fit: Path, final: Path) -> tuple[pl.DataFrame, pl.DataFrame]:
+    train, test = pl.read_parquet(source / "train.parquet"), pl.read_parquet(source / "test.parquet")
+    given = source / "valid.parquet"
+    if given.is_file():
+        valid, whole = pl.read_parquet(given), pl.concat([train, pl.read_parquet(given)])
+    else:
+        held = _hashed(train) < VALIDATION_SHARE
+        train, valid, whole = train.filter(~held), train.filter(held), train
+    train.write_parquet(fit / "train.parquet")
+    whole.write_parquet(final / "train.parquet")
+    return _targets(valid), _targets(test)
+
+
+def _hashed(pairs: pl.DataFrame) -> pl.Series:
+    names = pairs.select(pl.format("{}/{}", "user", "item")).to_series()
+    return pl.Series(unit_interval(hash64(names.to_arrow())))
+
+
+def _targets(pairs: pl.DataFrame) -> pl.DataFrame:
+    unique = pairs.unique(["user", "item"]).sort("user", "item")
+    return _of_users(unique.group_by("user", maintain_order=True).agg(pl.col("item").alias("target")))
+
+
+def numbered(lists: pl.Series, item_ids: pl.Series, item_type: str, unknown: int | None = None) -> list[np.ndarray]:
+    """Return lists of item numbers of a source as lists of numbers of the vocabulary.
+
+    Args:
+      unknown: the number of what is not in the vocabulary; None: it is left out.
+    """
+    frame = lists.rename("item").to_frame().with_row_index("row").explode("item").drop_nulls("item")
+    numbers = pl.DataFrame({"item_id": item_ids, "number": pl.int_range(len(item_ids), dtype=pl.Int32, eager=True)})
+    named = frame.with_columns(pl.format(item_type + "-{}", "item").alias("item_id"))
+    known = named.join(numbers, on="item_id", how="left", maintain_order="left")
+    number = pl.col("number") if unknown is None else pl.col("number").fill_null(unknown)
+    known = known.with_columns(number.cast(pl.Int32)).drop_nulls("number")
+    starts = np.concatenate([[0], np.cumsum(np.bincount(known["row"].to_numpy(), minlength=len(lists)))])
+    items = known["number"].to_numpy()
+    return [items[a:b] for a, b in itertools.pairwise(starts)]

@@ -1,0 +1,250 @@
+"""How good the candidates are, on any folder of a public shape: `python -m benchmarks.quality --kind pairs --data FOLDER`.
+
+Everything goes the product's own way: import, ingest, histories, vocabulary, one `train` stage per family, and the
+families' own scores. Every choice is made on the validation part (`benchmarks.protocols`), which also fits the fusion;
+then all is fitted anew on everything before the test part, and the test part is read once. A second, independent
+evaluation checks the metrics (`benchmarks.brute_force`).
+"""
+
+import argparse
+import dataclasses
+import datetime
+import json
+import resource
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from benchmarks import brute_force
+from benchmarks.protocols import KINDS, PROTOCOLS, Phase, Protocol, cut, numbered
+from benchmarks.ranking import figures, fit_on, rank_all, rank_alone
+from jobs.options import POLICY_FILE, build_runner, leave, read_policy
+from pipelines.batch import ingest_all
+from pipelines.road import Ingested, Road, paths
+from pipelines.runner import Runner
+from pipelines.tallies import build_histories
+from pipelines.train import train, vocabulary
+from schemas.hashing import hash64, unit_interval
+from schemas.manifest import Manifest
+from transforms.embed.families import FAMILIES, HeldOut, Model
+from transforms.embed.fuse import FusionSettings
+from transforms.embed.interactions import Interactions, from_listens, from_lists
+from transforms.embed.pool import Describer
+from transforms.embed.weights import unpack
+from transforms.importers import import_folder
+from transforms.io.store import open_store
+from transforms.shards import Shard, Task
+from transforms.train import read_listens, read_vocabulary
+
+END = datetime.date(2026, 1, 31)
+SHARDS = 2
+CHOICE_CONTEXTS = 2_000
+FUSION_CONTEXTS = 20_000
+CHECKED = 2_000
+"""Contexts whose metrics are counted by hand."""
+SETTINGS = FusionSettings()
+FAMILIES_OF = {
+    "sessions": ("session_knn", "item_graph", "encoder", "evidence"),
+    "sequences": ("item_graph", "content", "encoder", "evidence"),
+    "pairs": ("spectral", "implicit_als", "graph_filter", "ease"),
+}
+
+
+@dataclasses.dataclass
+class Fitting:
+    """One phase of a benchmark, gone through the stages up to the vocabulary."""
+
+    runner: Runner
+    road: Road
+    ingested: Ingested
+    histories: Manifest
+    numbers: Manifest
+    item_ids: pl.Series
+
+    @classmethod
+    def of(cls, kind: str, phase: Phase, root: Path) -> "Fitting":
+        """Import a phase and run the stages."""
+        raw = root / "import"
+        import_folder(kind, phase.folder, raw, END, _say)
+        store = open_store(str(root / "root"))
+        runner = build_runner(store, END.isoformat(), [], None, {"benchmark": "quality"})
+        road = Road(END, SHARDS, read_policy(POLICY_FILE), runner.code_version, "batch")
+        ingested = ingest_all(runner, road, open_store(str(raw)))
+        histories = runner.run(build_histories(road, ingested))
+        numbers = runner.run(vocabulary(road, histories, ingested.items))
+        ids = read_vocabulary(Shard(Task("00000", 0, {"vocabulary": paths(numbers.files)}), store))
+        return cls(runner, road, ingested, histories, numbers, ids)
+
+    def fit(self, family: str, settings: Mapping[str, Any], *, hold_out: bool) -> tuple[Model, dict[str, Any]]:
+        """Train a family and return it as it was committed, with the settings that were settled on the way."""
+        stage = train(
+            self.road, family, self.histories, self.ingested.items, self.numbers, settings, False if hold_out else None
+        )
+        file = self.runner.run(stage).artifact(f"{family}.safetensors")
+        arrays, about = unpack(self.runner.store.read_bytes(file.path), file.path)
+        return FAMILIES[family]().load(arrays), about["settings"]
+
+    def examples(self, asked: pl.DataFrame) -> HeldOut:
+        """Return contexts and targets by number; contexts without a target that can be ranked count as misses."""
+        item_type = self.item_ids[0].rpartition("-")[0]
+        unknown = len(self.item_ids)  # never ranked, and so a miss
+        targets = from_lists(numbered(asked["target"], self.item_ids, item_type, unknown), unknown + 1)
+        if "context" in asked.columns:
+            contexts = from_lists(numbered(asked["context"], self.item_ids, item_type), len(self.item_ids))
+            return HeldOut(contexts, targets)
+        shard = Shard(Task("00000", 0, {"history": paths(self.histories.files)}), self.runner.store)
+        listens = read_listens(shard, 1.0, "user").join(asked, on="key", how="semi", maintain_order="left")
+        keys = asked["key"].sort()
+        return HeldOut(
+            from_listens(listens, keys, self.item_ids).take(keys.search_sorted(asked["key"]).to_numpy()), targets
+        )
+
+
+def _say(line: str) -> None:
+    print(f"  {line}", file=sys.stderr, flush=True)
+
+
+def sample(asked: pl.DataFrame, size: int) -> pl.DataFrame:
+    """Return about `size` rows, by the hash of their keys."""
+    return asked.filter(pl.Series(unit_interval(hash64(asked["key"].to_arrow())) < size / max(asked.height, 1)))
+
+
+@dataclasses.dataclass
+class Benchmark:
+    """One folder of one kind, from import to figures.
+
+    Attributes:
+      found: what is printed and written, filled as it goes.
+    """
+
+    kind: str
+    source: Path
+    work: Path
+    families: tuple[str, ...]
+    found: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    @property
+    def protocol(self) -> Protocol:
+        """How the kind is judged."""
+        return PROTOCOLS[self.kind]
+
+    def run(self) -> dict[str, Any]:
+        """Choose on validation, fit on all before the test, read the test once."""
+        fit, final = cut(self.kind, self.source, self.work)
+        fitting = Fitting.of(self.kind, fit, self.work / "fit")
+        settings, models = self._choose(fitting, fit)
+        fusions = self._fuse(fitting, fit, models)
+        whole = Fitting.of(self.kind, final, self.work / "final")
+        models = {name: whole.fit(name, settings[name], hold_out=False)[0] for name in models}
+        examples = whole.examples(final.asked)
+        ranked = rank_all(*_apart(models), fusions, examples, self.protocol)
+        self.found["test"] = {name: figures(one, examples.targets, self.protocol) for name, one in ranked.items()}
+        self.found["checked"] = self._check(ranked["blend"], examples.targets)
+        self.found["cpu_seconds"] = _cpu_seconds()
+        return self.found
+
+    def _choose(self, fitting: Fitting, phase: Phase) -> tuple[dict[str, dict], dict[str, Model]]:
+        """Return the settings of each family that are best on a sample of validation contexts, and the models with them."""
+        examples = fitting.examples(sample(phase.asked, CHOICE_CONTEXTS))
+        settings, models, tried = {}, {}, {}
+        for name in self.families:
+            best = -1.0
+            family = FAMILIES[name]()
+            if family.most_rows and fitting.histories.rows_out > family.most_rows:
+                _say(f"{name} is for at most {family.most_rows:,} rows, and is left out")
+                continue
+            for one in map(dataclasses.asdict, family.grid):
+                started = time.process_time()
+                model, settled = fitting.fit(name, one, hold_out=family.settles)
+                if not hasattr(model, "score"):
+                    settings[name], models[name] = settled, model
+                    continue
+                figure = figures(rank_alone(model, examples, self.protocol), examples.targets, self.protocol)
+                tried.setdefault(name, []).append({"settings": one} | figure)
+                _say(f"{name} {one}: {figure} ({time.process_time() - started:.0f} s)")
+                if figure[self.protocol.headline[0][0]] > best:
+                    best, settings[name], models[name] = figure[self.protocol.headline[0][0]], settled, model
+        self.found["tried"], self.found["settings"] = tried, settings
+        return settings, models
+
+    def _fuse(self, fitting: Fitting, phase: Phase, models: Mapping[str, Model]) -> dict[str, tuple]:
+        """Return the fusion of all families, and without each of them, fitted on validation."""
+        examples = fitting.examples(shuffled(sample(phase.asked, FUSION_CONTEXTS)))
+        scored, describers = _apart(models)
+        fusions = {}
+        for left_out in (None, *scored):
+            names = tuple(name for name in scored if name != left_out)
+            if not names:
+                continue
+            fusion = fit_on(scored, describers, examples, self.protocol, SETTINGS, names)
+            _say(f"fusion without {left_out}: {fusion.figures}")
+            fusions["blend" if left_out is None else f"without {left_out}"] = (fusion, names)
+        self.found["fusion"] = {name: one.figures for name, (one, _) in fusions.items()}
+        return fusions
+
+    def _check(self, ranked: np.ndarray, targets: Interactions) -> dict[str, float]:
+        """Return how far the figures of some contexts are from those counted by hand."""
+        rows = np.arange(0, len(ranked), max(1, len(ranked) // CHECKED))
+        fast = figures(ranked[rows], targets.take(rows), self.protocol)
+        apart = {}
+        for name, metric, k in self.protocol.headline:
+            slow = [brute_force.METRICS[metric](ranked[r].tolist(), targets.row(r).tolist(), k) for r in rows]
+            apart[name] = abs(fast[name] - sum(slow) / len(slow))
+        return apart
+
+
+def _apart(models: Mapping[str, Any]) -> tuple[dict[str, Model], dict[str, Describer]]:
+    """Return what scores and what describes."""
+    scored = {name: model for name, model in models.items() if hasattr(model, "score")}
+    return scored, {name: model for name, model in models.items() if hasattr(model, "features")}
+
+
+def shuffled(asked: pl.DataFrame) -> pl.DataFrame:
+    """Return the rows in the order of the hashes of their keys."""
+    return asked.sort(pl.Series(hash64(asked["key"].to_arrow())), maintain_order=True)
+
+
+def _cpu_seconds() -> float:
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    return round(used.ru_utime + used.ru_stime, 1)
+
+
+def table(found: Mapping[str, Any], protocol: Protocol) -> str:
+    """Return the figures of the test part as lines."""
+    names = [name for name, _, _ in protocol.headline] + ["R@100", "R@300"]
+    best = found["test"]["blend"][names[0]]
+    lines = [f"\n  {'on test':<24}" + "".join(f"{name:>10}" for name in names) + f"{'gain':>10}"]
+    for name, one in found["test"].items():
+        alone = f"{best - one[names[0]]:>10.4f}" if name.startswith("without") else ""
+        lines.append(f"  {name:<24}" + "".join(f"{one[key]:>10.4f}" for key in names) + alone)
+    worst = max(found["checked"].values())
+    lines.append(
+        f"\n  {found['cpu_seconds']:,.0f} CPU seconds; metrics are within {worst:.1e} of those counted by hand"
+    )
+    return "\n".join(lines)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one folder and print its figures; 1 where the metrics are not those counted by hand."""
+    parser = argparse.ArgumentParser(prog="benchmarks.quality", description=__doc__.splitlines()[0])
+    parser.add_argument("--kind", required=True, choices=KINDS)
+    parser.add_argument("--data", required=True, type=Path)
+    parser.add_argument("--families", help="only these, separated by commas")
+    parser.add_argument("--work", type=Path, default=Path(".segue/quality"), help="where everything is written")
+    parser.add_argument("--json", type=Path)
+    given = parser.parse_args(argv)
+    families = tuple(given.families.split(",")) if given.families else FAMILIES_OF[given.kind]
+    found = Benchmark(given.kind, given.data, given.work / given.data.name, families).run()
+    print(table(found, PROTOCOLS[given.kind]))
+    if given.json:
+        given.json.write_text(json.dumps(found, indent=1, sort_keys=True) + "\n")
+    return int(max(found["checked"].values()) > 1e-9)
+
+
+if __name__ == "__main__":
+    leave(main())

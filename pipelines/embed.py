@@ -1,0 +1,112 @@
+"""Embed: items and users to vectors of the encoder's space. The only stages that ask for a GPU besides `train`."""
+
+import dataclasses
+import functools
+from collections.abc import Mapping, Sequence
+
+import apache_beam as beam
+
+from pipelines.road import Road, paths, shard_tasks
+from pipelines.runner import Stage, input_ref
+from schemas.catalogue import CONTRACTS
+from schemas.manifest import DataFile, Manifest
+from schemas.models import EMBEDDING_DIM, Space
+from transforms.embed.vectors import CPU, GPU, GPU_HINTS, EmbedShards, Rows
+from transforms.io.store import Store
+from transforms.shards import Task, Workspace
+from validation.vectors import VectorSample
+
+ENCODER = "encoder"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Encoder:
+    """A trained encoder and the vocabulary it was trained with, as committed."""
+
+    training: Manifest
+    vocabulary: Manifest
+
+    @property
+    def space(self) -> Space:
+        """The space of its vectors: another training, another space."""
+        return Space(ENCODER, self.training.digest, EMBEDDING_DIM, "cosine")
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """Figures of the finished model on held-out data."""
+        return {name: ppm / 1e6 for name, ppm in self.training.counters.items() if "@" in name}
+
+
+def space_in(vectors: Manifest) -> Space:
+    """Return the space committed vectors are in."""
+    return Space(**vectors.config["space"])
+
+
+def embed(
+    road: Road, store: Store, what: Rows, rows: Manifest, model: Encoder, before: Manifest | None, device: str = CPU
+) -> Stage:
+    """Return the stage that embeds the rows of a dataset, a map over its shards.
+
+    Args:
+      store: where a sample is read from once the vectors are there.
+      before: vectors of an earlier run; those of the same space and content are taken over, so that what is computed is
+        what changed. They do not change the result.
+      device: `cpu`, or `cuda` for machines with a GPU.
+
+    Raises:
+      ValueError: no such device.
+    """
+    if device not in (CPU, GPU):
+        raise ValueError(f"device is one of {CPU} and {GPU}, came {device!r}")
+    space, training = model.space, model.training
+    same = (
+        before
+        if before and before.config.get("space_id") == space.id and before.num_shards == road.num_shards
+        else None
+    )
+    inputs: dict[str, tuple[str, ...] | Sequence[DataFile]] = {
+        what.dataset: rows.files,
+        what.embedding: same.files if same else (),
+    }
+    weights = training.artifact(f"{ENCODER}.safetensors").path
+    config = {"space": dataclasses.asdict(space), "space_id": space.id, "device": device}
+    return Stage(
+        name="embed",
+        qualifier=what.dataset,
+        contract=CONTRACTS[what.embedding],
+        date=road.day,
+        inputs=(input_ref(rows), input_ref(training), input_ref(model.vocabulary)),
+        tasks=shard_tasks(road.num_shards, inputs),
+        transform=functools.partial(
+            _embed, what=what, space=space, weights=weights, vocabulary=paths(model.vocabulary.files), device=device
+        ),
+        num_parts=road.num_shards,
+        num_shards=road.num_shards,
+        config=config,
+        figures=functools.partial(
+            _sampled,
+            store=store,
+            key=what.key,
+            before=paths(same.files) if same else (),
+            plays=paths(model.vocabulary.files) if what.dataset == "item" else (),
+        ),
+    )
+
+
+def _embed(
+    space_: Workspace,
+    tasks: Sequence[Task],
+    what: Rows,
+    space: Space,
+    weights: str,
+    vocabulary: Sequence[str],
+    device: str,
+) -> beam.PTransform:
+    embedding = EmbedShards(space_, what, space, weights, vocabulary, device)
+    return embedding.with_resource_hints(**GPU_HINTS) if device == GPU else embedding
+
+
+def _sampled(
+    staged: Sequence[str], store: Store, key: str, before: Sequence[str], plays: Sequence[str]
+) -> Mapping[str, int]:
+    return VectorSample(key, [store.local(path) for path in before], [store.local(path) for path in plays])(staged)

@@ -1,0 +1,82 @@
+"""The models of a road: which date's encoder serves, and what is trained and embedded for it."""
+
+import dataclasses
+import datetime
+
+from pipelines import embed, ingest, train
+from pipelines.embed import Encoder
+from pipelines.road import Ingested, Road, window
+from pipelines.runner import Runner
+from pipelines.tallies import build_histories
+from schemas.inputs import ITEM
+from schemas.manifest import Manifest
+from schemas.models import demand_same_space
+from transforms.embed.vectors import ITEMS, USERS
+from transforms.io.store import Store
+
+ENCODER_SETTINGS = {
+    "scale": 14.0,
+    "layers": 1,
+    "dropout": 0.2,
+    "training": {"epochs": 4, "patience": 1, "rate": 3e-3, "always_draw": True},
+}
+"""Of the road's encoder: vectors of length 1, and a training of minutes on two cores for some thousands of users."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Models:
+    """What was trained and embedded for a date.
+
+    Attributes:
+      vocabulary: of the date; `encoder` has that of the date it was trained for.
+      items, users: vectors of the encoder's space.
+    """
+
+    vocabulary: Manifest
+    encoder: Encoder
+    session_knn: Manifest
+    items: Manifest
+    users: Manifest
+
+    def __post_init__(self) -> None:
+        for vectors in (self.items, self.users):
+            demand_same_space(self.encoder.space, embed.space_in(vectors), vectors.path)
+
+    @property
+    def by_name(self) -> dict[str, Manifest]:
+        """The manifests by `dataset/qualifier`."""
+        every = (self.vocabulary, self.encoder.training, self.session_knn, self.items, self.users)
+        return {f"{manifest.dataset}/{manifest.qualifier}": manifest for manifest in every}
+
+
+def training_date(road: Road, events: Manifest) -> datetime.date:
+    """Return the date whose encoder serves: the same for `retrain_days` dates in a row, whichever of them runs first.
+
+    It is the date itself while there are not yet as many days of events before the other one.
+    """
+    days = road.policy.road.retrain_days
+    regular = road.date - datetime.timedelta(days=road.date.toordinal() % days)
+    first = min((str(file.event_date) for file in window(events, road)), default=road.day)
+    enough = datetime.date.fromisoformat(first) + datetime.timedelta(days=days) <= regular
+    return regular if enough else road.date
+
+
+def model_all(runner: Runner, road: Road, raw: Store, ingested: Ingested, histories: Manifest) -> Models:
+    """Train what is to be trained and embed what has changed."""
+    numbered = runner.run(train.vocabulary(road, histories, ingested.items))
+    sessions = runner.run(train.train(road, "session_knn", histories, ingested.items, numbered))
+    encoder = _encoder(runner, road, raw, ingested)
+    vectors = {}
+    for what, rows in ((ITEMS, ingested.items), (USERS, histories)):
+        before = runner.previous.get(f"{what.embedding}/{what.dataset}")
+        vectors[what.dataset] = runner.run(embed.embed(road, runner.store, what, rows, encoder, before))
+    return Models(numbered, encoder, sessions, vectors["item"], vectors["history"])
+
+
+def _encoder(runner: Runner, road: Road, raw: Store, ingested: Ingested) -> Encoder:
+    then = dataclasses.replace(road, date=training_date(road, ingested.events))
+    items = runner.run(ingest.ingest_snapshot(then, raw, ITEM, required=True))
+    histories = runner.run(build_histories(then, ingested))
+    numbered = runner.run(train.vocabulary(then, histories, items))
+    trained = train.train(then, embed.ENCODER, histories, items, numbered, ENCODER_SETTINGS, refit=True)
+    return Encoder(runner.run(trained), numbered)

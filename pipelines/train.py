@@ -1,0 +1,77 @@
+"""Train: from histories to fitted model families, one stage each."""
+
+import functools
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import apache_beam as beam
+
+from pipelines.road import Road, paths
+from pipelines.runner import Stage, input_ref
+from schemas.manifest import Manifest
+from schemas.models import TRAINING, VOCABULARY
+from transforms.shards import ProcessShards, Task, Work, Workspace
+from transforms.train import MAX_INTERACTIONS, Train, number_items
+
+SEED = 20_260_101
+
+
+def vocabulary(road: Road, histories: Manifest, items: Manifest) -> Stage:
+    """Return the stage that numbers the items models are about."""
+    inputs = {"history": paths(histories.files), "item": paths(items.files)}
+    return Stage(
+        name="vocabulary",
+        contract=VOCABULARY,
+        date=road.day,
+        inputs=(input_ref(histories), input_ref(items)),
+        tasks=(Task("00000", 0, inputs),),
+        transform=functools.partial(_process, work=number_items),
+        num_parts=1,
+        num_shards=1,
+    )
+
+
+def _process(space: Workspace, tasks: Sequence[Task], work: Work) -> beam.PTransform:
+    return ProcessShards(space, work)
+
+
+def train(
+    road: Road,
+    family: str,
+    histories: Manifest,
+    items: Manifest,
+    numbered: Manifest,
+    settings: Mapping[str, Any] | None = None,
+    refit: bool | None = None,
+) -> Stage:
+    """Return the stage that fits one family, a single task: on a service, one worker with a GPU where it is of use.
+
+    Args:
+      numbered: the vocabulary.
+      settings: of the family, where they are not its defaults.
+      refit: whether a model that was judged on held-out data is fitted on all data then; None: nothing is held out.
+    """
+    data = {"history": histories, "item": items, "vocabulary": numbered}
+    config = {
+        "settings": dict(settings or {}),
+        "seed": SEED,
+        "share": min(1.0, MAX_INTERACTIONS / max(histories.counters["positives"], 1)),
+        "hold_out": refit is not None,
+        "refit": refit is not False,
+    }
+    return Stage(
+        name="train",
+        qualifier=family,
+        contract=TRAINING,
+        date=road.day,
+        inputs=tuple(input_ref(manifest) for manifest in data.values()),
+        tasks=(Task(family, 0, {name: paths(manifest.files) for name, manifest in data.items()}),),
+        transform=functools.partial(_train, family=family, config=config),
+        num_parts=1,
+        num_shards=1,
+        config=config,
+    )
+
+
+def _train(space: Workspace, tasks: Sequence[Task], family: str, config: Mapping[str, Any]) -> beam.PTransform:
+    return ProcessShards(space, Train(space, family, **config))

@@ -1,0 +1,126 @@
+"""Sources over vectors, in a plane: the angle between two decides, so that the right answer can be read off."""
+
+import dataclasses
+import math
+
+import numpy as np
+import polars as pl
+import pytest
+from toy_road import MemoryBundle, audience, days_ago, item, listen, table
+
+from transforms.vector_sources import (
+    fresh_content,
+    nearest,
+    sequence,
+    session,
+    session_knn,
+    similar,
+    two_tower,
+)
+
+
+def at(degrees: float) -> list[float]:
+    return [math.cos(math.radians(degrees)), math.sin(math.radians(degrees))]
+
+
+PLACES = {"east": 0, "near_east": 10, "north_east": 45, "north": 90, "west": 180}
+IDS = pl.Series("item_id", sorted(PLACES))
+VECTORS = np.array([at(PLACES[name]) for name in IDS], np.float32)
+
+
+@dataclasses.dataclass
+class PlaneBundle(MemoryBundle):
+    """Plays are encoded as the place of the last one."""
+
+    users: dict = dataclasses.field(default_factory=dict)
+
+    def item_vectors(self):
+        return IDS, VECTORS
+
+    def user_vectors(self, keys):
+        known = pl.Series([key for key in sorted(keys) if key in self.users], dtype=pl.String)
+        return known, np.array([at(self.users[key]) for key in known], np.float32).reshape(-1, 2)
+
+    def encode(self, listens, keys):
+        last = dict(listens.group_by("key").agg(pl.col("item_id").last()).rows())
+        return np.array([at(PLACES[last[key]]) for key in keys], np.float32).reshape(-1, 2)
+
+    def neighbour_sessions(self, listens, keys, limit):
+        return pl.DataFrame({"key": ["east", "east"], "item_id": ["east", "north"], "raw_score": [2.0, 1.0]})
+
+
+def bundle(users=None, items=(), plays=()) -> PlaneBundle:
+    vocabulary = [{"item_id": name, "number": 0, "positives": n} for name, n in plays]
+    return PlaneBundle({"item": table("item", items), "vocabulary": table("vocabulary", vocabulary)}, users or {})
+
+
+def found(frame: pl.DataFrame, key: str) -> list[str]:
+    return frame.filter(pl.col("key") == key).sort("raw_score", descending=True)["item_id"].to_list()
+
+
+LISTENS = [{"key": "ann", **listen("west", days=9)}, {"key": "ann", **listen("east", days=1)}]
+
+
+def test_the_nearest_come_first_and_what_points_away_does_not_come():
+    frame = nearest(pl.Series(["x"]), np.array([at(0)], np.float32), IDS, VECTORS, 3)
+    assert found(frame, "x") == ["east", "near_east", "north_east"]
+    everything = nearest(pl.Series(["x"]), np.array([at(0)], np.float32), IDS, VECTORS, 9)
+    assert "west" not in everything["item_id"].to_list()
+
+
+def test_blocks_do_not_matter(monkeypatch):
+    keys, vectors = pl.Series(["a", "b", "c"]), np.array([at(0), at(90), at(170)], np.float32)
+    whole = nearest(keys, vectors, IDS, VECTORS, 2)
+    monkeypatch.setattr("transforms.vector_sources.SCORES_AT_ONCE", len(IDS))
+    assert nearest(keys, vectors, IDS, VECTORS, 2).equals(whole)
+
+
+def test_the_user_vector_proposes_and_the_last_listens_explain():
+    frame = two_tower(audience([{"key": "ann"}, {"key": "bob"}], LISTENS), bundle({"ann": 90, "bob": 0}))
+    assert found(frame, "ann")[0] == "north"
+    assert frame.filter(pl.col("key") == "ann")["seed_item_ids"][0].to_list() == ["east", "west"]
+    assert found(frame, "bob") == []  # a vector without listens has nothing to explain it
+
+
+def test_the_sequence_goes_on_from_the_last_listen():
+    assert found(sequence(audience([{"key": "ann"}], LISTENS), bundle()), "ann")[:2] == ["east", "near_east"]
+
+
+def test_who_has_no_listens_has_no_sequence():
+    assert sequence(audience([{"key": "ann"}]), bundle()).height == 0
+
+
+def test_fresh_items_are_new_and_little_played():
+    items = [
+        item("east", release_ts=days_ago(3)), item("near_east", release_ts=days_ago(3)),
+        item("north_east", release_ts=days_ago(400)), item("north", release_ts=days_ago(-2)),
+    ]  # fmt: skip
+    frame = fresh_content(
+        audience([{"key": "ann"}], LISTENS), bundle({"ann": 20}, items, [("near_east", 500), ("east", 3)])
+    )
+    assert found(frame, "ann") == ["east"]
+
+
+def test_a_session_goes_on_without_its_seed():
+    assert found(session(audience([{"key": "east"}]), bundle()), "east") == ["near_east", "north_east", "north"]
+
+
+def test_talk_is_like_talk_of_its_language():
+    items = [
+        item("east", item_type="episode", languages=["sv"]), item("near_east", languages=["en"]),
+        item("north_east", languages=["sv", "en"]), item("north"), item("west"),
+    ]  # fmt: skip
+    assert found(similar(audience([{"key": "east"}]), bundle(items=items)), "east") == ["north_east"]
+    music = [*([{**items[0], "item_type": "track"}]), *items[1:]]
+    assert found(similar(audience([{"key": "east"}]), bundle(items=music)), "east")[0] == "near_east"
+
+
+def test_neighbour_sessions_do_not_propose_the_seed():
+    frame = session_knn(audience([{"key": "east"}]), bundle())
+    assert frame.select("item_id", "seed_item_ids").rows() == [("north", ["east"])]
+
+
+@pytest.mark.parametrize("source", [two_tower, sequence, fresh_content, session, similar])
+def test_every_source_gives_the_columns_of_proposals(source):
+    frame = source(audience([{"key": "east"}], [{"key": "east", **listen("west")}]), bundle({"east": 0}))
+    assert frame.columns == ["key", "item_id", "raw_score", "seed_item_ids", "seed_event_ts"]

@@ -1,0 +1,103 @@
+"""The trained part of a bundle, as sources see it: vectors, the encoder, neighbour sessions.
+
+Memory: once per worker process, the vectors of all items (`4 * dim` bytes each) with their ids, the encoder and the
+sessions; per task, the vectors of its users.
+"""
+
+import dataclasses
+import functools
+
+import numpy as np
+import polars as pl
+
+from schemas.models import ITEM_EMBEDDING, VOCABULARY, Space, SpaceMismatch
+from transforms.embed.interactions import from_listens
+from transforms.embed.weights import unpack
+from transforms.io.store import open_store
+from transforms.retrieve import ShardBundle
+from transforms.shards import read_tables
+from transforms.vector_sources import long_form
+
+ENCODER, ENCODER_VOCABULARY, SESSION_KNN = "encoder", "encoder_vocabulary", "session_knn"
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelBundle(ShardBundle):
+    """The datasets and models a task was given (`transforms.vector_sources.Models`).
+
+    Attributes:
+      space: of all vectors. Rows of another are refused where they are read.
+    """
+
+    space: Space
+
+    def item_vectors(self) -> tuple[pl.Series, np.ndarray]:
+        """Return the ids of all items with a vector, sorted, and the vectors, `(num_items, dim) float32`."""
+        return _item_vectors(tuple(self.shard.paths("item_embedding")), self.space)
+
+    def user_vectors(self, keys: pl.Series) -> tuple[pl.Series, np.ndarray]:
+        """Return those of the keys that have a vector, sorted, and the vectors."""
+        found = self.lookup("user_embedding", "user_id", keys)
+        demand_space(found, self.space, "user_embedding")
+        return found["user_id"], _matrix(found, self.space)
+
+    def encode(self, listens: pl.DataFrame, keys: pl.Series) -> np.ndarray:
+        """Return the vectors of plays in order, `(num_keys, dim) float32`."""
+        (weights,), numbered = self.shard.task.inputs[ENCODER], tuple(self.shard.paths(ENCODER_VOCABULARY))
+        vectors: np.ndarray = _encoder(self.shard.store.root, weights, numbered).plays(listens, keys)
+        return vectors
+
+    def neighbour_sessions(self, listens: pl.DataFrame, keys: pl.Series, limit: int) -> pl.DataFrame:
+        """Return `key`, `item_id`, `raw_score`: what neighbour sessions hold, the best of each key."""
+        (weights,) = self.shard.task.inputs[SESSION_KNN]
+        item_ids = _numbered(tuple(self.shard.paths("vocabulary")))
+        contexts = from_listens(listens, keys, item_ids)
+        items, scores = _sessions(self.shard.store.root, weights).top(contexts, limit)
+        return long_form(keys, item_ids, np.maximum(items, 0), scores).filter(pl.col("raw_score") > 0)
+
+
+def demand_space(rows: pl.DataFrame, space: Space, what: str) -> None:
+    """Refuse vectors of another space.
+
+    Raises:
+      SpaceMismatch: names both.
+    """
+    others = rows.filter(pl.col("space_id") != space.id)
+    if others.height:
+        raise SpaceMismatch(
+            f"{others.height:,} rows of {what} are in the space {others['space_id'][0]}, but are asked for in the space"
+            f" {space.id}, {space}: embed both with one model"
+        )
+
+
+def _matrix(rows: pl.DataFrame, space: Space) -> np.ndarray:
+    return rows["vector"].to_numpy() if rows.height else np.empty((0, space.dim), np.float32)
+
+
+@functools.lru_cache(maxsize=1)
+def _item_vectors(paths: tuple[str, ...], space: Space) -> tuple[pl.Series, np.ndarray]:
+    rows = read_tables(list(paths), ITEM_EMBEDDING).sort("item_id")
+    demand_space(rows, space, "item_embedding")
+    return rows["item_id"], np.ascontiguousarray(_matrix(rows, space))
+
+
+@functools.lru_cache(maxsize=2)
+def _numbered(paths: tuple[str, ...]) -> pl.Series:
+    return read_tables(list(paths), VOCABULARY, ["item_id"])["item_id"]
+
+
+@functools.lru_cache(maxsize=1)
+def _encoder(root: str, weights: str, numbered: tuple[str, ...]):
+    from transforms.embed.encoder_model import EncoderModel  # torch: two seconds, for tasks that need it
+    from transforms.embed.vectors import Embedder
+
+    arrays, _ = unpack(open_store(root).read_bytes(weights), weights)
+    return Embedder(EncoderModel.from_arrays(arrays), _numbered(numbered))
+
+
+@functools.lru_cache(maxsize=1)
+def _sessions(root: str, weights: str):
+    from transforms.embed.session_knn import SessionKnn
+
+    arrays, _ = unpack(open_store(root).read_bytes(weights), weights)
+    return SessionKnn.from_arrays(arrays)

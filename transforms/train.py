@@ -1,0 +1,247 @@
+"""Train: number the items, read the histories, hold the latest part out, fit one family and say how good it is.
+
+One task trains one family. Memory: at most `MAX_INTERACTIONS` listens of 60 bytes (3 GB), of a sample of users by the
+hash of their ids where there are more; at most `MAX_ITEMS` items of the vocabulary; and the model itself.
+"""
+
+import dataclasses
+import datetime
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from schemas.hashing import hash64, unit_interval
+from schemas.models import TRAINING, VOCABULARY
+from schemas.tallies import HISTORY
+from transforms.embed.families import FAMILIES, SESSION, HeldOut, TrainingData
+from transforms.embed.interactions import Interactions, from_listens, from_lists
+from transforms.embed.weights import pack
+from transforms.evaluate import hits, top_items, without
+from transforms.shards import SAID, Output, Shard, Workspace, read_tables
+
+MAX_INTERACTIONS = 50_000_000
+MAX_ITEMS = 5_000_000
+HELD_OUT_SHARE = 0.05
+"""Of the positives, the latest; what a model is judged on before it is fitted on all of them."""
+HELD_OUT_CONTEXTS = 2_000
+SCORED_AT_ONCE = 256
+FINISHED = -1
+ITEM_COLUMNS = ["item_id", "item_type", "title", "description", "genres", "artists", "languages"]
+
+
+def number_items(shard: Shard) -> Output:
+    """Number what may be recommended, in the vocabulary contract: the most listened to where there are too many."""
+    known = shard.read("item", ["item_id"], pl.col("deleted_at").is_null() & pl.col("rec_eligible"))
+    counts = [
+        read_tables([path], HISTORY, ["positives"])
+        .explode("positives")
+        .select(pl.col("positives").struct.field("item_id"))
+        .drop_nulls()
+        .group_by("item_id")
+        .len("positives")
+        for path in shard.paths("history")
+    ]
+    played = pl.concat(counts).group_by("item_id").agg(pl.col("positives").sum().cast(pl.Int64))
+    items = known.join(played, on="item_id", how="left").with_columns(pl.col("positives").fill_null(0))
+    kept = items.sort("positives", "item_id", descending=[True, False]).head(MAX_ITEMS).sort("item_id")
+    numbered = kept.with_columns(pl.int_range(pl.len(), dtype=pl.Int32).alias("number"))
+    return Output(numbered.select(VOCABULARY.schema.names), rows_in=known.height)
+
+
+def read_vocabulary(shard: Shard) -> pl.Series:
+    """Return the ids of numbered items; an item's number is its place."""
+    return shard.read("vocabulary", ["item_id"])["item_id"]
+
+
+def read_items(shard: Shard, item_ids: pl.Series) -> pl.DataFrame:
+    """Return what is known of the numbered items, in the order of their numbers."""
+    known = shard.read("item", ITEM_COLUMNS, pl.col("item_id").is_in(item_ids.implode()))
+    return item_ids.to_frame("item_id").join(known, on="item_id", how="left", maintain_order="left")
+
+
+def read_listens(shard: Shard, share: float, unit: str) -> pl.DataFrame:
+    """Return the positives of a sample of users: `key`, `item_id`, `label`, `event_ts`, by key and time.
+
+    Args:
+      share: of the users, by the hash of their ids.
+      unit: `user`, or `session` for a key per session of a user.
+    """
+    return pl.concat(
+        [
+            _listens(read_tables([path], HISTORY, ["user_id", "positives"]), share, unit)
+            for path in shard.paths("history")
+        ]
+    ).sort("key", "event_ts", maintain_order=True)
+
+
+def _listens(histories: pl.DataFrame, share: float, unit: str) -> pl.DataFrame:
+    sampled = histories.filter(pl.Series(unit_interval(hash64(histories["user_id"].to_arrow())) < share))
+    listens = sampled.explode("positives").drop_nulls("positives").unnest("positives")
+    session = pl.concat_str("user_id", pl.lit("\x1f"), pl.col("session_id").fill_null(""))
+    key = session if unit == SESSION else pl.col("user_id")
+    return listens.select(key.alias("key"), "item_id", "label", "event_ts")
+
+
+def by_recency(listens: pl.DataFrame, item_ids: pl.Series) -> Interactions:
+    """Return a row per key, the key of the oldest last listen first: models may trust recent rows more."""
+    last = listens.group_by("key").agg(pl.col("event_ts").max()).sort("key")
+    rows = from_listens(listens, last["key"], item_ids)
+    return rows.take(np.argsort(last["event_ts"].to_numpy(), kind="stable"))
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class TimeSplit:
+    """Listens before an instant, and examples of what came after.
+
+    Attributes:
+      before: the listens before it.
+      held_out: contexts and the one item that came next in each; None where nothing did.
+      last_feature_us, first_label_us: the latest listen in `before`, the earliest target. Every context ends before its target.
+    """
+
+    before: pl.DataFrame
+    held_out: HeldOut | None
+    last_feature_us: int
+    first_label_us: int
+
+
+def time_split(listens: pl.DataFrame, item_ids: pl.Series) -> TimeSplit:
+    """Hold out the last listen of each key in the latest `HELD_OUT_SHARE` of all listens, at most `HELD_OUT_CONTEXTS`.
+
+    One instant for everybody: no model that learns from `before` has seen anything of the time it is judged on.
+    """
+    instant = listens["event_ts"].quantile(1 - HELD_OUT_SHARE, "lower")
+    before, after = listens.filter(pl.col("event_ts") < instant), listens.filter(pl.col("event_ts") >= instant)
+    targets = after.filter(pl.col("item_id").is_in(item_ids.implode())).group_by("key").last().sort("key")
+    chosen = targets.filter(pl.Series(_sampled(targets["key"], HELD_OUT_CONTEXTS)))
+    label = chosen.select("key", pl.col("event_ts").alias("label_ts"))
+    earlier = listens.join(label, on="key", maintain_order="left").filter(pl.col("event_ts") < pl.col("label_ts"))
+    chosen = chosen.join(earlier.select("key").unique(), on="key", how="semi", maintain_order="left")
+    earlier = earlier.filter(pl.col("key").is_in(chosen["key"].implode()))
+    if not (chosen.height and before.height):
+        return TimeSplit(listens, None, 0, 0)
+    contexts = from_listens(earlier, chosen["key"], item_ids)
+    numbers = item_ids.search_sorted(chosen["item_id"]).to_numpy()
+    held_out = HeldOut(contexts, from_lists([[int(number)] for number in numbers], len(item_ids)))
+    return TimeSplit(before, held_out, _micros(before["event_ts"].max()), _micros(chosen["event_ts"].min()))
+
+
+def _sampled(keys: pl.Series, limit: int) -> np.ndarray:
+    share = min(1.0, limit / max(len(keys), 1))
+    return unit_interval(hash64(keys.to_arrow())) < share
+
+
+def _micros(instant: Any) -> int:
+    assert isinstance(instant, datetime.datetime)
+    return int(instant.timestamp() * 1e6)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class StageWatch:
+    """Keeps the state of a long fit in the staging folder of its stage, and says there how far it is.
+
+    Attributes:
+      what: which of several fits of one task.
+    """
+
+    workspace: Workspace
+    what: str
+
+    def clock(self) -> float:
+        """Return the seconds of the monotonic clock."""
+        return time.monotonic()
+
+    def progress(self, line: str) -> None:
+        """Replace what was said before."""
+        self.workspace.store.write_bytes(f"{self.workspace.staging}/{SAID}", line.encode())
+
+    def save(self, state: bytes) -> None:
+        """Replace the state."""
+        self.workspace.store.write_bytes(self._state, state)
+
+    def load(self) -> bytes | None:
+        """Return the state of a fit that was killed."""
+        try:
+            return self.workspace.store.read_bytes(self._state)
+        except FileNotFoundError:
+            return None
+
+    @property
+    def _state(self) -> str:
+        return f"{self.workspace.staging}/state/{self.what}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Train:
+    """Fit one family on the histories; its weights are the artifact `<family>.safetensors`.
+
+    Attributes:
+      settings: of the family, JSON; what is left out has its default.
+      share: of the users, see `read_listens`.
+      workspace: where a long fit says how far it is and keeps its state.
+      hold_out: judge the family on the latest part before it is fitted on everything, and settle there what only data
+        can settle, when to stop for example. `refit`: fit on everything afterwards.
+    """
+
+    workspace: Workspace
+    family: str
+    settings: Mapping[str, Any]
+    seed: int
+    share: float
+    hold_out: bool
+    refit: bool = True
+
+    def __call__(self, shard: Shard) -> Output:
+        family, item_ids = FAMILIES[self.family](), read_vocabulary(shard)
+        items, listens = read_items(shard, item_ids), read_listens(shard, self.share, family.unit)
+        settings, figures, counters = family.settings(**self.settings), [], dict[str, int]()
+        model = None
+        split = time_split(listens, item_ids) if self.hold_out else None
+        if split is not None and split.held_out is not None:
+            data = TrainingData(by_recency(split.before, item_ids), items, split.held_out)
+            fitted = family.fit(data, settings, self.seed, StageWatch(self.workspace, "held-out"))
+            model, settings = fitted.model, fitted.settings
+            figures = [*fitted.figures, *self._judged(model, split.held_out)]
+            counters = {"last_feature_us": split.last_feature_us, "first_label_us": split.first_label_us}
+        if model is None or self.refit:
+            data = TrainingData(by_recency(listens, item_ids), items, None)
+            model = family.fit(data, settings, self.seed, StageWatch(self.workspace, "whole")).model
+        frame = pl.DataFrame(figures, schema=["epoch", "name", "value"], orient="row").with_columns(
+            pl.lit(self.family).alias("family"), pl.col("epoch").cast(pl.Int32), pl.col("value").cast(pl.Float64)
+        )
+        about = {"family": self.family, "settings": dataclasses.asdict(settings), "seed": self.seed}
+        counters |= {name: round(1e6 * value) for epoch, name, value in figures if epoch == FINISHED}
+        arrays = model.to_arrays()
+        floats = [array for array in arrays.values() if array.dtype.kind == "f"]
+        counters["weights"] = sum(array.size for array in floats)
+        counters["not_finite"] = sum(int((~np.isfinite(array)).sum()) for array in floats)
+        return Output(
+            frame.select(TRAINING.schema.names).sort("family", "epoch", "name"),
+            rows_in=listens.height,
+            counters=counters,
+            artifacts={f"{self.family}.safetensors": pack(arrays, about)},
+        )
+
+    def _judged(self, model: Any, held_out: HeldOut) -> list[tuple[int, str, float]]:
+        ranked = [
+            top_items(without_seen(model, block, held_out, span), 100)
+            for span, block in held_out.contexts.blocks(SCORED_AT_ONCE)
+        ]
+        found = hits(np.concatenate(ranked), held_out.targets)
+        return [(FINISHED, f"recall@{k}", float(found.recall(k).mean())) for k in (20, 100)] + [
+            (FINISHED, "mrr@20", float(found.reciprocal_rank(20).mean()))
+        ]
+
+
+def without_seen(model: Any, block: Interactions, held_out: HeldOut, span: slice) -> np.ndarray:
+    """Return a block's scores without what its contexts hold, unless that is what came next."""
+    scores = model.score(block)
+    targets = held_out.targets.items[span]
+    rows = np.arange(len(block))
+    kept = scores[rows, targets]
+    scores = without(scores, block)
+    scores[rows, targets] = kept
+    return scores
