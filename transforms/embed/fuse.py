@@ -2,7 +2,7 @@
 
 The blend is a conditional logit, McFadden, "Conditional logit analysis of qualitative choice behavior" (1974), over
 concave curves of each family's score. The trees are LightGBM's, Ke et al. (2017), one binary question per candidate.
-Which of the two ranks is decided on contexts neither was fitted on.
+Which of the two ranks is decided on contexts that the trees tried were not fitted on.
 
 Memory: 4 bytes per held candidate and feature, twice while trees are fitted; `fit_fusion` holds `depth` candidates per
 context.
