@@ -14,8 +14,8 @@ import numpy as np
 import scipy.linalg
 import scipy.sparse as sp
 
-from .interactions import Interactions
-from .spectral import degree_power, scaled_rows
+from transforms.embed.interactions import Interactions
+from transforms.embed.spectral import degree_power, scaled_rows
 
 MOST_ROWS = 10_000
 
@@ -37,7 +37,7 @@ class EaseSettings:
     popularity_power: float = -0.2
 
 
-EASE_GRID = (EaseSettings(), EaseSettings(popularity_power=0.0), EaseSettings(ridge=30.0))
+EASE_GRID = (EaseSettings(), EaseSettings(dropout=0.0, popularity_power=0.0))
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -12,8 +12,8 @@ import dataclasses
 import numpy as np
 import scipy.sparse as sp
 
-from .interactions import Interactions
-from .spectral import degree_power, leading_directions, scaled_rows
+from transforms.embed.interactions import Interactions
+from transforms.embed.spectral import degree_power, leading_directions, scaled_rows
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -29,14 +29,13 @@ class GraphFilterSettings:
 
     row_power: float = 0.3
     item_power: float = 0.4
-    sharpening: float = 0.5
+    sharpening: float = 1.0
     popularity_power: float = 0.25
 
 
 GRAPH_FILTER_GRID = (
     GraphFilterSettings(),
-    GraphFilterSettings(sharpening=1.0),
-    GraphFilterSettings(row_power=0.1, item_power=0.3, popularity_power=0.1),
+    GraphFilterSettings(row_power=0.1, item_power=0.3, sharpening=0.7, popularity_power=0.0),
 )
 
 

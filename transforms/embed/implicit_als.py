@@ -15,8 +15,8 @@ import dataclasses
 import numpy as np
 import scipy.sparse as sp
 
-from .interactions import Interactions
-from .spectral import SpectralSettings, fit_spectral
+from transforms.embed.interactions import Interactions
+from transforms.embed.spectral import SpectralSettings, fit_spectral
 
 CHUNK = 65_536
 
@@ -33,18 +33,16 @@ class AlsSettings:
       steps: conjugate gradients in a half-sweep of fitting; a context takes `FOLD_IN` times as many, from zero.
     """
 
-    dim: int = 256
-    unheard: float = 0.02
-    regularization: float = 0.002
-    sweeps: int = 2
+    dim: int = 512
+    unheard: float = 0.1
+    regularization: float = 0.0005
+    sweeps: int = 1
     steps: int = 3
 
 
 FOLD_IN = 3
-ALS_GRID = (
-    AlsSettings(),
-    AlsSettings(unheard=0.05, regularization=0.01, sweeps=8),
-)
+# large catalogues want many directions and an early stop, small ones a heavy ridge and time to settle
+ALS_GRID = (AlsSettings(), AlsSettings(dim=256, unheard=0.05, regularization=0.01, sweeps=8))
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -53,17 +51,19 @@ class ImplicitAls:
 
     Attributes:
       item_vectors: `(num_items, dim) float32`.
+      products: `(dim, dim) float32`, of the item vectors with themselves, which every fold-in needs.
       settings: what they were fitted with; a context is folded in with the same weights.
     """
 
     item_vectors: np.ndarray
+    products: np.ndarray
     settings: AlsSettings
 
     def encode(self, contexts: Interactions) -> np.ndarray:
         """Return `(num_contexts, dim) float32`; an empty context is zeros."""
         start = np.zeros((len(contexts), self.item_vectors.shape[1]), np.float32)
-        steps = FOLD_IN * self.settings.steps
-        return solved(contexts.matrix(), self.item_vectors, start, dataclasses.replace(self.settings, steps=steps))
+        longer = dataclasses.replace(self.settings, steps=FOLD_IN * self.settings.steps)
+        return solved(contexts.matrix(), self.item_vectors, self.products, start, longer)
 
     def score(self, contexts: Interactions) -> np.ndarray:
         """Return `(num_contexts, num_items) float32`, higher is better."""
@@ -72,13 +72,14 @@ class ImplicitAls:
     def to_arrays(self) -> dict[str, np.ndarray]:
         """Return everything as arrays."""
         numbers = np.array(dataclasses.astuple(self.settings), np.float64)
-        return {"item_vectors": self.item_vectors, "settings": numbers}
+        return {"item_vectors": self.item_vectors, "products": self.products, "settings": numbers}
 
     @classmethod
     def from_arrays(cls, arrays: dict[str, np.ndarray]) -> "ImplicitAls":
         """Return what `to_arrays` was given."""
         dim, unheard, regularization, sweeps, steps = arrays["settings"].tolist()
-        return cls(arrays["item_vectors"], AlsSettings(int(dim), unheard, regularization, int(sweeps), int(steps)))
+        settings = AlsSettings(int(dim), unheard, regularization, int(sweeps), int(steps))
+        return cls(arrays["item_vectors"], arrays["products"], settings)
 
 
 def fit_implicit_als(interactions: Interactions, settings: AlsSettings, seed: int) -> ImplicitAls:
@@ -89,10 +90,10 @@ def fit_implicit_als(interactions: Interactions, settings: AlsSettings, seed: in
     items = scaled_to_ones(matrix, start.encode(interactions), start.item_vectors)
     rows = np.zeros((len(interactions), items.shape[1]), np.float32)
     for _ in range(settings.sweeps):
-        rows = solved(matrix, items, rows, settings)
-        items = solved(turned, rows, items, settings)
+        rows = solved(matrix, items, items.T @ items, rows, settings)
+        items = solved(turned, rows, rows.T @ rows, items, settings)
     items[np.diff(turned.indptr) == 0] = 0
-    return ImplicitAls(items, settings)
+    return ImplicitAls(items, items.T @ items, settings)
 
 
 def scaled_to_ones(matrix: sp.csr_matrix, rows: np.ndarray, items: np.ndarray) -> np.ndarray:
@@ -102,22 +103,24 @@ def scaled_to_ones(matrix: sp.csr_matrix, rows: np.ndarray, items: np.ndarray) -
     return (items * np.sqrt(max(float(scale), 1e-12))).astype(np.float32)
 
 
-def solved(matrix: sp.csr_matrix, others: np.ndarray, start: np.ndarray, settings: AlsSettings) -> np.ndarray:
+def solved(
+    matrix: sp.csr_matrix, others: np.ndarray, products: np.ndarray, start: np.ndarray, settings: AlsSettings
+) -> np.ndarray:
     """Return the vectors of the rows that fit `others` best, `(num_rows, dim) float32`, by conjugate gradients.
 
     Args:
       matrix: `(num_rows, num_others) float32` of ones.
       others: `(num_others, dim) float32`, held fixed.
+      products: `others.T @ others`.
       start: `(num_rows, dim) float32`.
       settings: the weights, and the steps.
     """
-    everywhere = settings.unheard * (others.T @ others)
     counts = np.diff(matrix.indptr).astype(np.float32)[:, None]
     ridges = settings.regularization * (counts + settings.unheard * len(others))
 
     def applied(vectors: np.ndarray) -> np.ndarray:
         at_listens = sp.csr_matrix((products_at(matrix, vectors, others), matrix.indices, matrix.indptr), matrix.shape)
-        return at_listens @ others + vectors @ everywhere + ridges * vectors
+        return at_listens @ others + settings.unheard * (vectors @ products) + ridges * vectors
 
     residual = matrix @ others - (applied(start) if start.any() else 0)
     vectors, direction = start.copy(), residual.copy()

@@ -12,7 +12,7 @@ import numpy as np
 import scipy.linalg
 import scipy.sparse as sp
 
-from .interactions import Interactions
+from transforms.embed.interactions import Interactions
 
 OVERSAMPLING = 32
 POWER_ITERATIONS = 6
@@ -41,7 +41,6 @@ class SpectralSettings:
 
 SPECTRAL_GRID = (
     SpectralSettings(),
-    SpectralSettings(row_power=0.1, item_power=0.3, popularity_power=0.1),
     SpectralSettings(row_power=0.1, item_power=0.3, value_power=0.5, popularity_power=0.0),
 )
 

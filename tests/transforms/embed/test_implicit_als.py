@@ -41,7 +41,7 @@ def test_enough_steps_reach_the_exact_solve_from_any_start():
     generator = np.random.default_rng(0)
     others = generator.standard_normal((ROWS.num_items, 12)).astype(np.float32)
     start = generator.standard_normal((len(ROWS), 12)).astype(np.float32)
-    vectors = solved(ROWS.matrix(), others, start, settings)
+    vectors = solved(ROWS.matrix(), others, others.T @ others, start, settings)
     for number in (0, 7, 200):
         np.testing.assert_allclose(vectors[number], exact_row(ROWS.row(number), others, settings), atol=1e-4)
 
