@@ -32,8 +32,8 @@ class Phase:
 
     Attributes:
       folder: to import, in the shape of the kind.
-      asked: `key` (a user, `user-17` for example, or a number of a context), `target` (list of item numbers of the
-        source), and for sessions `context` (list of item numbers); otherwise the context is the user's history.
+      asked: `key` (a user, `user-17` for example, or a session's), `target` (list of item numbers of the source), and for
+        sessions `context` (list of item numbers), several to a key; otherwise the context is the user's history.
     """
 
     folder: Path
@@ -90,11 +90,11 @@ def _cut_sessions(source: Path, fit: Path, final: Path) -> tuple[pl.DataFrame, p
 def _prefixes(sessions: pl.DataFrame) -> pl.DataFrame:
     """Return every prefix of every session with the item after it."""
     grown = sessions.with_columns(pl.int_ranges(1, pl.col("items").list.len()).alias("length")).explode("length")
-    asked = grown.drop_nulls("length").select(
+    return grown.drop_nulls("length").select(
+        pl.format("session-{}", "session").alias("key"),
         pl.col("items").list.head(pl.col("length")).alias("context"),
         pl.concat_list(pl.col("items").list.get(pl.col("length"))).alias("target"),
     )
-    return asked.with_row_index("key").with_columns(pl.col("key").cast(pl.String))
 
 
 def _cut_sequences(source: Path, fit: Path, final: Path) -> tuple[pl.DataFrame, pl.DataFrame]:

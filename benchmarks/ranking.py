@@ -15,10 +15,19 @@ from transforms.embed.interactions import Interactions
 from transforms.embed.pool import Describer, Pool, build_pool
 from transforms.evaluate import hits, top_items, without
 
-AT_ONCE = 256
+AT_ONCE = 128
 DEPTH = 300
 PROPOSED = 300
 """Candidates each family gives to the fusion: what a ranker would be handed by one source."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Fused:
+    """A fusion, the families it is of, and which of them alone proposes; None: all do."""
+
+    fusion: Fusion
+    names: tuple[str, ...]
+    proposer: str | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -29,10 +38,12 @@ class Block:
     targets: Interactions
     scores: dict[str, np.ndarray]
 
-    def pool(self, describers: Mapping[str, Describer], names: tuple[str, ...] | None = None) -> Pool:
-        """Return the candidates of some families, all by default."""
-        scores = {name: self.scores[name] for name in names} if names else self.scores
-        return build_pool(self.contexts, scores, PROPOSED, describers)
+    def pool(self, describers: Mapping[str, Describer], names: tuple[str, ...], proposer: str | None = None) -> Pool:
+        """Return the candidates of some families, or of one of them, described by all of these."""
+        found = build_pool(self.contexts, {name: self.scores[name] for name in names}, PROPOSED, describers)
+        if proposer is None:
+            return found
+        return found.keep(found.features[:, found.names.index(f"{proposer}.share")] > 0)
 
 
 def score_blocks(models: Mapping[str, Model], examples: HeldOut, protocol: Protocol) -> Iterator[Block]:
@@ -54,32 +65,28 @@ def rank_alone(model: Model, examples: HeldOut, protocol: Protocol, depth: int =
 def rank_all(
     models: Mapping[str, Model],
     describers: Mapping[str, Describer],
-    fusions: Mapping[str, tuple[Fusion, tuple[str, ...]]],
+    fusions: Mapping[str, Fused],
     examples: HeldOut,
     protocol: Protocol,
 ) -> dict[str, np.ndarray]:
-    """Return the rankings of every family and of every fusion, by name.
-
-    Args:
-      fusions: by name, with the families each is of.
-    """
+    """Return the rankings of every family and of every fusion, by name."""
     found: dict[str, list[np.ndarray]] = {name: [] for name in (*models, *fusions)}
     for block in score_blocks(models, examples, protocol):
         for name, scores in block.scores.items():
             found[name].append(top_items(scores, DEPTH))
-        for name, (fusion, names) in fusions.items():
-            pool = block.pool(describers if fusion.trees else {}, names)
-            found[name].append(pool.ranking(fusion.score(pool), DEPTH))
+        for name, one in fusions.items():
+            pool = block.pool(describers if one.fusion.trees else {}, one.names, one.proposer)
+            found[name].append(pool.ranking(one.fusion.score(pool), DEPTH))
     return {name: np.concatenate(parts) for name, parts in found.items()}
 
 
 def fit_on(
     models: Mapping[str, Model], describers: Mapping[str, Describer], examples: HeldOut, protocol: Protocol,
-    settings: FusionSettings, names: tuple[str, ...] | None = None,
-) -> Fusion:  # fmt: skip
-    """Fit a fusion of some families, all by default, on examples that none of them has seen."""
-    blocks = score_blocks({name: models[name] for name in names or tuple(models)}, examples, protocol)
-    return fit_fusion(((block.pool(describers), block.targets) for block in blocks), settings)
+    settings: FusionSettings, names: tuple[str, ...],
+) -> Fused:  # fmt: skip
+    """Fit a fusion of some families on examples that none of them has seen."""
+    blocks = score_blocks({name: models[name] for name in names}, examples, protocol)
+    return Fused(fit_fusion(((block.pool(describers, names), block.targets) for block in blocks), settings), names)
 
 
 def figures(ranked: np.ndarray, targets: Interactions, protocol: Protocol) -> dict[str, float]:

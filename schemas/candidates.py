@@ -46,7 +46,8 @@ PROPOSAL = Contract(
     ),
     rows_from=(*_WHO, *_SERVABLE, *_SCORED, "item.genres", "co_listen.item_id", "co_listen.other_item_id", "co_listen.rank",
                "transition.context_id", "transition.next_item_id", "artist_top.artist_id", "artist_top.item_id",
-               "popularity.tier", "popularity.item_id"),
+               "popularity.tier", "popularity.item_id", "item_embedding.vector", "user_embedding.vector", "vocabulary.positives",
+               "training.value", "item.languages"),
 )  # fmt: skip
 
 _SOURCE = pa.struct(

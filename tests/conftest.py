@@ -1,6 +1,7 @@
 import datetime
 import os
 import shutil
+import sys
 import tomllib
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import pytest
 from small_road import SmallRoad
 
 from jobs import batch
-from jobs.options import POLICY_FILE
+from jobs.options import POLICY_FILE, leave
 from jobs.world import write_world
 from transforms.world_setting import Setting
 
@@ -33,6 +34,21 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         terminalreporter.write_line(
             f"{len(skipped)} tests on real data DID NOT RUN: {skipped[0].longrepr[2]}", red=True
         )
+
+
+_ENDED: list[int] = []
+
+
+def pytest_sessionfinish(exitstatus: int) -> None:
+    """Remember how it ended, for `pytest_unconfigure`."""
+    _ENDED.append(int(exitstatus))
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_unconfigure() -> None:
+    """End as the jobs do: DuckDB's module would report its own tables as leaked after the summary (`leave`)."""
+    if _ENDED and "duckdb" in sys.modules and "torch" in sys.modules:
+        leave(_ENDED[-1])
 
 
 SMALL_DATE = datetime.date(2026, 1, 31)

@@ -227,8 +227,9 @@ def proposals(tables: Tables) -> pl.DataFrame:
     given = Given(tables)
     home = groups.RetrieveGroups(HOME_GROUP_SOURCES, HOME, instant(HOME), NOW)(given).frame
     playing = groups.RetrieveGroups(NOW_PLAYING_GROUP_SOURCES, NOW_PLAYING, instant(NOW_PLAYING), NOW)(given).frame
-    users = retrieve.retrieve_users(given, HOME_SOURCES, NOW).frame
-    return pl.concat([home, playing, users, retrieve.retrieve_seeds(given, NOW_PLAYING_SOURCES, NOW).frame])
+    users = retrieve.retrieve_users(given, HOME_SOURCES, NOW, retrieve.ShardBundle).frame
+    seeds = retrieve.retrieve_seeds(given, NOW_PLAYING_SOURCES, NOW, retrieve.ShardBundle).frame
+    return pl.concat([home, playing, users, seeds])
 
 
 def candidate_sets(tables: Tables) -> pl.DataFrame:

@@ -32,7 +32,7 @@ class Hits:
 
     def hit_rate(self, k: int) -> np.ndarray:
         """Return whether any target is among the first k."""
-        return self.at[:, :k].any(axis=1).astype(np.float64)
+        return np.asarray(self.at[:, :k].any(axis=1), np.float64)
 
     def reciprocal_rank(self, k: int) -> np.ndarray:
         """Return 1 / place of the first hit, counted from 1; 0 where none is among the first k."""
