@@ -22,20 +22,24 @@ class GraphFilterSettings:
 
     Attributes:
       row_power: a row of n items is divided by n to this power.
-      item_power: an item of n rows is divided by n to this power, in the graph and in the context.
+      item_power: an item of n rows is divided by n to this power in the graph.
+      context_power: the same, in the context.
       sharpening: weight of the second step, subtracted; 0 is the plain linear neighbourhood.
       popularity_power: a score is multiplied by the item's rows to this power.
     """
 
     row_power: float = 0.3
     item_power: float = 0.4
+    context_power: float = 0.4
     sharpening: float = 1.0
     popularity_power: float = 0.25
 
 
 GRAPH_FILTER_GRID = (
     GraphFilterSettings(),
-    GraphFilterSettings(row_power=0.1, item_power=0.3, sharpening=0.7, popularity_power=0.0),
+    GraphFilterSettings(row_power=0.1, item_power=0.3, context_power=0.3, sharpening=0.7, popularity_power=0.0),
+    # the linear filter as published
+    GraphFilterSettings(row_power=0.5, item_power=0.5, context_power=0.0, sharpening=0.0, popularity_power=0.0),
 )
 
 
@@ -87,9 +91,10 @@ class GraphFilter:
 def fit_graph_filter(interactions: Interactions, settings: GraphFilterSettings, seed: int) -> GraphFilter:
     """Return the filter over the rows; repeats within a row do not count."""
     matrix = interactions.matrix()
-    inward = degree_power(matrix, -settings.item_power)
-    graph = sp.csr_matrix(scaled_rows(matrix, settings.row_power) @ sp.diags_array(inward))
+    balanced = sp.diags_array(degree_power(matrix, -settings.item_power))
+    graph = sp.csr_matrix(scaled_rows(matrix, settings.row_power) @ balanced)
     largest = leading_directions(graph, 1, seed)[0][0]
     graph.data /= largest if largest else 1
+    inward = degree_power(matrix, -settings.context_power)
     outward = degree_power(matrix, settings.popularity_power)
     return GraphFilter(graph, graph.T.tocsr(), inward, outward, settings.sharpening)

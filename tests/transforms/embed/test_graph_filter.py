@@ -11,13 +11,13 @@ NEW = from_lists([[0, 3, 5], [25, 26], []], ROWS.num_items)
 
 @pytest.mark.parametrize("sharpening", [0.0, 0.7])
 def test_scores_are_the_dense_formula(sharpening):
-    settings = GraphFilterSettings(row_power=0.3, item_power=0.4, sharpening=sharpening, popularity_power=0.25)
+    settings = GraphFilterSettings(0.3, 0.4, context_power=0.2, sharpening=sharpening, popularity_power=0.25)
     dense = ROWS.matrix().toarray().astype(np.float64)
     degrees = np.maximum(dense.sum(0), 1)
     graph = dense / dense.sum(1, keepdims=True) ** 0.3 / degrees**0.4
     products = graph.T @ graph
     products /= np.linalg.eigvalsh(products).max()
-    expected = (NEW.matrix() / degrees**0.4) @ (products - sharpening * products @ products) * degrees**0.25
+    expected = (NEW.matrix() / degrees**0.2) @ (products - sharpening * products @ products) * degrees**0.25
     np.testing.assert_allclose(fit_graph_filter(ROWS, settings, 0).score(NEW), expected, rtol=1e-3, atol=1e-6)
 
 
