@@ -12,7 +12,7 @@ from transforms.embed.text import item_features
 from transforms.embed.training_terms import FULL_SOFTMAX_ITEMS, Progress, Surroundings, TrainingSettings, Validation
 
 START_WINDOW = 5
-ENCODER_GRID = (EncoderSettings(), EncoderSettings(dim=128, layers=1, heads=2, dropout=0.2, scale=14.0))
+ENCODER_GRID = (EncoderSettings(), EncoderSettings(dim=128, layers=1, heads=2, dropout=0.4, scale=14.0))
 SAID_EVERY_S = 2.0
 
 
