@@ -58,39 +58,32 @@ def embed(
     """
     if device not in (CPU, GPU):
         raise ValueError(f"device is one of {CPU} and {GPU}, came {device!r}")
-    space, training = model.space, model.training
-    same = (
-        before
-        if before and before.config.get("space_id") == space.id and before.num_shards == road.num_shards
-        else None
-    )
-    inputs: dict[str, tuple[str, ...] | Sequence[DataFile]] = {
-        what.dataset: rows.files,
-        what.embedding: same.files if same else (),
-    }
-    weights = training.artifact(f"{ENCODER}.safetensors").path
-    config = {"space": dataclasses.asdict(space), "space_id": space.id, "device": device}
+    kept = _of_space(before, model.space, road.num_shards)
+    numbered = paths(model.vocabulary.files)
+    weights = model.training.artifact(f"{ENCODER}.safetensors").path
+    inputs: dict[str, tuple[str, ...] | Sequence[DataFile]] = {what.dataset: rows.files, what.embedding: kept}
+    plays = numbered if what.dataset == "item" else ()
     return Stage(
         name="embed",
         qualifier=what.dataset,
         contract=CONTRACTS[what.embedding],
         date=road.day,
-        inputs=(input_ref(rows), input_ref(training), input_ref(model.vocabulary)),
+        inputs=(input_ref(rows), input_ref(model.training), input_ref(model.vocabulary)),
         tasks=shard_tasks(road.num_shards, inputs),
         transform=functools.partial(
-            _embed, what=what, space=space, weights=weights, vocabulary=paths(model.vocabulary.files), device=device
+            _embed, what=what, space=model.space, weights=weights, vocabulary=numbered, device=device
         ),
         num_parts=road.num_shards,
         num_shards=road.num_shards,
-        config=config,
-        figures=functools.partial(
-            _sampled,
-            store=store,
-            key=what.key,
-            before=paths(same.files) if same else (),
-            plays=paths(model.vocabulary.files) if what.dataset == "item" else (),
-        ),
+        config={"space": dataclasses.asdict(model.space), "device": device},
+        figures=functools.partial(_sampled, store=store, key=what.key, before=paths(kept), plays=plays),
     )
+
+
+def _of_space(before: Manifest | None, space: Space, num_shards: int) -> Sequence[DataFile]:
+    if before is None or before.num_shards != num_shards or space_in(before) != space:
+        return ()
+    return before.files
 
 
 def _embed(

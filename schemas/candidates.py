@@ -46,8 +46,9 @@ PROPOSAL = Contract(
     ),
     rows_from=(*_WHO, *_SERVABLE, *_SCORED, "item.genres", "co_listen.item_id", "co_listen.other_item_id", "co_listen.rank",
                "transition.context_id", "transition.next_item_id", "artist_top.artist_id", "artist_top.item_id",
-               "popularity.tier", "popularity.item_id", "item_embedding.vector", "user_embedding.vector", "vocabulary.positives",
-               "training.value", "item.languages"),
+               "popularity.tier", "popularity.item_id", "item_embedding.item_id", "item_embedding.vector",
+               "user_embedding.user_id", "user_embedding.vector", "vocabulary.item_id", "vocabulary.positives",
+               "item.languages"),
 )  # fmt: skip
 
 _SOURCE = pa.struct(

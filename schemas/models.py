@@ -71,7 +71,7 @@ VOCABULARY = Contract(
         [
             column("item_id", pa.string(), "Item.", rules=ID, derived_from=("item.item_id",)),
             column("number", pa.int32(), "Its number: its place among the ids in order.", rules=(Between(0, 2**31 - 1),),
-                   derived_from=("item.item_id",)),
+                   derived_from=("?item.item_id",)),
             column("positives", pa.int64(), "Positives in the histories.", rules=(Between(0, 1e15),),
                    derived_from=_PLAYED),
         ]
@@ -83,7 +83,8 @@ TRAINING = Contract(
     name="training",
     version="1.0.0",
     owner="segue-train",
-    description="The record of one training: losses and validation metrics by epoch, and figures of the finished model.",
+    description="The record of one training: losses and validation metrics by epoch, and figures of the finished model. "
+    "What a fit makes of its inputs has no lineage by column: every figure rests on every one of them.",
     key=("family", "epoch", "name"),
     shard_by=None,
     schema=pa.schema(
@@ -91,21 +92,18 @@ TRAINING = Contract(
             column("family", pa.string(), "Model family.", rules=(Required(),)),
             column("epoch", pa.int32(), "Epoch the figure is of; -1 for the finished model.", rules=(Between(-1, 1e6),)),
             column("name", pa.string(), "Figure: loss, recall@20 and so on.", rules=(Required(),)),
-            column("value", pa.float64(), "Its value.", rules=(Between(-1e15, 1e15),), derived_from=_PLAYED),
+            column("value", pa.float64(), "Its value.", rules=(Between(-1e15, 1e15),)),
         ]
     ),
-    rows_from=("vocabulary.item_id", "history.positives"),
 )  # fmt: skip
 
 EMBEDDING_DIM = 64
 _VECTOR = pa.list_(pa.float32(), EMBEDDING_DIM)
-_MODEL = ("?training.value", "?vocabulary.number")
 _CONTENT = ("item.title", "item.description", "item.genres", "item.artists", "item.languages", "item.item_type")
 
 
 def _space() -> pa.Field:
-    return column("space_id", pa.string(), "Space of the vector; vectors of two spaces never meet.", rules=ID,
-                  derived_from=_MODEL)  # fmt: skip
+    return column("space_id", pa.string(), "Space of the vector; vectors of two spaces never meet.", rules=ID)  # fmt: skip
 
 
 ITEM_EMBEDDING = Contract(
@@ -120,7 +118,7 @@ ITEM_EMBEDDING = Contract(
             column("item_id", pa.string(), "Item.", rules=ID, derived_from=("item.item_id",)),
             _space(),
             column("made_from", pa.int64(), "Hash of what the vector was computed from.", derived_from=_CONTENT),
-            column("vector", _VECTOR, "The vector.", derived_from=(*_CONTENT, *_MODEL)),
+            column("vector", _VECTOR, "The vector.", derived_from=(*_CONTENT, "?vocabulary.item_id")),
         ]
     ),
     rows_from=("item.rec_eligible", "item.deleted_at"),
@@ -139,7 +137,7 @@ USER_EMBEDDING = Contract(
             _space(),
             column("made_from", pa.int64(), "Hash of what the vector was computed from.",
                    derived_from=("history.positives",)),
-            column("vector", _VECTOR, "The vector.", derived_from=("history.positives", *_MODEL)),
+            column("vector", _VECTOR, "The vector.", derived_from=("history.positives", "?vocabulary.item_id")),
         ]
     ),
     rows_from=("history.positives", "vocabulary.item_id"),

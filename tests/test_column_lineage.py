@@ -12,6 +12,7 @@ import random
 from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
+import numpy as np
 import polars as pl
 import pytest
 from toy_road import DATE, NOW, MemoryBundle, days_ago, instant, offer_in, policy, quota
@@ -21,6 +22,7 @@ from schemas.candidates import CANDIDATE_SET, EXPOSURE, PROPOSAL
 from schemas.catalogue import CONTRACTS
 from schemas.contract import Contract
 from schemas.inputs import CAMPAIGN, EVENT, ITEM, TOMBSTONE, USER
+from schemas.models import EMBEDDING_DIM, ITEM_EMBEDDING, USER_EMBEDDING, VOCABULARY, Space
 from schemas.tallies import (
     ARTIST_TOP,
     CO_LISTEN,
@@ -31,14 +33,16 @@ from schemas.tallies import (
     TRANSITION,
     TRANSITION_PARTIAL,
 )
-from transforms import groups, recommend, retrieve, tallies
+from transforms import groups, recommend, retrieve, tallies, train
 from transforms.audit import flatten
 from transforms.candidate_sets import Provenance
 from transforms.decode import POSITION
+from transforms.embed.vectors import ITEMS, USERS, Embedder, Rows, finish_batch, read_batch
 from transforms.histories import histories
 from transforms.ingest import SOURCE, MergeEvents, MergeRows, given_contract
 from transforms.shards import TARGET, Task
 from transforms.sources import HOME_GROUP_SOURCES, HOME_SOURCES, NOW_PLAYING_GROUP_SOURCES, NOW_PLAYING_SOURCES
+from transforms.vector_sources import HOME_VECTOR_SOURCES, NOW_PLAYING_VECTOR_SOURCES
 from validation.rows import polars_schema
 
 Tables = Mapping[str, pl.DataFrame]
@@ -223,13 +227,65 @@ def top_of_artists(parts: pl.DataFrame) -> pl.DataFrame:
     return tallies.top(parts, ["artist_id"], "weight", "item_id", tallies.TOP_OF_ARTIST)
 
 
+class ToyModel:
+    """In place of an encoder: vectors that tell contents, identities and orders of plays apart."""
+
+    def embed_items(self, numbers, features):
+        spread = np.zeros((len(features), EMBEDDING_DIM), np.float32)
+        rows = np.repeat(np.arange(len(features)), np.diff(features.starts))
+        np.add.at(spread, (rows, features.tokens % (EMBEDDING_DIM - 1)), features.weights)
+        spread[:, -1] = numbers + 2
+        return spread
+
+    def encode(self, contexts):
+        found = np.zeros((len(contexts), EMBEDDING_DIM), np.float32)
+        ages = contexts.starts[1:][contexts.rows] - np.arange(len(contexts.items))
+        np.add.at(found, (contexts.rows, contexts.items), contexts.weights / ages)
+        return found
+
+
+@dataclasses.dataclass
+class ToyModels(MemoryBundle):
+    """Vectors from the tables; plays are as many vectors added up, the last ones counting most."""
+
+    def item_vectors(self):
+        rows = self.tables["item_embedding"].sort("item_id")
+        return rows["item_id"], rows["vector"].to_numpy()
+
+    def user_vectors(self, keys):
+        rows = self.tables["user_embedding"].filter(pl.col("user_id").is_in(keys.implode())).sort("user_id")
+        return rows["user_id"], rows["vector"].to_numpy()
+
+    def encode(self, listens, keys):
+        ids, vectors = self.item_vectors()
+        known = listens.filter(pl.col("item_id").is_in(ids.implode()))
+        made = np.zeros((len(keys), EMBEDDING_DIM), np.float32)
+        age = known.select(pl.int_range(pl.len(), 0, -1).over("key")).to_series().to_numpy()
+        at = keys.search_sorted(known["key"]).to_numpy()
+        np.add.at(made, at, vectors[ids.search_sorted(known["item_id"]).to_numpy()] / age[:, None])
+        return made
+
+
+def embedding(what: Rows, tables: Tables) -> pl.DataFrame:
+    space = Space("toy", "1", EMBEDDING_DIM, "cosine")
+    given = Given({**tables, what.embedding: pl.DataFrame(schema=polars_schema(CONTRACTS[what.embedding]))})
+    batch = read_batch(given, what, space)
+    embedder = Embedder(ToyModel(), tables["vocabulary"].sort("item_id")["item_id"])
+    return finish_batch(batch, what.vectors(embedder, batch.rows), what, space).frame
+
+
 def proposals(tables: Tables) -> pl.DataFrame:
     given = Given(tables)
     home = groups.RetrieveGroups(HOME_GROUP_SOURCES, HOME, instant(HOME), NOW)(given).frame
     playing = groups.RetrieveGroups(NOW_PLAYING_GROUP_SOURCES, NOW_PLAYING, instant(NOW_PLAYING), NOW)(given).frame
-    users = retrieve.retrieve_users(given, HOME_SOURCES, NOW, retrieve.ShardBundle).frame
-    seeds = retrieve.retrieve_seeds(given, NOW_PLAYING_SOURCES, NOW, retrieve.ShardBundle).frame
+    asked = {name: one for name, one in NOW_PLAYING_VECTOR_SOURCES.items() if name != "np.session_knn"}  # a fit
+    users = retrieve.retrieve_users(given, HOME_SOURCES | HOME_VECTOR_SOURCES, NOW, opened).frame
+    seeds = retrieve.retrieve_seeds(given, NOW_PLAYING_SOURCES | asked, NOW, opened).frame
     return pl.concat([home, playing, users, seeds])
+
+
+def opened(given: Given) -> ToyModels:
+    return ToyModels(given.tables)
 
 
 def candidate_sets(tables: Tables) -> pl.DataFrame:
@@ -291,8 +347,11 @@ STEPS = {
              functools.partial(tally, "co_listen_partial", tallies.emit_pairs, merge_pairs)),
         Step(TRANSITION, ("transition_partial", "item"),
              functools.partial(tally, "transition_partial", tallies.emit_transitions, tallies.transitions)),
+        Step(VOCABULARY, ("history", "item"), lambda tables: train.number_items(Given(tables)).frame),
+        Step(ITEM_EMBEDDING, ("item", "vocabulary"), functools.partial(embedding, ITEMS)),
+        Step(USER_EMBEDDING, ("history", "vocabulary"), functools.partial(embedding, USERS)),
         Step(PROPOSAL, ("history", "user", "item", "tombstone", "co_listen", "transition", "artist_top", "popularity",
-                        "popularity_partial"), proposals),
+                        "popularity_partial", "vocabulary", "item_embedding", "user_embedding"), proposals),
         Step(CANDIDATE_SET, ("proposal", "history", "user", "item", "tombstone", "popularity", "popularity_partial"),
              candidate_sets, ("record_key", "context_key")),
         Step(EXPOSURE, ("candidate_set",), exposure),
@@ -309,6 +368,7 @@ def _in_memory():
         for module in (retrieve, groups, recommend):
             patch.setattr(module, "ShardBundle", lambda given: MemoryBundle(given.tables))
         patch.setattr(recommend, "read_tables", lambda paths, contract: paths[0])
+        patch.setattr(train, "read_tables", lambda paths, contract, columns: paths[0].select(columns))
         yield
 
 

@@ -29,7 +29,7 @@ def judge_training(manifest: Manifest, statistics: Statistics) -> Iterator[Check
 def judge_vectors(manifest: Manifest, limits: EmbeddingThresholds, coverage: float) -> Iterator[CheckResult]:
     """Yield the checks on every vector, then those on a sample of them."""
     counters, rows = manifest.counters, manifest.rows_out
-    bad = counters["not_finite"] + counters["not_unit"]
+    bad = counters.get("not_finite", 0) + counters.get("not_unit", 0)
     message = f"{bad:,} of {rows:,} vectors hold no numbers or are not of length 1: the model is broken, train it again"
     yield graded("unit_vectors", bad, "0", rows, block=bad > 0, message=message)
     covered = rows / manifest.rows_in if manifest.rows_in else 0.0
@@ -39,8 +39,9 @@ def judge_vectors(manifest: Manifest, limits: EmbeddingThresholds, coverage: flo
     yield graded(
         "coverage", covered, f"B < {percent(coverage)}", manifest.rows_in, block=covered < coverage, message=message
     )
-    if counters["sampled"] < limits.sample_rows:
-        yield skipped("collapse", f"{counters['sampled']} vectors are too few to judge a space by")
+    sampled = counters.get("sampled", 0)
+    if sampled < limits.sample_rows:
+        yield skipped("collapse", f"{sampled} vectors are too few to judge a space by")
         return
     yield from _collapse(counters, limits)
     yield from _neighbours(counters, limits)

@@ -58,15 +58,16 @@ def test_of_sessions_the_last_tenth_is_validation_and_every_prefix_is_asked(tmp_
 
 
 @pytest.mark.parametrize("valid", [True, False])
-def test_of_pairs_validation_is_given_or_carved_and_nothing_asked_is_fitted_on(tmp_path, valid):
+def test_of_pairs_the_end_of_each_row_is_validation_and_nothing_asked_is_fitted_on(tmp_path, valid):
     fit, final = cut("pairs", pairs(tmp_path, valid=valid), tmp_path / "work")
     for phase in (fit, final):
         train = set(pl.read_parquet(phase.folder / "train.parquet").rows())
         wanted = {(int(key[5:]), item) for key, items in asked(phase.asked).items() for item in items}
         assert wanted
         assert not wanted & train
-    carved = fit.asked["target"].list.len().sum()
-    assert carved == 30 if valid else 15 < carved < 50
+    assert asked(fit.asked)["user-0"] == [8, 9]  # the last fifth of ten, in file order
+    trained = pl.read_parquet(fit.folder / "train.parquet")
+    assert trained.height == 240 + 30 * valid
 
 
 def test_what_is_not_in_the_vocabulary_is_left_out_or_gets_a_number_of_its_own():

@@ -38,6 +38,7 @@ class GraphFilterSettings:
 GRAPH_FILTER_GRID = (
     GraphFilterSettings(),
     GraphFilterSettings(row_power=0.1, item_power=0.3, context_power=0.3, sharpening=0.7, popularity_power=0.0),
+    GraphFilterSettings(sharpening=0.0),
     # the linear filter as published
     GraphFilterSettings(row_power=0.5, item_power=0.5, context_power=0.0, sharpening=0.0, popularity_power=0.0),
 )
