@@ -42,7 +42,11 @@ class AlsSettings:
 
 FOLD_IN = 3
 # large catalogues want many directions and an early stop, small ones a heavy ridge and time to settle
-ALS_GRID = (AlsSettings(), AlsSettings(dim=256, unheard=0.05, regularization=0.01, sweeps=8))
+ALS_GRID = (
+    AlsSettings(),
+    AlsSettings(unheard=0.02, regularization=0.002),
+    AlsSettings(dim=256, unheard=0.05, regularization=0.01, sweeps=8),
+)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
