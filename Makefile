@@ -29,10 +29,10 @@ example-rollback = SURFACE=home
 example-label = BUNDLE=b1946ac92492d234 LABEL=canary
 NEEDS := $(addprefix need-,RAW DATE FROM TO USER SEED SURFACE BUNDLE LABEL)
 
-.PHONY: help setup demo test batch backfill explain rollback status bundles label report world contracts benchmark soak check format clean $(NEEDS)
+.PHONY: help setup demo test batch backfill explain rollback status bundles label report world contracts benchmark benchmark-quality soak check format clean $(NEEDS)
 
 help: ## List the targets
-	@awk -F ': .*## ' '/^[a-z]+: .*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
+	@awk -F ': .*## ' '/^[a-z-]+: .*## / {printf "  make %-18s %s\n", $$1, $$2}' Makefile
 	@echo "Everything is written under ROOT=folder or gs://bucket/prefix; .segue if none is given."
 
 setup: $(STAMP) ## Create .venv and install into it, once; the other targets do it by themselves
@@ -78,6 +78,9 @@ contracts: $(STAMP) ## Write what the contracts generate: released versions and 
 
 benchmark: $(STAMP) ## Measure the road beside a bare polars script [EVENTS= JSON=file]
 	@$(PY) -m benchmarks.road $(call flag,--events,EVENTS) $(call flag,--json,JSON)
+
+benchmark-quality: $(STAMP) ## Fit, choose and judge on the public sets, or on DATA=folder KIND=sessions, sequences or pairs [JSON=file]
+	@OMP_NUM_THREADS=2 OPENBLAS_NUM_THREADS=1 $(PY) -m benchmarks.quality $(call flag,--data,DATA) $(call flag,--kind,KIND) $(call flag,--json,JSON)
 
 soak: $(STAMP) ## Kill demo runs KILLS=20 times at random, then run DAYS=30 clean days in a row [SEED=7]; about an hour
 	@$(PY) tests/robustness/kill.py --demo --kills $(or $(call given,KILLS),20) $(call flag,--seed,SEED)

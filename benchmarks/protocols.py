@@ -22,7 +22,9 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-VALIDATION_SHARE, PAIRS_SHARE = 0.1, 0.2
+from schemas.hashing import hash64, unit_interval
+
+VALIDATION_SHARE, PAIRS_SHARE, COLD_SHARE = 0.1, 0.2, 0.1
 KINDS = ("sessions", "sequences", "pairs")
 
 
@@ -108,6 +110,41 @@ def _cut_sequences(source: Path, fit: Path, final: Path) -> tuple[pl.DataFrame, 
             _of_users(rows.select("user", pl.concat_list(pl.col("items").list.get(-left_out)).alias("target")))
         )
     return asked[0], asked[1]
+
+
+def cut_cold(kind: str, source: Path, work: Path) -> tuple[Phase, pl.Series]:
+    """Hide a tenth of the items, by the hash of their numbers, from everything but the catalogue.
+
+    Returns:
+      What is left, with the hidden items of each user as targets; and the hidden items.
+
+    Raises:
+      ValueError: items of the kind have no content to be known by.
+    """
+    if kind == "sessions":
+        raise ValueError("sessions come without any content of items, so nothing is known of a hidden one")
+    folder = work / "cold"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    name = "sequences.parquet" if kind == "sequences" else "interactions.parquet"
+    rows = pl.read_parquet(source / name)
+    rows = rows.explode("items").rename({"items": "item"}) if kind == "sequences" else rows.rename({"artist": "item"})
+    hidden = rows["item"].unique().sort().filter(_cold(rows["item"].unique().sort()))
+    left, asked = (rows.filter(pl.col("item").is_in(hidden.implode()) == cold) for cold in (False, True))
+    if kind == "sequences":
+        left = left.group_by("user", maintain_order=True).agg(pl.col("item").alias("items"))
+    else:
+        left = left.rename({"item": "artist"})
+    left.write_parquet(folder / name)
+    for other in ("items.parquet", "artists.parquet", "artist_tags.parquet"):
+        if (source / other).is_file():
+            shutil.copyfile(source / other, folder / other)
+    known = _of_users(left.select("user", pl.lit(0).alias("target")).unique("user"))["key"]
+    return Phase(folder, _targets(asked).filter(pl.col("key").is_in(known.implode()))), hidden
+
+
+def _cold(items: pl.Series) -> pl.Series:
+    return pl.Series(unit_interval(hash64(items.cast(pl.String).to_arrow())) < COLD_SHARE)
 
 
 def _of_users(rows: pl.DataFrame) -> pl.DataFrame:

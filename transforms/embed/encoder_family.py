@@ -12,8 +12,14 @@ from transforms.embed.text import item_features
 from transforms.embed.training_terms import FULL_SOFTMAX_ITEMS, Progress, Surroundings, TrainingSettings, Validation
 
 START_WINDOW = 5
-ENCODER_GRID = (EncoderSettings(), EncoderSettings(dim=128, layers=1, heads=2, dropout=0.4, scale=14.0))
+SMALL = EncoderSettings()
+LARGE = EncoderSettings(dim=128, layers=1, heads=2, dropout=0.4, scale=14.0)
 SAID_EVERY_S = 2.0
+
+
+def grid(num_items: int) -> tuple[EncoderSettings, ...]:
+    """Return what to try: one setting, as a fit takes minutes; a catalogue too large for a full softmax wants cosines."""
+    return (LARGE,) if num_items > FULL_SOFTMAX_ITEMS else (SMALL,)
 
 
 def settings_from(**fields: Any) -> EncoderSettings:

@@ -78,7 +78,7 @@ class Family:
     """How a family is fitted and read back.
 
     Attributes:
-      settings: its dataclass. `grid`: what a program tries, the first is the default.
+      settings: its dataclass. `grid`: what a program tries for a catalogue of so many items.
       unit: whether a row is all of a user's history or one session.
       settles: whether it needs held-out data to settle something, when to stop for example.
       most_rows: rows above which it is not to be fitted; None: any number.
@@ -87,10 +87,15 @@ class Family:
     fit: Callable[[TrainingData, Any, int, Watch], Fitted]
     load: Callable[[dict[str, np.ndarray]], Any]
     settings: Callable[..., Any]
-    grid: tuple[Any, ...]
+    grid: Callable[[int], tuple[Any, ...]]
     unit: str = USER
     settles: bool = False
     most_rows: int | None = None
+
+
+def _any(settings: tuple[Any, ...]) -> Callable[[int], tuple[Any, ...]]:
+    """Return a grid that is the same for catalogues of any size."""
+    return lambda num_items: settings
 
 
 def _plain(fit: Callable[..., Model]) -> Callable[[TrainingData, Any, int, Watch], Fitted]:
@@ -103,7 +108,7 @@ def spectral() -> Family:
     from transforms.embed import spectral as module
 
     return Family(
-        _plain(module.fit_spectral), module.Spectral.from_arrays, module.SpectralSettings, module.SPECTRAL_GRID
+        _plain(module.fit_spectral), module.Spectral.from_arrays, module.SpectralSettings, _any(module.SPECTRAL_GRID)
     )
 
 
@@ -113,7 +118,7 @@ def session_knn() -> Family:
 
     return Family(
         _plain(module.fit_session_knn), module.SessionKnn.from_arrays, module.SessionKnnSettings,
-        module.SESSION_KNN_GRID, SESSION,
+        _any(module.SESSION_KNN_GRID), SESSION,
     )  # fmt: skip
 
 
@@ -122,7 +127,10 @@ def item_graph() -> Family:
     from transforms.embed import item_graph as module
 
     return Family(
-        _plain(module.fit_item_graph), module.ItemGraph.from_arrays, module.ItemGraphSettings, module.ITEM_GRAPH_GRID
+        _plain(module.fit_item_graph),
+        module.ItemGraph.from_arrays,
+        module.ItemGraphSettings,
+        _any(module.ITEM_GRAPH_GRID),
     )
 
 
@@ -134,22 +142,24 @@ def content() -> Family:
     def fit(data: TrainingData, settings: Any, seed: int, watch: Watch) -> Fitted:
         return Fitted(module.fit_content(item_features(data.items, subword_lengths=()), settings, seed), settings, [])
 
-    return Family(fit, module.Content.from_arrays, module.ContentSettings, module.CONTENT_GRID)
+    return Family(fit, module.Content.from_arrays, module.ContentSettings, _any(module.CONTENT_GRID))
 
 
 def encoder() -> Family:
     """One space for items, histories and sessions."""
     from transforms.embed import encoder_model as module
-    from transforms.embed.encoder_family import ENCODER_GRID, fit, settings_from
+    from transforms.embed.encoder_family import fit, grid, settings_from
 
-    return Family(fit, module.EncoderModel.from_arrays, settings_from, ENCODER_GRID, settles=True)
+    return Family(fit, module.EncoderModel.from_arrays, settings_from, grid, settles=True)
 
 
 def implicit_als() -> Family:
     """Factors by weighted least squares, what was not listened to weighing little."""
     from transforms.embed import implicit_als as module
 
-    return Family(_plain(module.fit_implicit_als), module.ImplicitAls.from_arrays, module.AlsSettings, module.ALS_GRID)
+    return Family(
+        _plain(module.fit_implicit_als), module.ImplicitAls.from_arrays, module.AlsSettings, _any(module.ALS_GRID)
+    )
 
 
 def graph_filter() -> Family:
@@ -158,7 +168,7 @@ def graph_filter() -> Family:
 
     return Family(
         _plain(module.fit_graph_filter), module.GraphFilter.from_arrays, module.GraphFilterSettings,
-        module.GRAPH_FILTER_GRID,
+        _any(module.GRAPH_FILTER_GRID),
     )  # fmt: skip
 
 
@@ -167,7 +177,7 @@ def ease() -> Family:
     from transforms.embed import ease as module
 
     return Family(
-        _plain(module.fit_ease), module.Ease.from_arrays, module.EaseSettings, module.EASE_GRID,
+        _plain(module.fit_ease), module.Ease.from_arrays, module.EaseSettings, _any(module.EASE_GRID),
         most_rows=module.MOST_ROWS,
     )  # fmt: skip
 
@@ -178,7 +188,7 @@ def evidence() -> Family:
 
     return Family(
         lambda data, settings, seed, watch: Fitted(module.fit_evidence(data.interactions), settings, []),
-        module.Evidence.from_arrays, NoSettings, (NoSettings(),),
+        module.Evidence.from_arrays, NoSettings, _any((NoSettings(),)),
     )  # fmt: skip
 
 
