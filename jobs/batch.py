@@ -86,7 +86,7 @@ def run_date(
     """Run the road for a date with the given options; the caller holds the root's lock."""
     config = {"raw": raw.root, "shards": options.shards, "mode": mode}
     runner = build_runner(store, date.isoformat(), beam_args, options.waivers, config)
-    road = Road(date, options.shards, read_policy(options.policy), runner.code_version, mode)
+    road = Road(date, options.shards, read_policy(options.policy), runner.code_version, mode, options.device)
     surfaces = tuple(options.surface or SURFACES)
     runner.lineage.start_run(runner.parent)
     try:

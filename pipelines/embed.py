@@ -11,7 +11,7 @@ from pipelines.runner import Stage, input_ref
 from schemas.catalogue import CONTRACTS
 from schemas.manifest import DataFile, Manifest
 from schemas.models import EMBEDDING_DIM, Space
-from transforms.embed.vectors import CPU, GPU, GPU_HINTS, EmbedShards, Rows
+from transforms.embed.vectors import GPU, GPU_HINTS, EmbedShards, Rows
 from transforms.io.store import Store
 from transforms.shards import Task, Workspace
 from validation.vectors import VectorSample
@@ -43,7 +43,7 @@ def space_in(vectors: Manifest) -> Space:
 
 
 def embed(
-    road: Road, store: Store, what: Rows, rows: Manifest, model: Encoder, before: Manifest | None, device: str = CPU
+    road: Road, store: Store, what: Rows, rows: Manifest, model: Encoder, before: Manifest | None
 ) -> Stage:
     """Return the stage that embeds the rows of a dataset, a map over its shards.
 
@@ -51,13 +51,7 @@ def embed(
       store: where a sample is read from once the vectors are there.
       before: vectors of an earlier run; those of the same space and content are taken over, so that what is computed is
         what changed. They do not change the result.
-      device: `cpu`, or `cuda` for machines with a GPU.
-
-    Raises:
-      ValueError: no such device.
     """
-    if device not in (CPU, GPU):
-        raise ValueError(f"device is one of {CPU} and {GPU}, came {device!r}")
     kept = _of_space(before, model.space, road.num_shards)
     numbered = paths(model.vocabulary.files)
     weights = model.training.artifact(f"{ENCODER}.safetensors").path
@@ -71,11 +65,11 @@ def embed(
         inputs=(input_ref(rows), input_ref(model.training), input_ref(model.vocabulary)),
         tasks=shard_tasks(road.num_shards, inputs),
         transform=functools.partial(
-            _embed, what=what, space=model.space, weights=weights, vocabulary=numbered, device=device
+            _embed, what=what, space=model.space, weights=weights, vocabulary=numbered, device=road.device
         ),
         num_parts=road.num_shards,
         num_shards=road.num_shards,
-        config={"space": dataclasses.asdict(model.space), "device": device},
+        config={"space": dataclasses.asdict(model.space), "device": road.device},
         figures=functools.partial(_sampled, store=store, key=what.key, before=paths(kept), plays=plays),
     )
 

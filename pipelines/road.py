@@ -11,6 +11,8 @@ from schemas.manifest import DataFile, InputRef, Manifest
 from schemas.policy import Policy
 from transforms.shards import Task
 
+DEVICES = ("cpu", "cuda")
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Road:
@@ -21,6 +23,7 @@ class Road:
       num_shards: shards of every user-keyed and item-keyed dataset. One shard should hold about 20,000 users or a
         million events: some 2 GB at work.
       run_mode: `batch` or `backfill`.
+      device: `cpu`, or `cuda`: training and embedding then ask for machines with a GPU, and fail on one without.
     """
 
     date: datetime.date
@@ -28,6 +31,11 @@ class Road:
     policy: Policy
     code_version: str
     run_mode: str
+    device: str = "cpu"
+
+    def __post_init__(self) -> None:
+        if self.device not in DEVICES:
+            raise ValueError(f"device is one of {' and '.join(DEVICES)}, came {self.device!r}")
 
     @property
     def day(self) -> str:

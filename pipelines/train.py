@@ -10,10 +10,12 @@ from pipelines.road import Road, paths
 from pipelines.runner import Stage, input_ref
 from schemas.manifest import Manifest
 from schemas.models import TRAINING, VOCABULARY
+from transforms.embed.vectors import CPU, GPU, GPU_HINTS
 from transforms.shards import ProcessShards, Task, Work, Workspace
 from transforms.train import MAX_INTERACTIONS, Train, number_items
 
 SEED = 20_260_101
+ENCODER = "encoder"
 
 
 def vocabulary(road: Road, histories: Manifest, items: Manifest) -> Stage:
@@ -58,6 +60,7 @@ def train(
         "share": min(1.0, MAX_INTERACTIONS / max(histories.counters["positives"], 1)),
         "hold_out": refit is not None,
         "refit": refit is not False,
+        "device": road.device if family == ENCODER else CPU,
     }
     return Stage(
         name="train",
@@ -74,4 +77,5 @@ def train(
 
 
 def _train(space: Workspace, tasks: Sequence[Task], family: str, config: Mapping[str, Any]) -> beam.PTransform:
-    return ProcessShards(space, Train(space, family, **config))
+    fitting = ProcessShards(space, Train(space, family, **config))
+    return fitting.with_resource_hints(**GPU_HINTS) if config["device"] == GPU else fitting

@@ -144,11 +144,12 @@ class StageWatch:
     """Keeps the state of a long fit in the staging folder of its stage, and says there how far it is.
 
     Attributes:
-      what: which of several fits of one task.
+      what: which of several fits of one task. `device`: what to fit on.
     """
 
     workspace: Workspace
     what: str
+    device: str
 
     def clock(self) -> float:
         """Return the seconds of the monotonic clock."""
@@ -193,6 +194,7 @@ class Train:
     share: float
     hold_out: bool
     refit: bool = True
+    device: str = "cpu"
 
     def __call__(self, shard: Shard) -> Output:
         family, item_ids = FAMILIES[self.family](), read_vocabulary(shard)
@@ -202,13 +204,13 @@ class Train:
         split = time_split(listens, item_ids) if self.hold_out else None
         if split is not None and split.held_out is not None:
             data = TrainingData(by_recency(split.before, item_ids), items, split.held_out)
-            fitted = family.fit(data, settings, self.seed, StageWatch(self.workspace, "held-out"))
+            fitted = family.fit(data, settings, self.seed, StageWatch(self.workspace, "held-out", self.device))
             model, settings = fitted.model, fitted.settings
             figures = [*fitted.figures, *self._judged(model, split.held_out)]
             counters = {"last_feature_us": split.last_feature_us, "first_label_us": split.first_label_us}
         if model is None or self.refit:
             data = TrainingData(by_recency(listens, item_ids), items, None)
-            model = family.fit(data, settings, self.seed, StageWatch(self.workspace, "whole")).model
+            model = family.fit(data, settings, self.seed, StageWatch(self.workspace, "whole", self.device)).model
         frame = pl.DataFrame(figures, schema=["epoch", "name", "value"], orient="row").with_columns(
             pl.lit(self.family).alias("family"), pl.col("epoch").cast(pl.Int32), pl.col("value").cast(pl.Float64)
         )

@@ -35,7 +35,7 @@ def fit(data: TrainingData, settings: EncoderSettings, seed: int, watch: Watch) 
     """
     large = data.interactions.num_items > FULL_SOFTMAX_ITEMS
     start = cooccurrence_factors(data.interactions, START_WINDOW, settings.dim, seed) if large else None
-    around = Surroundings(checkpoint=watch, progress=_telling(watch), clock=watch.clock)
+    around = Surroundings(device=watch.device, checkpoint=watch, progress=_telling(watch), clock=watch.clock)
     validation = _validation(data.held_out) if data.held_out else None
     asked = dataclasses.replace(settings.training, refit=False, patience=settings.training.patience if validation else 0)
     tried = dataclasses.replace(settings, training=asked)

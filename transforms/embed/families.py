@@ -60,6 +60,10 @@ class Fitted:
 class Watch(Protocol):
     """Where a long fit says how far it is, and keeps what it needs to go on after a kill."""
 
+    @property
+    def device(self) -> str:
+        """What to fit on: `cpu` or `cuda`."""
+
     def clock(self) -> float:
         """Return seconds that only grow."""
 

@@ -1,0 +1,28 @@
+import polars as pl
+import pytest
+from toy_road import shard, table
+
+from schemas.models import EMBEDDING_DIM, Space, SpaceMismatch
+from transforms.model_bundle import ModelBundle
+
+SPACE = Space("encoder", "one", EMBEDDING_DIM, "cosine")
+OTHER = Space("encoder", "two", EMBEDDING_DIM, "cosine")
+
+
+def rows(contract: str, key: str, space: Space) -> pl.DataFrame:
+    vector = [1.0] + [0.0] * (EMBEDDING_DIM - 1)
+    return table(contract, [{key: one, "space_id": space.id, "made_from": 1, "vector": vector} for one in "ab"])
+
+
+def test_vectors_are_read_in_the_order_of_their_ids(tmp_path):
+    bundle = ModelBundle(shard(tmp_path, {"item_embedding": rows("item_embedding", "item_id", SPACE)}), SPACE)
+    ids, vectors = bundle.item_vectors()
+    assert ids.to_list() == ["a", "b"]
+    assert vectors.shape == (2, EMBEDDING_DIM)
+
+
+@pytest.mark.parametrize("what", ["item", "user"])
+def test_rows_of_another_space_are_refused_where_they_arrive_and_both_are_named(tmp_path, what):
+    bundle = ModelBundle(shard(tmp_path, {f"{what}_embedding": rows(f"{what}_embedding", f"{what}_id", OTHER)}), SPACE)
+    with pytest.raises(SpaceMismatch, match=rf"2 rows of {what}_embedding are in the space {OTHER.id}.*{SPACE.id}"):
+        bundle.item_vectors() if what == "item" else bundle.user_vectors(pl.Series(["a", "b"]))
