@@ -8,6 +8,7 @@ import apache_beam as beam
 
 from pipelines.road import Road, paths, shard_tasks
 from pipelines.runner import Stage, input_ref
+from pipelines.train import ENCODER
 from schemas.catalogue import CONTRACTS
 from schemas.manifest import DataFile, Manifest
 from schemas.models import EMBEDDING_DIM, Space
@@ -15,8 +16,6 @@ from transforms.embed.vectors import GPU, GPU_HINTS, EmbedShards, Rows
 from transforms.io.store import Store
 from transforms.shards import Task, Workspace
 from validation.vectors import VectorSample
-
-ENCODER = "encoder"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -42,9 +41,7 @@ def space_in(vectors: Manifest) -> Space:
     return Space(**vectors.config["space"])
 
 
-def embed(
-    road: Road, store: Store, what: Rows, rows: Manifest, model: Encoder, before: Manifest | None
-) -> Stage:
+def embed(road: Road, store: Store, what: Rows, rows: Manifest, model: Encoder, before: Manifest | None) -> Stage:
     """Return the stage that embeds the rows of a dataset, a map over its shards.
 
     Args:

@@ -14,13 +14,11 @@ from schemas.models import demand_same_space
 from transforms.embed.vectors import ITEMS, USERS
 from transforms.io.store import Store
 
-ENCODER_SETTINGS = {
-    "scale": 14.0,
-    "layers": 1,
-    "dropout": 0.2,
-    "training": {"epochs": 4, "patience": 1, "rate": 3e-3, "always_draw": True},
-}
-"""Of the road's encoder: vectors of length 1, and a training of minutes on two cores for some thousands of users."""
+
+def encoder_settings(epochs: int) -> dict[str, object]:
+    """Return the settings of the road's encoder: vectors of length 1, and a training of minutes for some thousands of users."""
+    training = {"epochs": epochs, "patience": 1, "rate": 3e-3, "always_draw": True}
+    return {"scale": 14.0, "layers": 1, "dropout": 0.2, "training": training}
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -78,5 +76,6 @@ def _encoder(runner: Runner, road: Road, raw: Store, ingested: Ingested) -> Enco
     items = runner.run(ingest.ingest_snapshot(then, raw, ITEM, required=True))
     histories = runner.run(build_histories(then, ingested))
     numbered = runner.run(train.vocabulary(then, histories, items))
-    trained = train.train(then, embed.ENCODER, histories, items, numbered, ENCODER_SETTINGS, refit=True)
+    settings = encoder_settings(road.policy.road.encoder_epochs)
+    trained = train.train(then, train.ENCODER, histories, items, numbered, settings, refit=True)
     return Encoder(runner.run(trained), numbered)

@@ -93,6 +93,7 @@ class RoadPolicy:
       window_days: events older than this count for nothing.
       *_half_life_days: age at which a tally weighs half.
       retrain_days: days for which one encoder serves; in between, only what changed is embedded.
+      encoder_epochs: passes over the histories at the most.
     """
 
     window_days: int
@@ -100,10 +101,12 @@ class RoadPolicy:
     co_listen_half_life_days: float
     transition_half_life_days: float
     retrain_days: int
+    encoder_epochs: int
 
     def __post_init__(self) -> None:
-        if self.retrain_days < 1:
-            raise ValueError(f"retrain_days must be at least 1, came {self.retrain_days}")
+        for name in ("retrain_days", "encoder_epochs"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, came {getattr(self, name)}")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

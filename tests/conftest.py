@@ -64,6 +64,7 @@ def small_policy(tmp_path_factory: pytest.TempPathFactory) -> Path:
         new = [f"{key} = {size}" for key, size in zip(("size", "minimum_size", "fill_to"), sizes, strict=True)]
         assert "\n".join(old) in text, f"the sizes of {name} are no longer on three lines in a row"
         text = text.replace("\n".join(old), "\n".join(new))
+    text = text.replace(f"encoder_epochs = {tables['road']['encoder_epochs']}\n", "encoder_epochs = 1\n")
     path = tmp_path_factory.mktemp("policy") / "surfaces.toml"
     path.write_text(text, encoding="utf-8")
     return path

@@ -13,7 +13,7 @@ from transforms.embed.training_terms import FULL_SOFTMAX_ITEMS, Progress, Surrou
 
 START_WINDOW = 5
 SMALL = EncoderSettings()
-LARGE = EncoderSettings(dim=128, layers=1, heads=2, dropout=0.4, scale=14.0)
+LARGE = EncoderSettings(dim=128, layers=1, heads=2, dropout=0.4, scale=14.0, training=TrainingSettings(epochs=4))
 SAID_EVERY_S = 2.0
 
 
@@ -37,7 +37,9 @@ def fit(data: TrainingData, settings: EncoderSettings, seed: int, watch: Watch) 
     start = cooccurrence_factors(data.interactions, START_WINDOW, settings.dim, seed) if large else None
     around = Surroundings(device=watch.device, checkpoint=watch, progress=_telling(watch), clock=watch.clock)
     validation = _validation(data.held_out) if data.held_out else None
-    asked = dataclasses.replace(settings.training, refit=False, patience=settings.training.patience if validation else 0)
+    asked = dataclasses.replace(
+        settings.training, refit=False, patience=settings.training.patience if validation else 0
+    )
     tried = dataclasses.replace(settings, training=asked)
     model = fit_encoder(data.interactions, item_features(data.items), tried, seed, validation, start, around)
     figures = [
