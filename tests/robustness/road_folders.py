@@ -49,9 +49,11 @@ def deliver_daily(raw: Path) -> Path:
 
 
 def write_policy(path: Path) -> Path:
-    """Write the repository's policy with sets small enough for a catalogue of 2,000 items."""
+    """Write the repository's policy with sets small enough for a catalogue of 2,000 items, and one epoch."""
     text = POLICY_FILE.read_text(encoding="utf-8")
-    surfaces = tomllib.loads(text)["surfaces"]
+    tables = tomllib.loads(text)
+    surfaces = tables["surfaces"]
+    text = text.replace(f"encoder_epochs = {tables['road']['encoder_epochs']}\n", "encoder_epochs = 1\n")
     for name, sizes in SIZES.items():
         old = "\n".join(f"{key} = {surfaces[name][key]}" for key in _SIZE_NAMES)
         assert old in text, f"the sizes of {name} are no longer on three lines in a row"
