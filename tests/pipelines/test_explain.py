@@ -185,7 +185,10 @@ def test_what_no_source_proposed_is_told_per_source(store: Store, home: list[dic
     answer = ask(store, surface="home", key=record["record_key"], item_id=plain["item_id"].sort()[0])
     assert answer["item"]["verdict"] == "not_proposed"
     asked = {one["source_id"]: one for one in answer["item"]["asked"]}
-    assert asked.keys() == {"home.co_listen", "home.follow_new", "home.relisten", "home.popular_market"}
+    assert asked.keys() == {
+        "home.co_listen", "home.follow_new", "home.relisten", "home.popular_market", "home.two_tower", "home.sequence",
+        "home.fresh_content",
+    }  # fmt: skip
     mine = offered.filter(source_id="home.co_listen")
     assert asked["home.co_listen"]["proposed"] == mine.height
     assert asked["home.co_listen"]["best_score"] == mine["raw_score"].max()

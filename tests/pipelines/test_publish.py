@@ -109,7 +109,7 @@ def test_what_was_rolled_back_is_not_released_again_until_that_is_undone(
     assert publish(store, "home", bad, exposure).startswith("withdrawn: it was rolled back")
     assert read_pointer(store, "home").manifest == sets.path
     assert undo_rollback(store, "home") == read_pointer(store, "home")
-    assert dataclasses.astuple(read_pointer(store, "home"))[1:] == (bad.path, bad.date, bad.run, (sets.path,), ())
+    assert dataclasses.astuple(read_pointer(store, "home"))[1:6] == (bad.path, bad.date, bad.run, (sets.path,), ())
     rollback(store, "home")
     assert publish(store, "home", good, exposure) == "released"
     pointer = read_pointer(store, "home")
