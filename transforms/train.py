@@ -115,7 +115,7 @@ def time_split(listens: pl.DataFrame, item_ids: pl.Series) -> TimeSplit:
     """
     instant = listens["event_ts"].quantile(1 - HELD_OUT_SHARE, "lower")
     before, after = listens.filter(pl.col("event_ts") < instant), listens.filter(pl.col("event_ts") >= instant)
-    targets = after.filter(pl.col("item_id").is_in(item_ids.implode())).group_by("key").last().sort("key")
+    targets = after.filter(pl.col("item_id").is_in(item_ids.implode())).group_by("key", maintain_order=True).last()
     chosen = targets.filter(pl.Series(_sampled(targets["key"], HELD_OUT_CONTEXTS)))
     label = chosen.select("key", pl.col("event_ts").alias("label_ts"))
     earlier = listens.join(label, on="key", maintain_order="left").filter(pl.col("event_ts") < pl.col("label_ts"))

@@ -9,7 +9,7 @@ Memory: 8 bytes per interaction, 12 per row and 16 per item; to score, 16 more p
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numba
@@ -246,20 +246,28 @@ def _inverted(rows: Interactions) -> tuple[np.ndarray, np.ndarray]:
     return lists.indptr.astype(np.int64), lists.indices.astype(np.int32)
 
 
-@numba.njit(nogil=True)
+def _compiled(function: Callable) -> Callable:
+    """Compile once per machine where there is a folder to keep it in; elsewhere once per process, ten seconds each."""
+    try:
+        return numba.njit(nogil=True, cache=True)(function)
+    except RuntimeError:  # no folder can be written
+        return numba.njit(nogil=True)(function)
+
+
+@_compiled
 def _mark(context, scratch):
     """Note each item's place back from the end, from 1; of a repeated item, the latest."""
     for at in range(len(context)):
         scratch.place[context[at]] = len(context) - at
 
 
-@numba.njit(nogil=True)
+@_compiled
 def _unmark(context, scratch):
     for item in context:
         scratch.place[item] = 0
 
 
-@numba.njit(nogil=True)
+@_compiled
 def _keep(key, heap):
     """Put a key in the place of the least of those kept, where it is larger. The first of a heap is its least."""
     if key <= heap[0]:
@@ -276,7 +284,7 @@ def _keep(key, heap):
     heap[at] = key
 
 
-@numba.njit(nogil=True)
+@_compiled
 def _find(context, rows, weights, scratch, first_row, heap):
     """Keep the keys of the rows most like the context, in no order."""
     size = 0
@@ -298,7 +306,7 @@ def _find(context, rows, weights, scratch, first_row, heap):
         scratch.likeness[row] = 0
 
 
-@numba.njit(nogil=True)
+@_compiled
 def _find_all(starts, items, rows, weights, scratch, first_row, found):
     for number in range(len(starts) - 1):
         context = items[starts[number] : starts[number + 1]]
@@ -307,7 +315,7 @@ def _find_all(starts, items, rows, weights, scratch, first_row, found):
         _unmark(context, scratch)
 
 
-@numba.njit(nogil=True)
+@_compiled
 def _spread(row, voice, weights, scratch, votes, size):
     """Add the votes of one neighbour around every item it shares; return how many items have votes so far."""
     for at in range(len(row)):
@@ -326,7 +334,7 @@ def _spread(row, voice, weights, scratch, votes, size):
     return size
 
 
-@numba.njit(nogil=True)
+@_compiled
 def _vote(rows, weights, neighbours, scratch, votes):
     """Add the votes of all neighbours, the best first; return how many items have some."""
     keys, first_row = neighbours
@@ -345,7 +353,7 @@ def _vote(rows, weights, neighbours, scratch, votes):
     return size
 
 
-@numba.njit(nogil=True)
+@_compiled
 def _vote_all(starts, items, rows, weights, neighbours, scratch, scores):
     keys, first_row = neighbours
     for number in range(len(starts) - 1):
@@ -355,7 +363,7 @@ def _vote_all(starts, items, rows, weights, neighbours, scratch, scores):
         _unmark(context, scratch)
 
 
-@numba.njit(nogil=True)
+@_compiled
 def _top_all(starts, items, rows, weights, neighbours, scratch, found):
     keys, first_row = neighbours
     bits = scratch.votes.view(np.int32)
@@ -370,7 +378,7 @@ def _top_all(starts, items, rows, weights, neighbours, scratch, found):
         _unmark(context, scratch)
 
 
-@numba.njit(nogil=True)
+@_compiled
 def _latest(row, places):
     """Return where a row has the latest item it shares with the context."""
     best = 0
@@ -380,7 +388,7 @@ def _latest(row, places):
     return best
 
 
-@numba.njit(nogil=True)
+@_compiled
 def _tell(context, row, voice, slots, told):
     """Add what one neighbour, of a likeness against the best one's, says of the candidates it has."""
     like, number = voice
@@ -404,7 +412,7 @@ def _tell(context, row, voice, slots, told):
         one[6] += like if at > last else np.float32(0)
 
 
-@numba.njit(nogil=True)
+@_compiled
 def _weight(context, weights, places):
     """Return how alike the context and a row of all its items are."""
     total = np.float32(0)
@@ -414,7 +422,7 @@ def _weight(context, weights, places):
     return total
 
 
-@numba.njit(nogil=True)
+@_compiled
 def _tell_all(starts, items, rows, weights, neighbours, slots, asked):
     keys, first_row = neighbours
     ask_starts, ask_items, told = asked

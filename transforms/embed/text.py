@@ -70,10 +70,14 @@ def item_features(
     whole = words.with_columns(token="w:" + pl.col("token"))
     blocks = [whole, _subwords(words, subword_lengths), _attributes(numbered)]
     hashed = pl.concat([_weighted(block, num_buckets) for block in blocks])
-    summed = hashed.group_by("item", "bucket").agg(pl.col("weight").sum()).sort("item", "bucket")
+    ordered = hashed.sort("item", "bucket", "weight")  # the order of a sum decides its last bit
+    heads = np.flatnonzero(ordered.select(pl.struct("item", "bucket").rle_id().diff().fill_null(1)).to_series() != 0)
+    summed = ordered[heads]
     starts = np.concatenate([[0], np.cumsum(np.bincount(summed["item"].to_numpy(), minlength=items.height))])
-    weights = summed["weight"].to_numpy().astype(np.float32)
-    return ItemFeatures(starts.astype(np.int64), summed["bucket"].to_numpy(), weights, num_buckets)
+    weights = np.add.reduceat(ordered["weight"].to_numpy(), heads) if len(heads) else np.empty(0)
+    return ItemFeatures(
+        starts.astype(np.int64), summed["bucket"].to_numpy(), weights.astype(np.float32), num_buckets
+    )
 
 
 def _words(items: pl.DataFrame) -> pl.DataFrame:
