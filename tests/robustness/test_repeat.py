@@ -29,7 +29,7 @@ def test_the_second_run_does_nothing_and_says_so(today, copied, capsys):
     before = contents(folders.root, ("data", "live", "runs"))
     assert folders.run() == 0
     said = capsys.readouterr().out
-    assert "0 of 19 stages ran, 19 unchanged" in said
+    assert "0 of 27 stages ran, 27 unchanged" in said
     assert said.count("already live") == 2
     assert contents(folders.root, ("data", "live", "runs")) == before
 
