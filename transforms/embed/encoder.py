@@ -21,6 +21,10 @@ from transforms.embed.batches import Packed, newest, pack
 from transforms.embed.interactions import Interactions
 from transforms.embed.text import ItemFeatures
 
+# Sums in another number of threads have other last bits, and equal inputs must give equal bytes on any machine. Shards
+# and stages use the other cores.
+torch.set_num_threads(1)
+
 TAPS = 10
 CONFIG_FILE, WEIGHTS_FILE = "encoder.json", "encoder.safetensors"
 
