@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 from road_folders import TODAY, contents, ingest, reader_finds, write_raw
 
-from pipelines.recommend import HOME_SOURCES
+from pipelines.recommend import SURFACES
 from transforms import filters
 from transforms.sources import Source, co_listen
 from transforms.world_setting import Setting
@@ -149,7 +149,7 @@ def the_same_for_everybody(audience, bundle) -> pl.DataFrame:
 def test_a_popularity_collapse_is_stopped(unmade, capsys, monkeypatch):
     folders = unmade("proposal", "candidate_set", "exposure")
     collapsed = Source(the_same_for_everybody, "cosine_sum", "co_listen", "because_you_listened", 120)
-    monkeypatch.setitem(HOME_SOURCES, "home.co_listen", collapsed)
+    monkeypatch.setitem(SURFACES["home"].sources, "home.co_listen", collapsed)
     said = stopped(folders, capsys, "--surface", "home")
     assert "mean_jaccard [failed]" in said or "single_item_share [failed]" in said
     assert "popularity aside" in said
