@@ -35,7 +35,7 @@ from schemas.policy import SurfacePolicy
 from transforms import retrieve
 from transforms.audit import audit
 from transforms.blend import blend
-from transforms.candidate_sets import Provenance, assemble
+from transforms.candidate_sets import Provenance, Rests, assemble
 from transforms.groups import KEEP, RetrieveGroups
 from transforms.io.tables import conform
 from transforms.recommend import Recommend
@@ -57,7 +57,7 @@ FIELDS = {
     "policy_version": "v", "code_version": "1", "experiment_arms": [], "gate_report_id": "g",
     "exploration_policy": {"id": "none", "slots": 0, "seed": 0},
 }  # fmt: skip
-PROVENANCE = Provenance(FIELDS, {"toy": ("model", "7")})
+PROVENANCE = Provenance(FIELDS, {"toy": Rests("model", "7")})
 HOME = policy(
     quota("home.co_listen", 2, 4, 8, discovery=True), quota("home.relisten", 1, 3, 6),
     quota("home.follow_new", 0, 2, 5, discovery=True), quota("home.popular_market", 1, 2, 30, personal=False),

@@ -75,9 +75,7 @@ def item_features(
     summed = ordered[heads]
     starts = np.concatenate([[0], np.cumsum(np.bincount(summed["item"].to_numpy(), minlength=items.height))])
     weights = np.add.reduceat(ordered["weight"].to_numpy(), heads) if len(heads) else np.empty(0)
-    return ItemFeatures(
-        starts.astype(np.int64), summed["bucket"].to_numpy(), weights.astype(np.float32), num_buckets
-    )
+    return ItemFeatures(starts.astype(np.int64), summed["bucket"].to_numpy(), weights.astype(np.float32), num_buckets)
 
 
 def _words(items: pl.DataFrame) -> pl.DataFrame:
