@@ -31,7 +31,7 @@ from pipelines.road import Ingested, Road, paths
 from pipelines.runner import Runner
 from pipelines.tallies import build_histories
 from pipelines.train import train, vocabulary
-from schemas.hashing import hash64, unit_interval
+from schemas.hashing import hash64
 from schemas.manifest import Manifest
 from transforms.embed.content import ContentSettings, fit_content
 from transforms.embed.families import FAMILIES, HeldOut, Model
@@ -44,7 +44,7 @@ from transforms.evaluate import hits, top_items
 from transforms.importers import import_folder
 from transforms.io.store import open_store
 from transforms.shards import Shard, Task
-from transforms.train import by_recency, read_items, read_listens, read_vocabulary
+from transforms.train import by_recency, read_items, read_listens, read_vocabulary, sampled
 
 END = datetime.date(2026, 1, 31)
 SHARDS = 2
@@ -130,7 +130,7 @@ def _say(line: str) -> None:
 
 def sample(asked: pl.DataFrame, size: int) -> pl.DataFrame:
     """Return about `size` rows, by the hash of their keys."""
-    return asked.filter(pl.Series(unit_interval(hash64(asked["key"].to_arrow())) < size / max(asked.height, 1)))
+    return asked.filter(pl.Series(sampled(asked["key"], size)))
 
 
 @dataclasses.dataclass

@@ -23,7 +23,7 @@ from transforms.embed.training import train
 from transforms.embed.training_terms import Examples, Surroundings, TrainingSettings
 
 LENGTH = 8
-SETTINGS = TrainingSettings(epochs=1, patience=0, id_drop=0.0)
+SETTINGS = TrainingSettings(epochs=1, id_drop=0.0)
 
 
 def world(items: int, rows: int) -> Interactions:

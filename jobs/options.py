@@ -10,10 +10,10 @@ from typing import NoReturn
 
 from pipelines.batch import last_good
 from pipelines.progress import Console
-from pipelines.road import DEVICES
 from pipelines.runner import Runner
 from pipelines.version import code_version
 from schemas.policy import Policy
+from transforms.devices import CPU, DEVICES
 from transforms.io.store import Store
 from transforms.io.temporary import sweep
 from validation.lineage import LineageLog, PipelineRun
@@ -60,7 +60,7 @@ def add_common(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--surface", action="append", choices=("home", "now_playing"), help="only this surface (may be repeated)"
     )
-    parser.add_argument("--device", default="cpu", choices=DEVICES, help="what trains and embeds (cpu)")
+    parser.add_argument("--device", default=CPU, choices=DEVICES, help="what trains and embeds (cpu)")
     parser.add_argument("--policy", type=Path, default=POLICY_FILE, help="policy file")
     parser.add_argument("--waivers", type=Path, help="waivers file (default: waivers.toml under the root)")
 

@@ -42,14 +42,14 @@ def run_road(runner: Runner, road: Road, raw: Store, surfaces: tuple[str, ...]) 
     ingested = ingest_all(runner, road, raw)
     tables = tally_all(runner, road, ingested)
     models = model_all(runner, road, raw, ingested, tables.histories)
-    served = Served(ingested, tables, models, road.policy.version)
-    write_bundle(runner.store, road, served)
+    served = Served(road, ingested, tables, models)
+    write_bundle(runner.store, served)
     manifests = {**manifests_by_name(ingested), **manifests_by_name(tables), **models.by_name}
     finished = {}
     for name in surfaces:
         surface = SURFACES[name]
-        proposals = runner.run(recommend.retrieve(road, surface, served))
-        sets = runner.run(recommend.blend(road, surface, served, proposals))
+        proposals = runner.run(recommend.retrieve(surface, served))
+        sets = runner.run(recommend.blend(surface, served, proposals))
         shown = runner.run(recommend.exposure(road, surface, sets, ingested.items))
         finished[name] = (sets, shown)
         manifests |= {f"{m.dataset}/{name}": m for m in (proposals, sets, shown)}

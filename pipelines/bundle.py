@@ -8,7 +8,6 @@ import dataclasses
 import json
 
 from pipelines.recommend import Served
-from pipelines.road import Road
 from pipelines.runner import load_manifest
 from schemas.manifest import Manifest
 from transforms.io.store import Store
@@ -62,8 +61,9 @@ def bundle_path(bundle: str) -> str:
     return f"bundles/{bundle}/bundle.json"
 
 
-def write_bundle(store: Store, road: Road, served: Served) -> Bundle:
+def write_bundle(store: Store, served: Served) -> Bundle:
     """Describe what a road serves from; equal parts, equal bytes."""
+    road = served.road
     parts = {name: Part(m.path, m.digest, _bytes(m)) for name, m in served.shared.items()}
     bundle = Bundle(
         bundle=served.bundle_id,

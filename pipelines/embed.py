@@ -12,7 +12,8 @@ from pipelines.train import ENCODER
 from schemas.catalogue import CONTRACTS
 from schemas.manifest import DataFile, Manifest
 from schemas.models import EMBEDDING_DIM, Space
-from transforms.embed.vectors import GPU, GPU_HINTS, EmbedShards, Rows
+from transforms.devices import GPU, GPU_HINTS
+from transforms.embed.vectors import Rows
 from transforms.io.store import Store
 from transforms.shards import Task, Workspace
 from validation.vectors import VectorSample
@@ -86,6 +87,8 @@ def _embed(
     vocabulary: Sequence[str],
     device: str,
 ) -> beam.PTransform:
+    from transforms.embed.inference import EmbedShards  # torch: seconds, for runs that embed
+
     embedding = EmbedShards(space_, what, space, weights, vocabulary, device)
     return embedding.with_resource_hints(**GPU_HINTS) if device == GPU else embedding
 

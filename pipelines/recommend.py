@@ -10,7 +10,7 @@ import polars as pl
 import pyarrow.parquet as pq
 
 from pipelines.models import Models
-from pipelines.road import Ingested, Road, paths, shard_tasks
+from pipelines.road import Ingested, Road, paths, process, shard_tasks
 from pipelines.runner import Stage, input_ref
 from schemas.candidates import CANDIDATE_SET, EXPOSURE, PROPOSAL
 from schemas.manifest import DataFile, Manifest
@@ -51,12 +51,12 @@ class Tables:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Served:
-    """What a surface is served from: inputs, tallies, models and policy."""
+    """What a surface is served from: inputs, tallies, models, and the road with its policy."""
 
+    road: Road
     ingested: Ingested
     tables: Tables
     models: Models
-    policy_version: str
 
     @property
     def parts(self) -> dict[str, Manifest]:
@@ -78,8 +78,14 @@ class Served:
 
     @property
     def bundle_id(self) -> str:
-        """Digest of what is served to everybody, and how."""
-        lines = [self.policy_version, *(f"{name} {manifest.digest}" for name, manifest in self.shared.items())]
+        """Digest of what is served to everybody, and how: of all that `pipelines.bundle` writes down."""
+        road = self.road
+        lines = [
+            road.day,
+            road.policy.version,
+            road.code_version,
+            *(f"{name} {manifest.digest}" for name, manifest in self.shared.items()),
+        ]
         return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
 
 
@@ -150,9 +156,9 @@ def _inputs(surface: Surface, data: Mapping[str, Manifest]) -> dict[str, tuple[s
     return whole | {name: data[name].files for name in surface.per_shard}
 
 
-def retrieve(road: Road, surface: Surface, served: Served) -> Stage:
+def retrieve(surface: Surface, served: Served) -> Stage:
     """Return the stage in which every source of a surface proposes."""
-    data = served.parts
+    road, data = served.road, served.parts
     inputs = _inputs(surface, data)
     whole = {name: paths(data[name].files) for name in ("popularity", "item", "tombstone")}
     group_task = Task(GROUPS, 0, whole)
@@ -174,20 +180,16 @@ def retrieve(road: Road, surface: Surface, served: Served) -> Stage:
         date=road.day,
         inputs=tuple(input_ref(data[name], name) for name in used),
         tasks=(*shard_tasks(road.num_shards, inputs), group_task),
-        transform=functools.partial(_process, work=work),
+        transform=functools.partial(process, work=work),
         num_parts=road.num_shards + 1,
         num_shards=road.num_shards,
         config={"sources": sorted([*surface.sources, *surface.group_sources])},
     )
 
 
-def _process(space: Workspace, tasks: Sequence[Task], work: Work) -> beam.PTransform:
-    return ProcessShards(space, work)
-
-
-def blend(road: Road, surface: Surface, served: Served, proposals: Manifest) -> Stage:
+def blend(surface: Surface, served: Served, proposals: Manifest) -> Stage:
     """Return the stage that turns proposals into candidate sets."""
-    ingested, tables = served.ingested, served.tables
+    road, ingested, tables = served.road, served.ingested, served.tables
     data = served.parts | {"proposal": proposals}
     policy = road.policy.surfaces[surface.name]
     groups = tuple(file.path for file in proposals.files if file.path.endswith(f"part-{GROUPS}.parquet"))
@@ -207,7 +209,7 @@ def blend(road: Road, surface: Surface, served: Served, proposals: Manifest) -> 
         date=road.day,
         inputs=(*(input_ref(data[name]) for name in used), input_ref(ingested.campaigns)),
         tasks=(*shard_tasks(road.num_shards, inputs), Task(GROUPS, 0, common)),
-        transform=functools.partial(_blend, road=road, policy=policy, surface=surface, fields=_fields(road, served), artifacts=_artifacts(served)),
+        transform=functools.partial(_blend, road=road, policy=policy, surface=surface, fields=_fields(served), artifacts=_artifacts(served)),
         num_parts=road.num_shards + 1,
         num_shards=road.num_shards,
         config={"policy": dataclasses.asdict(policy), "run_mode": road.run_mode, "bundle": served.bundle_id},
@@ -232,8 +234,8 @@ def _blend(
     return ProcessShards(space, WorkOfShard(recommend.groups, shard))
 
 
-def _fields(road: Road, served: Served) -> dict[str, object]:
-    ingested, tables = served.ingested, served.tables
+def _fields(served: Served) -> dict[str, object]:
+    road, ingested, tables = served.road, served.ingested, served.tables
     watermark = int(tables.histories.statistics["columns"]["last_event_ts"]["high"] or 0)
     return {
         "run_mode": road.run_mode,

@@ -5,13 +5,14 @@ import datetime
 import hashlib
 from collections.abc import Mapping, Sequence
 
+import apache_beam as beam
+
 from schemas.contract import Contract
 from schemas.inputs import CAMPAIGN, ITEM, TOMBSTONE, USER
 from schemas.manifest import DataFile, InputRef, Manifest
 from schemas.policy import Policy
-from transforms.shards import Task
-
-DEVICES = ("cpu", "cuda")
+from transforms.devices import CPU, DEVICES
+from transforms.shards import ProcessShards, Task, Work, Workspace
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -31,7 +32,7 @@ class Road:
     policy: Policy
     code_version: str
     run_mode: str
-    device: str = "cpu"
+    device: str = CPU
 
     def __post_init__(self) -> None:
         if self.device not in DEVICES:
@@ -99,6 +100,11 @@ def shard_tasks(num_shards: int, inputs: Mapping[str, tuple[str, ...] | Sequence
 
 def _of_shard(value: tuple[str, ...] | Sequence[DataFile], shard: int) -> tuple[str, ...]:
     return tuple(v if isinstance(v, str) else v.path for v in value if isinstance(v, str) or v.shard == shard)
+
+
+def process(space: Workspace, tasks: Sequence[Task], work: Work) -> beam.PTransform:
+    """Return the transform of a stage that does the same to every task."""
+    return ProcessShards(space, work)
 
 
 SNAPSHOTS: tuple[Contract, ...] = (ITEM, USER, CAMPAIGN, TOMBSTONE)

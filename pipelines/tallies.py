@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 import apache_beam as beam
 import polars as pl
 
-from pipelines.road import Ingested, Road, files_digest, paths, shard_tasks, subset_ref, window
+from pipelines.road import Ingested, Road, files_digest, paths, process, shard_tasks, subset_ref, window
 from pipelines.runner import Stage, input_ref
 from schemas.contract import Contract
 from schemas.manifest import DataFile, Manifest
@@ -24,7 +24,7 @@ from schemas.tallies import (
 )
 from transforms import tallies
 from transforms.histories import histories
-from transforms.shards import Emit, ExchangeShards, Output, ProcessShards, Shard, Task, Work, Workspace
+from transforms.shards import Emit, ExchangeShards, Output, Shard, Task, Work, Workspace
 from validation.rows import polars_schema
 
 _EVENT_COLUMNS = ["event_date", "event_id", "event_ts", "user_id", "session_id", "item_id", "item_type", "label", "is_organic",
@@ -40,14 +40,10 @@ def build_histories(road: Road, ingested: Ingested) -> Stage:
         date=road.day,
         inputs=(subset_ref("event", ingested.events, files),),
         tasks=shard_tasks(road.num_shards, {"event": files}),
-        transform=functools.partial(_process, work=histories_of),
+        transform=functools.partial(process, work=histories_of),
         num_parts=road.num_shards,
         num_shards=road.num_shards,
     )
-
-
-def _process(space: Workspace, tasks: Sequence[Task], work: Work) -> beam.PTransform:
-    return ProcessShards(space, work)
 
 
 def histories_of(shard: Shard) -> Output:

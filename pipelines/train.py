@@ -6,12 +6,12 @@ from typing import Any
 
 import apache_beam as beam
 
-from pipelines.road import Road, paths
+from pipelines.road import Road, paths, process
 from pipelines.runner import Stage, input_ref
 from schemas.manifest import Manifest
 from schemas.models import TRAINING, VOCABULARY
-from transforms.embed.vectors import CPU, GPU, GPU_HINTS
-from transforms.shards import ProcessShards, Task, Work, Workspace
+from transforms.devices import CPU, GPU, GPU_HINTS
+from transforms.shards import ProcessShards, Task, Workspace
 from transforms.train import MAX_INTERACTIONS, Train, number_items
 
 SEED = 20_260_101
@@ -27,14 +27,10 @@ def vocabulary(road: Road, histories: Manifest, items: Manifest) -> Stage:
         date=road.day,
         inputs=(input_ref(histories), input_ref(items)),
         tasks=(Task("00000", 0, inputs),),
-        transform=functools.partial(_process, work=number_items),
+        transform=functools.partial(process, work=number_items),
         num_parts=1,
         num_shards=1,
     )
-
-
-def _process(space: Workspace, tasks: Sequence[Task], work: Work) -> beam.PTransform:
-    return ProcessShards(space, work)
 
 
 def train(

@@ -12,9 +12,9 @@ import random
 from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
-import numpy as np
 import polars as pl
 import pytest
+from toy_models import ToyModel, ToyModels
 from toy_road import DATE, NOW, MemoryBundle, days_ago, instant, offer_in, policy, quota
 
 from pipelines.recommend import count_exposure
@@ -37,7 +37,8 @@ from transforms import groups, recommend, retrieve, tallies, train
 from transforms.audit import flatten
 from transforms.candidate_sets import Provenance
 from transforms.decode import POSITION
-from transforms.embed.vectors import ITEMS, USERS, Embedder, Rows, finish_batch, read_batch
+from transforms.embed.inference import Embedder
+from transforms.embed.vectors import ITEMS, USERS, Rows, finish_batch, read_batch
 from transforms.histories import histories
 from transforms.ingest import SOURCE, MergeEvents, MergeRows, given_contract
 from transforms.shards import TARGET, Task
@@ -227,60 +228,20 @@ def top_of_artists(parts: pl.DataFrame) -> pl.DataFrame:
     return tallies.top(parts, ["artist_id"], "weight", "item_id", tallies.TOP_OF_ARTIST)
 
 
-class ToyModel:
-    """In place of an encoder: vectors that tell contents, identities and orders of plays apart."""
-
-    def embed_items(self, numbers, features):
-        spread = np.zeros((len(features), EMBEDDING_DIM), np.float32)
-        rows = np.repeat(np.arange(len(features)), np.diff(features.starts))
-        np.add.at(spread, (rows, features.tokens % (EMBEDDING_DIM - 1)), features.weights)
-        spread[:, -1] = numbers + 2
-        return spread
-
-    def encode(self, contexts):
-        found = np.zeros((len(contexts), EMBEDDING_DIM), np.float32)
-        ages = contexts.starts[1:][contexts.rows] - np.arange(len(contexts.items))
-        np.add.at(found, (contexts.rows, contexts.items), contexts.weights / ages)
-        return found
-
-
-@dataclasses.dataclass
-class ToyModels(MemoryBundle):
-    """Vectors from the tables; plays are as many vectors added up, the last ones counting most."""
-
-    def item_vectors(self):
-        rows = self.tables["item_embedding"].sort("item_id")
-        return rows["item_id"], rows["vector"].to_numpy()
-
-    def user_vectors(self, keys):
-        rows = self.tables["user_embedding"].filter(pl.col("user_id").is_in(keys.implode())).sort("user_id")
-        return rows["user_id"], rows["vector"].to_numpy()
-
-    def encode(self, listens, keys):
-        ids, vectors = self.item_vectors()
-        known = listens.filter(pl.col("item_id").is_in(ids.implode()))
-        made = np.zeros((len(keys), EMBEDDING_DIM), np.float32)
-        age = known.select(pl.int_range(pl.len(), 0, -1).over("key")).to_series().to_numpy()
-        at = keys.search_sorted(known["key"]).to_numpy()
-        np.add.at(made, at, vectors[ids.search_sorted(known["item_id"]).to_numpy()] / age[:, None])
-        return made
-
-
 def embedding(what: Rows, tables: Tables) -> pl.DataFrame:
     space = Space("toy", "1", EMBEDDING_DIM, "cosine")
     given = Given({**tables, what.embedding: pl.DataFrame(schema=polars_schema(CONTRACTS[what.embedding]))})
     batch = read_batch(given, what, space)
     embedder = Embedder(ToyModel(), tables["vocabulary"].sort("item_id")["item_id"])
-    return finish_batch(batch, what.vectors(embedder, batch.rows), what, space).frame
+    return finish_batch(batch, embedder.vectors(what, batch.rows), what, space).frame
 
 
 def proposals(tables: Tables) -> pl.DataFrame:
     given = Given(tables)
     home = groups.RetrieveGroups(HOME_GROUP_SOURCES, HOME, instant(HOME), NOW)(given).frame
     playing = groups.RetrieveGroups(NOW_PLAYING_GROUP_SOURCES, NOW_PLAYING, instant(NOW_PLAYING), NOW)(given).frame
-    asked = {name: one for name, one in NOW_PLAYING_VECTOR_SOURCES.items() if name != "np.session_knn"}  # a fit
     users = retrieve.retrieve_users(given, HOME_SOURCES | HOME_VECTOR_SOURCES, NOW, opened).frame
-    seeds = retrieve.retrieve_seeds(given, NOW_PLAYING_SOURCES | asked, NOW, opened).frame
+    seeds = retrieve.retrieve_seeds(given, NOW_PLAYING_SOURCES | NOW_PLAYING_VECTOR_SOURCES, NOW, opened).frame
     return pl.concat([home, playing, users, seeds])
 
 

@@ -88,11 +88,9 @@ def _numbered(paths: tuple[str, ...]) -> pl.Series:
 
 @functools.lru_cache(maxsize=1)
 def _encoder(root: str, weights: str, numbered: tuple[str, ...]):
-    from transforms.embed.encoder_model import EncoderModel  # torch: two seconds, for tasks that need it
-    from transforms.embed.vectors import Embedder
+    from transforms.embed.inference import Embedder  # torch: two seconds, for tasks that need it
 
-    arrays, _ = unpack(open_store(root).read_bytes(weights), weights)
-    return Embedder(EncoderModel.from_arrays(arrays), _numbered(numbered))
+    return Embedder.load(open_store(root), weights, numbered)
 
 
 @functools.lru_cache(maxsize=1)

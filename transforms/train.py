@@ -16,8 +16,10 @@ import polars as pl
 from schemas.hashing import hash64, unit_interval
 from schemas.models import TRAINING, VOCABULARY
 from schemas.tallies import HISTORY
+from transforms.devices import CPU
 from transforms.embed.families import FAMILIES, SESSION, HeldOut, TrainingData
 from transforms.embed.interactions import Interactions, from_listens, from_lists
+from transforms.embed.text import ITEM_COLUMNS
 from transforms.embed.weights import pack
 from transforms.evaluate import hits, top_items, without
 from transforms.shards import SAID, Output, Shard, Workspace, read_tables
@@ -29,7 +31,6 @@ HELD_OUT_SHARE = 0.05
 HELD_OUT_CONTEXTS = 2_000
 SCORED_AT_ONCE = 256
 FINISHED = -1
-ITEM_COLUMNS = ["item_id", "item_type", "title", "description", "genres", "artists", "languages"]
 
 
 def number_items(shard: Shard) -> Output:
@@ -58,7 +59,7 @@ def read_vocabulary(shard: Shard) -> pl.Series:
 
 def read_items(shard: Shard, item_ids: pl.Series) -> pl.DataFrame:
     """Return what is known of the numbered items, in the order of their numbers."""
-    known = shard.read("item", ITEM_COLUMNS, pl.col("item_id").is_in(item_ids.implode()))
+    known = shard.read("item", list(ITEM_COLUMNS), pl.col("item_id").is_in(item_ids.implode()))
     return item_ids.to_frame("item_id").join(known, on="item_id", how="left", maintain_order="left")
 
 
@@ -116,7 +117,7 @@ def time_split(listens: pl.DataFrame, item_ids: pl.Series) -> TimeSplit:
     instant = listens["event_ts"].quantile(1 - HELD_OUT_SHARE, "lower")
     before, after = listens.filter(pl.col("event_ts") < instant), listens.filter(pl.col("event_ts") >= instant)
     targets = after.filter(pl.col("item_id").is_in(item_ids.implode())).group_by("key", maintain_order=True).last()
-    chosen = targets.filter(pl.Series(_sampled(targets["key"], HELD_OUT_CONTEXTS)))
+    chosen = targets.filter(pl.Series(sampled(targets["key"], HELD_OUT_CONTEXTS)))
     label = chosen.select("key", pl.col("event_ts").alias("label_ts"))
     earlier = listens.join(label, on="key", maintain_order="left").filter(pl.col("event_ts") < pl.col("label_ts"))
     chosen = chosen.join(earlier.select("key").unique(), on="key", how="semi", maintain_order="left")
@@ -129,7 +130,8 @@ def time_split(listens: pl.DataFrame, item_ids: pl.Series) -> TimeSplit:
     return TimeSplit(before, held_out, _micros(before["event_ts"].max()), _micros(chosen["event_ts"].min()))
 
 
-def _sampled(keys: pl.Series, limit: int) -> np.ndarray:
+def sampled(keys: pl.Series, limit: int) -> np.ndarray:
+    """Return which keys are in a sample of about `limit`, `(num_keys,) bool`, by their hashes."""
     share = min(1.0, limit / max(len(keys), 1))
     return unit_interval(hash64(keys.to_arrow())) < share
 
@@ -194,7 +196,7 @@ class Train:
     share: float
     hold_out: bool
     refit: bool = True
-    device: str = "cpu"
+    device: str = CPU
 
     def __call__(self, shard: Shard) -> Output:
         family, item_ids = FAMILIES[self.family](), read_vocabulary(shard)

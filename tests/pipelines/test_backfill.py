@@ -20,11 +20,6 @@ DAY = "2026-01-31"
 
 
 @pytest.fixture
-def store(copy_road: SmallRoad) -> Store:
-    return open_store(str(copy_road.root))
-
-
-@pytest.fixture
 def wanted(small_road: SmallRoad) -> Wanted:
     return Wanted(code_version(), read_policy(small_road.policy).version, 2, ("home", "now_playing"))
 

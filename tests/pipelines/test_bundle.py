@@ -2,7 +2,6 @@ import dataclasses
 import json
 
 import pytest
-from small_road import SmallRoad
 
 from jobs import release
 from pipelines.bundle import (
@@ -17,12 +16,7 @@ from pipelines.bundle import (
 from pipelines.publish import pointer_path, publish, read_pointer
 from pipelines.runner import load_manifest
 from schemas.manifest import CheckResult
-from transforms.io.store import Store, open_store
-
-
-@pytest.fixture
-def store(copy_road: SmallRoad) -> Store:
-    return open_store(str(copy_road.root))
+from transforms.io.store import Store
 
 
 @pytest.fixture

@@ -13,7 +13,8 @@ from pipelines.models import Models
 from pipelines.road import Road
 from schemas.manifest import DataFile, Manifest
 from schemas.models import EMBEDDING_DIM, Space, SpaceMismatch
-from transforms.embed.vectors import CPU, GPU, ITEMS
+from transforms.devices import CPU, GPU
+from transforms.embed.vectors import ITEMS
 from transforms.shards import Task, Workspace
 
 SPACE = Space("encoder", "one", EMBEDDING_DIM, "cosine")

@@ -7,17 +7,11 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from small_road import SmallRoad
 
 from pipelines.publish import PublishError, pointer_path, publish, read_pointer, rollback, undo_rollback
 from pipelines.runner import load_manifest
 from schemas.manifest import CheckResult, DataFile, Manifest
 from transforms.io.store import Store, StoreError, open_store
-
-
-@pytest.fixture
-def store(copy_road: SmallRoad) -> Store:
-    return open_store(str(copy_road.root))
 
 
 @pytest.fixture

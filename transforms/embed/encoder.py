@@ -7,13 +7,10 @@ Memory: 4 bytes times `dim` times the items and distinct tokens; while training,
 """
 
 import dataclasses
-import json
 from collections.abc import Mapping
-from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.numpy import load_file, save_file
 from torch import nn
 from torch.nn import functional as F
 
@@ -26,7 +23,6 @@ from transforms.embed.text import ItemFeatures
 torch.set_num_threads(1)
 
 TAPS = 10
-CONFIG_FILE, WEIGHTS_FILE = "encoder.json", "encoder.safetensors"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -192,18 +188,6 @@ class Encoder(nn.Module):
             encoded = self.encode(vectors[_tensor(packed.items, vectors)], packed)
             found[torch.from_numpy(filled).to(found.device)] = encoded[_tensor(packed.lasts, vectors)].float()
         return found
-
-    def save(self, folder: Path) -> None:
-        """Write the configuration and the weights into a folder that exists."""
-        text = json.dumps(dataclasses.asdict(self.config), indent=2, sort_keys=True)
-        (folder / CONFIG_FILE).write_text(text + "\n", encoding="utf-8")
-        save_file(self.to_arrays(), folder / WEIGHTS_FILE)
-
-    @classmethod
-    def load(cls, folder: Path) -> "Encoder":
-        """Read what `save` wrote."""
-        config = EncoderConfig(**json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8")))
-        return cls.from_arrays(config, load_file(folder / WEIGHTS_FILE))
 
     def to_arrays(self) -> dict[str, np.ndarray]:
         """Return the weights by name."""

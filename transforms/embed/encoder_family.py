@@ -9,7 +9,14 @@ from transforms.embed.cooccurrence import cooccurrence_factors
 from transforms.embed.encoder_model import EncoderSettings, fit_encoder
 from transforms.embed.families import Fitted, HeldOut, TrainingData, Watch
 from transforms.embed.text import item_features
-from transforms.embed.training_terms import FULL_SOFTMAX_ITEMS, Progress, Surroundings, TrainingSettings, Validation
+from transforms.embed.training_terms import (
+    FULL_SOFTMAX_ITEMS,
+    Examples,
+    Progress,
+    Surroundings,
+    TrainingSettings,
+    Validation,
+)
 
 START_WINDOW = 5
 SMALL = EncoderSettings()
@@ -37,19 +44,16 @@ def fit(data: TrainingData, settings: EncoderSettings, seed: int, watch: Watch) 
     start = cooccurrence_factors(data.interactions, START_WINDOW, settings.dim, seed) if large else None
     around = Surroundings(device=watch.device, checkpoint=watch, progress=_telling(watch), clock=watch.clock)
     validation = _validation(data.held_out) if data.held_out else None
-    asked = dataclasses.replace(
-        settings.training, refit=False, patience=settings.training.patience if validation else 0
-    )
-    tried = dataclasses.replace(settings, training=asked)
-    model = fit_encoder(data.interactions, item_features(data.items), tried, seed, validation, start, around)
+    examples = Examples(data.interactions, start=start)
+    model = fit_encoder(examples, item_features(data.items), settings, seed, validation, around)
     figures = [
         (int(line["epoch"]), name, float(line[name]))
         for line in model.log
         for name in ("loss", "validation")
-        if line[name] is not None and line[name] == line[name]
+        if line[name] is not None
     ]
-    settled = dataclasses.replace(settings.training, stop_at=model.epochs)
-    return Fitted(model, dataclasses.replace(settings, training=settled), figures)
+    settled = dataclasses.replace(settings, training=dataclasses.replace(settings.training, stop_at=model.epochs))
+    return Fitted(model, settled, figures)
 
 
 def _validation(held_out: HeldOut) -> Validation:

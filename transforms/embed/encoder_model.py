@@ -12,6 +12,7 @@ from collections.abc import Mapping
 import numpy as np
 import torch
 
+from transforms.devices import CPU, GPU
 from transforms.embed.encoder import Encoder, EncoderConfig, TokenRows, content_of, vocabulary
 from transforms.embed.interactions import Interactions
 from transforms.embed.text import ItemFeatures
@@ -56,7 +57,7 @@ class EncoderModel:
     buckets: np.ndarray
     epochs: int
     log: list[dict]
-    device: str = "cpu"
+    device: str = CPU
 
     def on(self, device: str) -> "EncoderModel":
         """Return the model on a device.
@@ -64,7 +65,7 @@ class EncoderModel:
         Raises:
           RuntimeError: it is a GPU, and there is none.
         """
-        if device != "cpu" and not torch.cuda.is_available():
+        if device == GPU and not torch.cuda.is_available():
             raise RuntimeError(
                 f"device is {device!r}, but torch finds no CUDA device on this machine; ask for one, or for cpu"
             )
@@ -116,29 +117,6 @@ class EncoderModel:
 
 
 def fit_encoder(
-    interactions: Interactions,
-    features: ItemFeatures | None,
-    settings: EncoderSettings,
-    seed: int,
-    validation: Validation | None = None,
-    start: np.ndarray | None = None,
-    surroundings: Surroundings | None = None,
-) -> EncoderModel:
-    """Fit an encoder.
-
-    Args:
-      interactions: rows of users or sessions.
-      features: tokens of all items, those never interacted with too; None: identities only.
-      settings: shape and training.
-      seed: of all that is random.
-      validation: what training stops by; None: it holds out some of the rows itself.
-      start: `(num_items, dim) float32` vectors identities start from.
-      surroundings: device, checkpoint and progress.
-    """
-    return fit_examples(Examples(interactions, start=start), features, settings, seed, validation, surroundings)
-
-
-def fit_examples(
     examples: Examples,
     features: ItemFeatures | None,
     settings: EncoderSettings,
@@ -146,7 +124,16 @@ def fit_examples(
     validation: Validation | None = None,
     surroundings: Surroundings | None = None,
 ) -> EncoderModel:
-    """Fit an encoder on examples, some of whose items may be marked as skipped; their content is that of `features`."""
+    """Fit an encoder.
+
+    Args:
+      examples: rows of users or sessions; their content is that of `features`.
+      features: tokens of all items, those never interacted with too; None: identities only.
+      settings: shape and training.
+      seed: of all that is random.
+      validation: what training stops by; None: it makes all its passes.
+      surroundings: device, checkpoint and progress.
+    """
     interactions = examples.interactions
     known = np.bincount(interactions.items, minlength=interactions.num_items) > 0
     buckets = vocabulary(features, known) if features else np.empty(0, np.int32)

@@ -15,6 +15,8 @@ from schemas.hashing import hash64
 
 NUM_BUCKETS = 2**22
 SUBWORD_LENGTHS = (3, 4)
+ITEM_COLUMNS = ("item_id", "item_type", "title", "description", "genres", "artists", "languages")
+"""What items are told apart by before anybody played them."""
 _WORD = r"[\p{L}\p{N}]+"
 
 

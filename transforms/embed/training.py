@@ -6,7 +6,6 @@ two moments), its best state, and twice that while a state is kept or written.
 """
 
 import contextlib
-import dataclasses
 import itertools
 import zlib
 from typing import Any
@@ -15,9 +14,9 @@ import numpy as np
 import torch
 
 from schemas.hashing import hash64_one
+from transforms.devices import GPU
 from transforms.embed.batches import Batch, batches, num_batches, windows
 from transforms.embed.encoder import Encoder, EncoderConfig, TokenRows
-from transforms.embed.interactions import Interactions
 from transforms.embed.training_state import from_bytes, part, restore, snapshot, to_bytes
 from transforms.embed.training_step import Candidates
 from transforms.embed.training_terms import (
@@ -33,7 +32,7 @@ from transforms.embed.training_terms import (
 GRADIENT_LIMIT = 5.0
 FINAL_RATE = 0.05
 MAX_FAILURES = 3
-VALIDATION_ROWS, VALIDATION_SHARE, VALIDATION_DEPTH = 4_000, 0.1, 20
+VALIDATION_DEPTH = 20
 
 
 def train(
@@ -46,49 +45,16 @@ def train(
 ) -> Trained:
     """Return an encoder trained on rows of interactions.
 
-    Without `validation` the last items of a few rows are held out for it, and given back if `settings.refit`.
+    With `validation`, the encoder is that of the best epoch, and training stops when epochs no longer become better.
 
     Raises:
       RuntimeError: CUDA is asked for and absent.
       ArithmeticError: losses stay infinite or undefined however low the rate.
     """
     around = surroundings or Surroundings()
-    if around.device == "cuda" and not torch.cuda.is_available():
+    if around.device == GPU and not torch.cuda.is_available():
         raise RuntimeError("device is 'cuda', but torch finds no CUDA device here; take device='cpu'")
-    held_in, carved = (examples, validation) if validation or not settings.patience else hold_out(examples, seed)
-    search = _Run("search", config, held_in, settings, seed, carved, around)
-    if not (settings.refit and carved is not validation):
-        return search.finished()
-    refit = _Run("refit", config, examples, settings, seed, None, around)
-    if refit.resume():
-        return refit.finished()
-    found = search.finished()
-    refit.epochs, refit.log = found.epochs, found.log
-    return refit.finished()
-
-
-def hold_out(examples: Examples, seed: int) -> tuple[Examples, Validation]:
-    """Take the last item of a seeded sample of rows out of the examples, as validation."""
-    rows = examples.interactions
-    ends = rows.starts[1:] - 1
-    open_to = np.flatnonzero((rows.lengths > 1) & ~_flags(examples)[np.maximum(ends, 0)])
-    count = min(VALIDATION_ROWS, max(1, int(VALIDATION_SHARE * len(open_to))))
-    chosen = np.sort(np.random.default_rng([seed, 0]).permutation(open_to)[:count])
-    kept = np.ones(len(rows.items), bool)
-    kept[ends[chosen]] = False
-    starts = np.concatenate([[0], np.cumsum(kept)])[rows.starts]
-    left = Interactions(starts, rows.items[kept], rows.weights[kept], rows.num_items)
-    flags = _flags(examples)[kept]
-    held_in = dataclasses.replace(examples, interactions=left, skipped=flags if flags.any() else None)
-    contexts = left.take(chosen)
-    at = np.repeat(starts[chosen] - contexts.starts[:-1], contexts.lengths) + np.arange(len(contexts.items))
-    return held_in, Validation(contexts, rows.items[ends[chosen]].astype(np.int64), flags[at])
-
-
-def _flags(examples: Examples) -> np.ndarray:
-    """Return which items were skipped, `(num_interactions,) bool`."""
-    found = examples.skipped
-    return np.zeros(len(examples.interactions.items), bool) if found is None else found
+    return _Run(config, examples, settings, seed, validation, around).finished()
 
 
 class _Run:
@@ -96,7 +62,6 @@ class _Run:
 
     def __init__(
         self,
-        phase: str,
         config: EncoderConfig,
         examples: Examples,
         settings: TrainingSettings,
@@ -104,7 +69,7 @@ class _Run:
         validation: Validation | None,
         around: Surroundings,
     ):
-        self.phase, self.examples, self.settings, self.seed = phase, examples, settings, seed
+        self.examples, self.settings, self.seed = examples, settings, seed
         self.validation, self.around, self.epochs = validation, around, settings.stop_at or settings.epochs
         self.spans = windows(examples.interactions, config.max_length)
         if not len(self.spans):
@@ -135,21 +100,18 @@ class _Run:
             encoder.ids.weight[torch.from_numpy(~self.known)] = 0.0
         return encoder.to(self.around.device)
 
-    def resume(self) -> bool:
-        """Go on from the checkpoint, if it is of this phase, these settings and these rows."""
+    def _resume(self) -> None:
+        """Go on from the checkpoint, if it is of these settings and these rows."""
         state = self.around.checkpoint.load() if self.around.checkpoint else None
         if state is None:
-            return False
+            return
         tensors, journal = from_bytes(state)
-        if (journal["phase"], journal["mark"]) != (self.phase, self.mark):
-            return False
-        self._restore(tensors, journal)
-        return True
+        if journal["mark"] == self.mark:
+            self._restore(tensors, journal)
 
     def finished(self) -> Trained:
         """Train to the end."""
-        if not (self.epoch or self.step):
-            self.resume()
+        self._resume()
         self.good = self._state()
         while self.epoch < self.epochs and not self._stopped():
             if self._pass():
@@ -182,11 +144,11 @@ class _Run:
 
     def _learn(self, batch: Batch) -> float:
         """Take one step and return its loss; no step is taken if that is infinite or undefined."""
-        cuda = self.around.device == "cuda"
-        with torch.random.fork_rng(devices=["cuda"] if cuda else []):
+        cuda = self.around.device == GPU
+        with torch.random.fork_rng(devices=[GPU] if cuda else []):
             torch.manual_seed(_number(self.seed, self.epoch + 1, self.step))
             draw = np.random.default_rng([self.seed, 2, self.epoch, self.step])
-            with torch.autocast("cuda", torch.bfloat16) if cuda else contextlib.nullcontext():
+            with torch.autocast(GPU, torch.bfloat16) if cuda else contextlib.nullcontext():
                 loss = self.candidates.loss(self.encoder, batch, self.settings.id_drop, draw)
             loss.backward()
         figure = float(loss.detach())
@@ -225,7 +187,7 @@ class _Run:
         figure = next_item_ndcg(self.encoder, self.candidates.content, self.known, self.validation)
         steps = max(self.step, 1)
         self.epoch, self.step = self.epoch + 1, 0
-        line = {"phase": self.phase, "epoch": self.epoch, "loss": self.loss / steps, "validation": figure}
+        line = {"epoch": self.epoch, "loss": self.loss / steps, "validation": figure}
         self.log, self.loss = [*self.log, line], 0.0
         self.stale += 1
         if self.validation and figure is not None and figure > self.best_figure:
@@ -272,19 +234,7 @@ class _Run:
         return self.around.clock() if self.around.clock else 0.0
 
 
-_JOURNALLED = (
-    "phase",
-    "mark",
-    "epoch",
-    "step",
-    "loss",
-    "failures",
-    "stale",
-    "best_figure",
-    "best_epochs",
-    "log",
-    "epochs",
-)
+_JOURNALLED = ("mark", "epoch", "step", "loss", "failures", "stale", "best_figure", "best_epochs", "log")
 
 
 def _optimisers(encoder: Encoder, rate: float) -> list[torch.optim.Optimizer]:

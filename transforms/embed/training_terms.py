@@ -6,6 +6,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from transforms.devices import CPU
 from transforms.embed.encoder import Encoder, TokenRows
 from transforms.embed.interactions import Interactions
 
@@ -19,13 +20,13 @@ class TrainingSettings:
     Attributes:
       epochs: passes over the rows at most; the rate falls in a straight line over all of them.
       stop_at: pass after which training ends, the rate falling as if it went on; 0: the last.
-      patience: epochs without a better validation figure after which training stops; 0: it never does.
+      patience: epochs without a better validation figure after which training stops, where there is validation; 0: it
+        never does.
       batch_targets: targets of a step.
       rate: rate of Adam at the start.
       draws: items drawn in a step beside the batch's targets, where the catalogue is too large for all.
       always_draw: draw however small the catalogue is: a fraction of the work, for figures that are not quite as good.
       id_drop: share of the identities left out of a step where items have content.
-      refit: train anew on all rows, for as many epochs as were best on the rows without those held out.
     """
 
     epochs: int = 12
@@ -36,7 +37,6 @@ class TrainingSettings:
     draws: int = 1024
     always_draw: bool = False
     id_drop: float = 0.1
-    refit: bool = True
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -105,7 +105,7 @@ class Surroundings:
       checkpoint_seconds: seconds after which a state is kept within an epoch.
     """
 
-    device: str = "cpu"
+    device: str = CPU
     checkpoint: Checkpoint | None = None
     progress: Callable[[Progress], None] | None = None
     clock: Callable[[], float] | None = None
@@ -120,7 +120,7 @@ class Trained:
       encoder: on the CPU, in evaluation mode.
       known: `(num_items,) bool`, items that were learnt from.
       epochs: passes that gave the encoder.
-      log: one `{"phase", "epoch", "loss", "validation"}` per pass.
+      log: one `{"epoch", "loss", "validation"}` per pass.
     """
 
     encoder: Encoder

@@ -8,10 +8,10 @@ from safetensors.numpy import load, save
 from transforms.embed.encoder_model import EncoderModel, EncoderSettings, fit_encoder
 from transforms.embed.interactions import from_lists
 from transforms.embed.text import item_features
-from transforms.embed.training_terms import TrainingSettings
+from transforms.embed.training_terms import Examples, TrainingSettings
 
 SETTINGS = EncoderSettings(
-    dim=16, layers=1, dropout=0.1, training=TrainingSettings(epochs=10, patience=0, batch_targets=128, rate=0.01)
+    dim=16, layers=1, dropout=0.1, training=TrainingSettings(epochs=10, batch_targets=128, rate=0.01)
 )
 KINDS = ("harp", "drum", "flute")
 
@@ -26,7 +26,7 @@ def model(items):
     """Harps are followed by drums, drums by flutes, flutes by harps; the last three items are never played."""
     rng = np.random.default_rng(0)
     lists = [[int(rng.integers(9) * 3 + (first + at) % 3) for at in range(6)] for first in range(3) for _ in range(40)]
-    return fit_encoder(from_lists(lists, 30), item_features(items, subword_lengths=()), SETTINGS, 0)
+    return fit_encoder(Examples(from_lists(lists, 30)), item_features(items, subword_lengths=()), SETTINGS, 0)
 
 
 def test_scores_are_inner_products_of_the_two_sides(model):
@@ -59,8 +59,8 @@ def test_arrays_hold_the_whole_model(model):
 
 def test_the_same_seed_gives_the_same_arrays():
     rows = from_lists([[1, 2, 3]] * 20, 30)
-    settings = dataclasses.replace(SETTINGS, training=TrainingSettings(epochs=2, patience=0))
-    one, other = (fit_encoder(rows, None, settings, 5).to_arrays() for _ in range(2))
+    settings = dataclasses.replace(SETTINGS, training=TrainingSettings(epochs=2))
+    one, other = (fit_encoder(Examples(rows), None, settings, 5).to_arrays() for _ in range(2))
     assert {name: value.tobytes() for name, value in one.items()} == {n: v.tobytes() for n, v in other.items()}
 
 
@@ -68,9 +68,9 @@ def test_cosines_are_learnt_as_inner_products_are(items):
     """Without a turn between what goes in and what comes out, all vectors collapse into one here."""
     rng = np.random.default_rng(0)
     lists = [[int(rng.integers(9) * 3 + (first + at) % 3) for at in range(6)] for first in range(3) for _ in range(40)]
-    few = TrainingSettings(epochs=8, patience=0, batch_targets=128, rate=0.01)
+    few = TrainingSettings(epochs=8, batch_targets=128, rate=0.01)
     settings = dataclasses.replace(SETTINGS, scale=14.0, training=few)
-    found = fit_encoder(from_lists(lists, 30), item_features(items, subword_lengths=()), settings, 0)
+    found = fit_encoder(Examples(from_lists(lists, 30)), item_features(items, subword_lengths=()), settings, 0)
     scores = found.score(from_lists([[0, 4, 8]], 30))[0]
     assert scores[0::3].min() > scores[1::3].max() + 1.0
     assert scores[0::3].min() > scores[2::3].max() + 1.0

@@ -8,11 +8,11 @@ from transforms.embed import training as module
 from transforms.embed import training_step as step
 from transforms.embed.encoder import EncoderConfig, TokenRows
 from transforms.embed.interactions import Interactions, from_lists
-from transforms.embed.training import hold_out, train
+from transforms.embed.training import train
 from transforms.embed.training_terms import Examples, Surroundings, TrainingSettings, Validation
 
 ITEMS = 30
-SETTINGS = TrainingSettings(epochs=3, patience=0, batch_targets=128, rate=0.01, draws=20, id_drop=0.1)
+SETTINGS = TrainingSettings(epochs=3, batch_targets=128, rate=0.01, draws=20, id_drop=0.1)
 CONFIG = EncoderConfig(ITEMS, dim=16, layers=1, dropout=0.1, max_length=8, scale=10.0)
 
 
@@ -42,6 +42,11 @@ def hits(trained, follows):
     contexts = from_lists([[item] for item in range(ITEMS)], ITEMS)
     scores = trained.encoder.encode_contexts(vectors, contexts) @ trained.encoder.scored(vectors).T
     return (scores.argmax(1).numpy() == follows).mean()
+
+
+def followers(follows):
+    """What follows each item, as validation."""
+    return Validation(from_lists([[item] for item in range(ITEMS)], ITEMS), follows)
 
 
 def arrays(trained):
@@ -89,15 +94,15 @@ def test_the_same_seed_gives_the_same_bytes_and_another_does_not(monkeypatch, sa
 @pytest.mark.parametrize("kill_at", [1, 5])
 def test_a_killed_run_goes_on_to_the_same_bytes(monkeypatch, sampled, kill_at):
     config = sparse(monkeypatch) if sampled else CONFIG
-    rows, _ = chain(rows=60)
-    settings = dataclasses.replace(SETTINGS, patience=2)
+    rows, follows = chain(rows=60)
+    given = config, Examples(rows), SETTINGS, 3, followers(follows)
     ticks = iter(range(10**6))
     kept = Kept(kill_at)
     around = Surroundings(checkpoint=kept, clock=lambda: float(next(ticks)), checkpoint_seconds=2.0)
     with pytest.raises(KeyboardInterrupt):
-        train(config, Examples(rows), settings, 3, surroundings=around)
-    resumed = train(config, Examples(rows), settings, 3, surroundings=around)
-    straight = train(config, Examples(rows), settings, 3)
+        train(*given, around)
+    resumed = train(*given, around)
+    straight = train(*given)
     assert kept.saves > kill_at
     assert arrays(resumed) == arrays(straight)
     assert resumed.epochs == straight.epochs
@@ -145,49 +150,16 @@ def test_rows_nothing_follows_in_are_refused():
         train(CONFIG, Examples(from_lists([[1], [], [2]], ITEMS)), SETTINGS, 0)
 
 
-def test_training_stops_when_validation_no_longer_improves_and_starts_anew_on_all_rows():
-    rows, _ = chain()
-    settings = dataclasses.replace(SETTINGS, epochs=30, patience=1)
-    trained = train(CONFIG, Examples(rows), settings, 0)
-    search = [line for line in trained.log if line["phase"] == "search"]
-    figures = [line["validation"] for line in search]
-    assert len(search) < 30
-    assert trained.epochs == 1 + int(np.argmax(figures))
-    assert [line["phase"] for line in trained.log].count("refit") == trained.epochs
-
-
-def test_given_validation_is_used_as_it_is():
+def test_training_stops_when_validation_no_longer_improves_and_gives_the_best_epoch():
     rows, follows = chain()
-    contexts = from_lists([[item] for item in range(ITEMS)], ITEMS)
-    settings = dataclasses.replace(SETTINGS, epochs=8, patience=8)
-    trained = train(CONFIG, Examples(rows), settings, 0, Validation(contexts, follows))
-    assert max(line["validation"] for line in trained.log) > 0.9
-    assert {line["phase"] for line in trained.log} == {"search"}
-
-
-def test_held_out_items_are_the_last_of_their_rows_and_gone():
-    rows, _ = chain(rows=50)
-    held_in, validation = hold_out(Examples(rows), 0)
-    assert len(held_in.interactions.items) == len(rows.items) - len(validation.targets)
-    for context, target in zip(range(len(validation.contexts)), validation.targets, strict=True):
-        whole = [*validation.contexts.row(context).tolist(), int(target)]
-        assert any(rows.row(number).tolist() == whole for number in range(50))
-
-
-def test_skipped_items_are_never_held_out():
-    rows, _ = chain(rows=40, length=3)
-    skipped = np.zeros(120, bool)
-    skipped[2::6] = True
-    held_in, validation = hold_out(Examples(rows, skipped=skipped), 0)
-    assert held_in.skipped.sum() == skipped.sum()
-    assert len(validation.targets) == 2
-
-
-def test_contexts_held_out_know_what_was_skipped_in_them():
-    some = from_lists([[row, row + 10, row + 20] for row in range(10)], ITEMS)
-    skipped = np.isin(some.items, [3, 13, 17])
-    _, validation = hold_out(Examples(some, skipped=skipped), 0)
-    assert validation.skipped.tolist() == np.isin(validation.contexts.items, [3, 13, 17]).tolist()
+    settings = dataclasses.replace(SETTINGS, epochs=30, patience=1)
+    trained = train(CONFIG, Examples(rows), settings, 0, followers(follows))
+    figures = [line["validation"] for line in trained.log]
+    assert len(figures) < 30
+    assert trained.epochs == 1 + int(np.argmax(figures))
+    assert max(figures) > 0.9
+    stopped = train(CONFIG, Examples(rows), dataclasses.replace(settings, stop_at=trained.epochs), 0)
+    assert arrays(stopped) == arrays(trained)
 
 
 def test_skipped_items_are_not_learnt_as_what_follows():

@@ -8,11 +8,13 @@ from toy_road import history, item, listen, table
 
 from schemas.catalogue import CONTRACTS
 from schemas.models import EMBEDDING_DIM, Space, SpaceMismatch
+from transforms.devices import CPU, GPU
 from transforms.embed.encoder_model import EncoderSettings, fit_encoder
+from transforms.embed.inference import EmbedBatches, EmbedShards
 from transforms.embed.interactions import from_lists
 from transforms.embed.text import item_features
-from transforms.embed.training import TrainingSettings
-from transforms.embed.vectors import GPU, ITEMS, USERS, Batch, EmbedBatches, EmbedShards, finish_batch, read_batch, unit
+from transforms.embed.training_terms import Examples, TrainingSettings
+from transforms.embed.vectors import ITEMS, USERS, Batch, finish_batch, read_batch, unit
 from transforms.embed.weights import pack
 from transforms.io.store import open_store
 from transforms.io.tables import conform, write_parquet
@@ -36,8 +38,8 @@ def root(tmp_path_factory):
     known = NAMES[:-1]
     rows = from_lists([[n % 49, (n + 1) % 49, (n + 2) % 49] for n in range(60)], len(known))
     features = item_features(items().filter(pl.col("item_id").is_in(known)))
-    settings = EncoderSettings(layers=1, scale=14.0, training=TrainingSettings(epochs=1, patience=0))
-    store.write_bytes("m.safetensors", pack(fit_encoder(rows, features, settings, 0).to_arrays(), {}))
+    settings = EncoderSettings(layers=1, scale=14.0, training=TrainingSettings(epochs=1))
+    store.write_bytes("m.safetensors", pack(fit_encoder(Examples(rows), features, settings, 0).to_arrays(), {}))
     numbered = table("vocabulary", [{"item_id": name, "number": n, "positives": 1} for n, name in enumerate(known)])
     store.put(write_parquet(conform(numbered, CONTRACTS["vocabulary"])), "vocabulary.parquet")
     return store
@@ -57,7 +59,7 @@ def embedded(store, run: str, what, rows: pl.DataFrame, before: str | None = Non
         _ = (
             pipeline
             | beam.Create([task])
-            | EmbedShards(space, what, SPACE, "m.safetensors", ("vocabulary.parquet",), "cpu")
+            | EmbedShards(space, what, SPACE, "m.safetensors", ("vocabulary.parquet",), CPU)
         )
     (entry,) = staged_entries(store, space.staging)
     return pl.read_parquet(store.local(f"staging/{run}/part-00000.parquet")), entry["counters"]
@@ -118,6 +120,6 @@ def test_what_has_no_length_keeps_none():
 
 def test_rows_at_once_do_not_matter(root, monkeypatch):
     whole, _ = embedded(root, "at-once", ITEMS, items())
-    monkeypatch.setattr("transforms.embed.vectors.ROWS_AT_ONCE", 7)
+    monkeypatch.setattr("transforms.embed.inference.ROWS_AT_ONCE", 7)
     few, _ = embedded(root, "few", ITEMS, items())
     assert few.equals(whole)

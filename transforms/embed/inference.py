@@ -1,0 +1,142 @@
+"""Embed: a whole shard of changed rows at a time, on a GPU where one is asked for.
+
+A Beam element is a shard's rows, never a row: per-row elements cost 75 to 100 times the model itself.
+Memory: a shard's rows with their vectors (`4 * dim` bytes each), one model per worker process, and `ROWS_AT_ONCE` rows
+at work in the model. Importing this takes seconds, torch does: only tasks that embed should.
+"""
+
+import dataclasses
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import apache_beam as beam
+import numpy as np
+import polars as pl
+from apache_beam.ml.inference.base import ModelHandler, RunInference
+
+from schemas.models import Space
+from transforms.devices import CPU
+from transforms.embed.encoder_model import EncoderModel
+from transforms.embed.interactions import from_listens
+from transforms.embed.text import item_features
+from transforms.embed.vectors import ITEMS, Batch, Rows, finish_batch, read_batch, unit
+from transforms.embed.weights import unpack
+from transforms.io.store import Store, open_store
+from transforms.shards import Shard, Task, Workspace, process_shard, shard_done
+from transforms.train import read_vocabulary
+
+ROWS_AT_ONCE = 4_096
+
+
+@dataclasses.dataclass(frozen=True)
+class Embedder:
+    """A model with its vocabulary, where the work is done.
+
+    Attributes:
+      item_ids: the vocabulary, sorted.
+    """
+
+    model: EncoderModel
+    item_ids: pl.Series
+
+    @classmethod
+    def load(cls, store: Store, weights: str, vocabulary: Sequence[str], device: str = CPU) -> "Embedder":
+        """Read what `train` committed.
+
+        Args:
+          weights: path of the artifact. `vocabulary`: paths of the files it was trained with.
+
+        Raises:
+          RuntimeError: a GPU is asked for and there is none.
+        """
+        arrays, _ = unpack(store.read_bytes(weights), weights)
+        shard = Shard(Task("model", 0, {"vocabulary": tuple(vocabulary)}), store)
+        return cls(EncoderModel.from_arrays(arrays).on(device), read_vocabulary(shard))
+
+    def vectors(self, what: Rows, rows: pl.DataFrame) -> np.ndarray:
+        """Return the vectors of rows, `(num_rows, dim) float32`."""
+        return self.items(rows) if what.dataset == ITEMS.dataset else self.users(rows)
+
+    def items(self, rows: pl.DataFrame) -> np.ndarray:
+        """Return the vectors of items, `(num_rows, dim) float32` of length 1; of an unknown one from its content."""
+        numbers = pl.DataFrame({"item_id": self.item_ids, "number": pl.int_range(len(self.item_ids), eager=True)})
+        known = rows.select("item_id").join(numbers, on="item_id", how="left", maintain_order="left")["number"]
+        return unit(self.model.embed_items(known.fill_null(-1).to_numpy(), item_features(rows)))
+
+    def users(self, rows: pl.DataFrame) -> np.ndarray:
+        """Return the vectors of histories, `(num_rows, dim) float32` of length 1, or 0 where nothing in it is known."""
+        listens = rows.explode("positives").drop_nulls("positives").unnest("positives")
+        return self.plays(listens.select(pl.col("user_id").alias("key"), "item_id", "label"), rows["user_id"])
+
+    def plays(self, listens: pl.DataFrame, keys: pl.Series) -> np.ndarray:
+        """Return the vectors of plays in order, `(num_keys, dim) float32`, of length 1 or 0; see `from_listens`."""
+        return unit(self.model.encode(from_listens(listens, keys, self.item_ids)))
+
+
+class EmbedBatches(ModelHandler[Batch, tuple[Batch, np.ndarray], Embedder]):
+    """How RunInference loads the model and embeds an element, which is a batch already."""
+
+    def __init__(self, root: str, weights: str, vocabulary: Sequence[str], what: Rows, device: str) -> None:
+        super().__init__(max_batch_size=1)
+        self._root, self._weights, self._vocabulary = root, weights, tuple(vocabulary)
+        self._what, self._device = what, device
+
+    def load_model(self) -> Embedder:
+        """Read weights and vocabulary.
+
+        Raises:
+          RuntimeError: a GPU was asked for and there is none.
+        """
+        return Embedder.load(open_store(self._root), self._weights, self._vocabulary, self._device)
+
+    def run_inference(
+        self, batch: Sequence[Batch], model: Embedder, inference_args: Mapping[str, Any] | None = None
+    ) -> Iterator[tuple[Batch, np.ndarray]]:
+        """Yield each element with its vectors, `(num_rows, dim) float32`."""
+        for one in batch:
+            parts = [model.vectors(self._what, rows) for rows in one.rows.iter_slices(ROWS_AT_ONCE)]
+            yield one, np.concatenate(parts) if parts else np.empty((0, model.model.item_vectors.shape[1]), np.float32)
+
+    def get_num_bytes(self, batch: Sequence[Batch]) -> int:
+        """Return the bytes of the rows."""
+        return sum(int(one.rows.estimated_size()) for one in batch)
+
+    def get_metrics_namespace(self) -> str:
+        """Return where Beam counts."""
+        return "embed"
+
+
+@dataclasses.dataclass
+class EmbedShards(beam.PTransform):
+    """Embed every shard: read, infer, write. All three on the same machine: vectors are not shuffled.
+
+    Attributes:
+      weights: path of the artifact. `vocabulary`: paths of the vocabulary's files.
+      device: `cpu` or `cuda`; with the latter the step asks for a machine with a GPU, and fails on one without.
+    """
+
+    workspace: Workspace
+    what: Rows
+    space: Space
+    weights: str
+    vocabulary: Sequence[str]
+    device: str
+
+    def expand(self, tasks: beam.PCollection[Task]) -> beam.PCollection[str]:
+        """Return the names of the tasks done."""
+        handler = EmbedBatches(self.workspace.root, self.weights, self.vocabulary, self.what, self.device)
+        return (
+            tasks
+            | "SpreadTasks" >> beam.Reshuffle()
+            | "ReadBatch" >> beam.FlatMap(self._read)
+            | "EmbedBatch" >> RunInference(handler)
+            | "WriteShard" >> beam.Map(self._write)
+        )
+
+    def _read(self, task: Task) -> Iterable[Batch]:
+        if not shard_done(task, self.workspace):
+            yield read_batch(Shard(task, self.workspace.store), self.what, self.space)
+
+    def _write(self, embedded: tuple[Batch, np.ndarray]) -> str:
+        batch, vectors = embedded
+        return process_shard(batch.task, self.workspace, lambda _: finish_batch(batch, vectors, self.what, self.space))
