@@ -105,7 +105,7 @@ class Fitting:
 
     def everything(self) -> Interactions:
         """Return all histories."""
-        return by_recency(read_listens(self._shard(history=self.histories), 1.0, "user"), self.item_ids)
+        return by_recency(read_listens(self._shard(history=self.histories)), self.item_ids)
 
     def examples(self, asked: pl.DataFrame) -> HeldOut:
         """Return contexts and targets by number; contexts without a target that can be ranked count as misses."""
@@ -115,7 +115,7 @@ class Fitting:
         if "context" in asked.columns:
             contexts = from_lists(numbered(asked["context"], self.item_ids, item_type), len(self.item_ids))
             return HeldOut(contexts, targets)
-        listens = read_listens(self._shard(history=self.histories), 1.0, "user").join(
+        listens = read_listens(self._shard(history=self.histories)).join(
             asked, on="key", how="semi", maintain_order="left"
         )
         keys = asked["key"].sort()

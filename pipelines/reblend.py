@@ -32,9 +32,9 @@ from transforms.groups import group_key
 from transforms.io.store import Store
 from transforms.io.temporary import PREFIX
 from transforms.model_bundle import ModelBundle
-from transforms.retrieve import ShardBundle, no_listens, seed_table, user_table
+from transforms.retrieve import ShardBundle, seed_table, user_table, without_listens
 from transforms.shards import Shard, Task, read_tables
-from transforms.sources import GROUP_PREFIX, Audience, Source, propose
+from transforms.sources import GROUP_PREFIX, Source, propose
 
 DEFAULT_KEY = "*"
 _KEYED = {
@@ -161,7 +161,7 @@ def everything_found(
     keys = pl.DataFrame(
         {"key": [group_key(record["market"], record["tier"])], "market": [record["market"]], "tier": [record["tier"]]}
     ).with_columns(pl.lit(None, pl.List(pl.String)).alias("follows"))
-    shared = propose(_unlimited(surface.group_sources), Audience(keys, no_listens(), now), ShardBundle(shard))
+    shared = propose(_unlimited(surface.group_sources), without_listens(keys, now), ShardBundle(shard))
     if record["record_key"].startswith(GROUP_PREFIX[0]):
         return shared
     opened = functools.partial(ModelBundle, space=space)

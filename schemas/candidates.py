@@ -11,7 +11,8 @@ FAMILIARITIES = ("known", "discovery", "new_artist")
 RUN_MODES = ("batch", "stream", "backfill")
 DEFAULT_USER = "*"
 _TALLIES = ("popularity.weight", "co_listen.score", "transition.probability", "artist_top.rank", "item.release_ts")
-_SCORED = ("history.positives", *_TALLIES, "co_listen.other_return_rate", "transition.level", "user.follows")
+_SCORED = ("history.positives", "history.skips", *_TALLIES, "co_listen.other_return_rate", "transition.level",
+           "user.follows")  # fmt: skip
 _WHO = ("user.user_id", "user.deletion_requested_at", "user.personalization_opt_out", "tombstone.entity",
         "tombstone.id", "history.user_id", "popularity_partial.item_id")  # fmt: skip
 _SERVABLE = ("item.item_id", "item.item_type", "item.canonical_id", "item.artists", "item.show_id", "item.release_ts",

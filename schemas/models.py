@@ -99,6 +99,7 @@ TRAINING = Contract(
 
 EMBEDDING_DIM = 64
 _VECTOR = pa.list_(pa.float32(), EMBEDDING_DIM)
+_HEARD = ("history.positives", "history.skips")
 _CONTENT = ("item.title", "item.description", "item.genres", "item.artists", "item.languages", "item.item_type")
 
 
@@ -136,8 +137,8 @@ USER_EMBEDDING = Contract(
             column("user_id", pa.string(), "User.", rules=ID, derived_from=("history.user_id",)),
             _space(),
             column("made_from", pa.int64(), "Hash of what the vector was computed from.",
-                   derived_from=("history.positives",)),
-            column("vector", _VECTOR, "The vector.", derived_from=("history.positives", "?vocabulary.item_id")),
+                   derived_from=_HEARD),
+            column("vector", _VECTOR, "The vector.", derived_from=(*_HEARD, "?vocabulary.item_id")),
         ]
     ),
     rows_from=("history.positives", "vocabulary.item_id"),

@@ -87,17 +87,17 @@ def shard(folder: Path, tables: Mapping[str, pl.DataFrame]) -> Shard:
     return Shard(Task("toy", 0, {name: (f"{name}.parquet",) for name in tables}), store)
 
 
-def audience(keys: Sequence[Mapping], listens: Sequence[Mapping] = ()) -> Audience:
+def audience(keys: Sequence[Mapping], listens: Sequence[Mapping] = (), skips: Sequence[Mapping] = ()) -> Audience:
     """Return an audience; a listen is that of a history with `key` and `artist_id`."""
     described = {"key": pl.String, "market": pl.String, "tier": pl.String, "follows": pl.List(pl.String),
                  "canonical_id": pl.String, "artist_id": pl.String, "genre": pl.String}  # fmt: skip
     listened = {"key": pl.String, "item_id": pl.String, "item_type": pl.String, "event_ts": _STAMP,
                 "label": pl.Float32, "session_id": pl.String, "artist_id": pl.String}  # fmt: skip
-    return Audience(
-        pl.DataFrame([{name: key.get(name) for name in described} for key in keys], schema=described),
-        pl.DataFrame([{name: one.get(name) for name in listened} for one in listens], schema=listened),
-        NOW,
-    )
+
+    def frame(rows, schema):
+        return pl.DataFrame([{name: row.get(name) for name in schema} for row in rows], schema=schema)
+
+    return Audience(frame(keys, described), frame(listens, listened), frame(skips, listened).drop("artist_id"), NOW)
 
 
 def proposals(

@@ -14,9 +14,9 @@ from schemas.tallies import ANY
 from transforms.blend import offer
 from transforms.facts import ADULT, group_facts, read_world
 from transforms.filters import HARD_FILTERS, Instant, hard_filters
-from transforms.retrieve import ShardBundle, no_listens
+from transforms.retrieve import ShardBundle, without_listens
 from transforms.shards import Output, Shard
-from transforms.sources import GROUP_PREFIX, Audience, Source, propose
+from transforms.sources import GROUP_PREFIX, Source, propose
 
 KEEP = 400
 _GROUP_RULES = ("unknown_item", "tombstone", "ineligible", "market", "tier", "unreleased")
@@ -44,7 +44,7 @@ class RetrieveGroups:
             {"key": [group_key(*p) for p in pairs], "market": [m for m, _ in pairs], "tier": [t for _, t in pairs]}
         ).with_columns(pl.lit(None, pl.List(pl.String)).alias("follows"))
         bundle = ShardBundle(shard)
-        found = propose(self.sources, Audience(keys, no_listens(), self.now), bundle)
+        found = propose(self.sources, without_listens(keys, self.now), bundle)
         return Output(self._servable(found, shard, bundle).sort(PROPOSAL.key), rows_in=keys.height)
 
     def _servable(self, found: pl.DataFrame, shard: Shard, bundle: ShardBundle) -> pl.DataFrame:

@@ -46,6 +46,18 @@ def histories(events: pl.DataFrame) -> pl.DataFrame:
     )
 
 
+def plays(histories: pl.DataFrame, *columns: str) -> pl.DataFrame:
+    """Return the listens of some columns of histories in order of time: `user_id` and what a listen consists of.
+
+    Args:
+      columns: `positives`, `skips` or both; the labels of skips are below 0.
+    """
+    exploded = [
+        histories.select("user_id", column).explode(column).drop_nulls(column).unnest(column) for column in columns
+    ]
+    return pl.concat(exploded).sort("user_id", "event_ts", maintain_order=True)
+
+
 def personal_events(events: pl.DataFrame) -> pl.DataFrame:
     """Return the events a user's profile may learn from; consent and privacy are taken as given where unknown."""
     allowed = pl.col("consent_personalization").fill_null(True) & ~pl.col("private_session").fill_null(False)

@@ -13,6 +13,7 @@ import polars as pl
 from schemas.candidates import PROPOSAL
 from schemas.catalogue import CONTRACTS
 from schemas.tallies import ANY
+from transforms.histories import plays
 from transforms.shards import Output, Shard, read_tables
 from transforms.sources import Audience, Source, propose
 from transforms.tallies import primary_artist
@@ -73,16 +74,11 @@ def blocks(frame: pl.DataFrame, size: int = BLOCK) -> Iterator[pl.DataFrame]:
 def user_audience(users: pl.DataFrame, bundle: ShardBundle, now: datetime.datetime) -> Audience:
     """Return the audience of a block of users; who opted out of personalisation brings no listens and no follows."""
     open_ = users.filter(~pl.col("personalization_opt_out"))
-    listens = (
-        open_.select(pl.col("user_id").alias("key"), "positives")
-        .explode("positives")
-        .drop_nulls("positives")
-        .unnest("positives")
-    )
+    listens, skips = (plays(open_, column).rename({"user_id": "key"}) for column in ("positives", "skips"))
     artists = bundle.lookup("item", "item_id", listens["item_id"].unique(), ["item_id", "artists", "show_id"])
     listens = listens.join(artists.select("item_id", primary_artist().alias("artist_id")), on="item_id", how="left")
     keys = open_.select(pl.col("user_id").alias("key"), "market", "tier", "follows")
-    return Audience(keys, listens.sort("key", "event_ts", "item_id"), now)
+    return Audience(keys, listens.sort("key", "event_ts", "item_id"), skips, now)
 
 
 def retrieve_users(
@@ -124,13 +120,15 @@ def retrieve_seeds(
         )
         .sort("key")
     )
-    nothing = no_listens()
-    found = [propose(sources, Audience(block, nothing, now), bundle) for block in blocks(described)]
+    found = [propose(sources, without_listens(block, now), bundle) for block in blocks(described)]
     frame = pl.concat(found) if found else read_tables([], PROPOSAL)
     return Output(frame.sort(PROPOSAL.key), rows_in=described.height)
 
 
-def no_listens() -> pl.DataFrame:
-    """Return an empty table of listens."""
+def without_listens(keys: pl.DataFrame, now: datetime.datetime) -> Audience:
+    """Return the audience of keys that bring no history of their own."""
     listen = pl.Series(read_tables([], CONTRACTS["history"])["positives"]).explode().struct.unnest()
-    return listen.select(pl.lit("", pl.String).alias("key"), pl.all(), pl.lit("", pl.String).alias("artist_id")).clear()
+    listens = listen.select(
+        pl.lit("", pl.String).alias("key"), pl.all(), pl.lit("", pl.String).alias("artist_id")
+    ).clear()
+    return Audience(keys, listens, listens.drop("artist_id"), now)

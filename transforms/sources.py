@@ -51,11 +51,13 @@ class Audience:
     Attributes:
       keys: `key`, `market`, `tier`, `follows`; seeds have a row per item.
       listens: exploded positives of the histories: `key`, `item_id`, `item_type`, `event_ts`, `label`, `artist_id`.
+      skips: exploded skips: the same without `artist_id`.
       now: end of the logical date.
     """
 
     keys: pl.DataFrame
     listens: pl.DataFrame
+    skips: pl.DataFrame
     now: datetime.datetime
 
 

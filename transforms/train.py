@@ -7,7 +7,7 @@ hash of their ids where there are more; at most `MAX_ITEMS` items of the vocabul
 import dataclasses
 import datetime
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,11 +17,12 @@ from schemas.hashing import hash64, unit_interval
 from schemas.models import TRAINING, VOCABULARY
 from schemas.tallies import HISTORY
 from transforms.devices import CPU
-from transforms.embed.families import FAMILIES, SESSION, HeldOut, TrainingData
+from transforms.embed.families import FAMILIES, SESSION, USER, HeldOut, TrainingData
 from transforms.embed.interactions import Interactions, from_listens, from_lists
 from transforms.embed.text import ITEM_COLUMNS
 from transforms.embed.weights import pack
 from transforms.evaluate import hits, top_items, without
+from transforms.histories import plays
 from transforms.shards import SAID, Output, Shard, Workspace, read_tables
 
 MAX_INTERACTIONS = 50_000_000
@@ -63,24 +64,27 @@ def read_items(shard: Shard, item_ids: pl.Series) -> pl.DataFrame:
     return item_ids.to_frame("item_id").join(known, on="item_id", how="left", maintain_order="left")
 
 
-def read_listens(shard: Shard, share: float, unit: str) -> pl.DataFrame:
-    """Return the positives of a sample of users: `key`, `item_id`, `label`, `event_ts`, by key and time.
+def read_listens(
+    shard: Shard, share: float = 1.0, unit: str = USER, columns: Sequence[str] = ("positives",)
+) -> pl.DataFrame:
+    """Return the listens of a sample of users: `key`, `item_id`, `label`, `event_ts`, by key and time.
 
     Args:
       share: of the users, by the hash of their ids.
       unit: `user`, or `session` for a key per session of a user.
+      columns: of the histories, see `plays`.
     """
     return pl.concat(
         [
-            _listens(read_tables([path], HISTORY, ["user_id", "positives"]), share, unit)
+            _listens(read_tables([path], HISTORY, ["user_id", *columns]), share, unit, columns)
             for path in shard.paths("history")
         ]
     ).sort("key", "event_ts", maintain_order=True)
 
 
-def _listens(histories: pl.DataFrame, share: float, unit: str) -> pl.DataFrame:
-    sampled = histories.filter(pl.Series(unit_interval(hash64(histories["user_id"].to_arrow())) < share))
-    listens = sampled.explode("positives").drop_nulls("positives").unnest("positives")
+def _listens(histories: pl.DataFrame, share: float, unit: str, columns: Sequence[str]) -> pl.DataFrame:
+    of_sample = histories.filter(pl.Series(unit_interval(hash64(histories["user_id"].to_arrow())) < share))
+    listens = plays(of_sample, *columns)
     session = pl.concat_str("user_id", pl.lit("\x1f"), pl.col("session_id").fill_null(""))
     key = session if unit == SESSION else pl.col("user_id")
     return listens.select(key.alias("key"), "item_id", "label", "event_ts")
@@ -110,13 +114,14 @@ class TimeSplit:
 
 
 def time_split(listens: pl.DataFrame, item_ids: pl.Series) -> TimeSplit:
-    """Hold out the last listen of each key in the latest `HELD_OUT_SHARE` of all listens, at most `HELD_OUT_CONTEXTS`.
+    """Hold out the last positive of each key in the latest `HELD_OUT_SHARE` of all listens, at most `HELD_OUT_CONTEXTS`.
 
     One instant for everybody: no model that learns from `before` has seen anything of the time it is judged on.
     """
     instant = listens["event_ts"].quantile(1 - HELD_OUT_SHARE, "lower")
     before, after = listens.filter(pl.col("event_ts") < instant), listens.filter(pl.col("event_ts") >= instant)
-    targets = after.filter(pl.col("item_id").is_in(item_ids.implode())).group_by("key", maintain_order=True).last()
+    liked = after.filter((pl.col("label") > 0) & pl.col("item_id").is_in(item_ids.implode()))
+    targets = liked.group_by("key", maintain_order=True).last()
     chosen = targets.filter(pl.Series(sampled(targets["key"], HELD_OUT_CONTEXTS)))
     label = chosen.select("key", pl.col("event_ts").alias("label_ts"))
     earlier = listens.join(label, on="key", maintain_order="left").filter(pl.col("event_ts") < pl.col("label_ts"))
@@ -200,7 +205,8 @@ class Train:
 
     def __call__(self, shard: Shard) -> Output:
         family, item_ids = FAMILIES[self.family](), read_vocabulary(shard)
-        items, listens = read_items(shard, item_ids), read_listens(shard, self.share, family.unit)
+        items = read_items(shard, item_ids)
+        listens = read_listens(shard, self.share, family.unit, family.listens)
         settings, figures, counters = family.settings(**self.settings), [], dict[str, int]()
         model = None
         split = time_split(listens, item_ids) if self.hold_out else None

@@ -85,12 +85,14 @@ def two_tower(audience: Audience, bundle: Models) -> pl.DataFrame:
 
 
 def sequence(audience: Audience, bundle: Models) -> pl.DataFrame:
-    """Propose what goes on from the user's last ten listens: what the user is at now, not what the user is like.
+    """Propose what goes on from the user's last ten listens and skips: what the user is at now, not what the user is like.
 
-    Score: cosine with the vector of those listens in their order.
+    Score: cosine with the vector of those in their order.
     """
-    recent = audience.listens.filter(pl.int_range(pl.len(), 0, -1).over("key") <= SEQUENCE_LISTENS)
-    keys = recent["key"].unique().sort()
+    both = pl.concat([audience.listens.drop("artist_id"), audience.skips]).sort("key", "event_ts", maintain_order=True)
+    recent = both.filter(pl.int_range(pl.len(), 0, -1).over("key") <= SEQUENCE_LISTENS)
+    keys = audience.listens["key"].unique().sort()
+    recent = recent.filter(pl.col("key").is_in(keys.implode()))
     vectors = bundle.encode(recent, keys)
     ids, items = bundle.item_vectors()
     return _explained(nearest(keys, vectors, ids, items, SEQUENCE_LIMIT), audience)

@@ -74,6 +74,6 @@ def test_a_sample_of_users_is_by_their_hash(share):
             "positives": [[{"item_id": "a", "label": 1.0, "event_ts": START, "session_id": "s"}]] * 2,
         }
     )
-    assert _listens(history, share, "session").height == 2 * share
-    keys = _listens(history, 1.0, "session")["key"].to_list()
+    assert _listens(history, share, "session", ["positives"]).height == 2 * share
+    keys = _listens(history, 1.0, "session", ["positives"])["key"].to_list()
     assert keys == ["u1\x1fs", "u2\x1fs"]

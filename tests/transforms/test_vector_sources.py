@@ -124,3 +124,11 @@ def test_neighbour_sessions_do_not_propose_the_seed():
 def test_every_source_gives_the_columns_of_proposals(source):
     frame = source(audience([{"key": "east"}], [{"key": "east", **listen("west")}]), bundle({"east": 0}))
     assert frame.columns == ["key", "item_id", "raw_score", "seed_item_ids", "seed_event_ts"]
+
+
+def test_a_skip_is_part_of_what_a_sequence_goes_on_from():
+    """The toy bundle goes on from whatever came last."""
+    skips = [{"key": "ann", **listen("north", days=0.5, label=-0.5)}, {"key": "bob", **listen("north", label=-0.5)}]
+    frame = sequence(audience([{"key": "ann"}, {"key": "bob"}], LISTENS, skips), bundle())
+    assert found(frame, "ann")[0] == "north"
+    assert found(frame, "bob") == []

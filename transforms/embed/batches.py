@@ -49,18 +49,12 @@ class Batch:
     weights: np.ndarray
 
 
-def pack(interactions: Interactions, skipped: np.ndarray | None = None) -> Packed:
-    """Return rows as windows of their own, `skipped (num_interactions,) bool` if any item was."""
+def pack(interactions: Interactions) -> Packed:
+    """Return rows as windows of their own."""
     columns = np.arange(len(interactions.items)) - np.repeat(interactions.starts[:-1], interactions.lengths)
-    flags = np.zeros(len(columns), np.int64) if skipped is None else skipped.astype(np.int64)
+    flags = (interactions.weights < 0).astype(np.int64)
     width = int(interactions.lengths.max(initial=0))
     return Packed(interactions.items.astype(np.int64), flags, interactions.rows, columns, len(interactions), width)
-
-
-def newest(interactions: Interactions, limit: int) -> np.ndarray:
-    """Return where the last `limit` interactions of every row lie, `(n,) int64`, row by row."""
-    columns = np.arange(len(interactions.items)) - np.repeat(interactions.starts[1:], interactions.lengths)
-    return np.flatnonzero(columns >= -limit)
 
 
 def windows(interactions: Interactions, max_length: int) -> np.ndarray:
@@ -79,19 +73,13 @@ def windows(interactions: Interactions, max_length: int) -> np.ndarray:
     return np.stack([begins, ends], axis=1)
 
 
-def batches(
-    interactions: Interactions,
-    spans: np.ndarray,
-    size: int,
-    rng: np.random.Generator,
-    skipped: np.ndarray | None = None,
-) -> Iterator[Batch]:
+def batches(interactions: Interactions, spans: np.ndarray, size: int, rng: np.random.Generator) -> Iterator[Batch]:
     """Yield the windows at `spans` in random order, about `size` targets at a time."""
     spans = spans[rng.permutation(len(spans))]
     targets = np.cumsum(spans[:, 1] - spans[:, 0] - 1)
     cuts = np.flatnonzero(np.diff((targets - 1) // size)) + 1
     for some in np.split(spans, cuts):
-        yield _batch(interactions, some, skipped)
+        yield _batch(interactions, some)
 
 
 def num_batches(spans: np.ndarray, size: int) -> int:
@@ -99,14 +87,11 @@ def num_batches(spans: np.ndarray, size: int) -> int:
     return max(1, -(-int((spans[:, 1] - spans[:, 0] - 1).sum()) // size))
 
 
-def _batch(interactions: Interactions, spans: np.ndarray, skipped: np.ndarray | None) -> Batch:
+def _batch(interactions: Interactions, spans: np.ndarray) -> Batch:
     """Return one batch of the windows at `spans`."""
     lengths = spans[:, 1] - spans[:, 0] - 1
     starts = np.concatenate([[0], np.cumsum(lengths)])
     at = np.arange(starts[-1]) + np.repeat(spans[:, 0] - starts[:-1], lengths)
     inputs = Interactions(starts, interactions.items[at], interactions.weights[at], interactions.num_items)
-    weights = interactions.weights[at + 1]
-    if skipped is not None:
-        weights = weights * ~skipped[at + 1]
-    packed = pack(inputs, None if skipped is None else skipped[at])
-    return Batch(packed, interactions.items[at + 1].astype(np.int64), weights)
+    weights = np.maximum(interactions.weights[at + 1], 0.0)
+    return Batch(pack(inputs), interactions.items[at + 1].astype(np.int64), weights)

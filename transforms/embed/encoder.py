@@ -14,7 +14,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from transforms.embed.batches import Packed, newest, pack
+from transforms.embed.batches import Packed, pack
 from transforms.embed.interactions import Interactions
 from transforms.embed.text import ItemFeatures
 
@@ -170,21 +170,17 @@ class Encoder(nn.Module):
         return self.config.scale * F.normalize(x, dim=-1) if self.config.scale else x
 
     @torch.no_grad()
-    def encode_contexts(
-        self, vectors: torch.Tensor, contexts: Interactions, skipped: np.ndarray | None = None
-    ) -> torch.Tensor:
+    def encode_contexts(self, vectors: torch.Tensor, contexts: Interactions) -> torch.Tensor:
         """Return the vector of each context after its last item, `(num_contexts, dim) float32`; an empty one has zeros.
 
         Args:
           vectors: `(num_items, dim) float32`, unscored.
           contexts: oldest first.
-          skipped: `(num_interactions,) bool`, which items were skipped.
         """
         found = vectors.new_zeros(len(contexts), self.config.dim)
         filled = np.flatnonzero(contexts.lengths)
         if len(filled):
-            flags = None if skipped is None else skipped[newest(contexts, self.config.max_length)]
-            packed = pack(contexts.take(filled).last(self.config.max_length), flags)
+            packed = pack(contexts.take(filled).last(self.config.max_length))
             encoded = self.encode(vectors[_tensor(packed.items, vectors)], packed)
             found[torch.from_numpy(filled).to(found.device)] = encoded[_tensor(packed.lasts, vectors)].float()
         return found

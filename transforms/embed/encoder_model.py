@@ -75,9 +75,9 @@ class EncoderModel:
     def _inputs(self) -> torch.Tensor:
         return torch.from_numpy(self.vectors).to(self.device)
 
-    def encode(self, contexts: Interactions, skipped: np.ndarray | None = None) -> np.ndarray:
+    def encode(self, contexts: Interactions) -> np.ndarray:
         """Return the vector of each context, `(num_contexts, dim) float32`; an empty one has zeros."""
-        return self.encoder.encode_contexts(self._inputs, contexts, skipped).cpu().numpy()
+        return self.encoder.encode_contexts(self._inputs, contexts).cpu().numpy()
 
     def score(self, contexts: Interactions) -> np.ndarray:
         """Return the score of every item for each context, `(num_contexts, num_items) float32`."""
@@ -124,7 +124,8 @@ def fit_encoder(
     validation: Validation | None = None,
     surroundings: Surroundings | None = None,
 ) -> EncoderModel:
-    """Fit an encoder.
+    """Fit an encoder. Skips say what led to what, and are never what should have come; an item only ever skipped is left
+    to its content.
 
     Args:
       examples: rows of users or sessions; their content is that of `features`.
@@ -134,12 +135,13 @@ def fit_encoder(
       validation: what training stops by; None: it makes all its passes.
       surroundings: device, checkpoint and progress.
     """
-    interactions = examples.interactions
-    known = np.bincount(interactions.items, minlength=interactions.num_items) > 0
+    played = examples.interactions
+    known = np.bincount(played.items[played.weights > 0], minlength=played.num_items) > 0
+    interactions = played.where(known[played.items])
     buckets = vocabulary(features, known) if features else np.empty(0, np.int32)
     content = content_of(features, buckets) if features else None
     config = _config(settings, interactions.num_items, len(buckets))
-    with_content = dataclasses.replace(examples, content=content)
+    with_content = dataclasses.replace(examples, interactions=interactions, content=content)
     trained = train(config, with_content, settings.training, seed, validation, surroundings)
     return _model(trained.encoder, content, trained.known, buckets, (trained.epochs, trained.log))
 

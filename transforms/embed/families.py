@@ -84,6 +84,7 @@ class Family:
     Attributes:
       settings: its dataclass. `grid`: what a program tries for a catalogue of so many items.
       unit: whether a row is all of a user's history or one session.
+      listens: the columns of a history it learns from.
       settles: whether it needs held-out data to settle something, when to stop for example.
       most_rows: rows above which it is not to be fitted; None: any number.
     """
@@ -93,6 +94,7 @@ class Family:
     settings: Callable[..., Any]
     grid: Callable[[int], tuple[Any, ...]]
     unit: str = USER
+    listens: tuple[str, ...] = ("positives",)
     settles: bool = False
     most_rows: int | None = None
 
@@ -154,7 +156,8 @@ def encoder() -> Family:
     from transforms.embed import encoder_model as module
     from transforms.embed.encoder_family import fit, grid, settings_from
 
-    return Family(fit, module.EncoderModel.from_arrays, settings_from, grid, settles=True)
+    listens = ("positives", "skips")
+    return Family(fit, module.EncoderModel.from_arrays, settings_from, grid, listens=listens, settles=True)
 
 
 def implicit_als() -> Family:

@@ -21,6 +21,7 @@ from transforms.embed.interactions import from_listens
 from transforms.embed.text import item_features
 from transforms.embed.vectors import ITEMS, Batch, Rows, finish_batch, read_batch, unit
 from transforms.embed.weights import unpack
+from transforms.histories import plays
 from transforms.io.store import Store, open_store
 from transforms.shards import Shard, Task, Workspace, process_shard, shard_done
 from transforms.train import read_vocabulary
@@ -65,8 +66,8 @@ class Embedder:
 
     def users(self, rows: pl.DataFrame) -> np.ndarray:
         """Return the vectors of histories, `(num_rows, dim) float32` of length 1, or 0 where nothing in it is known."""
-        listens = rows.explode("positives").drop_nulls("positives").unnest("positives")
-        return self.plays(listens.select(pl.col("user_id").alias("key"), "item_id", "label"), rows["user_id"])
+        listens = plays(rows, "positives", "skips").rename({"user_id": "key"})
+        return self.plays(listens, rows["user_id"])
 
     def plays(self, listens: pl.DataFrame, keys: pl.Series) -> np.ndarray:
         """Return the vectors of plays in order, `(num_keys, dim) float32`, of length 1 or 0; see `from_listens`."""

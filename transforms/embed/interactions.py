@@ -19,7 +19,7 @@ class Interactions:
     Attributes:
       starts: `(num_rows + 1,) int64`; row r holds the interactions from `starts[r]` up to `starts[r + 1]`.
       items: `(num_interactions,) int32`, numbers of items below `num_items`, oldest first within a row.
-      weights: `(num_interactions,) float32`, label strengths above 0.
+      weights: `(num_interactions,) float32`, label strengths; below 0 where the item was skipped.
       num_items: items there are, seen or not.
 
     Raises:
@@ -69,6 +69,11 @@ class Interactions:
         starts = np.concatenate([[0], np.cumsum(lengths)])
         at = np.arange(starts[-1]) + np.repeat(self.starts[1:] - lengths - starts[:-1], lengths)
         return Interactions(starts, self.items[at], self.weights[at], self.num_items)
+
+    def where(self, kept: np.ndarray) -> "Interactions":
+        """Return the interactions of which `kept (num_interactions,) bool` is true."""
+        starts = np.concatenate([[0], np.cumsum(kept)])[self.starts]
+        return Interactions(starts, self.items[kept], self.weights[kept], self.num_items)
 
     def blocks(self, size: int) -> Iterator[tuple[slice, "Interactions"]]:
         """Yield the rows in blocks of `size`, with where they lie."""

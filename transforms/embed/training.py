@@ -130,7 +130,7 @@ class _Run:
         self.encoder.train()
         order = np.random.default_rng([self.seed, 1, self.epoch])
         rows = self.examples.interactions
-        drawn = batches(rows, self.spans, self.settings.batch_targets, order, self.examples.skipped)
+        drawn = batches(rows, self.spans, self.settings.batch_targets, order)
         for batch in itertools.islice(drawn, self.step, None):
             loss = self._learn(batch)
             if not np.isfinite(loss):
@@ -269,9 +269,7 @@ def next_item_ndcg(
     vectors = all_vectors(encoder, content, known)
     scored, gains = encoder.scored(vectors), []
     for span, block in validation.contexts.blocks(256):
-        part_of = slice(validation.contexts.starts[span.start], validation.contexts.starts[span.stop])
-        skipped = None if validation.skipped is None else validation.skipped[part_of]
-        scores = encoder.encode_contexts(vectors, block, skipped) @ scored.T
+        scores = encoder.encode_contexts(vectors, block) @ scored.T
         own = scores.gather(1, torch.from_numpy(validation.targets[span]).to(scores.device)[:, None])
         ranks = (scores > own).sum(1).double()
         gains.append(torch.where(ranks < VALIDATION_DEPTH, 1.0 / torch.log2(ranks + 2.0), 0.0))

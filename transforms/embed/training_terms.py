@@ -46,13 +46,11 @@ class Examples:
     Attributes:
       interactions: rows of users or sessions.
       content: tokens of all items, None without any.
-      skipped: `(num_interactions,) bool`, items that were skipped and are never targets; None: none was.
       start: `(num_items, dim) float32` vectors identities start from; None: at random.
     """
 
     interactions: Interactions
     content: TokenRows | None = None
-    skipped: np.ndarray | None = None
     start: np.ndarray | None = None
 
 
@@ -63,12 +61,10 @@ class Validation:
     Attributes:
       contexts: none of them in the examples as it is here.
       targets: `(num_contexts,) int64`, the item that followed each.
-      skipped: `(num_interactions,) bool` of the contexts; None: none was.
     """
 
     contexts: Interactions
     targets: np.ndarray
-    skipped: np.ndarray | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -29,7 +29,9 @@ class Rows:
 
 
 ITEMS = Rows("item", "item_embedding", "item_id", ITEM_COLUMNS, pl.col("deleted_at").is_null() & pl.col("rec_eligible"))
-USERS = Rows("history", "user_embedding", "user_id", ("user_id", "positives"), pl.col("positives").list.len() > 0)
+USERS = Rows(
+    "history", "user_embedding", "user_id", ("user_id", "positives", "skips"), pl.col("positives").list.len() > 0
+)
 
 
 @dataclasses.dataclass(frozen=True)

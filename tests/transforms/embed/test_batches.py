@@ -1,19 +1,26 @@
+import dataclasses
+
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from transforms.embed.batches import batches, newest, num_batches, pack, windows
+from transforms.embed.batches import batches, num_batches, pack, windows
 from transforms.embed.interactions import from_lists
 
 ROWS = st.lists(st.lists(st.integers(0, 9), max_size=12), min_size=1, max_size=8)
 
 
-def pairs(rows, max_length, size, skipped=None):
-    """Every (past, next) of the windows of all batches."""
+def skipping(rows, skipped):
     some = from_lists(rows, 10)
+    return dataclasses.replace(some, weights=np.where(np.isin(some.items, skipped), -0.5, 1.0))
+
+
+def pairs(rows, max_length, size, skipped=()):
+    """Every (past, next) of the windows of all batches."""
+    some = skipping(rows, skipped)
     spans = windows(some, max_length)
     found = []
-    for batch in batches(some, spans, size, np.random.default_rng(0), skipped):
+    for batch in batches(some, spans, size, np.random.default_rng(0)):
         packed = batch.inputs
         for at, (row, target) in enumerate(zip(packed.rows, batch.targets, strict=True)):
             past = packed.items[(packed.rows == row) & (packed.columns <= packed.columns[at])]
@@ -40,10 +47,9 @@ def test_the_newest_items_of_a_long_row_have_the_longest_past():
 
 
 def test_skipped_items_are_inputs_and_never_targets():
-    skipped = np.array([False, True, False])
-    assert sorted(pairs([[4, 5, 6]], 9, 9, skipped)) == [((4,), 5, 0.0), ((4, 5), 6, 1.0)]
-    some = from_lists([[4, 5, 6]], 10)
-    [batch] = batches(some, windows(some, 9), 9, np.random.default_rng(0), skipped)
+    assert sorted(pairs([[4, 5, 6]], 9, 9, skipped=[5])) == [((4,), 5, 0.0), ((4, 5), 6, 1.0)]
+    some = skipping([[4, 5, 6]], [5])
+    [batch] = batches(some, windows(some, 9), 9, np.random.default_rng(0))
     assert batch.inputs.skipped.tolist() == [0, 1]
 
 
@@ -59,7 +65,3 @@ def test_packed_rows_end_where_they_end():
     packed = pack(from_lists([[1, 2], [3], [4, 5, 6]], 10))
     assert packed.items[packed.lasts].tolist() == [2, 3, 6]
     assert (packed.num_rows, packed.width) == (3, 3)
-
-
-def test_newest_are_the_last_of_each_row():
-    assert newest(from_lists([[1, 2, 3], [], [4]], 10), 2).tolist() == [1, 2, 3]

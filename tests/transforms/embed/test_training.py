@@ -165,11 +165,11 @@ def test_training_stops_when_validation_no_longer_improves_and_gives_the_best_ep
 def test_skipped_items_are_not_learnt_as_what_follows():
     """Item 0 is followed by 1, skipped each time, then by 2."""
     some = from_lists([[0, 1, 2]] * 60, ITEMS)
-    skipped = np.tile([False, True, False], 60)
-    trained = train(CONFIG, Examples(some, skipped=skipped), dataclasses.replace(SETTINGS, epochs=10), 0)
+    skipping = dataclasses.replace(some, weights=np.tile(np.array([1.0, -0.5, 1.0], np.float32), 60))
+    trained = train(CONFIG, Examples(skipping), dataclasses.replace(SETTINGS, epochs=10), 0)
     vectors = module.all_vectors(trained.encoder, None, trained.known)
-    contexts, flags = from_lists([[0], [0, 1]], ITEMS), np.array([False, False, True])
-    scores = trained.encoder.encode_contexts(vectors, contexts, flags) @ trained.encoder.scored(vectors).T
+    contexts = dataclasses.replace(from_lists([[0], [0, 1]], ITEMS), weights=np.array([1.0, 1.0, -0.5], np.float32))
+    scores = trained.encoder.encode_contexts(vectors, contexts) @ trained.encoder.scored(vectors).T
     assert scores[1].argmax() == 2
     assert scores[0, 1] < scores[1, 2]
 
