@@ -5,11 +5,13 @@ import os
 import sys
 import time
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 
 from jobs.options import add_common, build_runner, iso_date, leave, read_policy
 from pipelines.batch import RoadResult, in_words, run_road
 from pipelines.bundle import BundleError
+from pipelines.experiments import ExperimentError, experiments, log_experiments
 from pipelines.inputs import InputError
 from pipelines.publish import PublishError
 from pipelines.recommend import SURFACES
@@ -20,6 +22,7 @@ from transforms.importers import SHAPES, import_folder
 from transforms.io.store import Store, StoreError, open_store
 
 RAW = "raw"
+MLFLOW = "MLFLOW_TRACKING_URI"
 EXPECTED_ERRORS = (
     InputError, StageFailed, StoreError, PublishError, BundleError, UnreadableFile, ValueError, FileNotFoundError,
 )  # fmt: skip
@@ -84,6 +87,7 @@ def run_date(
     store: Store, raw: Store, date, options: argparse.Namespace, beam_args: list[str], mode: str
 ) -> tuple[Runner, RoadResult]:
     """Run the road for a date with the given options; the caller holds the root's lock."""
+    demand_mlflow()
     config = {"raw": raw.root, "shards": options.shards, "mode": mode}
     runner = build_runner(store, date.isoformat(), beam_args, options.waivers, config)
     road = Road(date, options.shards, read_policy(options.policy), runner.code_version, mode, options.device)
@@ -95,7 +99,37 @@ def run_date(
         runner.lineage.fail_run(runner.parent, error)
         raise
     runner.lineage.complete_run(runner.parent)
+    log_to_mlflow(store, result)
     return runner, result
+
+
+def log_to_mlflow(store: Store, result: RoadResult) -> None:
+    """Log the road's experiments where MLFLOW_TRACKING_URI is set; a server that fails does not undo a release."""
+    uri = os.environ.get(MLFLOW)
+    if not uri:
+        return
+    trainings = [manifest for name, manifest in result.manifests.items() if name.startswith("training/")]
+    try:
+        logged = log_experiments(uri, experiments(store, trainings))
+        print(f"  {logged} of {len(trainings)} experiments logged to {uri}", file=sys.stderr)
+    except ExperimentError as error:
+        print(
+            f"  WARNING  experiments were not logged to {uri}: {error}\n  What was published stands, and the experiments"
+            " lie beside the run's record; run the same command again to log them.",
+            file=sys.stderr,
+        )
+
+
+def demand_mlflow() -> None:
+    """Refuse to start where experiments are to be logged and cannot be.
+
+    Raises:
+      ValueError: MLFLOW_TRACKING_URI is set and MLflow is not installed.
+    """
+    if os.environ.get(MLFLOW) and not find_spec("mlflow"):
+        raise ValueError(
+            f"{MLFLOW} is set, but mlflow is not installed: .venv/bin/pip install -e '.[mlflow]', or unset it"
+        )
 
 
 def write_page(store: Store, day: str) -> str:

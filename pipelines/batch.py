@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 
 from pipelines import ingest, recommend, tallies
 from pipelines.bundle import write_bundle
+from pipelines.experiments import experiments, write_experiments
 from pipelines.models import model_all
 from pipelines.publish import publish
 from pipelines.recommend import SURFACES, Served, Tables
@@ -55,6 +56,7 @@ def run_road(runner: Runner, road: Road, raw: Store, surfaces: tuple[str, ...]) 
         manifests |= {f"{m.dataset}/{name}": m for m in (proposals, sets, shown)}
     released = {name: publish(runner.store, name, *pair) for name, pair in finished.items()}
     write_record(runner, road, manifests, released)
+    write_experiments(runner.store, road.day, experiments(runner.store, models.trainings))
     return RoadResult(manifests, released)
 
 

@@ -186,5 +186,29 @@ def lorenz(points: Sequence[tuple[float, float]], label: str) -> str:
     )
 
 
+def line(values: Sequence[float], label: str) -> str:
+    """Draw figures by epoch, from the first on; the least and the most stand beside the line."""
+    width, height, left, top = 300, 120, 46, 10
+    low, high = min(values), max(values)
+    across, down = width - left - 8, height - top - 22
+    place = [
+        (left + (0.5 if len(values) == 1 else i / (len(values) - 1)) * across,
+         top + (0.5 if high == low else (high - value) / (high - low)) * down)
+        for i, value in enumerate(values)
+    ]  # fmt: skip
+    marks = "".join(f'<circle class="mark" cx="{x:.1f}" cy="{y:.1f}" r="2.6"/>' for x, y in place)
+    curve = " ".join(f"{x:.1f},{y:.1f}" for x, y in place)
+    base = top + down
+    ends = [(left, 1)] if len(values) == 1 else [(left, 1), (left + across, len(values))]
+    ticks = "".join(f'<text x="{x}" y="{base + 16}" text-anchor="middle">{epoch}</text>' for x, epoch in ends)
+    levels = [(top + down / 2, high)] if high == low else [(top, high), (base, low)]
+    ticks += "".join(f'<text x="{left - 6}" y="{y + 4:.1f}" text-anchor="end">{v:.3g}</text>' for y, v in levels)
+    return (
+        f'<svg class="line" role="img" aria-label="{html.escape(label)}" viewBox="0 0 {width} {height}">'
+        f'<path class="axis" d="M{left} {top}V{base}H{left + across}"/>'
+        f'<polyline class="curve" points="{curve}"/>{marks}{ticks}</svg>'
+    )
+
+
 def _percent(share: float) -> str:
     return f"{100 * min(max(share, 0.0), 1.0):.2f}%"

@@ -41,6 +41,11 @@ class Models:
             demand_same_space(self.encoder.space, embed.space_in(vectors), vectors.path)
 
     @property
+    def trainings(self) -> tuple[Manifest, ...]:
+        """Every training the date is served from."""
+        return self.encoder.training, self.session_knn
+
+    @property
     def by_name(self) -> dict[str, Manifest]:
         """The manifests by `dataset/qualifier`."""
         every = (self.vocabulary, self.encoder.training, self.session_knn, self.items, self.users)
@@ -62,7 +67,7 @@ def training_date(road: Road, events: Manifest) -> datetime.date:
 def model_all(runner: Runner, road: Road, raw: Store, ingested: Ingested, histories: Manifest) -> Models:
     """Train what is to be trained and embed what has changed."""
     numbered = runner.run(train.vocabulary(road, histories, ingested.items))
-    sessions = runner.run(train.train(road, "session_knn", histories, ingested.items, numbered))
+    sessions = runner.run(train.train(road, "session_knn", histories, ingested.items, numbered, refit=True))
     encoder = _encoder(runner, road, raw, ingested)
     vectors = {}
     for what, rows in ((ITEMS, ingested.items), (USERS, histories)):

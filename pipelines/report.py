@@ -14,6 +14,7 @@ import polars as pl
 import pyarrow.parquet as pq
 
 from pipelines.batch import record_path
+from pipelines.experiments import Experiment, experiments
 from pipelines.report_examples import Example, Named, examples, name_items
 from pipelines.report_sets import Curve, Survey, exposure_curve, survey, talk_items, talk_listeners
 from pipelines.runner import load_manifest
@@ -99,6 +100,7 @@ class Report:
     run_mode: str
     num_shards: int
     stages: tuple[StageView, ...]
+    models: tuple[Experiment, ...]
     rejections: tuple[Rejected, ...]
     surfaces: tuple[SurfaceView, ...]
 
@@ -128,6 +130,7 @@ def gather(store: Store, day: str) -> Report:
         run_mode=record["run_mode"],
         num_shards=record["num_shards"],
         stages=stages,
+        models=tuple(experiments(store, [m for (dataset, _), m in datasets.items() if dataset == "training"])),
         rejections=tuple(
             rejected
             for key, manifest in datasets.items()

@@ -9,6 +9,7 @@ from pipelines import report_words as words
 from pipelines.charts import Edge, Node, bar, flow
 from pipelines.report import Rejected, Report, StageView, SurfaceView
 from pipelines.report_html import block, count, details, seconds, share, size, table, text
+from pipelines.report_models import render_models
 from pipelines.report_surface import render_surface, source_colours
 from schemas.manifest import CheckResult, InputRef, Manifest
 
@@ -29,7 +30,15 @@ def render(report: Report) -> str:
     """Return the page of a date."""
     colours = source_colours(report.surfaces)
     surfaces = "".join(render_surface(surface, colours) for surface in report.surfaces)
-    sections = [_head(report), _road(report), surfaces, _checks(report), _rejections(report), _lineage(report)]
+    sections = [
+        _head(report),
+        _road(report),
+        surfaces,
+        render_models(report.models),
+        _checks(report),
+        _rejections(report),
+        _lineage(report),
+    ]
     foot = (
         f"<footer>Code {text(report.code_version)}, policy {text(report.policy_version)},"
         f" {count(report.num_shards, 'shard')}, {text(report.run_mode)} run. Ids of people are cut to their first"
@@ -64,6 +73,7 @@ def _long(day: str) -> str:
 
 def _head(report: Report) -> str:
     sections = [("road", "Road"), *((s.name, words.surface(s.name)) for s in report.surfaces)]
+    sections += [("models", "Models")] if report.models else []
     sections += [("checks", "Checks"), ("rejections", "Rejections"), ("lineage", "Lineage")]
     links = "".join(f'<li><a href="#{text(anchor)}">{text(name)}</a></li>' for anchor, name in sections)
     return (

@@ -3,6 +3,8 @@
 A name that is not listed here is shown as it is, so that a new source or stage needs no change to appear.
 """
 
+import itertools
+
 DATASETS = {
     "event": "Events",
     "item": "Catalogue",
@@ -98,6 +100,13 @@ DEGRADED = {
 }
 PICKS = {"about talk": "mostly talk", "a child's account": "a child's account"}
 FAMILIARITY = {"known": "known", "discovery": "known artist", "new_artist": "new artist"}
+FAMILIES = {"encoder": "Encoder", "session_knn": "Neighbour sessions"}
+METRICS = {"loss": "loss", "validation": "nDCG@20 on held-out listens", "mrr@20": "MRR@20"}
+PARTS = {
+    "type": "{}",
+    "listens": "after {} listens",
+    "plays": "item played {} times before",
+}
 OUTCOMES = {"failed": "failed", "broken": "could not run", "waived": "waived", "passed": "passed"}
 
 
@@ -134,6 +143,29 @@ def level(number: int, *, by_user: bool) -> str:
     """Say how personal a set is; a set for an item that plays is personal to the item."""
     named = LEVELS if by_user else LEVELS | ITEM_LEVELS
     return named.get(number, f"level {number}")
+
+
+def family(name: str) -> str:
+    """Name a model family."""
+    return FAMILIES.get(name, name.replace("_", " ").capitalize())
+
+
+def metric(name: str) -> str:
+    """Name a figure of a training."""
+    return METRICS.get(name, name.replace("_", " "))
+
+
+def part(name: str) -> str:
+    """Say which part of the held-out listens `kind=value` is."""
+    kind, _, value = name.partition("=")
+    return PARTS.get(kind, f"{kind} {{}}").format(value)
+
+
+def place_of(name: str) -> tuple[int, int, str]:
+    """Return where a part stands among others: by kind, then from the lowest number on."""
+    kind, _, value = name.partition("=")
+    digits = "".join(itertools.takewhile(str.isdigit, value))
+    return (list(PARTS).index(kind) if kind in PARTS else len(PARTS), int(digits or 0), value)
 
 
 def rule(name: str) -> str:

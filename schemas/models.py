@@ -91,7 +91,7 @@ TRAINING = Contract(
         [
             column("family", pa.string(), "Model family.", rules=(Required(),)),
             column("epoch", pa.int32(), "Epoch the figure is of; -1 for the finished model.", rules=(Between(-1, 1e6),)),
-            column("name", pa.string(), "Figure: loss, recall@20 and so on.", rules=(Required(),)),
+            column("name", pa.string(), "Figure: loss, recall@20, recall@20[type=track] and so on.", rules=(Required(),)),
             column("value", pa.float64(), "Its value.", rules=(Between(-1e15, 1e15),)),
         ]
     ),

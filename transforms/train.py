@@ -21,8 +21,8 @@ from transforms.embed.families import FAMILIES, SESSION, USER, HeldOut, Training
 from transforms.embed.interactions import Interactions, from_listens, from_lists
 from transforms.embed.text import ITEM_COLUMNS
 from transforms.embed.weights import pack
-from transforms.evaluate import hits, top_items, without
 from transforms.histories import plays
+from transforms.judge import judge
 from transforms.shards import SAID, Output, Shard, Workspace, read_tables
 
 MAX_INTERACTIONS = 50_000_000
@@ -30,7 +30,6 @@ MAX_ITEMS = 5_000_000
 HELD_OUT_SHARE = 0.05
 """Of the positives, the latest; what a model is judged on before it is fitted on all of them."""
 HELD_OUT_CONTEXTS = 2_000
-SCORED_AT_ONCE = 256
 FINISHED = -1
 
 
@@ -211,10 +210,12 @@ class Train:
         model = None
         split = time_split(listens, item_ids) if self.hold_out else None
         if split is not None and split.held_out is not None:
-            data = TrainingData(by_recency(split.before, item_ids), items, split.held_out)
+            before = by_recency(split.before, item_ids)
+            data = TrainingData(before, items, split.held_out)
             fitted = family.fit(data, settings, self.seed, StageWatch(self.workspace, "held-out", self.device))
             model, settings = fitted.model, fitted.settings
-            figures = [*fitted.figures, *self._judged(model, split.held_out)]
+            judged = judge(model, split.held_out, items, before)
+            figures = [*fitted.figures, *((FINISHED, name, value) for name, value in judged.items())]
             counters = {"last_feature_us": split.last_feature_us, "first_label_us": split.first_label_us}
         if model is None or self.refit:
             data = TrainingData(by_recency(listens, item_ids), items, None)
@@ -223,7 +224,9 @@ class Train:
             pl.lit(self.family).alias("family"), pl.col("epoch").cast(pl.Int32), pl.col("value").cast(pl.Float64)
         )
         about = {"family": self.family, "settings": dataclasses.asdict(settings), "seed": self.seed}
-        counters |= {name: round(1e6 * value) for epoch, name, value in figures if epoch == FINISHED}
+        counters |= {
+            name: round(1e6 * value) for epoch, name, value in figures if epoch == FINISHED and "[" not in name
+        }
         arrays = model.to_arrays()
         floats = [array for array in arrays.values() if array.dtype.kind == "f"]
         counters["weights"] = sum(array.size for array in floats)
@@ -234,24 +237,3 @@ class Train:
             counters=counters,
             artifacts={f"{self.family}.safetensors": pack(arrays, about)},
         )
-
-    def _judged(self, model: Any, held_out: HeldOut) -> list[tuple[int, str, float]]:
-        ranked = [
-            top_items(without_seen(model, block, held_out, span), 100)
-            for span, block in held_out.contexts.blocks(SCORED_AT_ONCE)
-        ]
-        found = hits(np.concatenate(ranked), held_out.targets)
-        return [(FINISHED, f"recall@{k}", float(found.recall(k).mean())) for k in (20, 100)] + [
-            (FINISHED, "mrr@20", float(found.reciprocal_rank(20).mean()))
-        ]
-
-
-def without_seen(model: Any, block: Interactions, held_out: HeldOut, span: slice) -> np.ndarray:
-    """Return a block's scores without what its contexts hold, unless that is what came next."""
-    scores = model.score(block)
-    targets = held_out.targets.items[span]
-    rows = np.arange(len(block))
-    kept = scores[rows, targets]
-    scores = without(scores, block)
-    scores[rows, targets] = kept
-    return scores
