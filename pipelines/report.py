@@ -120,9 +120,11 @@ def gather(store: Store, day: str) -> Report:
     # Of a dataset of two dates, that of the road's own was made first; the other is what a model was trained on.
     datasets = {(stage.manifest.dataset, stage.manifest.qualifier): stage.manifest for stage in reversed(stages)}
     kept = {key for key, manifest in datasets.items() if is_kept(store, manifest)}
-    surfaces = [
-        qualifier for dataset, qualifier in datasets if dataset == "candidate_set" and (dataset, qualifier) in kept
-    ]
+    surfaces = dict.fromkeys(
+        one.qualifier
+        for one in (stage.manifest for stage in stages)
+        if (one.dataset, one.qualifier) in kept and one.dataset == "candidate_set"
+    )
     return Report(
         day=day,
         code_version=record["code_version"],

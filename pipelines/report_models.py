@@ -8,6 +8,7 @@ from pipelines.experiments import Experiment
 from pipelines.report_html import block, share, table, text
 
 BY_SLICE = ("recall@20", "recall@100")
+METRICS = (*BY_SLICE, "mrr@20")
 
 
 def render_models(models: Sequence[Experiment]) -> str:
@@ -15,8 +16,8 @@ def render_models(models: Sequence[Experiment]) -> str:
     if not models:
         return ""
     note = (
-        "Each model was first trained without the latest listens and judged on them: for each person the last item, "
-        "ranked among all items. Then it was trained on everything; that one serves."
+        "Each model was first trained without the latest listens and judged on them: for each person, or "
+        "session, the last item, ranked among all items. Then it was trained on everything; that one serves."
     )
     shown = "".join(_model(model) for model in models)
     return f'<section id="models"><h2>Models</h2><p class="soft">{note}</p>{shown}</section>'
@@ -25,10 +26,12 @@ def render_models(models: Sequence[Experiment]) -> str:
 def _model(model: Experiment) -> str:
     said = [f"as of {text(model.date)}", f"on {text(model.device)}", f"run <code>{text(model.run[:12])}</code>"]
     said += [
-        f"{text(words.metric(name))} <strong>{_figure(name, value)}</strong>" for name, value in model.metrics.items()
+        f"{text(words.metric(name))} <strong>{_figure(name, model.metrics[name])}</strong>"
+        for name in METRICS
+        if name in model.metrics
     ]
     curves = "".join(_curve(name, values) for name, values in model.curves.items())
-    body = f'<div class="spread">{curves}</div>' if curves else ""
+    body = f'<div class="curves">{curves}</div>' if curves else ""
     return block(words.family(model.family), body + _slices(model.slices), ", ".join(said) + ".")
 
 

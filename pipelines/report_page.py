@@ -166,7 +166,8 @@ def _title(manifest: Manifest) -> str:
 
 
 def _of(manifest: Manifest) -> str:
-    return f' <span class="soft">{text(words.surface(manifest.qualifier))}</span>' if manifest.qualifier else ""
+    said = words.qualifier(manifest.dataset, manifest.qualifier)
+    return f' <span class="soft">{text(said)}</span>' if said else ""
 
 
 def road_graph(report: Report) -> tuple[list[Node], list[Edge]]:
@@ -196,7 +197,7 @@ def _node(path: str, stage: StageView) -> Node:
     m, rejected = stage.manifest, sum(stage.manifest.rejected.values())
     calm = all(check.outcome == "passed" for check in m.checks)
     note = f"{rejected:,} rejected" if rejected else "unchanged" if stage.skipped else seconds(stage.seconds)
-    kicker = words.surface(m.qualifier) if m.qualifier else ""
+    kicker = words.qualifier(m.dataset, m.qualifier)
     tone = "warned" if not calm else "skipped" if stage.skipped else "ran"
     return Node(path, kicker, _title(m), f"{m.rows_out:,} rows", note, tone)
 

@@ -122,6 +122,13 @@ def dataset(name: str) -> str:
     return DATASETS.get(name, name.replace("_", " ").capitalize())
 
 
+def qualifier(dataset_name: str, name: str) -> str:
+    """Say which of several datasets of one name it is; nothing where the name says it."""
+    if dataset_name in ("item_embedding", "user_embedding") or not name:
+        return ""
+    return family(name) if dataset_name == "training" else surface(name)
+
+
 def source(name: str) -> str:
     """Name a source."""
     return SOURCES.get(name, name.split(".")[-1].replace("_", " ").capitalize())
