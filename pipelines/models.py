@@ -6,11 +6,12 @@ import datetime
 from pipelines import embed, ingest, train
 from pipelines.embed import Encoder
 from pipelines.road import Ingested, Road, window
-from pipelines.runner import Runner
+from pipelines.runner import Runner, load_manifest
 from pipelines.tallies import build_histories
+from pipelines.train import ENCODER, TRAIN
 from schemas.inputs import ITEM
 from schemas.manifest import Manifest
-from schemas.models import demand_same_space
+from schemas.models import TRAINING, VOCABULARY, demand_same_space
 from transforms.embed.vectors import ITEMS, USERS
 from transforms.io.store import Store
 
@@ -78,9 +79,29 @@ def model_all(runner: Runner, road: Road, raw: Store, ingested: Ingested, histor
 
 def _encoder(runner: Runner, road: Road, raw: Store, ingested: Ingested) -> Encoder:
     then = dataclasses.replace(road, date=training_date(road, ingested.events))
+    known = _known_encoder(runner, then)
+    if known:
+        runner.take_over(f"{TRAIN} {ENCODER}", known.training)
+        return known
     items = runner.run(ingest.ingest_snapshot(then, raw, ITEM, required=True))
     histories = runner.run(build_histories(then, ingested))
     numbered = runner.run(train.vocabulary(then, histories, items))
     settings = encoder_settings(road.policy.road.encoder_epochs)
-    trained = train.train(then, train.ENCODER, histories, items, numbered, settings, refit=True)
+    trained = train.train(then, ENCODER, histories, items, numbered, settings, refit=True)
     return Encoder(runner.run(trained), numbered)
+
+
+def _known_encoder(runner: Runner, then: Road) -> Encoder | None:
+    """Return the encoder the last good road used, if it was trained for the same date in the same way.
+
+    Its inputs may have changed since: a listen that came late or a title mended is no reason to train anew, and to embed
+    everything anew for it. To train on mended data, run its date again, and those after it.
+    """
+    training = runner.previous.get(f"{TRAINING.name}/{ENCODER}")
+    if training is None or training.date != then.day or training.code_version != runner.code_version:
+        return None
+    same = train.config(then, ENCODER, encoder_settings(then.policy.road.encoder_epochs), refit=True)
+    if {**training.config, "share": None} != {**same, "share": None}:
+        return None
+    (numbered,) = [ref.path for ref in training.inputs if ref.name == VOCABULARY.name]
+    return Encoder(training, load_manifest(runner.store, numbered))

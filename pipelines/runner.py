@@ -146,7 +146,7 @@ class Runner:
         done = self._committed(stage, key)
         if done is not None:
             self.store.delete(_staging(stage, key))  # left there by a run killed just after it committed
-            self._record(stage, done, Meter(), skipped=True)
+            self._record(stage.label, done, Meter(), skipped=True)
             return done
         run = self._stage_run(stage, key)
         self.lineage.start(run)
@@ -156,8 +156,12 @@ class Runner:
             self.lineage.fail(run, error, error.checks if isinstance(error, StageFailed) else ())
             raise
         self.lineage.complete(run, manifest, stage.contract)
-        self._record(stage, manifest, meter, skipped=False)
+        self._record(stage.label, manifest, meter, skipped=False)
         return manifest
+
+    def take_over(self, label: str, manifest: Manifest) -> None:
+        """Put on record, as unchanged, what an earlier run made and this one serves from."""
+        self._record(label, manifest, Meter(), skipped=True)
 
     def admit(self, contract: Contract, manifest: Manifest, day: str) -> None:
         """Judge a dataset of many days once more, as of one of them: ingest ran for its own date only.
@@ -324,15 +328,15 @@ class Runner:
             dict(stage.config),
         )
 
-    def _record(self, stage: Stage, manifest: Manifest, meter: Meter, *, skipped: bool) -> None:
+    def _record(self, label: str, manifest: Manifest, meter: Meter, *, skipped: bool) -> None:
         passed = sum(check.outcome == "passed" for check in manifest.checks)
         record = StageRecord(
-            stage.label, manifest.path, skipped, manifest.rows_in, manifest.rows_out, sum(manifest.rejected.values()),
+            label, manifest.path, skipped, manifest.rows_in, manifest.rows_out, sum(manifest.rejected.values()),
             passed, len(manifest.checks), round(meter.seconds, 3), meter.peak_bytes,
         )  # fmt: skip
         self.records.append(record)
         state = "unchanged, skipped" if skipped else f"{meter.seconds:.1f} s, {meter.peak_bytes / 2**20:,.0f} MB"
-        self.console.say(f"  {stage.label:<26} {manifest.rows_out:>12,} rows   {state}")
+        self.console.say(f"  {label:<26} {manifest.rows_out:>12,} rows   {state}")
 
 
 def run_beam(tasks: Sequence[Task], transform: beam.PTransform, args: Sequence[str]) -> None:

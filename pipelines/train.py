@@ -15,7 +15,7 @@ from transforms.shards import ProcessShards, Task, Workspace
 from transforms.train import MAX_INTERACTIONS, Train, number_items
 
 SEED = 20_260_101
-ENCODER = "encoder"
+TRAIN, ENCODER = "train", "encoder"
 
 
 def vocabulary(road: Road, histories: Manifest, items: Manifest) -> Stage:
@@ -50,26 +50,31 @@ def train(
       refit: whether a model that was judged on held-out data is fitted on all data then; None: nothing is held out.
     """
     data = {"history": histories, "item": items, "vocabulary": numbered}
-    config = {
-        "settings": dict(settings or {}),
-        "seed": SEED,
-        "share": min(1.0, MAX_INTERACTIONS / max(histories.counters["positives"], 1)),
-        "hold_out": refit is not None,
-        "refit": refit is not False,
-        "device": road.device if family == ENCODER else CPU,
-    }
+    share = min(1.0, MAX_INTERACTIONS / max(histories.counters["positives"], 1))
+    given = config(road, family, settings or {}, refit) | {"share": share}
     return Stage(
-        name="train",
+        name=TRAIN,
         qualifier=family,
         contract=TRAINING,
         date=road.day,
         inputs=tuple(input_ref(manifest) for manifest in data.values()),
         tasks=(Task(family, 0, {name: paths(manifest.files) for name, manifest in data.items()}),),
-        transform=functools.partial(_train, family=family, config=config),
+        transform=functools.partial(_train, family=family, config=given),
         num_parts=1,
         num_shards=1,
-        config=config,
+        config=given,
     )
+
+
+def config(road: Road, family: str, settings: Mapping[str, Any], refit: bool | None) -> dict[str, Any]:
+    """Return how a family is trained, whatever it is trained on."""
+    return {
+        "settings": dict(settings),
+        "seed": SEED,
+        "hold_out": refit is not None,
+        "refit": refit is not False,
+        "device": road.device if family == ENCODER else CPU,
+    }
 
 
 def _train(space: Workspace, tasks: Sequence[Task], family: str, config: Mapping[str, Any]) -> beam.PTransform:
