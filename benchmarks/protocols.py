@@ -49,15 +49,17 @@ class Protocol:
     Attributes:
       headline: the two figures published for the kind, `(name, metric, k)`; the first decides choices.
       seen_removed: what a context holds is left out of its ranking.
+      seen_kept_too: published with what a context holds, too: one more row.
     """
 
     headline: tuple[tuple[str, str, int], tuple[str, str, int]]
     seen_removed: bool
+    seen_kept_too: bool = False
 
 
 PROTOCOLS = {
     "sessions": Protocol((("P@20", "hit_rate", 20), ("MRR@20", "reciprocal_rank", 20)), seen_removed=False),
-    "sequences": Protocol((("HR@10", "hit_rate", 10), ("nDCG@10", "ndcg", 10)), seen_removed=True),
+    "sequences": Protocol((("HR@10", "hit_rate", 10), ("nDCG@10", "ndcg", 10)), seen_removed=True, seen_kept_too=True),
     "pairs": Protocol((("R@20", "recall", 20), ("nDCG@20", "ndcg", 20)), seen_removed=True),
 }
 

@@ -8,11 +8,9 @@ evaluation checks the metrics (`benchmarks.brute_force`).
 
 import argparse
 import dataclasses
-import datetime
 import json
 import os
 import resource
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -22,32 +20,19 @@ import numpy as np
 import polars as pl
 
 from benchmarks import brute_force
-from benchmarks.protocols import KINDS, PROTOCOLS, Phase, Protocol, cut, cut_cold, numbered
-from benchmarks.ranking import Fused, figures, fit_on, rank_all, rank_alone, score_blocks
+from benchmarks.cold import cold_table, run_cold
+from benchmarks.fitting import Fitting, say
+from benchmarks.protocols import KINDS, PROTOCOLS, Phase, Protocol, cut
+from benchmarks.ranking import Fused, figures, fit_on, rank_all, rank_alone
 from jobs.batch import guarded
-from jobs.options import POLICY_FILE, build_runner, leave, read_policy
-from pipelines.batch import ingest_all
-from pipelines.road import Ingested, Road, paths
-from pipelines.runner import Runner
-from pipelines.tallies import build_histories
-from pipelines.train import train, vocabulary
+from jobs.options import leave
 from schemas.hashing import hash64
-from schemas.manifest import Manifest
-from transforms.embed.content import ContentSettings, fit_content
 from transforms.embed.families import FAMILIES, HeldOut, Model
 from transforms.embed.fuse import FusionSettings
-from transforms.embed.interactions import Interactions, from_listens, from_lists
+from transforms.embed.interactions import Interactions
 from transforms.embed.pool import Describer
-from transforms.embed.text import item_features
-from transforms.embed.weights import unpack
-from transforms.evaluate import hits, top_items
-from transforms.importers import import_folder
-from transforms.io.store import open_store
-from transforms.shards import Shard, Task
-from transforms.train import by_recency, read_items, read_listens, read_vocabulary, sampled
+from transforms.train import sampled
 
-END = datetime.date(2026, 1, 31)
-SHARDS = 2
 CHOICE_CONTEXTS = 2_000
 FUSION_CONTEXTS = 40_000
 MARGINAL_CONTEXTS = 8_000
@@ -59,73 +44,6 @@ FAMILIES_OF = {
     "sequences": ("item_graph", "content", "encoder", "evidence"),
     "pairs": ("spectral", "implicit_als", "graph_filter", "ease"),
 }
-
-
-@dataclasses.dataclass
-class Fitting:
-    """One phase of a benchmark, gone through the stages up to the vocabulary."""
-
-    runner: Runner
-    road: Road
-    ingested: Ingested
-    histories: Manifest
-    numbers: Manifest
-    item_ids: pl.Series
-
-    @classmethod
-    def of(cls, kind: str, phase: Phase, root: Path) -> "Fitting":
-        """Import a phase and run the stages."""
-        raw = root / "import"
-        import_folder(kind, phase.folder, raw, END, _say)
-        store = open_store(str(root / "root"))
-        runner = build_runner(store, END.isoformat(), [], None, {"benchmark": "quality"})
-        road = Road(END, SHARDS, read_policy(POLICY_FILE), runner.code_version, "batch")
-        ingested = ingest_all(runner, road, open_store(str(raw)))
-        histories = runner.run(build_histories(road, ingested))
-        numbers = runner.run(vocabulary(road, histories, ingested.items))
-        ids = read_vocabulary(Shard(Task("00000", 0, {"vocabulary": paths(numbers.files)}), store))
-        return cls(runner, road, ingested, histories, numbers, ids)
-
-    def fit(self, family: str, settings: Mapping[str, Any], *, hold_out: bool) -> tuple[Model, dict[str, Any]]:
-        """Train a family and return it as it was committed, with the settings that were settled on the way."""
-        stage = train(
-            self.road, family, self.histories, self.ingested.items, self.numbers, settings, False if hold_out else None
-        )
-        file = self.runner.run(stage).artifact(f"{family}.safetensors")
-        arrays, about = unpack(self.runner.store.read_bytes(file.path), file.path)
-        return FAMILIES[family]().load(arrays), about["settings"]
-
-    def _shard(self, **inputs: Manifest) -> Shard:
-        """Return what a task that reads whole datasets sees."""
-        return Shard(Task("00000", 0, {name: paths(one.files) for name, one in inputs.items()}), self.runner.store)
-
-    def items(self) -> pl.DataFrame:
-        """Return what is known of the numbered items, in the order of their numbers."""
-        return read_items(self._shard(item=self.ingested.items), self.item_ids)
-
-    def everything(self) -> Interactions:
-        """Return all histories."""
-        return by_recency(read_listens(self._shard(history=self.histories)), self.item_ids)
-
-    def examples(self, asked: pl.DataFrame) -> HeldOut:
-        """Return contexts and targets by number; contexts without a target that can be ranked count as misses."""
-        item_type = self.item_ids[0].rpartition("-")[0]
-        unknown = len(self.item_ids)  # never ranked, and so a miss
-        targets = from_lists(numbered(asked["target"], self.item_ids, item_type, unknown), unknown + 1)
-        if "context" in asked.columns:
-            contexts = from_lists(numbered(asked["context"], self.item_ids, item_type), len(self.item_ids))
-            return HeldOut(contexts, targets)
-        listens = read_listens(self._shard(history=self.histories)).join(
-            asked, on="key", how="semi", maintain_order="left"
-        )
-        keys = asked["key"].sort()
-        return HeldOut(
-            from_listens(listens, keys, self.item_ids).take(keys.search_sorted(asked["key"]).to_numpy()), targets
-        )
-
-
-def _say(line: str) -> None:
-    print(f"  {line}", file=sys.stderr, flush=True)
 
 
 def sample(asked: pl.DataFrame, size: int) -> pl.DataFrame:
@@ -163,6 +81,9 @@ class Benchmark:
         examples = whole.examples(final.asked)
         fusions = {"blend": fusion} | self._of_one_space(models, fusion)
         self.found["test"] = self._test(models, fusions, examples)
+        if self.protocol.seen_kept_too:
+            kept = dataclasses.replace(self.protocol, seen_removed=False)
+            self.found["test"]["blend, seen kept"] = self._test(models, {"blend": fusion}, examples, kept)["blend"]
         few = whole.examples(sample(final.asked, MARGINAL_CONTEXTS))
         self.found["marginal"] = self._test(models, marginal, few)
         self.found["cpu_seconds"] = _cpu_seconds()
@@ -179,8 +100,14 @@ class Benchmark:
         best = max(spaces, key=tried.__getitem__)
         return {f"{best}, re-scored": dataclasses.replace(fusion, proposer=best)}
 
-    def _test(self, models: Mapping[str, Model], fusions: Mapping[str, Fused], examples: HeldOut) -> dict[str, dict]:
-        ranked = rank_all(*_apart(models), fusions, examples, self.protocol)
+    def _test(
+        self,
+        models: Mapping[str, Model],
+        fusions: Mapping[str, Fused],
+        examples: HeldOut,
+        protocol: Protocol | None = None,
+    ) -> dict[str, dict]:
+        ranked = rank_all(*_apart(models), fusions, examples, protocol or self.protocol)
         apart = [self._check(one, examples.targets) for one in ranked.values()]
         self.found["apart"] = max(self.found.get("apart", 0.0), *apart)
         return {name: figures(one, examples.targets, self.protocol) for name, one in ranked.items()}
@@ -193,7 +120,7 @@ class Benchmark:
             best = -1.0
             family = FAMILIES[name]()
             if family.most_rows and fitting.histories.rows_out > family.most_rows:
-                _say(f"{name} is for at most {family.most_rows:,} rows, and is left out")
+                say(f"{name} is for at most {family.most_rows:,} rows, and is left out")
                 continue
             for one in map(dataclasses.asdict, family.grid(len(fitting.item_ids))):
                 started = time.process_time()
@@ -203,7 +130,7 @@ class Benchmark:
                     continue
                 figure = figures(rank_alone(model, examples, self.protocol), examples.targets, self.protocol)
                 tried.setdefault(name, []).append({"settings": one} | figure)
-                _say(f"{name} {one}: {figure} ({time.process_time() - started:.0f} s)")
+                say(f"{name} {one}: {figure} ({time.process_time() - started:.0f} s)")
                 if figure[self.protocol.headline[0][0]] > best:
                     best, settings[name], models[name] = figure[self.protocol.headline[0][0]], settled, model
         self.found["tried"], self.found["settings"] = tried, settings
@@ -216,7 +143,7 @@ class Benchmark:
         def fitted(contexts: int, names: tuple[str, ...]) -> Fused:
             examples = fitting.examples(shuffled(sample(phase.asked, contexts)))
             fused = fit_on(scored, describers, examples, self.protocol, SETTINGS, names)
-            _say(f"fusion of {', '.join(names)}: {fused.fusion.figures}")
+            say(f"fusion of {', '.join(names)}: {fused.fusion.figures}")
             self.found.setdefault("fusion", []).append({"families": names, "contexts": contexts} | fused.fusion.figures)
             return fused
 
@@ -264,58 +191,6 @@ def table(found: Mapping[str, Any], protocol: Protocol) -> str:
     lines.append(
         f"\n  {found['cpu_seconds']:,.0f} CPU seconds; metrics within {found['apart']:.1e} of those counted by hand"
     )
-    return "\n".join(lines)
-
-
-def run_cold(kind: str, source: Path, work: Path) -> dict[str, Any]:
-    """Return R@100 of items hidden from training, among all items and among the hidden ones, by what ranks them."""
-    phase, hidden = cut_cold(kind, source, work)
-    fitting = Fitting.of(kind, phase, work / "cold-road")
-    examples = fitting.examples(phase.asked)
-    item_type = fitting.item_ids[0].rpartition("-")[0]
-    numbers = numbered(pl.Series([hidden.to_list()]), fitting.item_ids, item_type)[0]
-    plays = np.bincount(fitting.everything().items, minlength=len(fitting.item_ids)).astype(np.float32)
-    models = {
-        "popularity": Popularity(plays),
-        "genres alone": fit_content(
-            item_features(fitting.items().select("genres"), subword_lengths=()), ContentSettings()
-        ),
-        "content": fitting.fit("content", {}, hold_out=False)[0],
-        "encoder": fitting.fit("encoder", {}, hold_out=True)[0],
-    }
-    of_all, of_hidden = ({"random": 100 / count} for count in (len(fitting.item_ids), len(numbers)))
-    for name, model in models.items():
-        ranked = [], []
-        for block in score_blocks({name: model}, examples, PROTOCOLS[kind]):
-            scores = block.scores[name]
-            ranked[0].append(top_items(scores, 100))
-            cold = np.full_like(scores, -np.inf)
-            cold[:, numbers] = scores[:, numbers]
-            ranked[1].append(top_items(cold, 100))
-        found = [hits(np.concatenate(one), examples.targets).recall(100).mean() for one in ranked]
-        of_all[name], of_hidden[name] = float(found[0]), float(found[1])
-    return {"items": len(fitting.item_ids), "hidden": len(numbers), "among all": of_all, "among hidden": of_hidden}
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Popularity:
-    """Every context is offered what is played most."""
-
-    plays: np.ndarray
-
-    def score(self, contexts: Interactions) -> np.ndarray:
-        """Return the plays, whatever the context."""
-        return np.tile(self.plays, (len(contexts), 1))
-
-
-def cold_table(found: Mapping[str, Any]) -> str:
-    """Return the figures of hidden items as lines."""
-    lines = [
-        f"\n  R@100 of {found['hidden']:,} hidden of {found['items']:,} items   among all   among hidden   x random"
-    ]
-    for name, share in found["among all"].items():
-        times = share / found["among all"]["random"]
-        lines.append(f"  {name:<40}{share:>10.4f}{found['among hidden'][name]:>15.4f}{times:>11.1f}")
     return "\n".join(lines)
 
 

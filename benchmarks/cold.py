@@ -1,0 +1,69 @@
+"""How well items nobody has played yet are found: a tenth of a public set is hidden from training, and asked for."""
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from benchmarks.fitting import Fitting
+from benchmarks.protocols import PROTOCOLS, cut_cold, numbered
+from benchmarks.ranking import score_blocks
+from transforms.embed.content import ContentSettings, fit_content
+from transforms.embed.interactions import Interactions
+from transforms.embed.text import item_features
+from transforms.evaluate import hits, top_items
+
+
+def run_cold(kind: str, source: Path, work: Path) -> dict[str, Any]:
+    """Return R@100 of items hidden from training, among all items and among the hidden ones, by what ranks them."""
+    phase, hidden = cut_cold(kind, source, work)
+    fitting = Fitting.of(kind, phase, work / "cold-road")
+    examples = fitting.examples(phase.asked)
+    item_type = fitting.item_ids[0].rpartition("-")[0]
+    numbers = numbered(pl.Series([hidden.to_list()]), fitting.item_ids, item_type)[0]
+    plays = np.bincount(fitting.everything().items, minlength=len(fitting.item_ids)).astype(np.float32)
+    models = {
+        "popularity": Popularity(plays),
+        "genres alone": fit_content(
+            item_features(fitting.items().select("genres"), subword_lengths=()), ContentSettings()
+        ),
+        "content": fitting.fit("content", {}, hold_out=False)[0],
+        "encoder": fitting.fit("encoder", {}, hold_out=True)[0],
+    }
+    of_all, of_hidden = ({"random": 100 / count} for count in (len(fitting.item_ids), len(numbers)))
+    for name, model in models.items():
+        ranked = [], []
+        for block in score_blocks({name: model}, examples, PROTOCOLS[kind]):
+            scores = block.scores[name]
+            ranked[0].append(top_items(scores, 100))
+            cold = np.full_like(scores, -np.inf)
+            cold[:, numbers] = scores[:, numbers]
+            ranked[1].append(top_items(cold, 100))
+        found = [hits(np.concatenate(one), examples.targets).recall(100).mean() for one in ranked]
+        of_all[name], of_hidden[name] = float(found[0]), float(found[1])
+    return {"items": len(fitting.item_ids), "hidden": len(numbers), "among all": of_all, "among hidden": of_hidden}
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Popularity:
+    """Every context is offered what is played most."""
+
+    plays: np.ndarray
+
+    def score(self, contexts: Interactions) -> np.ndarray:
+        """Return the plays, whatever the context."""
+        return np.tile(self.plays, (len(contexts), 1))
+
+
+def cold_table(found: Mapping[str, Any]) -> str:
+    """Return the figures of hidden items as lines."""
+    lines = [
+        f"\n  R@100 of {found['hidden']:,} hidden of {found['items']:,} items   among all   among hidden   x random"
+    ]
+    for name, share in found["among all"].items():
+        times = share / found["among all"]["random"]
+        lines.append(f"  {name:<40}{share:>10.4f}{found['among hidden'][name]:>15.4f}{times:>11.1f}")
+    return "\n".join(lines)
