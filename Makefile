@@ -17,7 +17,7 @@ switch = $(if $(filter-out 0 no false,$(call given,$2)),$1)
 root = --root "$$ROOT"
 export ROOT
 
-SHARED = $(root) $(call flag,--shards,SHARDS) $(call flag,--surface,SURFACE) $(call flag,--policy,POLICY) $(call flag,--waivers,WAIVERS) $(call flag,--device,DEVICE)
+SHARED = $(root) $(call flag,--shards,SHARDS) $(call flag,--surface,SURFACE) $(call flag,--policy,POLICY) $(call flag,--waivers,WAIVERS) $(call flag,--device,DEVICE) $(call flag,--text_model,TEXT_MODEL)
 INPUT = --raw "$$RAW" $(call flag,--format,FORMAT)
 
 example-world = RAW=../world DATE=2026-01-31
@@ -43,7 +43,7 @@ demo: $(STAMP) ## Write a synthetic world and run the whole road on it [SEED=7 S
 test: $(STAMP) ## Run the tests [ARGS="-k name"]
 	@$(PY) -m pytest $(call given,ARGS)
 
-batch: need-RAW need-DATE $(STAMP) ## Run the road on your data: RAW=folder DATE=YYYY-MM-DD [FORMAT= SHARDS= SURFACE= POLICY= WAIVERS= DEVICE=cpu]
+batch: need-RAW need-DATE $(STAMP) ## Run the road on your data: RAW=folder DATE=YYYY-MM-DD [FORMAT= SHARDS= SURFACE= POLICY= WAIVERS= DEVICE=cpu TEXT_MODEL=folder]
 	@$(PY) -m jobs.batch $(INPUT) --date "$$DATE" $(SHARED)
 
 backfill: need-RAW need-FROM need-TO $(STAMP) ## Run the road for each date of a range: RAW=folder FROM= TO= [DRY_RUN=1, and as batch]

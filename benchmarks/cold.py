@@ -1,5 +1,9 @@
-"""How well items nobody has played yet are found: a tenth of a public set is hidden from training, and asked for."""
+"""How well items nobody has played yet are found: a tenth of a public set is hidden from training, and asked for.
 
+python -m benchmarks.cold --kind sequences --data FOLDER [--text_model FOLDER]
+"""
+
+import argparse
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,18 +13,20 @@ import numpy as np
 import polars as pl
 
 from benchmarks.fitting import Fitting
-from benchmarks.protocols import PROTOCOLS, cut_cold, numbered
+from benchmarks.protocols import KINDS, PROTOCOLS, cut_cold, numbered
 from benchmarks.ranking import score_blocks
+from jobs.options import leave
 from transforms.embed.content import ContentSettings, fit_content
 from transforms.embed.interactions import Interactions
+from transforms.embed.language import LanguageModel
 from transforms.embed.text import item_features
 from transforms.evaluate import hits, top_items
 
 
-def run_cold(kind: str, source: Path, work: Path) -> dict[str, Any]:
+def run_cold(kind: str, source: Path, work: Path, language: LanguageModel | None = None) -> dict[str, Any]:
     """Return R@100 of items hidden from training, among all items and among the hidden ones, by what ranks them."""
     phase, hidden = cut_cold(kind, source, work)
-    fitting = Fitting.of(kind, phase, work / "cold-road")
+    fitting = Fitting.of(kind, phase, work / "cold-road", language)
     examples = fitting.examples(phase.asked)
     item_type = fitting.item_ids[0].rpartition("-")[0]
     numbers = numbered(pl.Series([hidden.to_list()]), fitting.item_ids, item_type)[0]
@@ -67,3 +73,19 @@ def cold_table(found: Mapping[str, Any]) -> str:
         times = share / found["among all"]["random"]
         lines.append(f"  {name:<40}{share:>10.4f}{found['among hidden'][name]:>15.4f}{times:>11.1f}")
     return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--kind", choices=KINDS, required=True)
+    parser.add_argument("--data", type=Path, required=True, help="a folder of the kind")
+    parser.add_argument("--text_model", help="folder of a sentence-transformers model")
+    parser.add_argument("--work", type=Path, default=Path(".segue/cold"), help="where everything is written")
+    given = parser.parse_args()
+    language = LanguageModel.at(given.text_model) if given.text_model else None
+    print(cold_table(run_cold(given.kind, given.data, given.work, language)))
+
+
+if __name__ == "__main__":
+    main()
+    leave(0)

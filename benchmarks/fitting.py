@@ -19,6 +19,7 @@ from pipelines.train import train, vocabulary
 from schemas.manifest import Manifest
 from transforms.embed.families import FAMILIES, HeldOut, Model
 from transforms.embed.interactions import Interactions, from_listens, from_lists
+from transforms.embed.language import LanguageModel
 from transforms.embed.weights import unpack
 from transforms.importers import import_folder
 from transforms.io.store import open_store
@@ -41,13 +42,13 @@ class Fitting:
     item_ids: pl.Series
 
     @classmethod
-    def of(cls, kind: str, phase: Phase, root: Path) -> "Fitting":
+    def of(cls, kind: str, phase: Phase, root: Path, language: LanguageModel | None = None) -> "Fitting":
         """Import a phase and run the stages."""
         raw = root / "import"
         import_folder(kind, phase.folder, raw, END, say)
         store = open_store(str(root / "root"))
         runner = build_runner(store, END.isoformat(), [], None, {"benchmark": "quality"})
-        road = Road(END, SHARDS, read_policy(POLICY_FILE), runner.code_version, "batch")
+        road = Road(END, SHARDS, read_policy(POLICY_FILE), runner.code_version, "batch", language=language)
         ingested = ingest_all(runner, road, open_store(str(raw)))
         histories = runner.run(build_histories(road, ingested))
         numbers = runner.run(vocabulary(road, histories, ingested.items))

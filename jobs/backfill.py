@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from jobs.batch import RAW, guarded, open_raw, run_date, write_page
-from jobs.options import add_common, iso_date, leave, read_policy
+from jobs.options import add_common, iso_date, leave, read_language, read_policy
 from pipelines.backfill import RUN, DatePlan, DateResult, Wanted, dates, plan, run
 from pipelines.batch import RoadResult
 from pipelines.recommend import SURFACES
@@ -52,7 +52,9 @@ def _run(options: argparse.Namespace, beam_args: list[str]) -> int:
 
 def _plan(store: Store, raw: Store, options: argparse.Namespace) -> list[DatePlan]:
     surfaces = tuple(options.surface or SURFACES)
-    wanted = Wanted(code_version(), read_policy(options.policy).version, options.shards, surfaces)
+    language = read_language(options)
+    text_model = language.digest if language else ""
+    wanted = Wanted(code_version(), read_policy(options.policy).version, options.shards, surfaces, text_model)
     return plan(store, raw, dates(options.first, options.last), wanted)
 
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
-from jobs.options import add_common, build_runner, iso_date, leave, read_policy
+from jobs.options import add_common, build_runner, iso_date, leave, read_language, read_policy
 from pipelines.batch import RoadResult, in_words, run_road
 from pipelines.bundle import BundleError
 from pipelines.experiments import ExperimentError, experiments, log_experiments
@@ -90,7 +90,8 @@ def run_date(
     demand_mlflow()
     config = {"raw": raw.root, "shards": options.shards, "mode": mode}
     runner = build_runner(store, date.isoformat(), beam_args, options.waivers, config)
-    road = Road(date, options.shards, read_policy(options.policy), runner.code_version, mode, options.device)
+    policy, language = read_policy(options.policy), read_language(options)
+    road = Road(date, options.shards, policy, runner.code_version, mode, options.device, language)
     surfaces = tuple(options.surface or SURFACES)
     runner.lineage.start_run(runner.parent)
     try:

@@ -14,6 +14,7 @@ from pipelines.runner import Runner
 from pipelines.version import code_version
 from schemas.policy import Policy
 from transforms.devices import CPU, DEVICES
+from transforms.embed.language import LanguageModel
 from transforms.io.store import Store
 from transforms.io.temporary import sweep
 from validation.lineage import LineageLog, PipelineRun
@@ -61,8 +62,18 @@ def add_common(parser: argparse.ArgumentParser) -> None:
         "--surface", action="append", choices=("home", "now_playing"), help="only this surface (may be repeated)"
     )
     parser.add_argument("--device", default=CPU, choices=DEVICES, help="what trains and embeds (cpu)")
+    parser.add_argument("--text_model", help="folder of a sentence-transformers model that reads the words of items")
     parser.add_argument("--policy", type=Path, default=POLICY_FILE, help="policy file")
     parser.add_argument("--waivers", type=Path, help="waivers file (default: waivers.toml under the root)")
+
+
+def read_language(options: argparse.Namespace) -> LanguageModel | None:
+    """Look at the language model that was asked for.
+
+    Raises:
+      ValueError: it is none, or cannot be read here.
+    """
+    return LanguageModel.at(options.text_model) if options.text_model else None
 
 
 def read_policy(path: Path) -> Policy:

@@ -16,7 +16,7 @@ from transforms.io.store import Store, StoreError
 
 RUN, THERE, MISSING = "run", "there", "missing"
 DONE, FAILED = "done", "failed"
-_NAMES = {"code_version": "code", "policy_version": "policy", "num_shards": "shards"}
+_NAMES = {"code_version": "code", "policy_version": "policy", "num_shards": "shards", "text_model": "text model"}
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -27,6 +27,7 @@ class Wanted:
     policy_version: str
     num_shards: int
     surfaces: tuple[str, ...]
+    text_model: str = ""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -112,7 +113,8 @@ def _plan_date(store: Store, listing: Listing, day: str, wanted: Wanted) -> Date
     record = read_record(store, day)
     if record is None:
         return DatePlan(day, RUN, "never run")
-    changes = _changes(record, identity(wanted.code_version, wanted.policy_version, wanted.num_shards, raw))
+    own = identity(wanted.code_version, wanted.policy_version, wanted.num_shards, wanted.text_model, raw)
+    changes = _changes(record, own)
     changes += [f"no sets for {name}" for name in wanted.surfaces if name not in record.get("surfaces", [])]
     changes += [f"{path} is gone" for path in record["manifests"].values() if not store.exists(path)][:1]
     if changes:

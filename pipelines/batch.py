@@ -112,13 +112,19 @@ def raw_digest(refs: Iterable[InputRef]) -> str:
     return hashlib.sha256("\n".join(digests).encode()).hexdigest()[:16]
 
 
-def identity(code_version: str, policy_version: str, num_shards: int, raw: Mapping[str, str]) -> dict[str, object]:
+def identity(
+    code_version: str, policy_version: str, num_shards: int, text_model: str, raw: Mapping[str, str]
+) -> dict[str, object]:
     """Return what decides the output of a date; equal identities, equal published sets.
 
     Args:
+      text_model: digest of the language model; empty without one.
       raw: `raw_digest` by dataset.
     """
-    return {"code_version": code_version, "policy_version": policy_version, "num_shards": num_shards, "raw": dict(raw)}
+    return {
+        "code_version": code_version, "policy_version": policy_version, "num_shards": num_shards,
+        "text_model": text_model, "raw": dict(raw),
+    }  # fmt: skip
 
 
 def write_record(runner: Runner, road: Road, manifests: Mapping[str, Manifest], released: Mapping[str, str]) -> None:
@@ -128,7 +134,7 @@ def write_record(runner: Runner, road: Road, manifests: Mapping[str, Manifest], 
     """
     store, path = runner.store, record_path(road.day)
     raw = {one.name: raw_digest(manifests[f"{one.name}/"].inputs) for one in (EVENT, *SNAPSHOTS)}
-    own = identity(road.code_version, road.policy.version, road.num_shards, raw)
+    own = identity(road.code_version, road.policy.version, road.num_shards, road.text_model, raw)
     before = read_record(store, road.day) or {"surfaces": [], "manifests": {}, "released": {}}
     same = all(before.get(name) == value for name, value in own.items())
     made = {name: manifest.path for name, manifest in manifests.items()}

@@ -13,7 +13,8 @@ from schemas.catalogue import CONTRACTS
 from schemas.manifest import DataFile, Manifest
 from schemas.models import EMBEDDING_DIM, Space
 from transforms.devices import GPU, GPU_HINTS
-from transforms.embed.vectors import Rows
+from transforms.embed.language import LanguageModel
+from transforms.embed.vectors import ITEMS, Rows
 from transforms.io.store import Store
 from transforms.shards import Task, Workspace
 from validation.vectors import VectorSample
@@ -63,7 +64,13 @@ def embed(road: Road, store: Store, what: Rows, rows: Manifest, model: Encoder, 
         inputs=(input_ref(rows), input_ref(model.training), input_ref(model.vocabulary)),
         tasks=shard_tasks(road.num_shards, inputs),
         transform=functools.partial(
-            _embed, what=what, space=model.space, weights=weights, vocabulary=numbered, device=road.device
+            _embed,
+            what=what,
+            space=model.space,
+            weights=weights,
+            vocabulary=numbered,
+            device=road.device,
+            language=road.language if what is ITEMS else None,
         ),
         num_parts=road.num_shards,
         num_shards=road.num_shards,
@@ -86,10 +93,11 @@ def _embed(
     weights: str,
     vocabulary: Sequence[str],
     device: str,
+    language: LanguageModel | None,
 ) -> beam.PTransform:
     from transforms.embed.inference import EmbedShards  # torch: seconds, for runs that embed
 
-    embedding = EmbedShards(space_, what, space, weights, vocabulary, device)
+    embedding = EmbedShards(space_, what, space, weights, vocabulary, device, language)
     return embedding.with_resource_hints(**GPU_HINTS) if device == GPU else embedding
 
 

@@ -11,6 +11,7 @@ from pipelines.runner import Stage, input_ref
 from schemas.manifest import Manifest
 from schemas.models import TRAINING, VOCABULARY
 from transforms.devices import CPU, GPU, GPU_HINTS
+from transforms.embed.language import LanguageModel
 from transforms.shards import ProcessShards, Task, Workspace
 from transforms.train import MAX_INTERACTIONS, Train, number_items
 
@@ -59,7 +60,9 @@ def train(
         date=road.day,
         inputs=tuple(input_ref(manifest) for manifest in data.values()),
         tasks=(Task(family, 0, {name: paths(manifest.files) for name, manifest in data.items()}),),
-        transform=functools.partial(_train, family=family, config=given),
+        transform=functools.partial(
+            _train, family=family, config=given, language=road.language if family == ENCODER else None
+        ),
         num_parts=1,
         num_shards=1,
         config=given,
@@ -74,9 +77,12 @@ def config(road: Road, family: str, settings: Mapping[str, Any], refit: bool | N
         "hold_out": refit is not None,
         "refit": refit is not False,
         "device": road.device if family == ENCODER else CPU,
+        "language": road.text_model if family == ENCODER else "",
     }
 
 
-def _train(space: Workspace, tasks: Sequence[Task], family: str, config: Mapping[str, Any]) -> beam.PTransform:
-    fitting = ProcessShards(space, Train(space, family, **config))
+def _train(
+    space: Workspace, tasks: Sequence[Task], family: str, config: Mapping[str, Any], language: LanguageModel | None
+) -> beam.PTransform:
+    fitting = ProcessShards(space, Train(space, family, **{**config, "language": language}))
     return fitting.with_resource_hints(**GPU_HINTS) if config["device"] == GPU else fitting

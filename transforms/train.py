@@ -19,6 +19,7 @@ from schemas.tallies import HISTORY
 from transforms.devices import CPU
 from transforms.embed.families import FAMILIES, SESSION, USER, HeldOut, TrainingData
 from transforms.embed.interactions import Interactions, from_listens, from_lists
+from transforms.embed.language import LanguageModel
 from transforms.embed.text import ITEM_COLUMNS
 from transforms.embed.weights import pack
 from transforms.histories import plays
@@ -201,6 +202,7 @@ class Train:
     hold_out: bool
     refit: bool = True
     device: str = CPU
+    language: LanguageModel | None = None
 
     def __call__(self, shard: Shard) -> Output:
         family, item_ids = FAMILIES[self.family](), read_vocabulary(shard)
@@ -211,14 +213,14 @@ class Train:
         split = time_split(listens, item_ids) if self.hold_out else None
         if split is not None and split.held_out is not None:
             before = by_recency(split.before, item_ids)
-            data = TrainingData(before, items, split.held_out)
+            data = TrainingData(before, items, split.held_out, self.language)
             fitted = family.fit(data, settings, self.seed, StageWatch(self.workspace, "held-out", self.device))
             model, settings = fitted.model, fitted.settings
             judged = judge(model, split.held_out, items, before)
             figures = [*fitted.figures, *((FINISHED, name, value) for name, value in judged.items())]
             counters = {"last_feature_us": split.last_feature_us, "first_label_us": split.first_label_us}
         if model is None or self.refit:
-            data = TrainingData(by_recency(listens, item_ids), items, None)
+            data = TrainingData(by_recency(listens, item_ids), items, None, self.language)
             model = family.fit(data, settings, self.seed, StageWatch(self.workspace, "whole", self.device)).model
         frame = pl.DataFrame(figures, schema=["epoch", "name", "value"], orient="row").with_columns(
             pl.lit(self.family).alias("family"), pl.col("epoch").cast(pl.Int32), pl.col("value").cast(pl.Float64)

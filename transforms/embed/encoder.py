@@ -32,6 +32,7 @@ class EncoderConfig:
     Attributes:
       num_items: items with an identity of their own.
       num_tokens: tokens of content with a vector.
+      sentence_dim: length of a language model's vectors; 0 without one.
       dim: length of vectors, a multiple of `heads`.
       layers: blocks.
       heads: attention heads.
@@ -50,6 +51,7 @@ class EncoderConfig:
     dropout: float = 0.5
     scale: float = 0.0
     sparse: bool = False
+    sentence_dim: int = 0
 
     def __post_init__(self) -> None:
         if self.dim % self.heads:
@@ -66,11 +68,13 @@ class TokenRows:
       starts: `(num_items + 1,) int64`.
       tokens: `(num_tokens,) int64`.
       weights: `(num_tokens,) float32`.
+      sentences: `(num_items, sentence_dim) float32`; None without a language model.
     """
 
     starts: torch.Tensor
     tokens: torch.Tensor
     weights: torch.Tensor
+    sentences: torch.Tensor | None = None
 
     def take(self, items: torch.Tensor) -> "TokenRows":
         """Return some items, in the order given."""
@@ -79,10 +83,12 @@ class TokenRows:
         starts = torch.cat([ends.new_zeros(1), ends])
         shift = torch.repeat_interleave(self.starts[items] - starts[:-1], lengths)
         at = torch.arange(len(shift), device=items.device) + shift
-        return TokenRows(starts, self.tokens[at], self.weights[at])
+        sentences = None if self.sentences is None else self.sentences[items]
+        return TokenRows(starts, self.tokens[at], self.weights[at], sentences)
 
     def to(self, device: str) -> "TokenRows":
-        return TokenRows(self.starts.to(device), self.tokens.to(device), self.weights.to(device))
+        sentences = None if self.sentences is None else self.sentences.to(device)
+        return TokenRows(self.starts.to(device), self.tokens.to(device), self.weights.to(device), sentences)
 
 
 def vocabulary(features: ItemFeatures, known: np.ndarray) -> np.ndarray:
@@ -101,7 +107,10 @@ def content_of(features: ItemFeatures, buckets: np.ndarray) -> TokenRows:
     kept = buckets[np.minimum(places, len(buckets) - 1)] == features.tokens if len(buckets) else places < 0
     ends = np.concatenate([[0], np.cumsum(kept)])[features.starts]
     return TokenRows(
-        torch.from_numpy(ends), torch.from_numpy(places[kept]), torch.from_numpy(features.weights[kept].copy())
+        torch.from_numpy(ends),
+        torch.from_numpy(places[kept]),
+        torch.from_numpy(features.weights[kept].copy()),
+        None if features.sentences is None else torch.from_numpy(features.sentences),
     )
 
 
@@ -120,6 +129,7 @@ class Encoder(nn.Module):
         for table in (self.ids, self.tokens, self.positions, self.skips):
             nn.init.normal_(table.weight, std=config.dim**-0.5 / 4)
         nn.init.zeros_(self.skips.weight)
+        self.read = nn.Linear(config.sentence_dim, config.dim, bias=False) if config.sentence_dim else None
         # Turned at random, a history does not begin as a vote for its own last item, which is often what comes least.
         self.turn = nn.Linear(config.dim, config.dim, bias=False)
         nn.init.orthogonal_(self.turn.weight)
@@ -133,12 +143,14 @@ class Encoder(nn.Module):
           drop: share of the identities left out, so that content alone comes to mean something; none without content.
         """
         kept = rows >= 0
-        told = content is not None and self.config.num_tokens > 0
+        told = content is not None and self.config.num_tokens + self.config.sentence_dim > 0
         if drop and told:
             kept = kept & (torch.rand(len(rows), device=rows.device) >= drop)
         vectors = self.ids(rows.clamp(min=0)) * kept[:, None]
         if content is None or not told:
             return vectors
+        if self.read is not None:
+            vectors = vectors + self.read(content.sentences)
         return vectors + F.embedding_bag(
             content.tokens,
             self.tokens.weight,

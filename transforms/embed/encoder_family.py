@@ -45,7 +45,9 @@ def fit(data: TrainingData, settings: EncoderSettings, seed: int, watch: Watch) 
     around = Surroundings(device=watch.device, checkpoint=watch, progress=_telling(watch), clock=watch.clock)
     validation = _validation(data.held_out) if data.held_out else None
     examples = Examples(data.interactions, start=start)
-    model = fit_encoder(examples, item_features(data.items), settings, seed, validation, around)
+    features = item_features(data.items, language=data.language)
+    fitted = fit_encoder(examples, features, settings, seed, validation, around)
+    model = dataclasses.replace(fitted, language=data.language.digest if data.language else "")
     figures = [
         (int(line["epoch"]), name, float(line[name]))
         for line in model.log

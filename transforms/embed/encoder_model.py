@@ -48,6 +48,7 @@ class EncoderModel:
       buckets: `(num_tokens,) int32`, the vocabulary, ascending.
       epochs: passes over the rows it was trained for.
       log: one line per pass.
+      language: digest of the language model it was trained with; empty without one.
     """
 
     encoder: Encoder
@@ -57,6 +58,7 @@ class EncoderModel:
     buckets: np.ndarray
     epochs: int
     log: list[dict]
+    language: str = ""
     device: str = CPU
 
     def on(self, device: str) -> "EncoderModel":
@@ -99,9 +101,8 @@ class EncoderModel:
 
     def to_arrays(self) -> dict[str, np.ndarray]:
         """Return the model as named arrays."""
-        text = json.dumps(
-            {"config": dataclasses.asdict(self.encoder.config), "epochs": self.epochs, "log": self.log}, sort_keys=True
-        )
+        about = {name: getattr(self, name) for name in ("epochs", "log", "language")}
+        text = json.dumps(about | {"config": dataclasses.asdict(self.encoder.config)}, sort_keys=True)
         weights = {f"encoder.{name}": value for name, value in self.encoder.to_arrays().items()}
         own = {name: getattr(self, name) for name in _OWN}
         return weights | own | {"about": np.frombuffer(text.encode(), np.uint8)}
@@ -113,7 +114,7 @@ class EncoderModel:
         weights = {n.removeprefix("encoder."): value for n, value in arrays.items() if n.startswith("encoder.")}
         encoder = Encoder.from_arrays(EncoderConfig(**about["config"]), weights)
         vectors, item_vectors, known, buckets = (np.array(arrays[name]) for name in _OWN)
-        return cls(encoder, vectors, item_vectors, known, buckets, about["epochs"], about["log"])
+        return cls(encoder, vectors, item_vectors, known, buckets, about["epochs"], about["log"], about["language"])
 
 
 def fit_encoder(
@@ -140,16 +141,18 @@ def fit_encoder(
     interactions = played.where(known[played.items])
     buckets = vocabulary(features, known) if features else np.empty(0, np.int32)
     content = content_of(features, buckets) if features else None
-    config = _config(settings, interactions.num_items, len(buckets))
+    sentence_dim = features.sentences.shape[1] if features and features.sentences is not None else 0
+    config = _config(settings, interactions.num_items, len(buckets), sentence_dim)
     with_content = dataclasses.replace(examples, interactions=interactions, content=content)
     trained = train(config, with_content, settings.training, seed, validation, surroundings)
     return _model(trained.encoder, content, trained.known, buckets, (trained.epochs, trained.log))
 
 
-def _config(settings: EncoderSettings, num_items: int, num_tokens: int) -> EncoderConfig:
+def _config(settings: EncoderSettings, num_items: int, num_tokens: int, sentence_dim: int) -> EncoderConfig:
     """Return the shape for a catalogue."""
     shape = {f.name: getattr(settings, f.name) for f in dataclasses.fields(settings) if f.name != "training"}
-    return EncoderConfig(num_items, num_tokens, **shape, sparse=num_items > FULL_SOFTMAX_ITEMS)
+    sparse = num_items > FULL_SOFTMAX_ITEMS
+    return EncoderConfig(num_items, num_tokens, **shape, sparse=sparse, sentence_dim=sentence_dim)
 
 
 def _model(

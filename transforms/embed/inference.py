@@ -18,6 +18,7 @@ from schemas.models import Space
 from transforms.devices import CPU
 from transforms.embed.encoder_model import EncoderModel
 from transforms.embed.interactions import from_listens
+from transforms.embed.language import LanguageModel
 from transforms.embed.text import item_features
 from transforms.embed.vectors import ITEMS, Batch, Rows, finish_batch, read_batch, unit
 from transforms.embed.weights import unpack
@@ -39,30 +40,49 @@ class Embedder:
 
     model: EncoderModel
     item_ids: pl.Series
+    language: LanguageModel | None = None
 
     @classmethod
-    def load(cls, store: Store, weights: str, vocabulary: Sequence[str], device: str = CPU) -> "Embedder":
+    def load(
+        cls,
+        store: Store,
+        weights: str,
+        vocabulary: Sequence[str],
+        device: str = CPU,
+        language: LanguageModel | None = None,
+    ) -> "Embedder":
         """Read what `train` committed.
 
         Args:
           weights: path of the artifact. `vocabulary`: paths of the files it was trained with.
+          language: what it was trained with; plays alone can be embedded without.
 
         Raises:
           RuntimeError: a GPU is asked for and there is none.
         """
         arrays, _ = unpack(store.read_bytes(weights), weights)
         shard = Shard(Task("model", 0, {"vocabulary": tuple(vocabulary)}), store)
-        return cls(EncoderModel.from_arrays(arrays).on(device), read_vocabulary(shard))
+        return cls(EncoderModel.from_arrays(arrays).on(device), read_vocabulary(shard), language)
 
     def vectors(self, what: Rows, rows: pl.DataFrame) -> np.ndarray:
         """Return the vectors of rows, `(num_rows, dim) float32`."""
         return self.items(rows) if what.dataset == ITEMS.dataset else self.users(rows)
 
     def items(self, rows: pl.DataFrame) -> np.ndarray:
-        """Return the vectors of items, `(num_rows, dim) float32` of length 1; of an unknown one from its content."""
+        """Return the vectors of items, `(num_rows, dim) float32` of length 1; of an unknown one from its content.
+
+        Raises:
+          ValueError: the encoder was trained with another language model than this one.
+        """
+        given = self.language.digest if self.language else ""
+        if given != self.model.language:
+            raise ValueError(
+                f"the encoder was trained with the text model {self.model.language or '(none)'}, and is given"
+                f" {given or '(none)'}: give TEXT_MODEL= as in training, or train anew"
+            )
         numbers = pl.DataFrame({"item_id": self.item_ids, "number": pl.int_range(len(self.item_ids), eager=True)})
         known = rows.select("item_id").join(numbers, on="item_id", how="left", maintain_order="left")["number"]
-        return unit(self.model.embed_items(known.fill_null(-1).to_numpy(), item_features(rows)))
+        return unit(self.model.embed_items(known.fill_null(-1).to_numpy(), item_features(rows, language=self.language)))
 
     def users(self, rows: pl.DataFrame) -> np.ndarray:
         """Return the vectors of histories, `(num_rows, dim) float32` of length 1, or 0 where nothing in it is known."""
@@ -77,10 +97,18 @@ class Embedder:
 class EmbedBatches(ModelHandler[Batch, tuple[Batch, np.ndarray], Embedder]):
     """How RunInference loads the model and embeds an element, which is a batch already."""
 
-    def __init__(self, root: str, weights: str, vocabulary: Sequence[str], what: Rows, device: str) -> None:
+    def __init__(
+        self,
+        root: str,
+        weights: str,
+        vocabulary: Sequence[str],
+        what: Rows,
+        device: str,
+        language: LanguageModel | None,
+    ) -> None:
         super().__init__(max_batch_size=1)
         self._root, self._weights, self._vocabulary = root, weights, tuple(vocabulary)
-        self._what, self._device = what, device
+        self._what, self._device, self._language = what, device, language
 
     def load_model(self) -> Embedder:
         """Read weights and vocabulary.
@@ -88,7 +116,7 @@ class EmbedBatches(ModelHandler[Batch, tuple[Batch, np.ndarray], Embedder]):
         Raises:
           RuntimeError: a GPU was asked for and there is none.
         """
-        return Embedder.load(open_store(self._root), self._weights, self._vocabulary, self._device)
+        return Embedder.load(open_store(self._root), self._weights, self._vocabulary, self._device, self._language)
 
     def run_inference(
         self, batch: Sequence[Batch], model: Embedder, inference_args: Mapping[str, Any] | None = None
@@ -122,10 +150,13 @@ class EmbedShards(beam.PTransform):
     weights: str
     vocabulary: Sequence[str]
     device: str
+    language: LanguageModel | None = None
 
     def expand(self, tasks: beam.PCollection[Task]) -> beam.PCollection[str]:
         """Return the names of the tasks done."""
-        handler = EmbedBatches(self.workspace.root, self.weights, self.vocabulary, self.what, self.device)
+        handler = EmbedBatches(
+            self.workspace.root, self.weights, self.vocabulary, self.what, self.device, self.language
+        )
         return (
             tasks
             | "SpreadTasks" >> beam.Reshuffle()

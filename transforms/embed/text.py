@@ -12,6 +12,7 @@ import numpy as np
 import polars as pl
 
 from schemas.hashing import hash64
+from transforms.embed.language import LanguageModel
 
 NUM_BUCKETS = 2**22
 SUBWORD_LENGTHS = (3, 4)
@@ -29,6 +30,7 @@ class ItemFeatures:
       tokens: `(num_tokens,) int32`, buckets below `num_buckets`, ascending within an item.
       weights: `(num_tokens,) float32`; the words, the subwords and the attributes of an item each have length 1.
       num_buckets: buckets tokens are hashed into.
+      sentences: `(num_items, sentence_dim) float32`, what a language model makes of their words; None without one.
 
     Raises:
       ValueError: the parts do not fit together.
@@ -38,6 +40,7 @@ class ItemFeatures:
     tokens: np.ndarray
     weights: np.ndarray
     num_buckets: int
+    sentences: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         if self.tokens.shape != self.weights.shape or self.starts[-1] != len(self.tokens):
@@ -53,11 +56,15 @@ class ItemFeatures:
         lengths = np.diff(self.starts)[items]
         starts = np.concatenate([[0], np.cumsum(lengths)])
         at = np.arange(starts[-1]) + np.repeat(self.starts[items] - starts[:-1], lengths)
-        return ItemFeatures(starts, self.tokens[at], self.weights[at], self.num_buckets)
+        sentences = None if self.sentences is None else self.sentences[items]
+        return ItemFeatures(starts, self.tokens[at], self.weights[at], self.num_buckets, sentences)
 
 
 def item_features(
-    items: pl.DataFrame, num_buckets: int = NUM_BUCKETS, subword_lengths: tuple[int, ...] = SUBWORD_LENGTHS
+    items: pl.DataFrame,
+    num_buckets: int = NUM_BUCKETS,
+    subword_lengths: tuple[int, ...] = SUBWORD_LENGTHS,
+    language: LanguageModel | None = None,
 ) -> ItemFeatures:
     """Return the tokens of every item, in the order of the rows.
 
@@ -66,6 +73,7 @@ def item_features(
         with `artist_id`; `item_type`, a string. Each may be missing or null.
       num_buckets: buckets tokens are hashed into; the same number wherever features meet.
       subword_lengths: lengths of character n-grams in letters, the marks of a word's ends counted; empty for none.
+      language: reads the words, too.
     """
     numbered = items.with_columns(item=pl.int_range(pl.len(), dtype=pl.Int64))
     words = _words(numbered)
@@ -77,7 +85,9 @@ def item_features(
     summed = ordered[heads]
     starts = np.concatenate([[0], np.cumsum(np.bincount(summed["item"].to_numpy(), minlength=items.height))])
     weights = np.add.reduceat(ordered["weight"].to_numpy(), heads) if len(heads) else np.empty(0)
-    return ItemFeatures(starts.astype(np.int64), summed["bucket"].to_numpy(), weights.astype(np.float32), num_buckets)
+    sentences = language.encode(items) if language else None
+    buckets = summed["bucket"].to_numpy()
+    return ItemFeatures(starts.astype(np.int64), buckets, weights.astype(np.float32), num_buckets, sentences)
 
 
 def _words(items: pl.DataFrame) -> pl.DataFrame:

@@ -109,7 +109,7 @@ def test_vectors_of_another_dimension_are_refused(root, tmp_path):
 
 def test_a_job_that_asks_for_a_gpu_and_finds_none_fails(root, monkeypatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    handler = EmbedBatches(root.root, "m.safetensors", ("vocabulary.parquet",), ITEMS, GPU)
+    handler = EmbedBatches(root.root, "m.safetensors", ("vocabulary.parquet",), ITEMS, GPU, None)
     with pytest.raises(RuntimeError, match="'cuda', but torch finds no CUDA device"):
         handler.load_model()
 
