@@ -31,7 +31,7 @@ from transforms.embed.inference import ROWS_AT_ONCE, Embedder, EmbedShards
 from transforms.embed.interactions import Interactions, from_listens
 from transforms.embed.text import item_features
 from transforms.embed.training import all_vectors
-from transforms.embed.vectors import ITEMS, USERS, Rows
+from transforms.embed.vectors import ITEMS, USERS, EncoderFiles, Rows
 from transforms.embed.weights import pack
 from transforms.histories import plays
 from transforms.io.store import Store, open_store
@@ -115,7 +115,7 @@ def stage(store: Store, what: Rows, device: str, run: str) -> float:
     space = Workspace(store.root, f"staging/{run}", run, what.embedding, "embed", "code")
     started = time.perf_counter()
     with beam.Pipeline(runner="FnApiRunner") as pipeline:
-        _ = pipeline | beam.Create([task]) | EmbedShards(space, what, SPACE, WEIGHTS, (NUMBERED,), device)
+        _ = pipeline | beam.Create([task]) | EmbedShards(space, what, SPACE, EncoderFiles(WEIGHTS, (NUMBERED,), device))
     return time.perf_counter() - started
 
 
@@ -148,7 +148,7 @@ def measure(users: int, items: int, rounds: int, device: str) -> dict[str, dict[
         numbered = table("vocabulary", item_id=ids, number=range(items), positives=[1] * items)
         store.put(write_parquet(conform(numbered, CONTRACTS["vocabulary"])), NUMBERED)
         store.write_bytes(WEIGHTS, pack(model(rows[ITEMS.dataset]).to_arrays(), {}))
-        embedder = Embedder.load(store, WEIGHTS, (NUMBERED,), device)
+        embedder = Embedder.load(store, EncoderFiles(WEIGHTS, (NUMBERED,), device))
         contexts = user_batches(embedder, rows[USERS.dataset])
         slices = list(rows[ITEMS.dataset].iter_slices(ROWS_AT_ONCE))
         told = [(np.arange(some.height) + n * ROWS_AT_ONCE, item_features(some)) for n, some in enumerate(slices)]

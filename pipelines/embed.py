@@ -13,8 +13,7 @@ from schemas.catalogue import CONTRACTS
 from schemas.manifest import DataFile, Manifest
 from schemas.models import EMBEDDING_DIM, Space
 from transforms.devices import GPU, GPU_HINTS
-from transforms.embed.language import LanguageModel
-from transforms.embed.vectors import ITEMS, Rows
+from transforms.embed.vectors import ITEMS, EncoderFiles, Rows
 from transforms.io.store import Store
 from transforms.shards import Task, Workspace
 from validation.vectors import VectorSample
@@ -52,10 +51,11 @@ def embed(road: Road, store: Store, what: Rows, rows: Manifest, model: Encoder, 
         what changed. They do not change the result.
     """
     kept = _of_space(before, model.space, road.num_shards)
-    numbered = paths(model.vocabulary.files)
     weights = model.training.artifact(f"{ENCODER}.safetensors").path
+    language = road.language if what.dataset == ITEMS.dataset else None
+    files = EncoderFiles(weights, paths(model.vocabulary.files), road.device, language)
     inputs: dict[str, tuple[str, ...] | Sequence[DataFile]] = {what.dataset: rows.files, what.embedding: kept}
-    plays = numbered if what.dataset == "item" else ()
+    plays = files.vocabulary if what.dataset == ITEMS.dataset else ()
     return Stage(
         name="embed",
         qualifier=what.dataset,
@@ -63,15 +63,7 @@ def embed(road: Road, store: Store, what: Rows, rows: Manifest, model: Encoder, 
         date=road.day,
         inputs=(input_ref(rows), input_ref(model.training), input_ref(model.vocabulary)),
         tasks=shard_tasks(road.num_shards, inputs),
-        transform=functools.partial(
-            _embed,
-            what=what,
-            space=model.space,
-            weights=weights,
-            vocabulary=numbered,
-            device=road.device,
-            language=road.language if what is ITEMS else None,
-        ),
+        transform=functools.partial(_embed, what=what, space=model.space, files=files),
         num_parts=road.num_shards,
         num_shards=road.num_shards,
         config={"space": dataclasses.asdict(model.space), "device": road.device},
@@ -86,19 +78,12 @@ def _of_space(before: Manifest | None, space: Space, num_shards: int) -> Sequenc
 
 
 def _embed(
-    space_: Workspace,
-    tasks: Sequence[Task],
-    what: Rows,
-    space: Space,
-    weights: str,
-    vocabulary: Sequence[str],
-    device: str,
-    language: LanguageModel | None,
+    workspace: Workspace, tasks: Sequence[Task], what: Rows, space: Space, files: EncoderFiles
 ) -> beam.PTransform:
     from transforms.embed.inference import EmbedShards  # torch: seconds, for runs that embed
 
-    embedding = EmbedShards(space_, what, space, weights, vocabulary, device, language)
-    return embedding.with_resource_hints(**GPU_HINTS) if device == GPU else embedding
+    embedding = EmbedShards(workspace, what, space, files)
+    return embedding.with_resource_hints(**GPU_HINTS) if files.device == GPU else embedding
 
 
 def _sampled(

@@ -12,6 +12,7 @@ import polars as pl
 
 from schemas.models import ITEM_EMBEDDING, VOCABULARY, Space, SpaceMismatch
 from transforms.embed.interactions import from_listens
+from transforms.embed.vectors import EncoderFiles
 from transforms.embed.weights import unpack
 from transforms.io.store import open_store
 from transforms.retrieve import ShardBundle
@@ -90,7 +91,7 @@ def _numbered(paths: tuple[str, ...]) -> pl.Series:
 def _encoder(root: str, weights: str, numbered: tuple[str, ...]):
     from transforms.embed.inference import Embedder  # torch: two seconds, for tasks that need it
 
-    return Embedder.load(open_store(root), weights, numbered)
+    return Embedder.load(open_store(root), EncoderFiles(weights, numbered))
 
 
 @functools.lru_cache(maxsize=1)

@@ -15,12 +15,11 @@ import polars as pl
 from apache_beam.ml.inference.base import ModelHandler, RunInference
 
 from schemas.models import Space
-from transforms.devices import CPU
 from transforms.embed.encoder_model import EncoderModel
 from transforms.embed.interactions import from_listens
 from transforms.embed.language import LanguageModel
 from transforms.embed.text import item_features
-from transforms.embed.vectors import ITEMS, Batch, Rows, finish_batch, read_batch, unit
+from transforms.embed.vectors import ITEMS, Batch, EncoderFiles, Rows, finish_batch, read_batch, unit
 from transforms.embed.weights import unpack
 from transforms.histories import plays
 from transforms.io.store import Store, open_store
@@ -43,26 +42,15 @@ class Embedder:
     language: LanguageModel | None = None
 
     @classmethod
-    def load(
-        cls,
-        store: Store,
-        weights: str,
-        vocabulary: Sequence[str],
-        device: str = CPU,
-        language: LanguageModel | None = None,
-    ) -> "Embedder":
+    def load(cls, store: Store, files: EncoderFiles) -> "Embedder":
         """Read what `train` committed.
-
-        Args:
-          weights: path of the artifact. `vocabulary`: paths of the files it was trained with.
-          language: what it was trained with; plays alone can be embedded without.
 
         Raises:
           RuntimeError: a GPU is asked for and there is none.
         """
-        arrays, _ = unpack(store.read_bytes(weights), weights)
-        shard = Shard(Task("model", 0, {"vocabulary": tuple(vocabulary)}), store)
-        return cls(EncoderModel.from_arrays(arrays).on(device), read_vocabulary(shard), language)
+        arrays, _ = unpack(store.read_bytes(files.weights), files.weights)
+        shard = Shard(Task("model", 0, {"vocabulary": files.vocabulary}), store)
+        return cls(EncoderModel.from_arrays(arrays).on(files.device), read_vocabulary(shard), files.language)
 
     def vectors(self, what: Rows, rows: pl.DataFrame) -> np.ndarray:
         """Return the vectors of rows, `(num_rows, dim) float32`."""
@@ -97,18 +85,9 @@ class Embedder:
 class EmbedBatches(ModelHandler[Batch, tuple[Batch, np.ndarray], Embedder]):
     """How RunInference loads the model and embeds an element, which is a batch already."""
 
-    def __init__(
-        self,
-        root: str,
-        weights: str,
-        vocabulary: Sequence[str],
-        what: Rows,
-        device: str,
-        language: LanguageModel | None,
-    ) -> None:
+    def __init__(self, root: str, files: EncoderFiles, what: Rows) -> None:
         super().__init__(max_batch_size=1)
-        self._root, self._weights, self._vocabulary = root, weights, tuple(vocabulary)
-        self._what, self._device, self._language = what, device, language
+        self._root, self._files, self._what = root, files, what
 
     def load_model(self) -> Embedder:
         """Read weights and vocabulary.
@@ -116,7 +95,7 @@ class EmbedBatches(ModelHandler[Batch, tuple[Batch, np.ndarray], Embedder]):
         Raises:
           RuntimeError: a GPU was asked for and there is none.
         """
-        return Embedder.load(open_store(self._root), self._weights, self._vocabulary, self._device, self._language)
+        return Embedder.load(open_store(self._root), self._files)
 
     def run_inference(
         self, batch: Sequence[Batch], model: Embedder, inference_args: Mapping[str, Any] | None = None
@@ -140,23 +119,17 @@ class EmbedShards(beam.PTransform):
     """Embed every shard: read, infer, write. All three on the same machine: vectors are not shuffled.
 
     Attributes:
-      weights: path of the artifact. `vocabulary`: paths of the vocabulary's files.
-      device: `cpu` or `cuda`; with the latter the step asks for a machine with a GPU, and fails on one without.
+      files: their device says where; with a GPU the step asks for a machine that has one, and fails on any other.
     """
 
     workspace: Workspace
     what: Rows
     space: Space
-    weights: str
-    vocabulary: Sequence[str]
-    device: str
-    language: LanguageModel | None = None
+    files: EncoderFiles
 
     def expand(self, tasks: beam.PCollection[Task]) -> beam.PCollection[str]:
         """Return the names of the tasks done."""
-        handler = EmbedBatches(
-            self.workspace.root, self.weights, self.vocabulary, self.what, self.device, self.language
-        )
+        handler = EmbedBatches(self.workspace.root, self.files, self.what)
         return (
             tasks
             | "SpreadTasks" >> beam.Reshuffle()

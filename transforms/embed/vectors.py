@@ -11,10 +11,27 @@ import polars as pl
 
 from schemas.hashing import hash64
 from schemas.models import Space, demand_same_space
+from transforms.devices import CPU
+from transforms.embed.language import LanguageModel
 from transforms.embed.text import ITEM_COLUMNS
 from transforms.shards import Output, Shard, Task
 
 UNIT_TOLERANCE = 1e-3
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class EncoderFiles:
+    """What a worker loads an encoder from.
+
+    Attributes:
+      weights: path of the artifact. `vocabulary`: paths of the files it was trained with.
+      language: what it was trained with; plays alone can be embedded without.
+    """
+
+    weights: str
+    vocabulary: tuple[str, ...]
+    device: str = CPU
+    language: LanguageModel | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -1,5 +1,7 @@
 """Embedding shards: who is computed, who is kept, and that it does not show."""
 
+import dataclasses
+
 import apache_beam as beam
 import numpy as np
 import polars as pl
@@ -8,18 +10,19 @@ from toy_road import history, item, listen, table
 
 from schemas.catalogue import CONTRACTS
 from schemas.models import EMBEDDING_DIM, Space, SpaceMismatch
-from transforms.devices import CPU, GPU
+from transforms.devices import GPU
 from transforms.embed.encoder_model import EncoderSettings, fit_encoder
 from transforms.embed.inference import EmbedBatches, EmbedShards
 from transforms.embed.interactions import from_lists
 from transforms.embed.text import item_features
 from transforms.embed.training_terms import Examples, TrainingSettings
-from transforms.embed.vectors import ITEMS, USERS, Batch, finish_batch, read_batch, unit
+from transforms.embed.vectors import ITEMS, USERS, Batch, EncoderFiles, finish_batch, read_batch, unit
 from transforms.embed.weights import pack
 from transforms.io.store import open_store
 from transforms.io.tables import conform, write_parquet
 from transforms.shards import Shard, Task, Workspace, staged_entries
 
+FILES = EncoderFiles("m.safetensors", ("vocabulary.parquet",))
 SPACE = Space("encoder", "one", EMBEDDING_DIM, "cosine")
 NAMES = [f"i{number:02d}" for number in range(50)]
 
@@ -56,11 +59,7 @@ def embedded(store, run: str, what, rows: pl.DataFrame, before: str | None = Non
     task = Task("00000", 0, {what.dataset: (source,), what.embedding: (before,) if before else ()})
     space = Workspace(store.root, f"staging/{run}", run, what.embedding, "embed", "code")
     with beam.Pipeline(runner="FnApiRunner") as pipeline:
-        _ = (
-            pipeline
-            | beam.Create([task])
-            | EmbedShards(space, what, SPACE, "m.safetensors", ("vocabulary.parquet",), CPU)
-        )
+        _ = pipeline | beam.Create([task]) | EmbedShards(space, what, SPACE, FILES)
     (entry,) = staged_entries(store, space.staging)
     return pl.read_parquet(store.local(f"staging/{run}/part-00000.parquet")), entry["counters"]
 
@@ -109,7 +108,7 @@ def test_vectors_of_another_dimension_are_refused(root, tmp_path):
 
 def test_a_job_that_asks_for_a_gpu_and_finds_none_fails(root, monkeypatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    handler = EmbedBatches(root.root, "m.safetensors", ("vocabulary.parquet",), ITEMS, GPU, None)
+    handler = EmbedBatches(root.root, dataclasses.replace(FILES, device=GPU), ITEMS)
     with pytest.raises(RuntimeError, match="'cuda', but torch finds no CUDA device"):
         handler.load_model()
 
