@@ -43,7 +43,7 @@ demo: $(STAMP) ## Write a synthetic world and run the whole road on it [SEED=7 S
 test: $(STAMP) ## Run the tests [ARGS="-k name"]
 	@$(PY) -m pytest $(call given,ARGS)
 
-batch: need-RAW need-DATE $(STAMP) ## Run the road on your data: RAW=folder DATE=YYYY-MM-DD [FORMAT= SHARDS= SURFACE= POLICY= WAIVERS= DEVICE= TEXT_MODEL=]
+batch: need-RAW need-DATE $(STAMP) ## Run the road on your data: RAW= DATE= [FORMAT= SHARDS= SURFACE= POLICY= WAIVERS= DEVICE= TEXT_MODEL=]
 	@$(PY) -m jobs.batch $(INPUT) --date "$$DATE" $(SHARED)
 
 backfill: need-RAW need-FROM need-TO $(STAMP) ## Run the road for each date of a range: RAW=folder FROM= TO= [DRY_RUN=1, and as batch]

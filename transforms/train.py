@@ -209,19 +209,21 @@ class Train:
         items = read_items(shard, item_ids)
         listens = read_listens(shard, self.share, family.unit, family.listens)
         settings, figures, counters = family.settings(**self.settings), [], dict[str, int]()
+        whole = StageWatch(self.workspace, "whole", self.device)
+        read = self.language.read(items, whole.progress) if self.language else None
         model = None
         split = time_split(listens, item_ids) if self.hold_out else None
         if split is not None and split.held_out is not None:
             before = by_recency(split.before, item_ids)
-            data = TrainingData(before, items, split.held_out, self.language)
+            data = TrainingData(before, items, split.held_out, read)
             fitted = family.fit(data, settings, self.seed, StageWatch(self.workspace, "held-out", self.device))
             model, settings = fitted.model, fitted.settings
             judged = judge(model, split.held_out, items, before)
             figures = [*fitted.figures, *((FINISHED, name, value) for name, value in judged.items())]
             counters = {"last_feature_us": split.last_feature_us, "first_label_us": split.first_label_us}
         if model is None or self.refit:
-            data = TrainingData(by_recency(listens, item_ids), items, None, self.language)
-            model = family.fit(data, settings, self.seed, StageWatch(self.workspace, "whole", self.device)).model
+            data = TrainingData(by_recency(listens, item_ids), items, None, read)
+            model = family.fit(data, settings, self.seed, whole).model
         frame = pl.DataFrame(figures, schema=["epoch", "name", "value"], orient="row").with_columns(
             pl.lit(self.family).alias("family"), pl.col("epoch").cast(pl.Int32), pl.col("value").cast(pl.Float64)
         )

@@ -8,6 +8,7 @@ Memory: the model, once per process (90 MB for six layers), and `4 * dim` bytes 
 import dataclasses
 import functools
 import hashlib
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,20 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-SENTENCES_AT_ONCE = 64
+SENTENCES_AT_ONCE, READ_AT_ONCE = 64, 1_024
 _WEIGHTS = ("*.safetensors", "tokenizer.json", "modules.json")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Read:
+    """What a language model made of items.
+
+    Attributes:
+      vectors: `(num_items, dim) float32`. `digest`: of the model.
+    """
+
+    vectors: np.ndarray
+    digest: str
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -56,6 +69,14 @@ class LanguageModel:
             show_progress_bar=False,
         )  # fmt: skip
         return vectors[: len(sentences)].astype(np.float32)
+
+    def read(self, items: pl.DataFrame, say: Callable[[str], None]) -> Read:
+        """Return the vectors of a whole catalogue, a chunk at a time, telling how far it is."""
+        found = []
+        for first in range(0, max(items.height, 1), READ_AT_ONCE):
+            say(f"the text model reads items, {first:,} of {items.height:,}")
+            found.append(self.encode(items[first : first + READ_AT_ONCE]))
+        return Read(np.concatenate(found), self.digest)
 
 
 @functools.lru_cache(maxsize=1)
