@@ -174,7 +174,9 @@ def _rows_of(
 
 
 def _seeds(candidate: Mapping[str, Any]) -> list[str]:
-    return [seed for source in candidate["sources"] for seed in source["seed_item_ids"] or []]
+    """Return the seeds of the source that ranked it best, which is what the reason is about."""
+    first = candidate["sources"][0] if candidate["sources"] else {}
+    return list(first.get("seed_item_ids") or [])
 
 
 def _example(
