@@ -14,13 +14,13 @@ import polars as pl
 
 from benchmarks.fitting import Fitting
 from benchmarks.protocols import KINDS, PROTOCOLS, cut_cold, numbered
-from benchmarks.ranking import score_blocks
+from benchmarks.ranking import DEPTH, score_blocks
 from jobs.options import leave
 from transforms.embed.content import ContentSettings, fit_content
 from transforms.embed.interactions import Interactions
 from transforms.embed.language import LanguageModel
 from transforms.embed.text import item_features
-from transforms.evaluate import hits, top_items
+from transforms.evaluate import hits, top_items, without
 
 
 def run_cold(kind: str, source: Path, work: Path, language: LanguageModel | None = None) -> dict[str, Any]:
@@ -31,7 +31,7 @@ def run_cold(kind: str, source: Path, work: Path, language: LanguageModel | None
     item_type = fitting.item_ids[0].rpartition("-")[0]
     numbers = numbered(pl.Series([hidden.to_list()]), fitting.item_ids, item_type)[0]
     plays = np.bincount(fitting.everything().items, minlength=len(fitting.item_ids)).astype(np.float32)
-    models = {
+    models: dict[str, Any] = {
         "popularity": Popularity(plays),
         "genres alone": fit_content(
             item_features(fitting.items().select("genres"), subword_lengths=()), ContentSettings()
@@ -39,6 +39,7 @@ def run_cold(kind: str, source: Path, work: Path, language: LanguageModel | None
         "content": fitting.fit("content", {}, hold_out=False)[0],
         "encoder": fitting.fit("encoder", {}, hold_out=True)[0],
     }
+    models["content and encoder, by ranks"] = RankFusion((models["content"], models["encoder"]))
     of_all, of_hidden = ({"random": 100 / count} for count in (len(fitting.item_ids), len(numbers)))
     for name, model in models.items():
         ranked = [], []
@@ -62,6 +63,22 @@ class Popularity:
     def score(self, contexts: Interactions) -> np.ndarray:
         """Return the plays, whatever the context."""
         return np.tile(self.plays, (len(contexts), 1))
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class RankFusion:
+    """Sum of 1 / (60 + place) over the first `DEPTH` of every model (Cormack et al., 2009): nothing is fitted."""
+
+    models: tuple[Any, ...]
+
+    def score(self, contexts: Interactions) -> np.ndarray:
+        """Return `(num_contexts, num_items) float32`."""
+        rows, gain = np.arange(len(contexts))[:, None], (1 / np.arange(61, 61 + DEPTH)).astype(np.float32)
+        fused = np.zeros((len(contexts), contexts.num_items), np.float32)
+        for model in self.models:
+            best = top_items(without(np.array(model.score(contexts)), contexts), DEPTH)
+            fused[rows, best] += gain[: best.shape[1]]
+        return fused
 
 
 def cold_table(found: Mapping[str, Any]) -> str:
