@@ -1,6 +1,6 @@
 """What a fitted family is worth on held-out listens: over all of them, and by slices that fail on their own.
 
-Memory: scores of `SCORED_AT_ONCE` contexts over all items.
+Memory: `SCORES_AT_ONCE` scores of 4 bytes, or those of one context over all items.
 """
 
 from typing import Any
@@ -12,7 +12,7 @@ from transforms.embed.families import HeldOut
 from transforms.embed.interactions import Interactions
 from transforms.evaluate import hits, top_items, without
 
-SCORED_AT_ONCE = 256
+SCORES_AT_ONCE, CONTEXTS_AT_ONCE = 2**25, 256
 DEPTH = 100
 LENGTHS = (5, 20)
 """A history is short up to the first, long beyond the second."""
@@ -26,9 +26,9 @@ def judge(model: Any, held_out: HeldOut, items: pl.DataFrame, before: Interactio
     Args:
       items: `item_type` of the numbered items. `before`: what the model has learnt from.
     """
+    size = max(1, min(CONTEXTS_AT_ONCE, SCORES_AT_ONCE // before.num_items))
     ranked = [
-        top_items(without_seen(model, block, held_out, span), DEPTH)
-        for span, block in held_out.contexts.blocks(SCORED_AT_ONCE)
+        top_items(without_seen(model, block, held_out, span), DEPTH) for span, block in held_out.contexts.blocks(size)
     ]
     found = hits(np.concatenate(ranked), held_out.targets)
     whole = {f"recall@{k}": found.recall(k) for k in (20, DEPTH)} | {"mrr@20": found.reciprocal_rank(20)}
