@@ -28,7 +28,7 @@ class Experiment:
     Attributes:
       run: its stage's key: equal keys, equal models.
       date: as of whose end it was trained.
-      metrics: figures of the finished model on held-out listens, by name.
+      metrics: figures on held-out listens, by name, of the model that had not seen them.
       slices: the same over parts of them, by slice and name; `contexts` says over how many.
       curves: figures by epoch, from the first on.
     """
