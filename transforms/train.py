@@ -1,7 +1,8 @@
 """Train: number the items, read the histories, hold the latest part out, fit one family and say how good it is.
 
-One task trains one family. Memory: at most `MAX_INTERACTIONS` listens of 60 bytes (3 GB), of a sample of users by the
-hash of their ids where there are more; at most `MAX_ITEMS` items of the vocabulary; and the model itself.
+One task trains one family. Memory: at most `MAX_INTERACTIONS` positives of 60 bytes (3 GB) and their users' skips, of a
+sample of users by the hash of their ids where there are more; at most `MAX_ITEMS` items of the vocabulary, with
+`4 * dim` bytes each where a text model reads them; and the model itself.
 """
 
 import dataclasses
@@ -192,6 +193,7 @@ class Train:
       workspace: where a long fit says how far it is and keeps its state.
       hold_out: judge the family on the latest part before it is fitted on everything, and settle there what only data
         can settle, when to stop for example. `refit`: fit on everything afterwards.
+      language: reads the words of items; None: the family does without.
     """
 
     workspace: Workspace
