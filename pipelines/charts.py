@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 FLOW_WIDTH = 1200
 _GAP_X, _GAP_Y, _NODE_HEIGHT, _PAD = 26, 12, 68, 8
 _SIDE, _MARGIN = 240, 34
-_LETTER = 7.2  # widest usual mean width of a letter at this size
+_LETTER = {"title": 8.6, "kicker": 7.2, "figure": 7.2, "note": 7.2}  # widest usual mean width; titles are bold
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -114,7 +114,7 @@ def _box(node: Node, place: tuple[float, float], width: float) -> str:
     first = y + (_NODE_HEIGHT - 14 * len(shown)) / 2 + 11
     room = width - 2 * _PAD - 3
     texts = "".join(
-        f'<text class="{kind}" x="{x + _PAD + 3:.1f}" y="{first + 14 * i:.1f}"{_squeeze(text, room)}>'
+        f'<text class="{kind}" x="{x + _PAD + 3:.1f}" y="{first + 14 * i:.1f}"{_squeeze(text, room, _LETTER[kind])}>'
         f"{html.escape(text)}</text>"
         for i, (kind, text) in enumerate(shown)
     )
@@ -125,9 +125,9 @@ def _box(node: Node, place: tuple[float, float], width: float) -> str:
     )
 
 
-def _squeeze(text: str, room: float) -> str:
+def _squeeze(text: str, room: float, letter: float) -> str:
     """Make a text that may be too long for its box as wide as the box."""
-    return f' textLength="{room:.1f}" lengthAdjust="spacingAndGlyphs"' if len(text) * _LETTER > room else ""
+    return f' textLength="{room:.1f}" lengthAdjust="spacingAndGlyphs"' if len(text) * letter > room else ""
 
 
 def bar(share: float, colour: str = "") -> str:
