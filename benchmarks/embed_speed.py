@@ -26,14 +26,14 @@ from schemas.catalogue import CONTRACTS
 from schemas.models import EMBEDDING_DIM, Space
 from transforms.devices import CPU, DEVICES
 from transforms.embed.encoder import Encoder, EncoderConfig, content_of, vocabulary
-from transforms.embed.encoder_model import EncoderModel
+from transforms.embed.encoder_model import EncoderModel, finished
 from transforms.embed.inference import ROWS_AT_ONCE, Embedder, EmbedShards
 from transforms.embed.interactions import Interactions, from_listens
+from transforms.embed.language import TEXT_MODEL
 from transforms.embed.text import item_features
-from transforms.embed.training import all_vectors
 from transforms.embed.vectors import ITEMS, USERS, EncoderFiles, Rows
 from transforms.embed.weights import pack
-from transforms.histories import plays
+from transforms.histories import exploded
 from transforms.io.store import Store, open_store
 from transforms.io.tables import conform, write_parquet
 from transforms.shards import Task, Workspace
@@ -103,10 +103,7 @@ def model(items: pl.DataFrame) -> EncoderModel:
     features, known = item_features(items), np.ones(items.height, bool)
     buckets = vocabulary(features, known)
     encoder = Encoder(EncoderConfig(items.height, len(buckets), EMBEDDING_DIM, scale=14.0)).eval()
-    vectors = all_vectors(encoder, content_of(features, buckets), known)
-    with torch.no_grad():
-        scored = encoder.scored(vectors)
-    return EncoderModel(encoder, vectors.numpy(), scored.numpy(), known, buckets, 0, [])
+    return finished(encoder, content_of(features, buckets), known, buckets, (0, []))
 
 
 def stage(store: Store, what: Rows, device: str, run: str) -> float:
@@ -130,7 +127,9 @@ def torch_alone(work: Callable[[int], object], batches: int) -> float:
 def user_batches(embedder: Embedder, rows: pl.DataFrame) -> list[Interactions]:
     """Return the histories as arrays."""
     return [
-        from_listens(plays(some, "positives", "skips").rename({"user_id": "key"}), some["user_id"], embedder.item_ids)
+        from_listens(
+            exploded(some, "positives", "skips").rename({"user_id": "key"}), some["user_id"], embedder.item_ids
+        )
         for some in rows.iter_slices(ROWS_AT_ONCE)
     ]
 
@@ -147,7 +146,7 @@ def measure(users: int, items: int, rounds: int, device: str) -> dict[str, dict[
         ids = rows[ITEMS.dataset]["item_id"]
         numbered = table("vocabulary", item_id=ids, number=range(items), positives=[1] * items)
         store.put(write_parquet(conform(numbered, CONTRACTS["vocabulary"])), NUMBERED)
-        store.write_bytes(WEIGHTS, pack(model(rows[ITEMS.dataset]).to_arrays(), {}))
+        store.write_bytes(WEIGHTS, pack(model(rows[ITEMS.dataset]).to_arrays(), {TEXT_MODEL: ""}))
         embedder = Embedder.load(store, EncoderFiles(WEIGHTS, (NUMBERED,), device))
         contexts = user_batches(embedder, rows[USERS.dataset])
         slices = list(rows[ITEMS.dataset].iter_slices(ROWS_AT_ONCE))

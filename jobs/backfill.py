@@ -12,6 +12,7 @@ from pipelines.backfill import RUN, DatePlan, DateResult, Wanted, dates, plan, r
 from pipelines.batch import RoadResult
 from pipelines.recommend import SURFACES
 from pipelines.version import code_version
+from transforms.embed.language import digest_of
 from transforms.importers import RECORD, SHAPES
 from transforms.io.store import Store, open_store
 
@@ -52,8 +53,7 @@ def _run(options: argparse.Namespace, beam_args: list[str]) -> int:
 
 def _plan(store: Store, raw: Store, options: argparse.Namespace) -> list[DatePlan]:
     surfaces = tuple(options.surface or SURFACES)
-    language = read_language(options)
-    text_model = language.digest if language else ""
+    text_model = digest_of(read_language(options))
     wanted = Wanted(code_version(), read_policy(options.policy).version, options.shards, surfaces, text_model)
     return plan(store, raw, dates(options.first, options.last), wanted)
 

@@ -16,6 +16,7 @@ from pipelines.road import SNAPSHOTS, Ingested, Road
 from pipelines.runner import Runner, load_manifest
 from schemas.inputs import CAMPAIGN, EVENT, ITEM, TOMBSTONE, USER
 from schemas.manifest import InputRef, Manifest
+from transforms.embed.language import digest_of
 from transforms.io.store import Store
 
 _STEP = re.compile(r" \[while running '[^']*'\]")
@@ -115,7 +116,7 @@ def raw_digest(refs: Iterable[InputRef]) -> str:
 def identity(
     code_version: str, policy_version: str, num_shards: int, text_model: str, raw: Mapping[str, str]
 ) -> dict[str, object]:
-    """Return what decides the output of a date; equal identities, equal published sets.
+    """Return what decides the output of a date; equal identities and one encoder, equal published sets.
 
     Args:
       text_model: digest of the language model; empty without one.
@@ -134,7 +135,7 @@ def write_record(runner: Runner, road: Road, manifests: Mapping[str, Manifest], 
     """
     store, path = runner.store, record_path(road.day)
     raw = {one.name: raw_digest(manifests[f"{one.name}/"].inputs) for one in (EVENT, *SNAPSHOTS)}
-    own = identity(road.code_version, road.policy.version, road.num_shards, road.text_model, raw)
+    own = identity(road.code_version, road.policy.version, road.num_shards, digest_of(road.language), raw)
     before = read_record(store, road.day) or {"surfaces": [], "manifests": {}, "released": {}}
     same = all(before.get(name) == value for name, value in own.items())
     made = {name: manifest.path for name, manifest in manifests.items()}

@@ -100,8 +100,9 @@ def _known_encoder(runner: Runner, then: Road) -> Encoder | None:
     training = runner.previous.get(f"{TRAINING.name}/{ENCODER}")
     if training is None or training.date != then.day or training.code_version != runner.code_version:
         return None
-    same = train.config(then, ENCODER, encoder_settings(then.policy.road.encoder_epochs), refit=True)
-    if {**training.config, "share": None} != {**same, "share": None}:
+    settings = encoder_settings(then.policy.road.encoder_epochs)
+    same = train.training_config(then, ENCODER, settings, refit=True)
+    if any(training.config.get(name) != value for name, value in same.items()):
         return None
     (numbered,) = [ref.path for ref in training.inputs if ref.name == VOCABULARY.name]
     return Encoder(training, load_manifest(runner.store, numbered))

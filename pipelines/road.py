@@ -25,8 +25,8 @@ class Road:
       num_shards: shards of every user-keyed and item-keyed dataset. One shard should hold about 20,000 users or a
         million events: some 2 GB at work.
       run_mode: `batch` or `backfill`.
-      language: reads the words of items for the encoder; None: their tokens alone do.
       device: `cpu`, or `cuda`: training and embedding then ask for machines with a GPU, and fail on one without.
+      language: reads the words of items for the encoder; None: their tokens alone do.
     """
 
     date: datetime.date
@@ -40,11 +40,6 @@ class Road:
     def __post_init__(self) -> None:
         if self.device not in DEVICES:
             raise ValueError(f"device is one of {' and '.join(DEVICES)}, came {self.device!r}")
-
-    @property
-    def text_model(self) -> str:
-        """Digest of the language model; empty without one."""
-        return self.language.digest if self.language else ""
 
     @property
     def day(self) -> str:

@@ -11,7 +11,7 @@ from pipelines.runner import Stage, input_ref
 from schemas.manifest import Manifest
 from schemas.models import TRAINING, VOCABULARY
 from transforms.devices import CPU, GPU, GPU_HINTS
-from transforms.embed.language import LanguageModel
+from transforms.embed.language import TEXT_MODEL, LanguageModel, digest_of
 from transforms.shards import ProcessShards, Task, Workspace
 from transforms.train import MAX_INTERACTIONS, Train, number_items
 
@@ -52,7 +52,8 @@ def train(
     """
     data = {"history": histories, "item": items, "vocabulary": numbered}
     share = min(1.0, MAX_INTERACTIONS / max(histories.counters["positives"], 1))
-    given = config(road, family, settings or {}, refit) | {"share": share}
+    given = training_config(road, family, settings or {}, refit) | {"share": share}
+    language = road.language if given[TEXT_MODEL] else None
     return Stage(
         name=TRAIN,
         qualifier=family,
@@ -60,29 +61,28 @@ def train(
         date=road.day,
         inputs=tuple(input_ref(manifest) for manifest in data.values()),
         tasks=(Task(family, 0, {name: paths(manifest.files) for name, manifest in data.items()}),),
-        transform=functools.partial(
-            _train, family=family, config=given, language=road.language if family == ENCODER else None
-        ),
+        transform=functools.partial(_train, family=family, config=given, language=language),
         num_parts=1,
         num_shards=1,
         config=given,
     )
 
 
-def config(road: Road, family: str, settings: Mapping[str, Any], refit: bool | None) -> dict[str, Any]:
-    """Return how a family is trained, whatever it is trained on."""
+def training_config(road: Road, family: str, settings: Mapping[str, Any], refit: bool | None) -> dict[str, Any]:
+    """Return how a family is trained, whatever it is trained on; only the encoder is of use on a GPU and reads words."""
     return {
         "settings": dict(settings),
         "seed": SEED,
         "hold_out": refit is not None,
         "refit": refit is not False,
         "device": road.device if family == ENCODER else CPU,
-        "language": road.text_model if family == ENCODER else "",
+        TEXT_MODEL: digest_of(road.language) if family == ENCODER else "",
     }
 
 
 def _train(
     space: Workspace, tasks: Sequence[Task], family: str, config: Mapping[str, Any], language: LanguageModel | None
 ) -> beam.PTransform:
-    fitting = ProcessShards(space, Train(space, family, **{**config, "language": language}))
+    settings = {name: value for name, value in config.items() if name != TEXT_MODEL}
+    fitting = ProcessShards(space, Train(space, family, language=language, **settings))
     return fitting.with_resource_hints(**GPU_HINTS) if config["device"] == GPU else fitting

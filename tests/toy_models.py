@@ -13,8 +13,6 @@ from transforms.vector_sources import long_form
 class ToyModel:
     """In place of an encoder: vectors that tell contents, identities and orders of plays apart."""
 
-    language = ""
-
     def embed_items(self, numbers, features):
         spread = np.zeros((len(features), EMBEDDING_DIM), np.float32)
         rows = np.repeat(np.arange(len(features)), np.diff(features.starts))

@@ -8,6 +8,7 @@ import polars as pl
 from schemas.inputs import TIERS
 from schemas.tallies import ANY
 from transforms.filters import ITEM_COLUMNS, Facts
+from transforms.histories import exploded
 from transforms.retrieve import ShardBundle
 from transforms.shards import Shard
 
@@ -50,8 +51,7 @@ def user_facts(users: pl.DataFrame, proposals: pl.DataFrame, world: World, bundl
     Of a user who opted out of personalisation, what was heard and skipped keeps items out and says nothing else.
     """
     k = users.with_row_index("k")
-    positives = k.select("k", "positives").explode("positives").drop_nulls("positives").unnest("positives")
-    skips = k.select("k", "skips").explode("skips").drop_nulls("skips").unnest("skips")
+    positives, skips = (exploded(k, column, key="k") for column in ("positives", "skips"))
     profiled = positives.join(k.filter(~pl.col("personalization_opt_out")).select("k"), on="k", how="semi")
     known = _artists_known(profiled, bundle)
     records = _user_records(k, world).join(known, on="k", how="left", maintain_order="left")

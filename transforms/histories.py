@@ -46,16 +46,15 @@ def histories(events: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def plays(histories: pl.DataFrame, *columns: str) -> pl.DataFrame:
-    """Return the listens of some columns of histories in order of time: `user_id` and what a listen consists of.
+def exploded(histories: pl.DataFrame, *columns: str, key: str = "user_id") -> pl.DataFrame:
+    """Return the listens of some columns of histories in order of time: the key and what a listen consists of.
 
     Args:
       columns: `positives`, `skips` or both; the labels of skips are below 0.
+      key: column that tells histories apart.
     """
-    exploded = [
-        histories.select("user_id", column).explode(column).drop_nulls(column).unnest(column) for column in columns
-    ]
-    return pl.concat(exploded).sort("user_id", "event_ts", maintain_order=True)
+    found = [histories.select(key, column).explode(column).drop_nulls(column).unnest(column) for column in columns]
+    return pl.concat(found).sort(key, "event_ts", maintain_order=True)
 
 
 def personal_events(events: pl.DataFrame) -> pl.DataFrame:

@@ -13,7 +13,7 @@ import polars as pl
 from schemas.candidates import PROPOSAL
 from schemas.catalogue import CONTRACTS
 from schemas.tallies import ANY
-from transforms.histories import plays
+from transforms.histories import exploded
 from transforms.shards import Output, Shard, read_tables
 from transforms.sources import Audience, Source, propose
 from transforms.tallies import primary_artist
@@ -74,7 +74,7 @@ def blocks(frame: pl.DataFrame, size: int = BLOCK) -> Iterator[pl.DataFrame]:
 def user_audience(users: pl.DataFrame, bundle: ShardBundle, now: datetime.datetime) -> Audience:
     """Return the audience of a block of users; who opted out of personalisation brings no listens and no follows."""
     open_ = users.filter(~pl.col("personalization_opt_out"))
-    listens, skips = (plays(open_, column).rename({"user_id": "key"}) for column in ("positives", "skips"))
+    listens, skips = (exploded(open_, column).rename({"user_id": "key"}) for column in ("positives", "skips"))
     artists = bundle.lookup("item", "item_id", listens["item_id"].unique(), ["item_id", "artists", "show_id"])
     listens = listens.join(artists.select("item_id", primary_artist().alias("artist_id")), on="item_id", how="left")
     keys = open_.select(pl.col("user_id").alias("key"), "market", "tier", "follows")

@@ -20,10 +20,10 @@ from schemas.tallies import HISTORY
 from transforms.devices import CPU
 from transforms.embed.families import FAMILIES, SESSION, USER, HeldOut, TrainingData
 from transforms.embed.interactions import Interactions, from_listens, from_lists
-from transforms.embed.language import LanguageModel
+from transforms.embed.language import TEXT_MODEL, LanguageModel, digest_of
 from transforms.embed.text import ITEM_COLUMNS
 from transforms.embed.weights import pack
-from transforms.histories import plays
+from transforms.histories import exploded
 from transforms.judge import judge
 from transforms.shards import SAID, Output, Shard, Workspace, read_tables
 
@@ -73,7 +73,7 @@ def read_listens(
     Args:
       share: of the users, by the hash of their ids.
       unit: `user`, or `session` for a key per session of a user.
-      columns: of the histories, see `plays`.
+      columns: of the histories, see `exploded`.
     """
     return pl.concat(
         [
@@ -85,7 +85,7 @@ def read_listens(
 
 def _listens(histories: pl.DataFrame, share: float, unit: str, columns: Sequence[str]) -> pl.DataFrame:
     of_sample = histories.filter(pl.Series(unit_interval(hash64(histories["user_id"].to_arrow())) < share))
-    listens = plays(of_sample, *columns)
+    listens = exploded(of_sample, *columns)
     session = pl.concat_str("user_id", pl.lit("\x1f"), pl.col("session_id").fill_null(""))
     key = session if unit == SESSION else pl.col("user_id")
     return listens.select(key.alias("key"), "item_id", "label", "event_ts")
@@ -212,24 +212,25 @@ class Train:
         listens = read_listens(shard, self.share, family.unit, family.listens)
         settings, figures, counters = family.settings(**self.settings), [], dict[str, int]()
         whole = StageWatch(self.workspace, "whole", self.device)
-        read = self.language.read(items, whole.progress) if self.language else None
+        sentences = self.language.read(items, whole.progress) if self.language else None
         model = None
         split = time_split(listens, item_ids) if self.hold_out else None
         if split is not None and split.held_out is not None:
             before = by_recency(split.before, item_ids)
-            data = TrainingData(before, items, split.held_out, read)
+            data = TrainingData(before, items, split.held_out, sentences)
             fitted = family.fit(data, settings, self.seed, StageWatch(self.workspace, "held-out", self.device))
             model, settings = fitted.model, fitted.settings
             judged = judge(model, split.held_out, items, before)
             figures = [*fitted.figures, *((FINISHED, name, value) for name, value in judged.items())]
             counters = {"last_feature_us": split.last_feature_us, "first_label_us": split.first_label_us}
         if model is None or self.refit:
-            data = TrainingData(by_recency(listens, item_ids), items, None, read)
+            data = TrainingData(by_recency(listens, item_ids), items, None, sentences)
             model = family.fit(data, settings, self.seed, whole).model
         frame = pl.DataFrame(figures, schema=["epoch", "name", "value"], orient="row").with_columns(
             pl.lit(self.family).alias("family"), pl.col("epoch").cast(pl.Int32), pl.col("value").cast(pl.Float64)
         )
         about = {"family": self.family, "settings": dataclasses.asdict(settings), "seed": self.seed}
+        about[TEXT_MODEL] = digest_of(self.language)
         counters |= {
             name: round(1e6 * value) for epoch, name, value in figures if epoch == FINISHED and "[" not in name
         }

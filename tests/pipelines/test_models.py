@@ -8,7 +8,7 @@ import pytest
 from jobs.options import POLICY_FILE, read_policy
 from pipelines.models import _known_encoder, encoder_settings, training_date
 from pipelines.road import Road
-from pipelines.train import ENCODER, config
+from pipelines.train import ENCODER, training_config
 from schemas.manifest import DataFile, InputRef, Manifest
 from transforms.io.store import Store, open_store
 
@@ -51,7 +51,7 @@ def trained(store: Store, **fields) -> Manifest:
     settings = encoder_settings(road(DATE).policy.road.encoder_epochs)
     made = dataclasses.replace(
         numbered, dataset="training", qualifier=ENCODER, date=DATE.isoformat(), code_version="code",
-        config=config(road(DATE), ENCODER, settings, refit=True) | {"share": 0.5},
+        config=training_config(road(DATE), ENCODER, settings, refit=True) | {"share": 0.5},
         inputs=(InputRef("history", "gone", "x"), InputRef("vocabulary", "data/vocabulary/manifest.json", "x")),
     )  # fmt: skip
     return dataclasses.replace(made, **fields)

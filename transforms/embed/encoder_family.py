@@ -45,9 +45,8 @@ def fit(data: TrainingData, settings: EncoderSettings, seed: int, watch: Watch) 
     around = Surroundings(device=watch.device, checkpoint=watch, progress=_telling(watch), clock=watch.clock)
     validation = _validation(data.held_out) if data.held_out else None
     examples = Examples(data.interactions, start=start)
-    features = dataclasses.replace(item_features(data.items), sentences=data.read.vectors if data.read else None)
-    fitted = fit_encoder(examples, features, settings, seed, validation, around)
-    model = dataclasses.replace(fitted, language=data.read.digest if data.read else "")
+    features = item_features(data.items, sentences=data.sentences)
+    model = fit_encoder(examples, features, settings, seed, validation, around)
     figures = [
         (int(line["epoch"]), name, float(line[name]))
         for line in model.log

@@ -48,7 +48,6 @@ class EncoderModel:
       buckets: `(num_tokens,) int32`, the vocabulary, ascending.
       epochs: passes over the rows it was trained for.
       log: one line per pass.
-      language: digest of the language model it was trained with; empty without one.
     """
 
     encoder: Encoder
@@ -58,7 +57,6 @@ class EncoderModel:
     buckets: np.ndarray
     epochs: int
     log: list[dict]
-    language: str = ""
     device: str = CPU
 
     def on(self, device: str) -> "EncoderModel":
@@ -101,8 +99,8 @@ class EncoderModel:
 
     def to_arrays(self) -> dict[str, np.ndarray]:
         """Return the model as named arrays."""
-        about = {name: getattr(self, name) for name in ("epochs", "log", "language")}
-        text = json.dumps(about | {"config": dataclasses.asdict(self.encoder.config)}, sort_keys=True)
+        about = {"config": dataclasses.asdict(self.encoder.config), "epochs": self.epochs, "log": self.log}
+        text = json.dumps(about, sort_keys=True)
         weights = {f"encoder.{name}": value for name, value in self.encoder.to_arrays().items()}
         own = {name: getattr(self, name) for name in _OWN}
         return weights | own | {"about": np.frombuffer(text.encode(), np.uint8)}
@@ -114,7 +112,7 @@ class EncoderModel:
         weights = {n.removeprefix("encoder."): value for n, value in arrays.items() if n.startswith("encoder.")}
         encoder = Encoder.from_arrays(EncoderConfig(**about["config"]), weights)
         vectors, item_vectors, known, buckets = (np.array(arrays[name]) for name in _OWN)
-        return cls(encoder, vectors, item_vectors, known, buckets, about["epochs"], about["log"], about["language"])
+        return cls(encoder, vectors, item_vectors, known, buckets, about["epochs"], about["log"])
 
 
 def fit_encoder(
@@ -145,7 +143,7 @@ def fit_encoder(
     config = _config(settings, interactions.num_items, len(buckets), sentence_dim)
     with_content = dataclasses.replace(examples, interactions=interactions, content=content)
     trained = train(config, with_content, settings.training, seed, validation, surroundings)
-    return _model(trained.encoder, content, trained.known, buckets, (trained.epochs, trained.log))
+    return finished(trained.encoder, content, trained.known, buckets, (trained.epochs, trained.log))
 
 
 def _config(settings: EncoderSettings, num_items: int, num_tokens: int, sentence_dim: int) -> EncoderConfig:
@@ -155,7 +153,7 @@ def _config(settings: EncoderSettings, num_items: int, num_tokens: int, sentence
     return EncoderConfig(num_items, num_tokens, **shape, sparse=sparse, sentence_dim=sentence_dim)
 
 
-def _model(
+def finished(
     encoder: Encoder, content: TokenRows | None, known: np.ndarray, buckets: np.ndarray, history: tuple[int, list[dict]]
 ) -> EncoderModel:
     """Return the model of a trained encoder."""

@@ -11,7 +11,6 @@ import numpy as np
 import polars as pl
 
 from transforms.embed.interactions import Interactions
-from transforms.embed.language import Read
 
 USER, SESSION = "user", "session"
 
@@ -41,14 +40,14 @@ class TrainingData:
     Attributes:
       interactions: rows in order of their last listen.
       items: `item_id`, `item_type`, `title`, `description`, `genres`, `artists`, `languages`, in order of item numbers.
-      read: what a language model makes of the items; None without one.
+      sentences: what a language model makes of the items, see `ItemFeatures`; None without one.
       held_out: of a later time than `interactions`; what to stop early on, None where all is decided.
     """
 
     interactions: Interactions
     items: pl.DataFrame
     held_out: HeldOut | None
-    read: Read | None = None
+    sentences: np.ndarray | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

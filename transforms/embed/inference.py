@@ -17,11 +17,11 @@ from apache_beam.ml.inference.base import ModelHandler, RunInference
 from schemas.models import Space
 from transforms.embed.encoder_model import EncoderModel
 from transforms.embed.interactions import from_listens
-from transforms.embed.language import LanguageModel
+from transforms.embed.language import TEXT_MODEL, LanguageModel, digest_of
 from transforms.embed.text import item_features
 from transforms.embed.vectors import ITEMS, Batch, EncoderFiles, Rows, finish_batch, read_batch, unit
 from transforms.embed.weights import unpack
-from transforms.histories import plays
+from transforms.histories import exploded
 from transforms.io.store import Store, open_store
 from transforms.shards import Shard, Task, Workspace, process_shard, shard_done
 from transforms.train import read_vocabulary
@@ -35,10 +35,12 @@ class Embedder:
 
     Attributes:
       item_ids: the vocabulary, sorted.
+      text_model: digest of the language model it was trained with. `language`: the one that is given.
     """
 
     model: EncoderModel
     item_ids: pl.Series
+    text_model: str = ""
     language: LanguageModel | None = None
 
     @classmethod
@@ -48,9 +50,10 @@ class Embedder:
         Raises:
           RuntimeError: a GPU is asked for and there is none.
         """
-        arrays, _ = unpack(store.read_bytes(files.weights), files.weights)
+        arrays, about = unpack(store.read_bytes(files.weights), files.weights)
         shard = Shard(Task("model", 0, {"vocabulary": files.vocabulary}), store)
-        return cls(EncoderModel.from_arrays(arrays).on(files.device), read_vocabulary(shard), files.language)
+        model = EncoderModel.from_arrays(arrays).on(files.device)
+        return cls(model, read_vocabulary(shard), about[TEXT_MODEL], files.language)
 
     def vectors(self, what: Rows, rows: pl.DataFrame) -> np.ndarray:
         """Return the vectors of rows, `(num_rows, dim) float32`."""
@@ -62,19 +65,20 @@ class Embedder:
         Raises:
           ValueError: the encoder was trained with another language model than this one.
         """
-        given = self.language.digest if self.language else ""
-        if given != self.model.language:
+        given = digest_of(self.language)
+        if given != self.text_model:
             raise ValueError(
-                f"the encoder was trained with the text model {self.model.language or '(none)'}, and is given"
+                f"the encoder was trained with the text model {self.text_model or '(none)'}, and is given"
                 f" {given or '(none)'}: give TEXT_MODEL= as in training, or train anew"
             )
         numbers = pl.DataFrame({"item_id": self.item_ids, "number": pl.int_range(len(self.item_ids), eager=True)})
         known = rows.select("item_id").join(numbers, on="item_id", how="left", maintain_order="left")["number"]
-        return unit(self.model.embed_items(known.fill_null(-1).to_numpy(), item_features(rows, language=self.language)))
+        features = item_features(rows, sentences=self.language.encode(rows) if self.language else None)
+        return unit(self.model.embed_items(known.fill_null(-1).to_numpy(), features))
 
     def users(self, rows: pl.DataFrame) -> np.ndarray:
         """Return the vectors of histories, `(num_rows, dim) float32` of length 1, or 0 where nothing in it is known."""
-        listens = plays(rows, "positives", "skips").rename({"user_id": "key"})
+        listens = exploded(rows, "positives", "skips").rename({"user_id": "key"})
         return self.plays(listens, rows["user_id"])
 
     def plays(self, listens: pl.DataFrame, keys: pl.Series) -> np.ndarray:

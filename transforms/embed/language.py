@@ -17,19 +17,9 @@ import numpy as np
 import polars as pl
 
 SENTENCES_AT_ONCE, READ_AT_ONCE = 64, 1_024
+TEXT_MODEL = "text_model"
+"""Beside weights: the digest of what they were trained with."""
 _WEIGHTS = ("*.safetensors", "tokenizer.json", "modules.json")
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Read:
-    """What a language model made of items.
-
-    Attributes:
-      vectors: `(num_items, dim) float32`. `digest`: of the model.
-    """
-
-    vectors: np.ndarray
-    digest: str
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -70,13 +60,18 @@ class LanguageModel:
         )  # fmt: skip
         return vectors[: len(sentences)].astype(np.float32)
 
-    def read(self, items: pl.DataFrame, say: Callable[[str], None]) -> Read:
-        """Return the vectors of a whole catalogue, a chunk at a time, telling how far it is."""
+    def read(self, items: pl.DataFrame, say: Callable[[str], None]) -> np.ndarray:
+        """Return the vectors of a whole catalogue as `encode` does, telling how far it is."""
         found = []
         for first in range(0, max(items.height, 1), READ_AT_ONCE):
             say(f"the text model reads items, {first:,} of {items.height:,}")
             found.append(self.encode(items[first : first + READ_AT_ONCE]))
-        return Read(np.concatenate(found), self.digest)
+        return np.concatenate(found)
+
+
+def digest_of(model: LanguageModel | None) -> str:
+    """Return what tells models apart; empty without one."""
+    return model.digest if model else ""
 
 
 @functools.lru_cache(maxsize=1)

@@ -12,7 +12,6 @@ import numpy as np
 import polars as pl
 
 from schemas.hashing import hash64
-from transforms.embed.language import LanguageModel
 
 NUM_BUCKETS = 2**22
 SUBWORD_LENGTHS = (3, 4)
@@ -64,7 +63,7 @@ def item_features(
     items: pl.DataFrame,
     num_buckets: int = NUM_BUCKETS,
     subword_lengths: tuple[int, ...] = SUBWORD_LENGTHS,
-    language: LanguageModel | None = None,
+    sentences: np.ndarray | None = None,
 ) -> ItemFeatures:
     """Return the tokens of every item, in the order of the rows.
 
@@ -73,7 +72,7 @@ def item_features(
         with `artist_id`; `item_type`, a string. Each may be missing or null.
       num_buckets: buckets tokens are hashed into; the same number wherever features meet.
       subword_lengths: lengths of character n-grams in letters, the marks of a word's ends counted; empty for none.
-      language: reads the words, too.
+      sentences: see `ItemFeatures`.
     """
     numbered = items.with_columns(item=pl.int_range(pl.len(), dtype=pl.Int64))
     words = _words(numbered)
@@ -85,7 +84,6 @@ def item_features(
     summed = ordered[heads]
     starts = np.concatenate([[0], np.cumsum(np.bincount(summed["item"].to_numpy(), minlength=items.height))])
     weights = np.add.reduceat(ordered["weight"].to_numpy(), heads) if len(heads) else np.empty(0)
-    sentences = language.encode(items) if language else None
     buckets = summed["bucket"].to_numpy()
     return ItemFeatures(starts.astype(np.int64), buckets, weights.astype(np.float32), num_buckets, sentences)
 

@@ -41,10 +41,8 @@ def encoder(model, items) -> EncoderModel:
     rows = [[int(one) for one in rng.choice(4, 4, replace=False) + 4 * (row % 2)] for row in range(120)]
     training = TrainingSettings(epochs=8, batch_targets=128, rate=0.01)
     settings = EncoderSettings(dim=16, layers=1, dropout=0.1, scale=10.0, training=training)
-    features = item_features(items, subword_lengths=(), language=model)
-    return dataclasses.replace(
-        fit_encoder(Examples(from_lists(rows, 10)), features, settings, 0), language=model.digest
-    )
+    features = item_features(items, subword_lengths=(), sentences=model.encode(items))
+    return fit_encoder(Examples(from_lists(rows, 10)), features, settings, 0)
 
 
 def test_words_nobody_has_used_are_understood(encoder):
@@ -60,20 +58,19 @@ def test_vectors_have_length_one_and_do_not_depend_on_company(model, items):
     assert model.encode(items.clear()).shape[0] == 0
 
 
-def test_arrays_hold_what_it_was_trained_with(encoder, model):
+def test_arrays_hold_how_it_reads(encoder):
     again = EncoderModel.from_arrays(encoder.to_arrays())
-    assert again.language == model.digest
     contexts = from_lists([[0, 1]], 10)
     np.testing.assert_array_equal(again.score(contexts), encoder.score(contexts))
 
 
 def test_items_are_embedded_with_that_model_and_no_other(encoder, model, items):
     ids = items["item_id"]
-    found = Embedder(encoder, ids, model).items(items)
+    found = Embedder(encoder, ids, model.digest, model).items(items)
     np.testing.assert_allclose(found, encoder.item_vectors, atol=1e-2)  # trained without subwords
     for other in (None, dataclasses.replace(model, digest="other")):
         with pytest.raises(ValueError, match=f"trained with the text model {model.digest}, and is given"):
-            Embedder(encoder, ids, other).items(items)
+            Embedder(encoder, ids, model.digest, other).items(items)
 
 
 def test_the_digest_is_of_what_is_in_the_folder(model, tmp_path):

@@ -14,6 +14,7 @@ from transforms.devices import GPU
 from transforms.embed.encoder_model import EncoderSettings, fit_encoder
 from transforms.embed.inference import EmbedBatches, EmbedShards
 from transforms.embed.interactions import from_lists
+from transforms.embed.language import TEXT_MODEL
 from transforms.embed.text import item_features
 from transforms.embed.training_terms import Examples, TrainingSettings
 from transforms.embed.vectors import ITEMS, USERS, Batch, EncoderFiles, finish_batch, read_batch, unit
@@ -42,7 +43,9 @@ def root(tmp_path_factory):
     rows = from_lists([[n % 49, (n + 1) % 49, (n + 2) % 49] for n in range(60)], len(known))
     features = item_features(items().filter(pl.col("item_id").is_in(known)))
     settings = EncoderSettings(layers=1, scale=14.0, training=TrainingSettings(epochs=1))
-    store.write_bytes("m.safetensors", pack(fit_encoder(Examples(rows), features, settings, 0).to_arrays(), {}))
+    store.write_bytes(
+        "m.safetensors", pack(fit_encoder(Examples(rows), features, settings, 0).to_arrays(), {TEXT_MODEL: ""})
+    )
     numbered = table("vocabulary", [{"item_id": name, "number": n, "positives": 1} for n, name in enumerate(known)])
     store.put(write_parquet(conform(numbered, CONTRACTS["vocabulary"])), "vocabulary.parquet")
     return store
