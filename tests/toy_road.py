@@ -10,6 +10,7 @@ import polars as pl
 from schemas.candidates import PROPOSAL
 from schemas.catalogue import CONTRACTS
 from schemas.policy import Quota, SurfacePolicy
+from transforms.candidate_sets import Provenance, Rests
 from transforms.filters import ITEM_COLUMNS, Facts, Instant
 from transforms.io.store import open_store
 from transforms.io.tables import conform, write_parquet
@@ -18,6 +19,15 @@ from transforms.sources import Audience
 
 DATE = datetime.date(2026, 1, 31)
 NOW = datetime.datetime(2026, 2, 1, tzinfo=datetime.UTC)
+END = NOW + datetime.timedelta(hours=36)
+FIELDS = {
+    "run_id": "run", "run_mode": "batch", "logical_date": DATE, "sequence": 1, "source_watermark": NOW,
+    "base_run_id": None,
+    "bundle_id": "b", "catalog_snapshot_id": "c", "user_snapshot_id": "u", "campaign_snapshot_id": "p",
+    "policy_version": "v", "code_version": "1", "experiment_arms": [], "gate_report_id": "g",
+    "exploration_policy": {"id": "none", "slots": 0, "seed": 0},
+}  # fmt: skip
+PROVENANCE = Provenance(FIELDS, {"toy": Rests("model", "7")})
 _STAMP = pl.Datetime("us", "UTC")
 
 

@@ -47,13 +47,13 @@ def test_at_a_quota_the_run_stops_in_words_and_goes_on_when_there_is_room(yester
 
 ON_A_SMALL_DISK = """
 set -u
-mount -t tmpfs -o size=200m none "$DISK" && cp -a "$BASE" "$DISK/root" || exit 77
+mount -t tmpfs -o size=200m none "$DISK" && cp -a "$BASE" "$DISK/made" || exit 77
 mount -o remount,size=$(( $(du -sk "$DISK" | cut -f1) + 700 ))k "$DISK" || exit 77
 "$PYTHON" -m jobs.batch "$@" && exit 70
-mkdir "$OUT/full" && cp -a "$DISK/root/live" "$OUT/full/live"
+mkdir "$OUT/full" && cp -a "$DISK/made/live" "$OUT/full/live"
 mount -o remount,size=200m "$DISK" || exit 77
 "$PYTHON" -m jobs.batch "$@" || exit 71
-cp -a "$DISK/root" "$OUT/root"
+cp -a "$DISK/made" "$OUT/root"
 """
 
 
@@ -62,7 +62,7 @@ def test_on_a_full_disk_the_run_stops_in_words_and_then_goes_on_to_the_same_byte
     disk.mkdir()
     out.mkdir()
     place = {"DISK": str(disk), "BASE": str(yesterday.root), "OUT": str(out), "PYTHON": sys.executable}
-    options = arguments(yesterday.raw, disk / "root", yesterday.policy)
+    options = arguments(yesterday.raw, disk / "made", yesterday.policy)
     if not shutil.which("unshare"):
         pytest.skip("NO SMALL DISK: unshare is not installed; the test at a quota ran instead")
     command = ["unshare", "--mount", *([] if os.getuid() == 0 else ["--map-root-user"])]

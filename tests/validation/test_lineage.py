@@ -1,12 +1,7 @@
-import contextlib
 import json
-import logging
 import re
-import threading
-import time
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
-from http.server import BaseHTTPRequestHandler, HTTPServer
+from datetime import datetime, timedelta
 from urllib.parse import urlsplit
 
 import polars as pl
@@ -14,116 +9,27 @@ import pyarrow as pa
 import pytest
 from jsonschema import Draft202012Validator, FormatChecker
 from referencing import Registry, Resource
+from toy_lineage import (
+    ROOT,
+    RUN,
+    SHA,
+    STARTED,
+    TINY,
+    input_refs,
+    log_to,
+    manifest_of,
+    manifest_ref,
+    stage_run,
+    tell_everything,
+    told,
+)
 
 from schemas.catalogue import CONTRACTS
 from schemas.contract import TIMESTAMP, Contract, column
 from schemas.inputs import EVENT, ITEM
-from schemas.manifest import CheckResult, DataFile, InputRef, Manifest, dataset_folder
+from schemas.manifest import InputRef
 from schemas.tallies import HISTORY
-from validation import lineage
-from validation.lineage import LineageLog, PipelineRun, Replayed, StageRun, replay
 from validation.lineage_facets import PRODUCER, SourceCode, dataset_name, dataset_of, error_message
-
-ROOT = "/srv/segue"
-DATE = "2024-03-01"
-STARTED = datetime(2024, 3, 2, 4, 5, 6, tzinfo=UTC)
-SHA = "0123456789abcdef0123456789abcdef01234567"
-RUN = PipelineRun("road", DATE, STARTED, "0.1.0+abcd", {"shards": 8, "surfaces": {"home": {"slots": 20}}})
-CHECKS = (
-    CheckResult("label:between", "rows", "critical", "passed", 0.0, "<= 0.01", 1000),
-    CheckResult("rows_against_last_run", "statistics", "warning", "failed", 0.6, ">= 0.7", 1000, "too few rows"),
-    CheckResult("unique_key", "expectations", "critical", "broken", None, "no duplicates"),
-    CheckResult("popularity_drift", "statistics", "critical", "waived", 0.4, "<= 0.25"),
-)
-COLUMN_STATISTICS = (
-    {"nulls": 3, "values": {"u1": 600, "u2": 397}, "low": None, "high": None, "total": None},
-    {"nulls": 0, "values": None, "low": -1, "high": 9, "total": 4000, "bins": {"3": 9}, "level": 0},
-    {"nulls": 1000, "values": None, "low": None, "high": None, "total": 0},
-)
-TINY = Contract(
-    name="tiny",
-    version="1.0.0",
-    owner="segue-tests",
-    description="A small dataset.",
-    key=("user_id",),
-    shard_by="user_id",
-    schema=pa.schema(
-        [
-            column("user_id", pa.string(), "Who.", derived_from=("event.user_id",)),
-            column("plays", pa.int64(), "How many.", unit="plays", derived_from=("event.label", "?event.event_ts")),
-            column("both", pa.int64(), "Both ways.", derived_from=("?event.label", "event.label")),
-            column("market", pa.string(), "Where.", derived_from=("user.market", "raw_event.market")),
-            column("constant", pa.int64(), "From nothing."),
-            column("vector", pa.list_(pa.float32(), 4), "A vector."),
-            column("seen", pa.list_(pa.struct([pa.field("item_id", pa.string(), False)])), "Items."),
-        ]
-    ),
-)
-
-
-def manifest_ref(dataset: str, digest: str = "d1", rows: int | None = 10) -> InputRef:
-    return InputRef(dataset, f"{dataset_folder(dataset, DATE, digest)}/manifest.json", digest, rows)
-
-
-def stage_run(*inputs: InputRef, stage: str = "histories", qualifier: str = "") -> StageRun:
-    return StageRun(RUN, stage, qualifier, DATE, "k1", inputs, "0.1.0+abcd", {"window": 90, "nested": {"on": True}})
-
-
-def manifest_of(contract: Contract, inputs: tuple[InputRef, ...] = (), **changes) -> Manifest:
-    folder = dataset_folder(contract.name, DATE, "k1")
-    files = tuple(DataFile(f"{folder}/part-{n}.parquet", f"sha{n}", 500, 4000, n) for n in range(2))
-    manifest = Manifest(
-        dataset=contract.name, contract_version=contract.version, fingerprint=contract.fingerprint, stage="histories",
-        qualifier="", run="k1", date=DATE, num_shards=2, code_version="0.1.0+abcd", config={}, inputs=inputs,
-        files=files, rejection_files=(), rows_in=1010, rows_out=1000, rejected={"x": 10}, counters={},
-        statistics={"rows": 1000, "columns": dict(zip(contract.schema.names, COLUMN_STATISTICS)), "days": {}},
-        checks=CHECKS,
-    )  # fmt: skip
-    return replace(manifest, **changes)
-
-
-def clock():
-    """Tick a second per reading, from one instant on."""
-    ticks = iter(STARTED + timedelta(seconds=n) for n in range(1, 1000))
-    return lambda: next(ticks)
-
-
-def log_to(lines: list[str], **options) -> LineageLog:
-    return LineageLog(lines.append, options.pop("root", ROOT), clock(), **options)
-
-
-def told(tell, **options) -> list[dict]:
-    lines: list[str] = []
-    tell(log_to(lines, **options))
-    assert not any("\n" in line for line in lines)
-    return [json.loads(line) for line in lines]
-
-
-def input_refs(contract: Contract) -> tuple[InputRef, ...]:
-    """One reference to each dataset a contract's columns come from."""
-    datasets = {s.removeprefix("?").partition(".")[0] for sources in contract.derivations().values() for s in sources}
-    return tuple(
-        InputRef(name, f"/raw/{name}/a.jsonl", "f1") if name.startswith("raw_") else manifest_ref(name)
-        for name in sorted(datasets)
-    )
-
-
-def tell_everything(contract: Contract):
-    """Return what tells one run with a stage that completes and one that fails."""
-
-    def tell(log: LineageLog) -> None:
-        inputs = input_refs(contract)
-        good, bad = stage_run(*inputs), stage_run(*inputs, stage="blend", qualifier="home")
-        log.start_run(RUN)
-        log.start(good)
-        log.complete(good, manifest_of(contract, inputs), contract)
-        log.start(bad)
-        log.fail(bad, RuntimeError("blend home stopped: 1 critical check(s) failed."), CHECKS)
-        log.fail_run(RUN, RuntimeError("the road stopped"))
-        log.complete_run(RUN)
-
-    return tell
-
 
 # ---------------------------------------------------------------- against the published schemas
 
@@ -582,118 +488,6 @@ def test_an_error_is_told_without_values_of_rows(make, message):
 
 def test_a_long_error_is_cut():
     assert len(error_message(ValueError("x" * 5000)).message) == len("ValueError: ") + 300
-
-
-# ---------------------------------------------------------------- delivery
-
-
-@contextlib.contextmanager
-def server(status: int = 201, delay_s: float = 0.0):
-    """Serve OpenLineage on a free port; yields its address and the bodies that came."""
-    bodies: list[str] = []
-
-    class Lineage(BaseHTTPRequestHandler):
-        def do_POST(self):
-            bodies.append(self.rfile.read(int(self.headers["Content-Length"])).decode())
-            time.sleep(delay_s)
-            with contextlib.suppress(OSError):
-                self.send_response(status if self.path == "/api/v1/lineage" else 404)
-                self.end_headers()
-
-        def log_message(self, *args):
-            pass
-
-    listener = HTTPServer(("127.0.0.1", 0), Lineage)
-    thread = threading.Thread(target=listener.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{listener.server_port}", bodies
-    finally:
-        listener.shutdown()
-        listener.server_close()
-        thread.join()
-
-
-@pytest.fixture(autouse=True)
-def _no_proxy(monkeypatch):
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-
-
-def closed_port() -> str:
-    with server() as (url, _):
-        return url
-
-
-def test_a_server_gets_every_event_as_the_file_has_it():
-    lines: list[str] = []
-    with server() as (url, bodies):
-        tell_everything(HISTORY)(log_to(lines, http_url=url))
-    assert bodies == lines
-    assert len(lines) == 9
-
-
-def test_an_event_is_in_the_file_before_it_is_sent():
-    seen: list[int] = []
-    with server() as (url, bodies):
-        log = LineageLog(lambda _: seen.append(len(bodies)), ROOT, clock(), http_url=url)
-        log.start_run(RUN)
-        log.complete_run(RUN)
-    assert seen == [0, 1]
-
-
-@pytest.mark.parametrize("trouble", ["down", "error", "slow"])
-def test_a_server_that_fails_costs_one_try_and_one_warning(trouble, caplog, monkeypatch):
-    monkeypatch.setattr(lineage, "HTTP_TIMEOUT_S", 0.1)
-    status, delay_s = (500, 0.0) if trouble == "error" else (201, 0.4)
-    lines: list[str] = []
-    with server(status, delay_s) as (url, bodies), caplog.at_level(logging.WARNING, "validation.lineage"):
-        tell_everything(HISTORY)(log_to(lines, http_url=closed_port() if trouble == "down" else url))
-    assert len(lines) == 9
-    assert len(bodies) == (0 if trouble == "down" else 1)
-    (record,) = caplog.records
-    assert "validation.lineage.replay(lines, http_url)" in record.getMessage()
-    assert "this run sends it nothing more" in record.getMessage()
-
-
-def test_a_lineage_file_that_fails_is_told_once_and_stops_nothing(caplog):
-    def full(_line: str) -> None:
-        raise RuntimeError("no space left")
-
-    with server() as (url, bodies), caplog.at_level(logging.WARNING, "validation.lineage"):
-        log = LineageLog(full, ROOT, clock(), http_url=url)
-        log.start_run(RUN)
-        log.complete_run(RUN)
-    assert len(bodies) == 2
-    (record,) = caplog.records
-    assert record.getMessage() == ("the lineage file cannot be written and will lack events of this run: no space left")
-
-
-def test_replay_sends_the_same_events_again():
-    lines: list[str] = []
-    tell_everything(HISTORY)(log_to(lines))
-    file = [line + "\n" for line in lines]
-    with server() as (url, bodies):
-        assert replay(file, url) == Replayed(9, ())
-        assert replay(file, url) == Replayed(9, ())
-    assert bodies == lines + lines
-
-
-def test_replay_passes_over_a_line_cut_short_and_reports_it():
-    lines: list[str] = []
-    tell_everything(HISTORY)(log_to(lines))
-    file = [lines[0], "", lines[1][:100], lines[2], "[1]", '{"no": "event"}']
-    with server() as (url, bodies):
-        assert replay(file, url) == Replayed(2, (3, 5, 6))
-    assert bodies == [lines[0], lines[2]]
-
-
-def test_replay_says_how_far_it_came():
-    lines: list[str] = []
-    tell_everything(HISTORY)(log_to(lines))
-    with server(500) as (url, _), pytest.raises(ConnectionError, match=r"did not take line 1 after 0 event\(s\): 500"):
-        replay(lines, url)
-    with pytest.raises(ConnectionError, match="Replay the whole file again"):
-        replay(lines, closed_port())
 
 
 def test_item_types_nest_as_deep_as_the_contract():

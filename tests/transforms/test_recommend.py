@@ -1,0 +1,483 @@
+import datetime
+import random
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import polars as pl
+import pyarrow as pa
+import pytest
+from toy_road import (
+    DATE,
+    END,
+    NOW,
+    PROVENANCE,
+    days_ago,
+    history,
+    instant,
+    item,
+    listen,
+    offer_in,
+    policy,
+    quota,
+    shard,
+    table,
+    user,
+)
+
+from schemas.candidates import CANDIDATE_SET
+from schemas.inputs import TIERS
+from schemas.policy import SurfacePolicy
+from transforms import retrieve
+from transforms.groups import KEEP, RetrieveGroups
+from transforms.io.tables import conform
+from transforms.recommend import Recommend
+from transforms.retrieve import retrieve_seeds, retrieve_users
+from transforms.sources import (
+    HOME_GROUP_SOURCES,
+    HOME_SOURCES,
+    NOW_PLAYING_GROUP_SOURCES,
+    NOW_PLAYING_SOURCES,
+)
+from validation.rows import split_rows
+
+HOME = policy(
+    quota("home.co_listen", 2, 4, 8, discovery=True), quota("home.relisten", 1, 3, 6),
+    quota("home.follow_new", 0, 2, 5, discovery=True), quota("home.popular_market", 1, 2, 30, personal=False),
+    size=20, minimum_size=5, fill_to=15, artist_early=2, artist_early_slots=5, artist=4, album=2, show=1,
+)  # fmt: skip
+NOW_PLAYING = policy(
+    quota("np.transition", 2, 4, 8), quota("np.familiar", 1, 1, 3), quota("np.artist_radio", 0, 2, 5),
+    quota("np.popular_market", 0, 0, 30, personal=False),
+    name="now_playing", size=12, minimum_size=4, fill_to=6, max_run=2, artist=6, recent_play_days=0,
+)  # fmt: skip
+
+
+# A random world, and the road over it.
+
+
+SAFE = ("i00", "i01")
+MARKETS = ("SE", "NO")
+
+
+def random_world(seed: int) -> dict[str, pl.DataFrame]:
+    """Return every table the sources and filters read, with whatever may go wrong in them.
+
+    Two items may be played by anybody, are in every chart, and nobody minds them: no set has a reason to be empty.
+    """
+    dice = random.Random(seed)
+    ids = [f"i{n:02d}" for n in range(40)]
+    items = [item(one, "z", release_ts=days_ago(99)) for one in SAFE] + [random_item(one, dice) for one in ids[2:]]
+    histories = [
+        history(
+            f"u{n:02d}",
+            random_listens(ids[2:], dice, 1.0),
+            random_listens(ids[2:], dice, -0.5),
+            dice.choice([*MARKETS, None]),
+        )
+        for n in range(5, 18)
+    ]
+    tombstones = [
+        {"entity": "item", "id": "i03", "reason": "takedown", "effective_ts": NOW},
+        {"entity": "user", "id": "u02", "reason": "erasure", "effective_ts": NOW},
+    ]
+    users = [random_user(f"u{n:02d}", ids, dice) for n in range(14)]
+    named = {"item": items, "user": users, "history": histories, "tombstone": tombstones, **random_tallies(ids, dice)}
+    return {name: table(name, rows) for name, rows in named.items()}
+
+
+def random_user(user_id: str, ids: list[str], dice: random.Random) -> dict:
+    return user(
+        user_id, market=dice.choice([*MARKETS, "ZZ", None]), tier=dice.choice([None, *TIERS]),
+        explicit_filter=dice.choice([True, False, None]), age_band=dice.choice([None, "0-12", "13-17", "25-34"]),
+        languages=dice.choice([None, ["sv"], ["de"]]), follows=dice.sample("abcdef", 2),
+        blocked_artists=dice.sample("abcdef", 1), hidden_items=dice.sample(ids[2:], 2),
+        personalization_opt_out=dice.choice([None, None, True]), deletion_requested_at=dice.choice([None] * 8 + [NOW]),
+    )  # fmt: skip
+
+
+def random_item(item_id: str, dice: random.Random) -> dict:
+    offers = [
+        None, [offer_in("*")], [offer_in("SE")], [offer_in("SE", ["premium", "kids"]), offer_in("NO", ["free"])],
+        [offer_in("*", until=END - datetime.timedelta(hours=1))], [offer_in("*", since=days_ago(9), until=END)],
+    ]  # fmt: skip
+    return item(
+        item_id, dice.choice("abcdef"), canonical_id=dice.choice([item_id] * 4 + ["c1"]),
+        album_id=dice.choice([None, "l1", "l2"]), item_type=dice.choice(["track", "track", "episode"]),
+        availability=dice.choice(offers), explicit=dice.random() < 0.2, age_rating=dice.choice([None, 0, 13, 18]),
+        rec_eligible=dice.random() < 0.9, languages=dice.choice([None, ["sv"], ["en"]]),
+        release_ts=days_ago(dice.uniform(-2, 20)), genres=["g"],
+    )  # fmt: skip
+
+
+def random_listens(ids: list[str], dice: random.Random, label: float) -> list[dict]:
+    return [listen(dice.choice(ids), dice.uniform(0, 60), label) for _ in range(dice.randint(1, 12))]
+
+
+def random_tallies(ids: list[str], dice: random.Random) -> dict[str, list[dict]]:
+    """Return tallies of random figures; some of their items are unknown to the catalogue."""
+    known = [*ids, "gone1", "gone2"]
+    plays = [
+        {"event_date": DATE, "item_id": one, "item_type": "track", "market": market, "tier": tier,
+         "weight": dice.randint(1, 99)}
+        for market in (*MARKETS, "*") for tier in ("free", "premium") for one in [*SAFE, *dice.sample(known[2:], 15)]
+    ]  # fmt: skip
+    pairs = [
+        {"item_id": one, "other_item_id": other, "score": dice.random(), "rank": n, "other_return_rate": dice.random()}
+        for one in ids for n, other in enumerate(dice.sample([i for i in known if i != one], 8))
+    ]  # fmt: skip
+    steps = [
+        {"level": level, "context_id": context, "next_item_id": one, "probability": dice.random(), "rank": n}
+        for level, contexts in (("item", ids), ("artist", "abcdef")) for context in contexts
+        for n, one in enumerate(dice.sample(known, 5))
+    ]  # fmt: skip
+    cuts = [{"artist_id": a, "item_id": one, "rank": n} for a in "abcdef" for n, one in enumerate(dice.sample(ids, 5))]
+    tallies = {"popularity_partial": plays, "popularity": charts_of(plays), "co_listen": pairs, "transition": steps}
+    return {
+        name: [{"weight": 1, "plays": 1} | row for row in rows]
+        for name, rows in (tallies | {"artist_top": cuts}).items()
+    }
+
+
+def charts_of(plays: list[dict]) -> list[dict]:
+    """Add plays up per market and tier, per market and in all; an unknown market has no chart of its own."""
+    charts = Counter()
+    for row in plays:
+        places = (
+            [("*", "*")] if row["market"] == "*" else [(row["market"], row["tier"]), (row["market"], "*"), ("*", "*")]
+        )
+        charts.update({(*place, row["item_id"]): row["weight"] for place in places})
+    return [
+        {"market": m, "tier": t, "item_type": "track", "item_id": i, "weight": w, "rank": 0}
+        for (m, t, i), w in charts.items()
+    ]
+
+
+class Made(NamedTuple):
+    """Finished sets with what they were made from."""
+
+    table: pa.Table
+    counters: Mapping[str, int]
+    offered: pl.DataFrame
+    world: Mapping[str, pl.DataFrame]
+    surface: SurfacePolicy
+
+
+def recommend(folder: Path, world: Mapping[str, pl.DataFrame], surface: SurfacePolicy, who: str) -> Made:
+    """Run retrieve, blend, assemble and audit over one shard; `who` is users, seeds or groups."""
+    own, shared = (
+        (HOME_SOURCES, HOME_GROUP_SOURCES) if surface is HOME else (NOW_PLAYING_SOURCES, NOW_PLAYING_GROUP_SOURCES)
+    )
+    read = shard(folder / "world", world)
+    groups = RetrieveGroups(shared, surface, instant(surface), NOW)(read).frame
+    proposed = (retrieve_users if surface is HOME else retrieve_seeds)(read, own, NOW).frame
+    given = shard(folder / "proposed", {**world, "groups": groups, "proposal": proposed})
+    made = getattr(Recommend(surface, instant(surface), {**own, **shared}, PROVENANCE), who)(given)
+    return Made(made.frame, made.counters, pl.concat([proposed, groups]), world, surface)
+
+
+CASES = [
+    (seed, *case)
+    for seed in range(4)
+    for case in ((HOME, "users"), (HOME, "groups"), (NOW_PLAYING, "seeds"), (NOW_PLAYING, "groups"))
+]
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """Return the sets of a case, made once."""
+    kept: dict[tuple, Made] = {}
+
+    def build(seed: int, surface: SurfacePolicy, who: str) -> Made:
+        key = (seed, surface.name, who)
+        if key not in kept:
+            kept[key] = recommend(tmp_path_factory.mktemp("world"), random_world(seed), surface, who)
+        return kept[key]
+
+    return build
+
+
+cases = pytest.mark.parametrize(("seed", "surface", "who"), CASES, ids=[f"{s}-{p.name}-{w}" for s, p, w in CASES])
+
+
+@cases
+def test_sets_keep_the_invariants_of_the_contract(made, seed, surface, who):
+    one = made(seed, surface, who)
+    rows = conform(one.table, CANDIDATE_SET).to_pylist()
+    assert rows
+    assert (
+        len({row["candidate_set_id"] for row in rows})
+        == len({(row["record_key"], row["context_key"]) for row in rows})
+        == len(rows)
+    )
+    for row in rows:
+        found = row["candidates"]
+        assert 1 <= len(found) <= surface.size <= {"home": 500, "now_playing": 150}[surface.name]
+        assert len({c["item_id"] for c in found}) == len({c["canonical_id"] for c in found}) == len(found)
+        assert [c["position"] for c in found] == list(range(len(found)))
+        assert all(0 <= c["blend_score"] <= 1 and 0 < c["propensity"] <= 1 for c in found)
+        assert all(c["available_until"] is None or c["available_until"] >= row["expires_at"] for c in found)
+        for source in (s for c in found for s in c["sources"]):
+            assert abs(source["raw_score"]) < 3e38
+            assert 0 < source["calibrated_score"] <= 1
+        assert all(c["sources"] for c in found)
+        assert (row["effective_from"], row["expires_at"], row["generated_at"]) == (NOW, END, NOW)
+        assert row["counts"]["out"] == len(found)
+    _, bad = split_rows(pl.from_arrow(one.table), CANDIDATE_SET)
+    assert bad["rule"].to_list() == []
+
+
+@cases
+def test_nothing_is_in_a_set_that_must_not_be(made, seed, surface, who):
+    """Look every candidate up by hand: no filter, no audit."""
+    one = made(seed, surface, who)
+    items = {row["item_id"]: row for row in one.world["item"].to_dicts()}
+    users = {row["user_id"]: row for row in one.world["user"].to_dicts()}
+    for row in one.table.to_pylist():
+        person, seed_item = users.get(row["user_id"] or "", {}), items.get(row["context"]["seed_item_id"] or "", {})
+        for found in (items[c["item_id"]] for c in row["candidates"]):
+            assert found["rec_eligible"]
+            assert found["item_id"] != "i03"
+            assert found["canonical_id"] != seed_item.get("canonical_id")
+            assert found["release_ts"] <= NOW
+            assert found["item_id"] not in (person.get("hidden_items") or [])
+            assert found["artists"][0]["artist_id"] not in (person.get("blocked_artists") or [])
+            assert playable(found, row["market"], row["tier"])
+            if (
+                who == "groups"
+                or row["tier"] == "kids"
+                or person.get("explicit_filter")
+                or seed_item.get("explicit") is False
+            ):
+                assert not found["explicit"]
+            if who == "groups" or row["tier"] == "kids" or person.get("age_band") == "0-12":
+                assert not found["age_rating"]
+
+
+def playable(found: Mapping, market: str, tier: str) -> bool:
+    """Tell whether an item may be played in a market (`*`: in both) for a tier (`*`: any one) until the sets expire."""
+    if found["availability"] is None:
+        return True
+    offers = [
+        o
+        for o in found["availability"]
+        if (o["to_ts"] is None or o["to_ts"] >= END) and (o["from_ts"] is None or o["from_ts"] <= NOW)
+    ]
+
+    def there(place: str) -> bool:
+        here = [o for o in offers if o["market"] in ("*", place)]
+        return any(o["tiers"] is None or tier == "*" or tier in o["tiers"] for o in here)
+
+    return all(there(place) for place in (MARKETS if market == "*" and tier != "*" else (market,)))
+
+
+@cases
+def test_every_record_has_a_set_and_the_audit_finds_nothing(made, seed, surface, who):
+    one = made(seed, surface, who)
+    violations = (
+        "duplicate_items",
+        "explicit_violations",
+        "tombstone_violations",
+        "market_violations",
+        "tier_violations",
+    )
+    assert {name: one.counters[name] for name in violations} == dict.fromkeys(violations, 0)
+    assert one.counters["sets"] == one.table.num_rows
+    assert one.counters["slots"] == sum(len(row) for row in one.table["candidates"].to_pylist())
+    assert one.counters["empty_sets"] == 0
+
+
+@cases
+def test_counts_add_up_to_the_proposals_judged(made, seed, surface, who):
+    """`in` = removed + sources - duplicates that stand behind their twin."""
+    one = made(seed, surface, who)
+    keys = one.offered.group_by("key").agg(pl.struct("item_id", "source_id").alias("offers"))
+    offers = {key: [(o["item_id"], o["source_id"]) for o in rows] for key, rows in keys.rows()}
+    for row in one.table.to_pylist():
+        counts = row["counts"]
+        removed = {entry["rule"]: entry["count"] for entry in counts["filtered_by_rule"]}
+        assert all(removed.values())
+        behind = sum(len(c["sources"]) for c in row["candidates"])
+        merged = counts["in"] - sum(removed.values()) - behind
+        assert -removed.get("duplicate", 0) <= merged <= 0
+        shared = f"*|{row['market'] if row['market'] in MARKETS else '*'}|{row['tier']}"
+        own = offers.get(row["record_key"], [])
+        assert len(own) <= counts["in"] <= len(own) + len(offers.get(shared, []))
+    spelled = Counter()
+    for row in one.table.to_pylist():
+        spelled.update({f"removed:{entry['rule']}": entry["count"] for entry in row["counts"]["filtered_by_rule"]})
+    assert {name: n for name, n in one.counters.items() if name.startswith("removed:")} == dict(spelled)
+
+
+@cases
+def test_a_second_run_and_smaller_blocks_give_the_same_sets(made, seed, surface, who, tmp_path, monkeypatch):
+    one = made(seed, surface, who)
+    monkeypatch.setattr("transforms.recommend.BLEND_BLOCK", 3)
+    monkeypatch.setattr(retrieve.blocks, "__defaults__", (2,))
+    again = recommend(tmp_path, one.world, surface, who)
+    assert again.table.equals(one.table)
+
+
+# Who nobody has seen, and where nobody played.
+
+
+def tiny_world(**tables) -> dict[str, pl.DataFrame]:
+    """Return two items anybody may play, one of them played once in SE, and nobody."""
+    names = (
+        "item",
+        "user",
+        "history",
+        "tombstone",
+        "popularity",
+        "popularity_partial",
+        "co_listen",
+        "transition",
+        "artist_top",
+    )
+    world = {name: [] for name in names} | {
+        "item": [item("a"), item("b")],
+        "popularity": [
+            {"market": m, "tier": t, "item_type": "track", "item_id": "a", "weight": 1, "rank": 0}
+            for m, t in (("SE", "free"), ("SE", "*"), ("*", "*"))
+        ],
+    }  # fmt: skip
+    return {name: table(name, rows) for name, rows in (world | tables).items()}
+
+
+def home(folder, **tables) -> dict[str, dict]:
+    """Return the Home sets of a tiny world by user."""
+    made = recommend(folder, tiny_world(**tables), HOME, "users")
+    assert made.counters["empty_sets"] == 0
+    return {row["record_key"]: row for row in made.table.to_pylist()}
+
+
+@pytest.mark.parametrize("tier", TIERS)
+@pytest.mark.parametrize("market", ["SE", "ZZ", None])
+def test_one_servable_item_is_enough_for_a_user_nobody_has_seen(tmp_path, market, tier):
+    row = home(tmp_path, user=[user("u", market=market, tier=tier)])["u"]
+    assert [c["item_id"] for c in row["candidates"]] == ["a"]
+    assert (row["market"], row["tier"]) == (market or "*", tier)
+    assert row["fallback_level"] == (3 if market else 4)
+    assert row["degraded_reasons"] == ["no_history", *([] if market else ["unknown_market"]), "below_minimum_size"]
+
+
+def test_however_explicit_the_charts_a_child_has_what_is_left(tmp_path):
+    rude = [item(f"rude{n:03d}", f"artist{n}", explicit=True) for n in range(KEEP + 50)]
+    clean = [item(f"clean{n:02d}", f"other{n}") for n in range(30)]
+    charts = [
+        {"market": m, "tier": t, "item_type": "track", "item_id": one["item_id"], "weight": 900 - n, "rank": n}
+        for m, t in (("SE", "free"), ("SE", "*"), ("*", "*"))
+        for n, one in enumerate([*rude, *clean])
+    ]
+    users = [user("child", market="SE", age_band="0-12"), user("grown", market="SE", age_band="45-54")]
+    sets = home(tmp_path, item=[*rude, *clean], popularity=charts, user=users)
+    heard = {who: [c["item_id"] for c in row["candidates"]] for who, row in sets.items()}
+    assert [len(ids) for ids in heard.values()] == [HOME.fill_to, HOME.fill_to]
+    assert all(one.startswith("clean") for one in heard["child"])
+    assert all(one.startswith("rude") for one in heard["grown"])
+
+
+def test_a_user_the_snapshot_does_not_know_has_a_set(tmp_path):
+    row = home(tmp_path, history=[history("u", [listen("b", 70)], market=None)])["u"]
+    assert {c["item_id"] for c in row["candidates"]} == {"a", "b"}
+    assert (row["market"], row["tier"], row["user_id"]) == ("*", "free", "u")
+
+
+def test_a_world_without_markets_has_sets(tmp_path):
+    chart = [{"market": "*", "tier": "*", "item_type": "track", "item_id": "a", "weight": 1, "rank": 0}]
+    everywhere = [item("a", availability=[offer_in("*")])]
+    made = recommend(tmp_path / "groups", tiny_world(popularity=chart, item=everywhere), HOME, "groups")
+    assert made.counters["empty_sets"] == 0
+    assert {row["tier"]: len(row["candidates"]) for row in made.table.to_pylist()} == dict.fromkeys(("*", *TIERS), 1)
+    row = home(tmp_path / "users", popularity=chart, item=everywhere, user=[user("u", market=None)])["u"]
+    assert [c["item_id"] for c in row["candidates"]] == ["a"]
+
+
+def test_who_is_erased_has_no_set(tmp_path):
+    gone = [{"entity": "user", "id": "gone", "reason": "erasure", "effective_ts": NOW}]
+    users = [user("gone"), user("asked", deletion_requested_at=NOW), user("here")]
+    assert list(home(tmp_path, user=users, tombstone=gone)) == ["here"]
+
+
+def test_who_opted_out_has_the_charts(tmp_path):
+    plays = [listen("b", 70) for _ in range(9)]
+    sets = home(
+        tmp_path,
+        user=[user("u", personalization_opt_out=True), user("v")],
+        history=[history("u", plays), history("v", plays)],
+    )
+    assert [c["item_id"] for c in sets["u"]["candidates"]] == ["a"]
+    assert (sets["u"]["fallback_level"], sets["u"]["degraded_reasons"]) == (3, ["opted_out", "below_minimum_size"])
+    assert {c["item_id"] for c in sets["v"]["candidates"]} == {"a", "b"}
+    assert sets["v"]["context"]["last_event_ts"] is not None
+    assert sets["u"]["context"]["last_event_ts"] is None
+
+
+def test_nothing_of_what_who_opted_out_heard_shows(tmp_path):
+    plays = [listen("a", 70) for _ in range(9)]
+    users = [user("u", personalization_opt_out=True), user("v")]
+    sets = home(tmp_path, user=users, history=[history("u", plays), history("v", plays)])
+    assert [[c["familiarity"] for c in sets[name]["candidates"]] for name in "uv"] == [["new_artist"], ["known"]]
+
+
+def test_a_seed_is_followed_by_what_everybody_who_may_play_it_may_play(tmp_path):
+    items = [
+        item("seed", availability=[offer_in("SE", ["free", "kids"])], age_rating=13),
+        item("free", availability=[offer_in("SE", ["free"])]),
+        item("both", availability=[offer_in("*", ["kids", "free"])]), item("far", availability=[offer_in("NO")]),
+        item("old", age_rating=18), item("rude", explicit=True), item("twin", canonical_id="seed"),
+    ]  # fmt: skip
+    follows = [
+        {
+            "level": "item",
+            "context_id": "seed",
+            "next_item_id": one["item_id"],
+            "probability": 0.1,
+            "weight": 1,
+            "rank": n,
+        }
+        for n, one in enumerate(items)
+    ]
+    plays = [
+        {
+            "event_date": DATE,
+            "item_id": "seed",
+            "item_type": "track",
+            "market": m,
+            "tier": "free",
+            "weight": 1,
+            "plays": 1,
+        }
+        for m in ("SE", "NO")
+    ]
+    chart = [{"market": "SE", "tier": "*", "item_type": "track", "item_id": "seed", "weight": 1, "rank": 0}]
+    made = recommend(
+        tmp_path,
+        tiny_world(item=items, transition=follows, popularity_partial=plays, popularity=chart),
+        NOW_PLAYING,
+        "seeds",
+    )
+    (row,) = made.table.to_pylist()  # it may not be played in NO itself
+    assert (row["record_key"], row["user_id"], row["context_key"], row["context"]["seed_item_id"]) == (
+        "seed",
+        None,
+        "market=SE",
+        "seed",
+    )
+    assert [c["item_id"] for c in row["candidates"]] == ["both"]
+    assert {e["rule"]: e["count"] for e in row["counts"]["filtered_by_rule"]} == {
+        "age": 1,
+        "explicit": 1,
+        "market": 1,
+        "seed": 1,
+        "tier": 1,
+    }
+
+
+def test_where_no_seed_may_be_played_there_is_no_set(tmp_path):
+    items = [item("seed", availability=[offer_in("NO")]), item("a")]
+    plays = [{"event_date": DATE, "item_id": "seed", "item_type": "track", "market": "SE", "tier": "free"}]
+    plays = [row | {"weight": 1, "plays": 1} for row in plays]
+    made = recommend(tmp_path, tiny_world(item=items, popularity_partial=plays), NOW_PLAYING, "seeds")
+    assert (made.table.num_rows, made.counters["empty_sets"]) == (0, 0)
