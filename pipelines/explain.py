@@ -10,6 +10,7 @@ from pipelines.reblend import (
     everything_found,
     instant_of,
     one_record,
+    policy_of,
     published_again,
     reblend,
     sources_of,
@@ -134,7 +135,7 @@ def _absent(again: Reblended, shard: Shard, item_id: str, sets: Manifest, record
     if removed:
         return {"verdict": "removed", "removals": removed}
     surface = SURFACES[sets.qualifier]
-    found = everything_found(shard, surface, record, instant_of(sets).effective_from, space)
+    found = everything_found(shard, surface, record, policy_of(sets), instant_of(sets), space)
     items = ShardBundle(shard).lookup("item", "item_id", pl.Series([item_id]), list(ITEM_COLUMNS))
     asked = [_asked(name, again, found, item_id, items) for name in sources_of(surface.name)]
     return {"verdict": "not_proposed", "asked": asked}

@@ -26,12 +26,13 @@ from schemas.tallies import ANY
 from transforms.blend import blend
 from transforms.candidate_sets import Provenance, Rests, assemble
 from transforms.explain import Reblended
-from transforms.facts import SEED_COLUMNS, group_facts, read_world, seed_facts, user_facts
+from transforms.facts import SEED_COLUMNS, group_facts, seed_facts, user_facts
 from transforms.filters import Facts, Instant
 from transforms.groups import group_key
 from transforms.io.store import Store
 from transforms.io.temporary import PREFIX
 from transforms.model_bundle import ModelBundle
+from transforms.reach import read_world
 from transforms.retrieve import ShardBundle, seed_table, user_table, without_listens
 from transforms.shards import Shard, Task, read_tables
 from transforms.sources import GROUP_PREFIX, Source, propose
@@ -155,17 +156,19 @@ def sources_of(surface: str) -> dict[str, Source]:
 
 
 def everything_found(
-    shard: Shard, surface: Surface, record: Mapping, now: datetime.datetime, space: Space
+    shard: Shard, surface: Surface, record: Mapping, policy: SurfacePolicy, instant: Instant, space: Space
 ) -> pl.DataFrame:
     """Ask the sources of a surface again for one record, for all they find; the proposal contract's columns."""
     keys = pl.DataFrame(
         {"key": [group_key(record["market"], record["tier"])], "market": [record["market"]], "tier": [record["tier"]]}
     ).with_columns(pl.lit(None, pl.List(pl.String)).alias("follows"))
-    shared = propose(_unlimited(surface.group_sources), without_listens(keys, now), ShardBundle(shard))
+    shared = propose(
+        _unlimited(surface.group_sources), without_listens(keys, instant.effective_from), ShardBundle(shard)
+    )
     if record["record_key"].startswith(GROUP_PREFIX[0]):
         return shared
-    opened = functools.partial(ModelBundle, space=space)
-    own = surface.retrieve(shard, sources=_unlimited(surface.sources), now=now, open_bundle=opened).frame
+    opened = functools.partial(ModelBundle, space=space, instant=instant)
+    own = surface.retrieve(shard, _unlimited(surface.sources), policy, instant, opened).frame
     return pl.concat([own, shared])
 
 

@@ -120,13 +120,13 @@ SURFACES: dict[str, Surface] = {
     HOME: Surface(
         HOME, HOME_SOURCES | HOME_VECTOR_SOURCES, HOME_GROUP_SOURCES, retrieve_users,
         ("user", "history", "user_embedding"),
-        ("co_listen", "item", "item_embedding", "vocabulary", "encoder", "encoder_vocabulary"),
+        ("co_listen", "item", "popularity", "item_embedding", "vocabulary", "encoder", "encoder_vocabulary"),
     ),
     NOW_PLAYING: Surface(
         NOW_PLAYING, NOW_PLAYING_SOURCES | NOW_PLAYING_VECTOR_SOURCES, NOW_PLAYING_GROUP_SOURCES, retrieve_seeds,
-        ("item", "popularity_partial"),
-        ("co_listen", "transition", "artist_top", "item_embedding", "vocabulary", "encoder", "encoder_vocabulary",
-         "session_knn"),
+        ("popularity_partial",),
+        ("co_listen", "transition", "artist_top", "item", "popularity", "item_embedding", "vocabulary", "encoder",
+         "encoder_vocabulary", "session_knn"),
     ),
 }  # fmt: skip
 _WEIGHTS = ("encoder", "session_knn")
@@ -163,14 +163,16 @@ def retrieve(surface: Surface, served: Served) -> Stage:
     whole = {name: paths(data[name].files) for name in ("popularity", "item", "tombstone")}
     group_task = Task(GROUPS, 0, whole)
     policy = road.policy.surfaces[surface.name]
+    instant = Instant.of(road.date, policy)
     used = sorted({*inputs, *whole})
     work = WorkOfShard(
-        RetrieveGroups(surface.group_sources, policy, Instant.of(road.date, policy), road.end),
+        RetrieveGroups(surface.group_sources, policy, instant, road.end),
         functools.partial(
             surface.retrieve,
             sources=surface.sources,
-            now=road.end,
-            open_bundle=functools.partial(ModelBundle, space=served.models.encoder.space),
+            policy=policy,
+            instant=instant,
+            open_bundle=functools.partial(ModelBundle, space=served.models.encoder.space, instant=instant),
         ),
     )
     return Stage(
@@ -183,7 +185,8 @@ def retrieve(surface: Surface, served: Served) -> Stage:
         transform=functools.partial(process, work=work),
         num_parts=road.num_shards + 1,
         num_shards=road.num_shards,
-        config={"sources": sorted([*surface.sources, *surface.group_sources])},
+        config={"sources": sorted([*surface.sources, *surface.group_sources])}
+        | {name: getattr(policy, name) for name in ("recent_play_days", "recent_skip_days", "expires_hours")},
     )
 
 

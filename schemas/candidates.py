@@ -49,7 +49,8 @@ PROPOSAL = Contract(
                "transition.context_id", "transition.next_item_id", "artist_top.artist_id", "artist_top.item_id",
                "popularity.tier", "popularity.item_id", "item_embedding.item_id", "item_embedding.vector",
                "user_embedding.user_id", "user_embedding.vector", "vocabulary.item_id", "vocabulary.positives",
-               "item.languages"),
+               "item.languages", "item.explicit", "item.age_rating", "history.market", "user.market", "user.tier",
+               "user.explicit_filter", "user.age_band", "user.languages", "user.blocked_artists", "user.hidden_items"),
 )  # fmt: skip
 
 _SOURCE = pa.struct(

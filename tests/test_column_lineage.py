@@ -54,6 +54,7 @@ HOME = policy(
     quota("home.co_listen", 1, 2, 4, discovery=True), quota("home.relisten", 1, 1, 3),
     quota("home.follow_new", 1, 1, 3, discovery=True), quota("home.popular_market", 1, 1, 9, personal=False),
     size=9, minimum_size=2, fill_to=8, artist_early=1, artist_early_slots=3, artist=3, album=1, show=1, publisher=2,
+    recent_play_days=1,
 )  # fmt: skip
 NOW_PLAYING = policy(
     quota("np.transition", 1, 2, 4), quota("np.familiar", 1, 1, 3), quota("np.artist_radio", 0, 2, 3),
@@ -95,7 +96,7 @@ def raw_event(n: int, item: int, dice: random.Random) -> dict:
         "item_duration_ms": dice.choice([50_000, 100_000, 250_000]), "is_organic": dice.choice([True, True, False]),
         "context_type": dice.choice(["album", "autoplay"]), "reason_start": dice.choice(["click", "autoplay"]),
         "shuffle": dice.random() < 0.5, "offline": dice.random() < 0.3, "private_session": dice.random() < 0.1,
-        "market": dice.choice(["SE", "NO", None]), "consent_personalization": dice.random() < 0.9,
+        "market": None if n % 7 == 2 else dice.choice(["SE", "NO", None]), "consent_personalization": dice.random() < 0.9,
         "campaign_id": dice.choice([None] * 9 + ["c1"]),
     }  # fmt: skip
 
@@ -104,7 +105,7 @@ def raw_items() -> list[dict]:
     dice = random.Random(8)
     offers = [
         None,
-        None,
+        [offer_in("SE")],
         [offer_in("*")],
         [offer_in("SE"), offer_in("NO", ["free", "kids"], until=NOW + datetime.timedelta(days=9))],
     ]
@@ -127,7 +128,7 @@ def raw_users() -> list[dict]:
     return [
         {
             "user_id": f"u{n}", "market": "SE" if n % 2 else "NO", "tier": ["free", "premium", "kids"][n % 3],
-            "explicit_filter": n == 1, "age_band": [None, "13-17", "25-34"][n % 3], "languages": [None, ["sv"]][n % 2],
+            "explicit_filter": n == 1, "age_band": [None, "13-17", "25-34"][n % 3], "languages": [["en"], ["sv"]][n % 2],
             "follows": [f"a{n % 4}", "h0"], "blocked_artists": ["a0", "a1"] if n in (1, 2) else None,
             "hidden_items": ["i02"] if n else None,
             "personalization_opt_out": n == 4, "deletion_requested_at": NOW if n == 6 else None,
@@ -240,13 +241,15 @@ def proposals(tables: Tables) -> pl.DataFrame:
     given = Given(tables)
     home = groups.RetrieveGroups(HOME_GROUP_SOURCES, HOME, instant(HOME), NOW)(given).frame
     playing = groups.RetrieveGroups(NOW_PLAYING_GROUP_SOURCES, NOW_PLAYING, instant(NOW_PLAYING), NOW)(given).frame
-    users = retrieve.retrieve_users(given, HOME_SOURCES | HOME_VECTOR_SOURCES, NOW, opened).frame
-    seeds = retrieve.retrieve_seeds(given, NOW_PLAYING_SOURCES | NOW_PLAYING_VECTOR_SOURCES, NOW, opened).frame
+    users = retrieve.retrieve_users(given, HOME_SOURCES | HOME_VECTOR_SOURCES, HOME, instant(HOME), opened).frame
+    seeds = retrieve.retrieve_seeds(
+        given, NOW_PLAYING_SOURCES | NOW_PLAYING_VECTOR_SOURCES, NOW_PLAYING, instant(NOW_PLAYING), opened
+    ).frame
     return pl.concat([home, playing, users, seeds])
 
 
 def opened(given: Given) -> ToyModels:
-    return ToyModels(given.tables)
+    return ToyModels(given.tables, instant(HOME))
 
 
 def candidate_sets(tables: Tables) -> pl.DataFrame:

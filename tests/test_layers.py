@@ -12,7 +12,7 @@ OWNERS = {
     "great_expectations": ("validation/expectations.py",),
     "google.cloud.storage": ("transforms/io/gcs.py",),
     "google.cloud": ("transforms/io/",),
-    "torch": ("transforms/embed/",),
+    "torch": ("transforms/embed/", "transforms/index/"),
     "faiss": ("transforms/index/",),
     "numba": ("transforms/embed/session_knn.py",),
     "lightgbm": ("transforms/embed/fuse.py",),

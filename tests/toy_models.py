@@ -7,7 +7,10 @@ import polars as pl
 from toy_road import MemoryBundle
 
 from schemas.models import EMBEDDING_DIM
-from transforms.vector_sources import long_form
+from transforms.filters import Instant
+from transforms.index.exact import ExactIndex
+from transforms.reach import Reach, read_world
+from transforms.vector_sources import Items, long_form
 
 
 class ToyModel:
@@ -31,16 +34,20 @@ class ToyModel:
 class ToyModels(MemoryBundle):
     """Vectors from the tables; plays are as many vectors added up, the last ones counting most."""
 
-    def item_vectors(self):
+    instant: Instant
+
+    def items(self):
         rows = self.tables["item_embedding"].sort("item_id")
-        return rows["item_id"], rows["vector"].to_numpy()
+        reach = Reach.of([self.tables["item"]], rows["item_id"], self.instant, read_world(self))
+        return Items(rows["item_id"], ExactIndex.of(rows["vector"].to_numpy()), reach)
 
     def user_vectors(self, keys):
         rows = self.tables["user_embedding"].filter(pl.col("user_id").is_in(keys.implode())).sort("user_id")
         return rows["user_id"], rows["vector"].to_numpy()
 
     def encode(self, listens, keys):
-        ids, vectors = self.item_vectors()
+        items = self.items()
+        ids, vectors = items.ids, items.index.vectors
         known = listens.filter(pl.col("item_id").is_in(ids.implode()))
         made = np.zeros((len(keys), EMBEDDING_DIM), np.float32)
         age = known.select(pl.int_range(pl.len(), 0, -1).over("key")).to_series().to_numpy()

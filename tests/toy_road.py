@@ -14,6 +14,7 @@ from transforms.candidate_sets import Provenance, Rests
 from transforms.filters import ITEM_COLUMNS, Facts, Instant
 from transforms.io.store import open_store
 from transforms.io.tables import conform, write_parquet
+from transforms.reach import ADULT
 from transforms.shards import Shard, Task
 from transforms.sources import Audience
 
@@ -107,7 +108,15 @@ def audience(keys: Sequence[Mapping], listens: Sequence[Mapping] = (), skips: Se
     def frame(rows, schema):
         return pl.DataFrame([{name: row.get(name) for name in schema} for row in rows], schema=schema)
 
-    return Audience(frame(keys, described), frame(listens, listened), frame(skips, listened).drop("artist_id"), NOW)
+    told = frame(keys, described)
+    anything = told.select(
+        "key", pl.lit("SE").alias("market"), pl.lit("free").alias("tier"), pl.lit(True).alias("explicit_allowed"),
+        pl.lit(ADULT).alias("max_age"), pl.lit(None, pl.List(pl.String)).alias("languages"),
+    )  # fmt: skip
+    heard = frame(listens, listened)
+    return Audience(
+        told, heard, frame(skips, listened).drop("artist_id"), NOW, anything, heard.select("key", "item_id").clear()
+    )
 
 
 def proposals(

@@ -1,6 +1,5 @@
 """Facts: what the hard filters need to know about a block of users, of seed items, or of nobody in particular."""
 
-import dataclasses
 from typing import Any
 
 import polars as pl
@@ -9,34 +8,10 @@ from schemas.inputs import TIERS
 from schemas.tallies import ANY
 from transforms.filters import ITEM_COLUMNS, Facts
 from transforms.histories import exploded
+from transforms.reach import COMPLETED_LABEL, World, explicit_allowed, max_age
 from transforms.retrieve import ShardBundle
-from transforms.shards import Shard
 
-ADULT = 21
-LEAST_AGE = {"0-12": 0, "13-17": 13, "18-24": 18}
-KIDS = "kids"
 SEED_COLUMNS = ("item_id", "canonical_id", "availability", "explicit", "age_rating", "languages")
-_COMPLETED_LABEL = 1.0
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class World:
-    """What facts about every record share.
-
-    Attributes:
-      markets: every market anybody played in; an item for an unknown market must be available in all of them.
-      gone: ids of items under a tombstone.
-    """
-
-    markets: list[str]
-    gone: pl.Series
-
-
-def read_world(shard: Shard) -> World:
-    """Read what the task's charts and tombstones say; markets and tombstoned items, a few thousand ids."""
-    markets = shard.read("popularity", ["market"], pl.col("market") != ANY)["market"].unique().sort().to_list()
-    gone = shard.read("tombstone", ["id"], pl.col("entity") == "item")["id"]
-    return World(markets, gone)
 
 
 def group_of(tier: pl.Expr, world: World) -> pl.Expr:
@@ -63,7 +38,7 @@ def user_facts(users: pl.DataFrame, proposals: pl.DataFrame, world: World, bundl
         blocked=k.select("k", pl.col("blocked_artists").alias("artist_id")).explode("artist_id").drop_nulls().unique(),
         hidden=k.select("k", pl.col("hidden_items").alias("item_id")).explode("item_id").drop_nulls().unique(),
         played=positives.group_by("k", "item_id").agg(
-            pl.col("event_ts").max(), (pl.col("label") >= _COMPLETED_LABEL).any().alias("completed")
+            pl.col("event_ts").max(), (pl.col("label") >= COMPLETED_LABEL).any().alias("completed")
         ),
         skipped=skips.group_by("k", "item_id").agg(pl.col("event_ts").max()),
     )
@@ -78,8 +53,6 @@ def _artists_known(positives: pl.DataFrame, bundle: ShardBundle) -> pl.DataFrame
 
 
 def _user_records(k: pl.DataFrame, world: World) -> pl.DataFrame:
-    young = (pl.col("tier") == KIDS) | (pl.col("age_band") == "0-12").fill_null(False)
-    least_age = pl.col("age_band").replace_strict(LEAST_AGE, default=ADULT, return_dtype=pl.Int32).fill_null(ADULT)
     return k.select(
         "k",
         pl.col("user_id").alias("record_key"),
@@ -88,8 +61,8 @@ def _user_records(k: pl.DataFrame, world: World) -> pl.DataFrame:
         "market",
         "tier",
         pl.format("{}|{}", "market", "tier").alias("needs"),
-        (~pl.col("explicit_filter").fill_null(False) & ~young).alias("explicit_allowed"),
-        pl.when(young).then(0).otherwise(least_age).alias("max_age"),
+        explicit_allowed(),
+        max_age(),
         "languages",
         pl.col("personalization_opt_out").alias("opted_out"),
         "seen",

@@ -12,8 +12,9 @@ from schemas.inputs import TIERS
 from schemas.policy import SurfacePolicy
 from schemas.tallies import ANY
 from transforms.blend import offer
-from transforms.facts import ADULT, group_facts, read_world
+from transforms.facts import group_facts
 from transforms.filters import HARD_FILTERS, Instant, hard_filters
+from transforms.reach import ADULT, read_world
 from transforms.retrieve import ShardBundle, without_listens
 from transforms.shards import Output, Shard
 from transforms.sources import GROUP_PREFIX, Source, propose

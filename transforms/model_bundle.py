@@ -1,7 +1,7 @@
 """The trained part of a bundle, as sources see it: vectors, the encoder, neighbour sessions.
 
-Memory: once per worker process, the vectors of all items (`4 * dim` bytes each) with their ids, the encoder and the
-sessions; per task, the vectors of its users.
+Memory: once per worker process, the vectors of all items (`4 * dim` bytes each) with their ids and reach, the encoder
+and the sessions; per task, the vectors of its users.
 """
 
 import dataclasses
@@ -10,16 +10,21 @@ import functools
 import numpy as np
 import polars as pl
 
-from schemas.models import ITEM_EMBEDDING, VOCABULARY, Space, SpaceMismatch
+from schemas.inputs import ITEM
+from schemas.models import VOCABULARY, Space, SpaceMismatch
 from transforms.embed.interactions import from_listens
 from transforms.embed.vectors import EncoderFiles
 from transforms.embed.weights import unpack
+from transforms.filters import Instant
+from transforms.index.exact import ExactIndex
 from transforms.io.store import open_store
+from transforms.reach import ITEM_COLUMNS, Reach, read_world
 from transforms.retrieve import ShardBundle
-from transforms.shards import read_tables
-from transforms.vector_sources import long_form
+from transforms.shards import Shard, Task, read_tables
+from transforms.vector_sources import Items, long_form
 
 ENCODER, ENCODER_VOCABULARY, SESSION_KNN = "encoder", "encoder_vocabulary", "session_knn"
+_OF_ITEMS = ("item_embedding", "item", "tombstone", "popularity")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,13 +33,16 @@ class ModelBundle(ShardBundle):
 
     Attributes:
       space: of all vectors. Rows of another are refused where they are read.
+      instant: when what is found will be offered.
     """
 
     space: Space
+    instant: Instant
 
-    def item_vectors(self) -> tuple[pl.Series, np.ndarray]:
-        """Return the ids of all items with a vector, sorted, and the vectors, `(num_items, dim) float32`."""
-        return _item_vectors(tuple(self.shard.paths("item_embedding")), self.space)
+    def items(self) -> Items:
+        """Return all items with a vector."""
+        inputs = tuple((name, self.shard.task.inputs.get(name, ())) for name in _OF_ITEMS)
+        return _items(self.shard.store.root, inputs, self.space, self.instant)
 
     def user_vectors(self, keys: pl.Series) -> tuple[pl.Series, np.ndarray]:
         """Return those of the keys that have a vector, sorted, and the vectors."""
@@ -54,7 +62,7 @@ class ModelBundle(ShardBundle):
         item_ids = _numbered(tuple(self.shard.paths("vocabulary")))
         contexts = from_listens(listens, keys, item_ids)
         items, scores = _sessions(self.shard.store.root, weights).top(contexts, limit)
-        return long_form(keys, item_ids, np.maximum(items, 0), scores).filter(pl.col("raw_score") > 0)
+        return long_form(keys, item_ids, items, scores).filter(pl.col("raw_score") > 0)
 
 
 def demand_space(rows: pl.DataFrame, space: Space, what: str) -> None:
@@ -76,10 +84,13 @@ def _matrix(rows: pl.DataFrame, space: Space) -> np.ndarray:
 
 
 @functools.lru_cache(maxsize=1)
-def _item_vectors(paths: tuple[str, ...], space: Space) -> tuple[pl.Series, np.ndarray]:
-    rows = read_tables(list(paths), ITEM_EMBEDDING).sort("item_id")
+def _items(root: str, inputs: tuple[tuple[str, tuple[str, ...]], ...], space: Space, instant: Instant) -> Items:
+    shard = Shard(Task("items", 0, dict(inputs)), open_store(root))
+    rows = shard.read("item_embedding").sort("item_id")
     demand_space(rows, space, "item_embedding")
-    return rows["item_id"], np.ascontiguousarray(_matrix(rows, space))
+    parts = (read_tables([path], ITEM, ITEM_COLUMNS) for path in shard.paths("item"))
+    reach = Reach.of(parts, rows["item_id"], instant, read_world(shard))
+    return Items(rows["item_id"], ExactIndex.of(_matrix(rows, space)), reach)
 
 
 @functools.lru_cache(maxsize=2)

@@ -14,8 +14,9 @@ from schemas.tallies import ANY
 from transforms.audit import audit
 from transforms.blend import blend
 from transforms.candidate_sets import Provenance, assemble, concatenate
-from transforms.facts import SEED_COLUMNS, World, group_facts, group_of, read_world, seed_facts, user_facts
+from transforms.facts import SEED_COLUMNS, group_facts, group_of, seed_facts, user_facts
 from transforms.filters import Facts, Instant
+from transforms.reach import World, read_world
 from transforms.retrieve import ShardBundle, blocks, seed_table, user_table
 from transforms.shards import Output, Shard, read_tables
 from transforms.sources import Source
@@ -54,14 +55,12 @@ class Recommend:
     def seeds(self, shard: Shard) -> Output:
         """Return the sets of the shard's seed items, one per market it was played in."""
         world, bundle, proposals, groups = self._given(shard)
-        items = shard.read("item", SEED_COLUMNS)
-        wanted = (
-            self._seed_block(b, items, proposals, groups, world, bundle) for b in blocks(seed_table(shard), BLEND_BLOCK)
-        )
+        wanted = (self._seed_block(b, proposals, groups, world, bundle) for b in blocks(seed_table(shard), BLEND_BLOCK))
         return self._finished(wanted, proposals.height)
 
-    def _seed_block(self, seeds: pl.DataFrame, items: pl.DataFrame, proposals: pl.DataFrame, groups: pl.DataFrame,
-                    world: World, bundle: ShardBundle) -> tuple[pl.DataFrame, Facts]:  # fmt: skip
+    def _seed_block(self, seeds: pl.DataFrame, proposals: pl.DataFrame, groups: pl.DataFrame, world: World,
+                    bundle: ShardBundle) -> tuple[pl.DataFrame, Facts]:  # fmt: skip
+        items = bundle.lookup("item", "item_id", seeds["item_id"], SEED_COLUMNS)
         own = proposals.filter(pl.col("key").is_in(seeds["item_id"].implode()))
         keys = seeds.select(group_of(pl.lit(ANY), world).alias("key")).unique()
         shared = groups.join(keys, on="key", how="semi", maintain_order="left")
@@ -77,7 +76,12 @@ class Recommend:
 
     def _given(self, shard: Shard) -> tuple[World, ShardBundle, pl.DataFrame, pl.DataFrame]:
         groups = read_tables(shard.paths("groups"), PROPOSAL)
-        return read_world(shard), ShardBundle(shard), shard.read("proposal"), groups
+        return (
+            read_world(shard),
+            ShardBundle(shard),
+            shard.read("proposal"),
+            groups,
+        )
 
     def _finished(self, wanted: Iterable[tuple[pl.DataFrame, Facts]], rows_in: int) -> Output:
         tables, counters = [], dict[str, int]()

@@ -12,8 +12,11 @@ import polars as pl
 
 from schemas.candidates import PROPOSAL
 from schemas.catalogue import CONTRACTS
+from schemas.policy import SurfacePolicy
 from schemas.tallies import ANY
+from transforms.filters import Instant
 from transforms.histories import exploded
+from transforms.reach import seed_rights, unwanted, user_rights
 from transforms.shards import Output, Shard, read_tables
 from transforms.sources import Audience, Source, propose
 from transforms.tallies import primary_artist
@@ -71,22 +74,28 @@ def blocks(frame: pl.DataFrame, size: int = BLOCK) -> Iterator[pl.DataFrame]:
         yield frame.slice(start, size)
 
 
-def user_audience(users: pl.DataFrame, bundle: ShardBundle, now: datetime.datetime) -> Audience:
+def user_audience(users: pl.DataFrame, bundle: ShardBundle, policy: SurfacePolicy, instant: Instant) -> Audience:
     """Return the audience of a block of users; who opted out of personalisation brings no listens and no follows."""
     open_ = users.filter(~pl.col("personalization_opt_out"))
     listens, skips = (exploded(open_, column).rename({"user_id": "key"}) for column in ("positives", "skips"))
     artists = bundle.lookup("item", "item_id", listens["item_id"].unique(), ["item_id", "artists", "show_id"])
     listens = listens.join(artists.select("item_id", primary_artist().alias("artist_id")), on="item_id", how="left")
     keys = open_.select(pl.col("user_id").alias("key"), "market", "tier", "follows")
-    return Audience(keys, listens.sort("key", "event_ts", "item_id"), skips, now)
+    own = user_rights(open_), unwanted(open_, bundle, policy, instant)
+    return Audience(keys, listens.sort("key", "event_ts", "item_id"), skips, instant.effective_from, *own)
 
 
 def retrieve_users(
-    shard: Shard, sources: Mapping[str, Source], now: datetime.datetime, open_bundle: OpenBundle = ShardBundle
+    shard: Shard,
+    sources: Mapping[str, Source],
+    policy: SurfacePolicy,
+    instant: Instant,
+    open_bundle: OpenBundle = ShardBundle,
 ) -> Output:
     """Propose for every user of a shard, in the proposal contract."""
     users, bundle = user_table(shard), open_bundle(shard)
-    found = [propose(sources, user_audience(block, bundle, now), bundle) for block in blocks(users)]
+    audiences = (user_audience(block, bundle, policy, instant) for block in blocks(users))
+    found = [propose(sources, audience, bundle) for audience in audiences]
     frame = pl.concat(found) if found else read_tables([], PROPOSAL)
     return Output(frame.sort(PROPOSAL.key), rows_in=users.height)
 
@@ -94,41 +103,50 @@ def retrieve_users(
 def seed_table(shard: Shard) -> pl.DataFrame:
     """Return what was played where: `item_id`, `market`, of one item shard, sorted."""
     played = shard.read("popularity_partial", ["item_id", "market"]).unique()
-    known = shard.read("item", ["item_id"], pl.col("deleted_at").is_null() & pl.col("rec_eligible"))
+    known = ShardBundle(shard).lookup("item", "item_id", played["item_id"], ["item_id", "deleted_at", "rec_eligible"])
+    known = known.filter(pl.col("deleted_at").is_null() & pl.col("rec_eligible"))
     gone = shard.read("tombstone", ["id"], pl.col("entity") == "item")["id"]
     kept = played.join(known, on="item_id", how="semi").filter(~pl.col("item_id").is_in(gone.implode()))
     return kept.sort("item_id", "market")
 
 
 def retrieve_seeds(
-    shard: Shard, sources: Mapping[str, Source], now: datetime.datetime, open_bundle: OpenBundle = ShardBundle
+    shard: Shard,
+    sources: Mapping[str, Source],
+    policy: SurfacePolicy,
+    instant: Instant,
+    open_bundle: OpenBundle = ShardBundle,
 ) -> Output:
     """Propose what follows every item of a shard that was played, in the proposal contract."""
-    seeds = seed_table(shard).select("item_id").unique(maintain_order=True)
-    bundle = open_bundle(shard)
-    known = shard.read("item", ["item_id", "canonical_id", "artists", "show_id", "genres"])
-    described = (
-        seeds.join(known, on="item_id")
-        .select(
-            pl.col("item_id").alias("key"),
-            "canonical_id",
-            primary_artist().alias("artist_id"),
-            pl.col("genres").list.first().alias("genre"),
-            pl.lit(ANY).alias("market"),
-            pl.lit(ANY).alias("tier"),
-            pl.lit(None, pl.List(pl.String)).alias("follows"),
-        )
-        .sort("key")
-    )
-    found = [propose(sources, without_listens(block, now), bundle) for block in blocks(described)]
+    seeds, bundle = seed_table(shard)["item_id"].unique().sort(), open_bundle(shard)
+    found = [propose(sources, seed_audience(block, bundle, instant), bundle) for block in blocks(seeds.to_frame())]
     frame = pl.concat(found) if found else read_tables([], PROPOSAL)
-    return Output(frame.sort(PROPOSAL.key), rows_in=described.height)
+    return Output(frame.sort(PROPOSAL.key), rows_in=len(seeds))
+
+
+def seed_audience(seeds: pl.DataFrame, bundle: ShardBundle, instant: Instant) -> Audience:
+    """Return the audience of a block of seed items; a seed is not offered to itself."""
+    columns = ["item_id", "canonical_id", "artists", "show_id", "genres", "explicit", "age_rating", "languages"]
+    known = bundle.lookup("item", "item_id", seeds["item_id"], columns)
+    key = pl.col("item_id").alias("key")
+    keys = known.select(
+        key,
+        "canonical_id",
+        primary_artist().alias("artist_id"),
+        pl.col("genres").list.first().alias("genre"),
+        pl.lit(ANY).alias("market"),
+        pl.lit(ANY).alias("tier"),
+        pl.lit(None, pl.List(pl.String)).alias("follows"),
+    )
+    nobody = without_listens(keys, instant.effective_from)
+    return dataclasses.replace(nobody, rights=seed_rights(known), unwanted=known.select(key, "item_id"))
 
 
 def without_listens(keys: pl.DataFrame, now: datetime.datetime) -> Audience:
-    """Return the audience of keys that bring no history of their own."""
+    """Return the audience of keys that bring no history and no rights of their own."""
     listen = pl.Series(read_tables([], CONTRACTS["history"])["positives"]).explode().struct.unnest()
     listens = listen.select(
         pl.lit("", pl.String).alias("key"), pl.all(), pl.lit("", pl.String).alias("artist_id")
     ).clear()
-    return Audience(keys, listens, listens.drop("artist_id"), now)
+    nobody = user_rights(read_tables([], CONTRACTS["user"]))
+    return Audience(keys, listens, listens.drop("artist_id"), now, nobody, listens.select("key", "item_id"))

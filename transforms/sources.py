@@ -53,12 +53,16 @@ class Audience:
       listens: exploded positives of the histories: `key`, `item_id`, `item_type`, `event_ts`, `label`, `artist_id`.
       skips: exploded skips: the same without `artist_id`.
       now: end of the logical date.
+      rights: `key` and what `transforms.reach.Reach.mask` asks. unwanted: `key` and `item_id` of what a key must not be
+        offered besides.
     """
 
     keys: pl.DataFrame
     listens: pl.DataFrame
     skips: pl.DataFrame
     now: datetime.datetime
+    rights: pl.DataFrame
+    unwanted: pl.DataFrame
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -1,20 +1,21 @@
 """Sources that rest on trained models: vectors of users, sessions and items, and neighbour sessions.
 
-Search is exact: all items against a block of users. Memory: the item matrix (`4 * dim` bytes per item, once per worker)
-and `SCORES_AT_ONCE` scores.
+Search is exact, among what each listener may be offered (`transforms.reach`). Memory: the items of a space with their
+index, once per worker; `MASKS_AT_ONCE` bytes per item; and what a search holds (`transforms.index.exact`).
 """
 
+import dataclasses
 import datetime
 from typing import Protocol
 
 import numpy as np
 import polars as pl
 
-from transforms.evaluate import top_items
+from transforms.index.exact import NOTHING, ExactIndex, Limits
+from transforms.reach import Reach
 from transforms.sources import TALK, Audience, Bundle, Source, none_found
 
-SCORES_AT_ONCE = 32_000_000
-"""Scores held at once: 128 MB."""
+MASKS_AT_ONCE = 64
 SEQUENCE_LISTENS = 10
 FRESH_DAYS = 30
 FRESH_PLAYS = 20
@@ -22,11 +23,28 @@ TWO_TOWER_LIMIT, SEQUENCE_LIMIT, FRESH_LIMIT = 300, 130, 60
 SESSION_LIMIT, SIMILAR_LIMIT, KNN_LIMIT = 60, 40, 80
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Items:
+    """All items with a vector.
+
+    Attributes:
+      ids: sorted; an item's row is its place. index: their vectors. reach: who may be offered them.
+    """
+
+    ids: pl.Series
+    index: ExactIndex
+    reach: Reach
+
+    def rows(self, ids: pl.Series) -> np.ndarray:
+        """Return the rows of those of the ids that have one, ascending."""
+        return np.flatnonzero(self.ids.is_in(ids.implode()).to_numpy())
+
+
 class Models(Bundle, Protocol):
     """A bundle with trained models; every vector in it is of one space, or opening it was refused."""
 
-    def item_vectors(self) -> tuple[pl.Series, np.ndarray]:
-        """Return the ids of all items with a vector, sorted, and the vectors, `(num_items, dim) float32`."""
+    def items(self) -> Items:
+        """Return all items with a vector."""
 
     def user_vectors(self, keys: pl.Series) -> tuple[pl.Series, np.ndarray]:
         """Return the keys that have a vector, sorted, and the vectors."""
@@ -42,34 +60,44 @@ class Models(Bundle, Protocol):
         """Return `key`, `item_id`, `raw_score`: what neighbour sessions hold, the best of each key."""
 
 
-def nearest(keys: pl.Series, vectors: np.ndarray, item_ids: pl.Series, items: np.ndarray, limit: int) -> pl.DataFrame:
+def nearest(
+    audience: Audience, keys: pl.Series, vectors: np.ndarray, items: Items, limit: int, among: np.ndarray | None = None
+) -> pl.DataFrame:
     """Return `key`, `item_id`, `raw_score` of the best inner products of every key, above 0.
 
+    What a key may not be offered, and what it does not want, is not looked for; `limit` others are found wherever there
+    are as many.
+
     Args:
-      vectors: `(num_keys, dim) float32`. `items`: `(num_items, dim) float32`.
+      keys: of the audience. vectors: `(num_keys, dim) float32`. among: rows of the items to look at; None: all.
     """
-    found, size = [], max(1, SCORES_AT_ONCE // max(len(items), 1))
-    for first in range(0, len(keys), size):
-        scores = vectors[first : first + size] @ items.T
-        best = top_items(scores, limit)
-        values = np.take_along_axis(scores, best.astype(np.int64), axis=1)
-        found.append(long_form(keys[first : first + size], item_ids, best, values))
-    frame = (
-        pl.concat(found)
-        if found
-        else pl.DataFrame(schema={"key": pl.String, "item_id": pl.String, "raw_score": pl.Float64})
-    )
-    return frame.filter(pl.col("raw_score") > 0)
+    asked = keys.to_frame("key").join(audience.rights, on="key", how="left", maintain_order="left")
+    told = [pl.col("languages").list.sort().list.join(","), pl.exclude("key", "languages").cast(pl.String)]
+    kind = asked.select(pl.struct(told).struct.json_encode().rank("dense").cast(pl.Int64) - 1).to_series()
+    of_kind = asked.with_columns(kind.alias("kind")).unique("kind").sort("kind").drop("key", "kind")
+    mine = audience.unwanted.join(keys.to_frame("key").with_row_index("query"), on="key")
+    mine = mine.join(items.ids.to_frame("item_id").with_row_index("row"), on="item_id")
+    without = (mine["query"].cast(pl.Int64) * 2**32 + mine["row"].cast(pl.Int64)).unique().sort().to_numpy()
+    found = [pl.DataFrame(schema={"key": pl.String, "item_id": pl.String, "raw_score": pl.Float64})]
+    for first in range(0, of_kind.height, MASKS_AT_ONCE):
+        masks = np.stack([items.reach.mask(*row) for row in of_kind[first : first + MASKS_AT_ONCE].rows()])
+        if among is not None:
+            masks &= np.isin(np.arange(len(items.ids)), among)
+        some = np.flatnonzero(((kind >= first) & (kind < first + MASKS_AT_ONCE)).to_numpy())
+        limits = Limits(masks, (kind - first).to_numpy(), without).take(some)
+        best = items.index.search(vectors[some], limit, limits)
+        found.append(long_form(keys.gather(some), items.ids, best.rows, best.scores))
+    return pl.concat(found).filter(pl.col("raw_score") > 0)
 
 
 def long_form(keys: pl.Series, item_ids: pl.Series, best: np.ndarray, values: np.ndarray) -> pl.DataFrame:
     """Return `key`, `item_id`, `raw_score` from the best items of each key and their scores, `(num_keys, k)` both."""
-    rows = np.repeat(np.arange(len(keys)), best.shape[1])
+    key, place = np.nonzero(best != NOTHING)
     return pl.DataFrame(
         {
-            "key": keys.gather(rows),
-            "item_id": item_ids.gather(best.ravel()),
-            "raw_score": values.ravel().astype(np.float64),
+            "key": keys.gather(key),
+            "item_id": item_ids.gather(best[key, place]),
+            "raw_score": values[key, place].astype(np.float64),
         }
     )
 
@@ -80,8 +108,7 @@ def two_tower(audience: Audience, bundle: Models) -> pl.DataFrame:
     Score: cosine.
     """
     keys, vectors = bundle.user_vectors(audience.keys["key"])
-    ids, items = bundle.item_vectors()
-    return _explained(nearest(keys, vectors, ids, items, TWO_TOWER_LIMIT), audience)
+    return _explained(nearest(audience, keys, vectors, bundle.items(), TWO_TOWER_LIMIT), audience)
 
 
 def sequence(audience: Audience, bundle: Models) -> pl.DataFrame:
@@ -94,8 +121,7 @@ def sequence(audience: Audience, bundle: Models) -> pl.DataFrame:
     keys = audience.listens["key"].unique().sort()
     recent = recent.filter(pl.col("key").is_in(keys.implode()))
     vectors = bundle.encode(recent, keys)
-    ids, items = bundle.item_vectors()
-    return _explained(nearest(keys, vectors, ids, items, SEQUENCE_LIMIT), audience)
+    return _explained(nearest(audience, keys, vectors, bundle.items(), SEQUENCE_LIMIT), audience)
 
 
 def fresh_content(audience: Audience, bundle: Models) -> pl.DataFrame:
@@ -108,10 +134,9 @@ def fresh_content(audience: Audience, bundle: Models) -> pl.DataFrame:
     new = bundle.read("item", ["item_id"], (pl.col("release_ts") > since) & (pl.col("release_ts") <= audience.now))
     played = bundle.read("vocabulary", ["item_id"], pl.col("positives") >= FRESH_PLAYS)["item_id"]
     fresh = new["item_id"].filter(~new["item_id"].is_in(played.implode()))
-    ids, items = bundle.item_vectors()
-    at = np.flatnonzero(ids.is_in(fresh.implode()).to_numpy())
     keys, vectors = bundle.user_vectors(audience.keys["key"])
-    return _explained(nearest(keys, vectors, ids.gather(at), items[at], FRESH_LIMIT), audience)
+    items = bundle.items()
+    return _explained(nearest(audience, keys, vectors, items, FRESH_LIMIT, items.rows(fresh)), audience)
 
 
 def _explained(found: pl.DataFrame, audience: Audience) -> pl.DataFrame:
@@ -133,8 +158,7 @@ def session(audience: Audience, bundle: Models) -> pl.DataFrame:
     Score: cosine with the vector of that session.
     """
     keys = audience.keys["key"].unique().sort()
-    ids, items = bundle.item_vectors()
-    return _of_seed(nearest(keys, bundle.encode(_played(keys), keys), ids, items, SESSION_LIMIT))
+    return _of_seed(nearest(audience, keys, bundle.encode(_played(keys), keys), bundle.items(), SESSION_LIMIT))
 
 
 def similar(audience: Audience, bundle: Models) -> pl.DataFrame:
@@ -142,9 +166,9 @@ def similar(audience: Audience, bundle: Models) -> pl.DataFrame:
 
     Score: cosine of the two items' vectors.
     """
-    ids, items = bundle.item_vectors()
-    at = np.flatnonzero(ids.is_in(audience.keys["key"].implode()).to_numpy())
-    found = nearest(ids.gather(at), items[at], ids, items, SIMILAR_LIMIT)
+    items = bundle.items()
+    rows = items.rows(audience.keys["key"])
+    found = nearest(audience, items.ids.gather(rows), items.index.vectors[rows], items, SIMILAR_LIMIT)
     return _of_seed(_same_language(found, bundle))
 
 

@@ -171,7 +171,7 @@ def recommend(folder: Path, world: Mapping[str, pl.DataFrame], surface: SurfaceP
     )
     read = shard(folder / "world", world)
     groups = RetrieveGroups(shared, surface, instant(surface), NOW)(read).frame
-    proposed = (retrieve_users if surface is HOME else retrieve_seeds)(read, own, NOW).frame
+    proposed = (retrieve_users if surface is HOME else retrieve_seeds)(read, own, surface, instant(surface)).frame
     given = shard(folder / "proposed", {**world, "groups": groups, "proposal": proposed})
     made = getattr(Recommend(surface, instant(surface), {**own, **shared}, PROVENANCE), who)(given)
     return Made(made.frame, made.counters, pl.concat([proposed, groups]), world, surface)

@@ -6,9 +6,12 @@ import math
 import numpy as np
 import polars as pl
 import pytest
-from toy_road import MemoryBundle, audience, days_ago, item, listen, table
+from toy_road import MemoryBundle, audience, days_ago, instant, item, listen, offer_in, policy, quota, table
 
+from transforms.index.exact import ExactIndex
+from transforms.reach import Reach, World
 from transforms.vector_sources import (
+    Items,
     fresh_content,
     nearest,
     sequence,
@@ -26,6 +29,11 @@ def at(degrees: float) -> list[float]:
 PLACES = {"east": 0, "near_east": 10, "north_east": 45, "north": 90, "west": 180}
 IDS = pl.Series("item_id", sorted(PLACES))
 VECTORS = np.array([at(PLACES[name]) for name in IDS], np.float32)
+SURFACE = policy(quota("any"))
+REACH = Reach.of(
+    [table("item", [item(name) for name in IDS])], IDS, instant(SURFACE), World([], pl.Series(dtype=pl.String))
+)
+ITEMS = Items(IDS, ExactIndex.of(VECTORS), REACH)
 
 
 @dataclasses.dataclass
@@ -34,8 +42,8 @@ class PlaneBundle(MemoryBundle):
 
     users: dict = dataclasses.field(default_factory=dict)
 
-    def item_vectors(self):
-        return IDS, VECTORS
+    def items(self):
+        return ITEMS
 
     def user_vectors(self, keys):
         known = pl.Series([key for key in sorted(keys) if key in self.users], dtype=pl.String)
@@ -62,17 +70,39 @@ LISTENS = [{"key": "ann", **listen("west", days=9)}, {"key": "ann", **listen("ea
 
 
 def test_the_nearest_come_first_and_what_points_away_does_not_come():
-    frame = nearest(pl.Series(["x"]), np.array([at(0)], np.float32), IDS, VECTORS, 3)
+    who = audience([{"key": "x"}])
+    frame = nearest(who, pl.Series(["x"]), np.array([at(0)], np.float32), ITEMS, 3)
     assert found(frame, "x") == ["east", "near_east", "north_east"]
-    everything = nearest(pl.Series(["x"]), np.array([at(0)], np.float32), IDS, VECTORS, 9)
+    everything = nearest(who, pl.Series(["x"]), np.array([at(0)], np.float32), ITEMS, 9)
     assert "west" not in everything["item_id"].to_list()
 
 
-def test_blocks_do_not_matter(monkeypatch):
-    keys, vectors = pl.Series(["a", "b", "c"]), np.array([at(0), at(90), at(170)], np.float32)
-    whole = nearest(keys, vectors, IDS, VECTORS, 2)
-    monkeypatch.setattr("transforms.vector_sources.SCORES_AT_ONCE", len(IDS))
-    assert nearest(keys, vectors, IDS, VECTORS, 2).equals(whole)
+def test_what_a_listener_may_not_be_offered_is_not_looked_for(monkeypatch):
+    """Each has a right of their own, so that there are more kinds than are masked at once."""
+    monkeypatch.setattr("transforms.vector_sources.MASKS_AT_ONCE", 2)
+    offers = {"east": [offer_in("NO")], "near_east": [offer_in("SE", ["premium"])], "north": [offer_in("SE")]}
+    rows = [item(name, availability=offers.get(name), explicit=name == "north_east") for name in IDS]
+    reach = Reach.of([table("item", rows)], IDS, instant(SURFACE), World([], pl.Series(dtype=pl.String)))
+    rights = {
+        "ann": ("SE", "free", True),
+        "bob": ("NO", "free", False),
+        "cid": ("SE", "premium", False),
+        "dan": ("SE", "free", True),
+    }
+    who = audience([{"key": key} for key in rights])
+    told = [{"key": key, "market": m, "tier": t, "explicit_allowed": e} for key, (m, t, e) in rights.items()]
+    who = dataclasses.replace(
+        who,
+        rights=pl.DataFrame(told).with_columns(max_age=pl.lit(21), languages=pl.lit(None, pl.List(pl.String))),
+        unwanted=pl.DataFrame({"key": ["dan", "dan"], "item_id": ["north", "unknown"]}),
+    )  # fmt: skip
+    keys = pl.Series(sorted(rights))
+    frame = nearest(who, keys, np.array([at(30)] * 4, np.float32), Items(IDS, ITEMS.index, reach), 1)
+    best = {key: found(frame, key) for key in rights}
+    assert best == {"ann": ["north_east"], "bob": ["east"], "cid": ["near_east"], "dan": ["north_east"]}
+    frame = nearest(who, keys, np.array([at(30)] * 4, np.float32), Items(IDS, ITEMS.index, reach), 9)
+    assert found(frame, "ann") == ["north_east", "north"]
+    assert found(frame, "dan") == ["north_east"]
 
 
 def test_the_user_vector_proposes_and_the_last_listens_explain():

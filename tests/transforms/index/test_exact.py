@@ -1,0 +1,169 @@
+import faiss
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from transforms.index import exact
+from transforms.index.exact import BFLOAT16, FLOAT32, LEAST_SAMPLE, NOTHING, ExactIndex, Limits
+
+PRECISIONS = pytest.mark.parametrize("precision", [FLOAT32, BFLOAT16])
+
+
+def best(index: ExactIndex, queries: np.ndarray, rows: np.ndarray, k: int) -> np.ndarray:
+    """Return the best rows by sorting all scores, equal ones by row."""
+    scores = index.scores(queries, np.broadcast_to(rows.astype(np.int64), (len(queries), len(rows))).copy())
+    ranked = [rows[np.lexsort((rows, -one))][:k] for one in scores]
+    return np.array([[*one, *[NOTHING] * (k - len(one))] for one in ranked], np.int64).reshape(len(queries), k)
+
+
+def normal(rng: np.random.Generator, *shape: int) -> np.ndarray:
+    return rng.standard_normal(shape, dtype=np.float32)
+
+
+@given(
+    num_items=st.integers(1, 4_000), num_queries=st.integers(0, 40), dim=st.sampled_from([1, 3, 16, 64]), k=st.integers(1, 600),
+    kind=st.sampled_from(["normal", "few", "short", "below 0"]), precision=st.sampled_from([FLOAT32, BFLOAT16]), seed=st.integers(0, 99),
+)  # fmt: skip
+@settings(max_examples=150, deadline=None)
+def test_what_is_found_is_the_best_whatever_the_vectors(num_items, num_queries, dim, k, kind, precision, seed):
+    rng = np.random.default_rng(seed)
+    items, queries = normal(rng, num_items, dim), normal(rng, num_queries, dim)
+    if kind == "few":  # of three vectors, all others their copies
+        items = items[:3][rng.integers(0, min(3, num_items), num_items)]
+    if kind == "short":
+        items *= np.exp(2 * normal(rng, num_items, 1))
+        queries[::3] = 0
+    if kind == "below 0":
+        items, queries = np.abs(items), -np.abs(queries)
+    index = ExactIndex.of(items, precision)
+    found = index.search(queries, k)
+    np.testing.assert_array_equal(found.rows, best(index, queries, np.arange(num_items), k))
+    there = found.rows != NOTHING
+    assert (there.sum(axis=1) == min(k, num_items)).all()
+    assert np.isneginf(found.scores[~there]).all()
+    products = np.einsum("qd,qkd->qk", queries.astype(float), items[found.rows].astype(float))
+    norms = np.linalg.norm(queries, axis=1)[:, None] * np.linalg.norm(items, axis=1)[found.rows]
+    assert (np.abs(found.scores - products)[there] <= 1e-6 * norms[there]).all()
+
+
+@PRECISIONS
+def test_no_batch_and_no_number_of_threads_changes_a_bit(precision):
+    rng = np.random.default_rng(0)
+    index, queries = ExactIndex.of(normal(rng, 20_000, 32), precision), normal(rng, 300, 32)
+    whole = index.search(queries, 100)
+    for size in (1, 7, 128):
+        parts = [index.search(queries[n : n + size], 100) for n in range(0, 300, size)]
+        for name in ("rows", "scores"):
+            assert np.concatenate([getattr(p, name) for p in parts]).tobytes() == getattr(whole, name).tobytes()
+    threads = faiss.omp_get_max_threads()
+    try:
+        faiss.omp_set_num_threads(2)
+        assert index.search(queries, 100).scores.tobytes() == whole.scores.tobytes()
+    finally:
+        faiss.omp_set_num_threads(threads)
+
+
+def test_the_precision_of_the_first_step_changes_nothing():
+    rng = np.random.default_rng(1)
+    items, queries = normal(rng, 8_000, 48), normal(rng, 60, 48)
+    for size in (1.0, 1e-3, 1e3):
+        found = [ExactIndex.of(items * np.float32(size), one).search(queries, 50) for one in (FLOAT32, BFLOAT16)]
+        assert found[0].rows.tobytes() == found[1].rows.tobytes()
+        assert found[0].scores.tobytes() == found[1].scores.tobytes()
+
+
+def test_bfloat16_is_used_where_it_may_be():
+    """Without this the test above would compare float32 with itself."""
+    rng = np.random.default_rng(1)
+    index = ExactIndex.of(np.abs(normal(rng, 5_000, 8)), BFLOAT16)
+    index._factors._exact = None
+    assert index.search(np.abs(normal(rng, 5, 8)), 10).rows.shape == (5, 10)
+
+
+@PRECISIONS
+def test_a_part_finds_its_own_items_and_all_it_was_asked_for(precision):
+    rng = np.random.default_rng(2)
+    index, queries = ExactIndex.of(normal(rng, 6_000, 16), precision), normal(rng, 50, 16)
+    for rows in (np.flatnonzero(index.vectors[:, 0] > 1), np.arange(0, 6_000, 100), np.arange(3), np.arange(0)):
+        found = index.part(rows).search(queries, 80)
+        np.testing.assert_array_equal(found.rows, best(index, queries, rows, 80))
+
+
+@given(
+    num_items=st.integers(1, 3_000), num_queries=st.integers(1, 30), k=st.integers(1, 300), seed=st.integers(0, 99),
+    heard=st.integers(0, 400), share=st.sampled_from([0.0, 0.01, 0.3, 1.0]), precision=st.sampled_from([FLOAT32, BFLOAT16]),
+)  # fmt: skip
+@settings(max_examples=100, deadline=None)
+def test_every_query_finds_the_best_of_what_it_may_find(num_items, num_queries, k, seed, heard, share, precision):
+    """Among others where the mask is open to what the query points away from, and what was heard is the best there is."""
+    rng = np.random.default_rng(seed)
+    items, queries = normal(rng, num_items, 8), normal(rng, num_queries, 8)
+    masks = np.stack([rng.random(num_items) < share, items[:, 0] < np.quantile(items[:, 0], share)])
+    mask_of = rng.integers(0, 2, num_queries)
+    queries[mask_of == 1, 0] = 3
+    index, rows = ExactIndex.of(items, precision), np.flatnonzero(rng.random(num_items) < 0.8)
+    liked = best(index, queries, np.arange(num_items), min(heard, num_items))
+    pairs = np.unique(np.arange(num_queries)[:, None] << 32 | liked)
+    found = index.part(rows).search(queries, k, Limits(masks[:, rows], mask_of, pairs))
+    for query in range(num_queries):
+        open_to = np.setdiff1d(rows[masks[mask_of[query], rows]], liked[query])
+        np.testing.assert_array_equal(found.rows[query], best(index, queries[[query]], open_to, k)[0])
+
+
+def test_limits_of_more_queries_than_are_asked_at_once_are_each_ones_own(monkeypatch):
+    monkeypatch.setattr(exact, "QUERIES_AT_ONCE", 7)
+    rng = np.random.default_rng(6)
+    index, queries = ExactIndex.of(normal(rng, 500, 4)), normal(rng, 30, 4)
+    best_one = index.search(queries, 1).rows[:, 0].astype(np.int64)
+    limits = Limits(np.ones((1, 500), bool), np.zeros(30, int), np.arange(30) << 32 | best_one)
+    np.testing.assert_array_equal(index.search(queries, 3, limits).rows, index.search(queries, 4).rows[:, 1:])
+
+
+@PRECISIONS
+@pytest.mark.parametrize("better", [2.0, 0.5])
+def test_a_sample_that_misleads_changes_nothing(precision, better):
+    """The sampled items are all better, or all worse, than any other."""
+    rng = np.random.default_rng(3)
+    items, queries = np.abs(normal(rng, 5_000, 8)), np.abs(normal(rng, 20, 8))
+    items[np.random.default_rng(0).permutation(5_000)[:LEAST_SAMPLE]] *= better
+    index = ExactIndex.of(items, precision)
+    np.testing.assert_array_equal(index.search(queries, 1_500).rows, best(index, queries, np.arange(5_000), 1_500))
+
+
+@PRECISIONS
+def test_where_everything_is_equal_the_first_rows_are_found_in_little_memory(precision, monkeypatch):
+    monkeypatch.setattr(exact, "SURVIVORS_AT_ONCE", 5_000)
+    monkeypatch.setattr(exact, "BOUNDS_AT_ONCE", 2**12)
+    index = ExactIndex.of(np.ones((30_000, 4), np.float32), precision)
+    found = index.search(np.ones((3, 4), np.float32), 20)
+    np.testing.assert_array_equal(found.rows, np.tile(np.arange(20), (3, 1)))
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_what_is_no_number_is_refused(bad):
+    items = np.ones((5, 2), np.float32)
+    index = ExactIndex.of(items, FLOAT32)
+    items[3, 1] = bad
+    with pytest.raises(ValueError, match="item vector 3 is not finite; 1 of 5 are not"):
+        ExactIndex.of(items)
+    with pytest.raises(ValueError, match="query vector 3 is not finite; 1 of 5 are not"):
+        index.search(items, 1)
+
+
+def test_a_file_is_mapped_and_finds_the_same(tmp_path):
+    rng = np.random.default_rng(4)
+    items, queries = normal(rng, 2_000, 16), normal(rng, 30, 16)
+    flat = faiss.IndexFlatIP(16)
+    flat.add(items)
+    faiss.write_index(flat, str(tmp_path / "items.faiss"))
+    index = ExactIndex.open(tmp_path / "items.faiss")
+    assert index.vectors.tobytes() == items.tobytes()
+    assert not index.vectors.flags.writeable
+    assert index.search(queries, 9).rows.tobytes() == ExactIndex.of(items).search(queries, 9).rows.tobytes()
+
+
+def test_an_index_of_nothing_finds_nothing():
+    found = ExactIndex.of(np.empty((0, 4), np.float32)).search(np.ones((2, 4), np.float32), 3)
+    assert (found.rows == NOTHING).all()
+    assert np.isneginf(found.scores).all()

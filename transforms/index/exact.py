@@ -1,0 +1,445 @@
+"""Exact search in bulk: for many queries at once, the items of the greatest inner product.
+
+Two steps. A matrix product bounds all scores from above, blocks of items against a batch of queries, and what reaches a
+query's threshold is scored again by itself. The threshold is the score of a sampled item, of such a rank that rather
+more than k items reach it; where the sample misled, the k-th best score that was found cannot, and the query is asked
+again with it. No list of the best is kept on the way: selection costs next to nothing, the product is all there is to
+pay for. On processors that multiply bfloat16 the product is one of bfloat16, with what rounding can take away added to
+the bound.
+
+A final score is the dot product of one query and one item in float32, so that no batch, order, precision of the product
+or number of threads changes a bit of it; equal scores are ordered by row.
+"""
+
+import dataclasses
+import functools
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import faiss
+import numpy as np
+
+NOTHING = -1
+"""Fills up where there are fewer items than asked for."""
+QUERIES_AT_ONCE, BOUNDS_AT_ONCE, SURVIVORS_AT_ONCE = 1_024, 2**19, 2**21
+"""A search holds 6 bytes per bound and 70 per survivor: 150 MB."""
+SAMPLED_SHARE, LEAST_SAMPLE, MOST_SAMPLE = 1 / 16, 1_024, 16_384
+FLOAT32, BFLOAT16 = "float32", "bfloat16"
+PACKING = 40
+"""What packing an item costs, in scores of one query and one item; `python -m benchmarks.retrieval` shows it."""
+_ROUNDING = 4e-6  # of |u| |v|: what a sum of up to 1,024 float32 products may lose; measured 3e-7 at 256
+_OF_BFLOAT16 = 2.0**-8  # relative, of rounding a product to bfloat16: twice the most
+_WORD = 8
+_LAST = np.uint64(0xFFFFFFFFFFFFFFFF)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Found:
+    """What a search found, the best first.
+
+    Attributes:
+      rows: `(num_queries, k) int32`, of the index; `NOTHING` where there were fewer items.
+      scores: `(num_queries, k) float32`; minus infinity where there is nothing.
+    """
+
+    rows: np.ndarray
+    scores: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Limits:
+    """What each query may find of a part.
+
+    Attributes:
+      masks: `(num_masks, num_items) bool`, items that may be found by their places in the part. mask_of: `(num_queries,)
+        int64`, which one is a query's.
+      without: `query << 32 | row` in int64, ascending, each once: rows of the index that one query may not find though its
+        mask is open to them.
+    """
+
+    masks: np.ndarray
+    mask_of: np.ndarray
+    without: np.ndarray
+
+    @property
+    def open_to(self) -> np.ndarray:
+        """How many items each query's mask is open to."""
+        return np.asarray(self.masks.sum(axis=1)[self.mask_of])
+
+    def count_without(self, num_queries: int) -> np.ndarray:
+        """Return how many items each query goes without."""
+        return np.bincount(self.without >> 32, minlength=num_queries)
+
+    def of(self, some: slice, rows: np.ndarray) -> "Limits":
+        """Return those of a run of queries; of what they go without, what they would find in a part of these rows."""
+        mask_of = self.mask_of[some]
+        low, high = np.searchsorted(self.without, [n << 32 for n in (some.start, some.start + len(mask_of))])
+        without = self.without[low:high] - (some.start << 32)
+        query, row = without >> 32, without & 0xFFFFFFFF
+        place = np.minimum(np.searchsorted(rows, row), max(len(rows) - 1, 0))
+        found = (rows[place] == row) & self.masks[mask_of[query], place]
+        return Limits(self.masks, mask_of, without[found])
+
+    def take(self, queries: np.ndarray) -> "Limits":
+        """Return those of some queries, ascending."""
+        query = self.without >> 32
+        if not len(queries):
+            return Limits(self.masks, self.mask_of[queries], self.without[:0])
+        place = np.minimum(np.searchsorted(queries, query), len(queries) - 1)
+        kept = queries[place] == query
+        without = place[kept] << 32 | self.without[kept] & 0xFFFFFFFF
+        return Limits(self.masks, self.mask_of[queries], without)
+
+    def packed(self, size: int) -> "Limits":
+        """Return those of a part that holds just what the mask is open to."""
+        return Limits(np.ones((1, size), bool), np.zeros_like(self.mask_of), self.without)
+
+    def allow(self, query: np.ndarray, place: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        """Tell which pairs of query and place in a part of these rows may be found."""
+        allowed = self.masks[self.mask_of[query], place]
+        if len(self.without) and len(query):
+            pair = query.astype(np.int64) << 32 | rows[place]
+            at = np.minimum(np.searchsorted(self.without, pair), len(self.without) - 1)
+            allowed &= self.without[at] != pair
+        return np.asarray(allowed)
+
+
+def fastest() -> str:
+    """Return the precision whose matrix product is the fastest on this processor."""
+    import torch
+
+    return BFLOAT16 if torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported() else FLOAT32
+
+
+class ExactIndex:
+    """The vectors of a space, immutable.
+
+    Memory: `4 * dim` bytes per item, mapped from the file and shared by the processes of a machine; in bfloat16,
+    `2 * dim` more.
+    """
+
+    def __init__(self, flat: faiss.IndexFlatIP, precision: str | None = None, seed: int = 0):
+        """Search a flat FAISS index.
+
+        Args:
+          flat: rows in the order of ids.
+          precision: of the first step, `float32` or `bfloat16`; None: the fastest. What is found is the same.
+
+        Raises:
+          ValueError: a vector is not finite.
+        """
+        self._flat: Any = flat
+        self._seed = seed
+        demand_finite(self.vectors, "item")
+        self._precision = precision or fastest()
+
+    @classmethod
+    def of(cls, vectors: np.ndarray, precision: str | None = None, seed: int = 0) -> "ExactIndex":
+        """Return an index of vectors in memory, `(num_items, dim) float32`."""
+        flat = faiss.IndexFlatIP(vectors.shape[1])
+        flat.add(np.ascontiguousarray(vectors, np.float32))
+        return cls(flat, precision, seed)
+
+    @classmethod
+    def open(cls, path: str | os.PathLike, precision: str | None = None, seed: int = 0) -> "ExactIndex":
+        """Return the index in a file, mapped."""
+        flat: Any = faiss.read_index(os.fspath(path), faiss.IO_FLAG_MMAP_IFC)
+        return cls(flat, precision, seed)
+
+    @functools.cached_property
+    def vectors(self) -> np.ndarray:
+        """The vectors, `(num_items, dim) float32`, read only."""
+        size = self._flat.ntotal * self._flat.d
+        matrix = faiss.rev_swig_ptr(self._flat.get_xb(), size) if size else np.empty(0, np.float32)
+        matrix = matrix.reshape(self._flat.ntotal, self._flat.d)
+        matrix.flags.writeable = False
+        return matrix
+
+    @functools.cached_property
+    def _factors(self) -> "_Factors":
+        return _BFloat16.of(self.vectors) if self._precision == BFLOAT16 else _Float32.of(self.vectors)
+
+    def __len__(self) -> int:
+        return int(self._flat.ntotal)
+
+    def search(self, queries: np.ndarray, k: int, limits: "Limits | None" = None) -> Found:
+        """Return the best of all items, see `Part.search`.
+
+        Items a mask is open to are packed and searched by themselves where that costs less than to look at the others.
+        """
+        if limits is None:
+            return self._whole.search(queries, k)
+        open_to = limits.masks.sum(axis=1)
+        asked = np.bincount(limits.mask_of, minlength=len(limits.masks))
+        packed = asked * (len(self) - open_to) > PACKING * open_to
+        rows, scores = np.full((len(queries), k), NOTHING, np.int32), np.full((len(queries), k), -np.inf, np.float32)
+        for one in (*np.flatnonzero(packed), None):
+            some = np.flatnonzero(~packed[limits.mask_of] if one is None else limits.mask_of == one)
+            part = self._whole if one is None else self.part(np.flatnonzero(limits.masks[one]))
+            own = limits.take(some)
+            found = part.search(queries[some], k, own if one is None else own.packed(len(part)))
+            rows[some], scores[some] = found.rows, found.scores
+        return Found(rows, scores)
+
+    @functools.cached_property
+    def _whole(self) -> "Part":
+        return Part(self, np.arange(len(self), dtype=np.int32), self._factors, self._seed)
+
+    def part(self, rows: np.ndarray) -> "Part":
+        """Return some items to search among, packed: a search costs what they cost, not what the index holds.
+
+        Args:
+          rows: ascending, each once.
+        """
+        rows = rows.astype(np.int32)
+        return Part(self, rows, self._factors.take(rows), self._seed)
+
+    def scores(self, queries: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        """Return the scores of each query's own items, `(num_queries, n) float32`.
+
+        Args:
+          queries: `(num_queries, dim) float32`. rows: `(num_queries, n) int64`, `NOTHING` allowed: minus infinity.
+        """
+        ask, of, found = np.ascontiguousarray(queries), np.ascontiguousarray(rows), np.empty(rows.shape, np.float32)
+        pointers = faiss.swig_ptr(found), faiss.swig_ptr(of)
+        if rows.size:
+            self._flat.compute_distance_subset(len(ask), faiss.swig_ptr(ask), of.shape[1], *pointers)
+        return found
+
+
+class Part:
+    """Items of an index to search among. Memory: their factors, `4 * dim` or `2 * dim` bytes each, and the sample's."""
+
+    def __init__(self, index: ExactIndex, rows: np.ndarray, factors: "_Factors", seed: int):
+        self._index, self._rows, self._factors = index, rows, factors
+        size = int(np.clip(SAMPLED_SHARE * len(rows), LEAST_SAMPLE, MOST_SAMPLE))
+        self._sampled = np.sort(np.random.default_rng(seed).permutation(len(rows))[:size])
+        self._sample = index.vectors[rows[self._sampled]]
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def search(self, queries: np.ndarray, k: int, limits: "Limits | None" = None) -> Found:
+        """Return the items of the greatest inner product with every query: k, or all it may find where those are fewer.
+
+        Args:
+          queries: `(num_queries, dim) float32`; 1,024 at once are the fastest.
+
+        Raises:
+          ValueError: a query is not finite.
+        """
+        demand_finite(queries, "query")
+        keys = np.full((len(queries), k), _LAST)
+        for first in range(0, len(queries) if len(self) else 0, QUERIES_AT_ONCE):
+            some = slice(first, first + QUERIES_AT_ONCE)
+            own = limits.of(some, self._rows) if limits else None
+            keys[some] = self._search(np.ascontiguousarray(queries[some]), k, own)
+        rows = (keys & np.uint64(0xFFFFFFFF)).astype(np.uint32).view(np.int32)
+        return Found(rows, _scores(keys))
+
+    def _search(self, queries: np.ndarray, k: int, limits: "Limits | None") -> np.ndarray:
+        """Return the keys of the best items, `(num_queries, k) uint64`, see `_keys`."""
+        every = np.arange(len(queries))
+        open_to = limits.open_to if limits else np.full(len(queries), len(self))
+        without = limits.count_without(len(queries)) if limits else np.zeros(len(queries), np.int64)
+        threshold = self._threshold(queries, k + without, open_to, limits)
+        keys = self._reaching(queries, threshold, k, limits)
+        last = np.minimum(k, open_to - without) - 1
+        found = np.where(last < 0, np.float32("inf"), _scores(keys[every, np.maximum(last, 0)]))
+        again = np.flatnonzero(found < threshold)
+        if len(again):
+            keys[again] = self._reaching(queries[again], found[again], k, limits and limits.take(again))
+        return keys
+
+    def _threshold(
+        self, queries: np.ndarray, wanted: np.ndarray, open_to: np.ndarray, limits: "Limits | None"
+    ) -> np.ndarray:
+        """Return for each query a score that rather more than the wanted items reach, `(num_queries,) float32`.
+
+        Its rank in the sample is four standard deviations above what is expected of the last one wanted.
+        """
+        scores, sampled = queries @ self._sample.T, np.full(len(queries), len(self._sample))
+        if limits:
+            masks = limits.masks[:, self._sampled]
+            scores[~masks[limits.mask_of]] = -np.inf
+            sampled = masks.sum(axis=1)[limits.mask_of]
+        expected = wanted * sampled / np.maximum(open_to, 1)
+        rank = np.ceil(expected + 4 * np.sqrt(expected) + 4).astype(int)
+        deepest = min(int(rank.max()), len(self._sample))
+        best = np.sort(np.partition(scores, -deepest, axis=1)[:, -deepest:], axis=1)
+        found = best[np.arange(len(queries)), np.maximum(deepest - rank, 0)]
+        return np.where(rank > sampled, np.float32("-inf"), found)
+
+    def _reaching(self, queries: np.ndarray, threshold: np.ndarray, k: int, limits: "Limits | None") -> np.ndarray:
+        """Return the keys of the best k among all items whose bound reaches the threshold."""
+        keys = np.full((len(queries), k), _LAST)
+        for query, place in self._survivors(queries, threshold, limits):
+            keys = self._best(queries, keys, query, place)
+        return keys
+
+    def _survivors(
+        self, queries: np.ndarray, threshold: np.ndarray, limits: "Limits | None"
+    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Yield query and place of the items whose bound reaches the threshold, about `SURVIVORS_AT_ONCE` at a time."""
+        product = self._factors.product(queries, threshold)
+        width = max(_WORD, BOUNDS_AT_ONCE // len(queries) // _WORD * _WORD)
+        mask = np.empty(len(queries) * width, bool)
+        found, held = list[tuple[np.ndarray, np.ndarray]](), 0
+        for first in range(0, len(self), width):
+            size = min(width, len(self) - first)
+            reached = mask[: len(queries) * size]
+            product(first, size, reached.reshape(len(queries), size))
+            at = _true(reached)
+            query, place = (at // size).astype(np.uint16), (at % size + first).astype(np.int32)
+            if limits:
+                allowed = limits.allow(query, place, self._rows)
+                query, place = query[allowed], place[allowed]
+            found.append((query, place))
+            held += len(query)
+            if held > SURVIVORS_AT_ONCE:
+                yield _joined(found)
+                found, held = [], 0
+        yield _joined(found)
+
+    def _best(self, queries: np.ndarray, keys: np.ndarray, query: np.ndarray, place: np.ndarray) -> np.ndarray:
+        """Score pairs of query and place in full and return the best keys, of these and of those there were."""
+        k = keys.shape[1]
+        rows = self._rows[place[np.argsort(query, kind="stable")]]
+        counts = np.bincount(query, minlength=len(queries))
+        starts = np.cumsum(counts) - counts
+        keys = keys.copy()
+        for some in _alike(counts):
+            columns = np.arange(counts[some].max())
+            own = np.full((len(some), len(columns)), NOTHING, np.int64)
+            there = columns < counts[some, None]
+            own[there] = rows[(starts[some, None] + columns)[there]]
+            both = np.hstack([keys[some], _keys(self._index.scores(queries[some], own), own)])
+            keys[some] = np.sort(np.partition(both, k - 1, axis=1)[:, :k], axis=1)
+        return keys
+
+
+class _Float32:
+    """Factors of the product as they are; the bound is the score itself but for rounding."""
+
+    def __init__(self, matrix: np.ndarray, longest: float):
+        self._matrix, self._longest = matrix, longest
+
+    @classmethod
+    def of(cls, vectors: np.ndarray) -> "_Float32":
+        return cls(vectors, float(np.linalg.norm(vectors, axis=1).max(initial=0.0)))
+
+    def take(self, rows: np.ndarray) -> "_Float32":
+        return _Float32(self._matrix[rows], self._longest)
+
+    def product(self, queries: np.ndarray, threshold: np.ndarray):
+        """Return what marks the items of a block, `(first, size, out)`, whose bounds reach the thresholds."""
+        least = (threshold - _ROUNDING * self._longest * np.linalg.norm(queries, axis=1))[:, None]
+        bounds = np.empty(max(BOUNDS_AT_ONCE, _WORD * len(queries)), np.float32)
+
+        def mark(first: int, size: int, out: np.ndarray) -> None:
+            block = bounds[: out.size].reshape(out.shape)
+            np.matmul(queries, self._matrix[first : first + size].T, out=block)
+            np.greater_equal(block, least, out=out)
+
+        return mark
+
+
+class _BFloat16:
+    """Factors rounded to bfloat16, and how far any of them is from what it was."""
+
+    def __init__(self, matrix, exact: _Float32, longest: float, furthest: float):
+        self._matrix, self._exact, self._longest, self._furthest = matrix, exact, longest, furthest
+
+    @classmethod
+    def of(cls, vectors: np.ndarray) -> "_BFloat16":
+        matrix, off = _rounded(vectors)
+        longest = float(np.linalg.norm(vectors, axis=1).max(initial=0.0))
+        return cls(matrix, _Float32(vectors, longest), longest, float(off.max(initial=0.0)))
+
+    def take(self, rows: np.ndarray) -> "_BFloat16":
+        import torch
+
+        packed = self._matrix[torch.from_numpy(rows.astype(np.int64))]
+        return _BFloat16(packed, self._exact.take(rows), self._longest, self._furthest)
+
+    def product(self, queries: np.ndarray, threshold: np.ndarray):
+        """Return what marks the items of a block, see `_Float32.product`.
+
+        The bits of bfloat16 are in the order of their numbers where the threshold is above 0; else float32 does it.
+        """
+        import torch
+
+        asked, off = _rounded(queries)
+        lost = self._furthest * np.linalg.norm(queries, axis=1) + (off + _ROUNDING) * 2 * self._longest
+        least = (threshold - lost) * np.float32(1 - _OF_BFLOAT16)
+        if not (least > 0).all():
+            return self._exact.product(queries, threshold)
+        bits = (least.astype(np.float32).view(np.uint32) >> 16).astype(np.int16)[:, None]
+        bounds = torch.empty(max(BOUNDS_AT_ONCE, _WORD * len(queries)), dtype=torch.bfloat16)
+
+        def mark(first: int, size: int, out: np.ndarray) -> None:
+            block = bounds[: out.size].view(out.shape)
+            torch.mm(asked, self._matrix[first : first + size].T, out=block)
+            np.greater_equal(block.view(torch.int16).numpy(), bits, out=out)
+
+        return mark
+
+
+_Factors = _Float32 | _BFloat16
+
+
+def _rounded(vectors: np.ndarray):
+    """Return vectors in bfloat16, and the norms of what they lost, `(num_rows,) float32`."""
+    import torch
+
+    exact = torch.from_numpy(np.array(vectors))
+    matrix = exact.to(torch.bfloat16)
+    return matrix, (exact - matrix.to(torch.float32)).norm(dim=1).numpy()
+
+
+def demand_finite(vectors: np.ndarray, what: str) -> None:
+    """Refuse vectors that are not numbers.
+
+    Raises:
+      ValueError: names the first row.
+    """
+    bad = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
+    if len(bad):
+        raise ValueError(f"{what} vector {bad[0]:,} is not finite; {len(bad):,} of {len(vectors):,} are not")
+
+
+def _joined(found: list[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
+    query, place = zip(*found) if found else ((np.empty(0, np.uint16),), (np.empty(0, np.int32),))
+    return np.concatenate(query), np.concatenate(place)
+
+
+def _true(mask: np.ndarray) -> np.ndarray:
+    """Return where a mask is true, a word at a time: nearly all of it is false."""
+    if len(mask) % _WORD:
+        return np.flatnonzero(mask)
+    words = np.flatnonzero(mask.view(np.uint64) != 0)
+    within, bit = np.nonzero(mask.reshape(-1, _WORD)[words])
+    return words[within] * _WORD + bit
+
+
+def _alike(counts: np.ndarray, size: int = 64) -> Iterator[np.ndarray]:
+    """Yield queries together that have about as many survivors, so that little is filled up; of those that have any."""
+    order = np.argsort(counts, kind="stable")[np.count_nonzero(counts == 0) :]
+    for first in range(0, len(order), size):
+        yield order[first : first + size]
+
+
+def _keys(scores: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Return uint64 whose order is that of scores, the greatest first, and then of rows."""
+    bits = (scores + np.float32(0)).view(np.uint32)
+    ascending = np.where(bits >> 31, ~bits, bits | np.uint32(0x80000000))
+    keys = (~ascending).astype(np.uint64) << np.uint64(32) | (rows & 0xFFFFFFFF).astype(np.uint64)
+    return np.where(rows == NOTHING, _LAST, keys)
+
+
+def _scores(keys: np.ndarray) -> np.ndarray:
+    """Return the scores in keys; minus infinity where there is nothing."""
+    ascending = ~(keys >> np.uint64(32)).astype(np.uint32)
+    bits = np.where(ascending >> 31, ascending & np.uint32(0x7FFFFFFF), ~ascending)
+    return np.where(keys == _LAST, np.float32("-inf"), bits.view(np.float32))

@@ -1,0 +1,224 @@
+"""Reach: what each listener may be offered at all, known before anything is searched for.
+
+Whoever searches all items and filters afterwards leaves those short whose taste goes with the filter: of a market, of a
+language, of what they have heard. The same rules run again over the finished list (`transforms.filters`).
+"""
+
+import dataclasses
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+import polars as pl
+
+from schemas.inputs import TIERS
+from schemas.policy import SurfacePolicy
+from schemas.tallies import ANY
+from transforms.filters import Instant
+from transforms.shards import Shard
+from transforms.sources import TALK, Bundle
+
+ADULT = 21
+LEAST_AGE = {"0-12": 0, "13-17": 13, "18-24": 18}
+KIDS = "kids"
+COMPLETED_LABEL = 1.0
+ITEM_COLUMNS = (
+    "item_id", "item_type", "languages", "release_ts", "availability", "explicit", "age_rating", "rec_eligible",
+    "deleted_at",
+)  # fmt: skip
+_TIER_BITS = {tier: 1 << bit for bit, tier in enumerate(TIERS)}
+_ALL_TIERS, _OF_NO_TIER = 255, 128
+_OPEN = np.uint8(0)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class World:
+    """What every judgement of items rests on.
+
+    Attributes:
+      markets: every market anybody played in; an item for an unknown market must be available in all of them.
+      gone: ids of items under a tombstone.
+    """
+
+    markets: list[str]
+    gone: pl.Series
+
+
+def read_world(shard: Shard) -> World:
+    """Read what the task's charts and tombstones say; markets and tombstoned items, a few thousand ids."""
+    markets = shard.read("popularity", ["market"], pl.col("market") != ANY)["market"].unique().sort().to_list()
+    gone = shard.read("tombstone", ["id"], pl.col("entity") == "item")["id"]
+    return World(markets, gone)
+
+
+@dataclasses.dataclass(frozen=True)
+class Reach:
+    """What the hard filters say of a catalogue without looking at a history.
+
+    Memory: `num_markets + 6` bytes per item, for the markets that items are offered in by name.
+
+    Attributes:
+      servable: `(num_items,) bool`: known, recommendable, released, and neither deleted nor taken down.
+      everywhere: bool, offered to everybody. offered: by market, `(num_items,) uint8`, a bit per tier of `TIERS`.
+      explicit: bool. age: int16, the least age of a listener.
+      talk: bool, talk that says its languages. spoken: items by language.
+      markets: every known one; who is in an unknown market is offered what is offered in all.
+    """
+
+    servable: np.ndarray
+    everywhere: np.ndarray
+    offered: Mapping[str, np.ndarray]
+    explicit: np.ndarray
+    age: np.ndarray
+    talk: np.ndarray
+    spoken: Mapping[str, np.ndarray]
+    markets: Sequence[str]
+
+    @classmethod
+    def of(cls, items: Iterable[pl.DataFrame], ids: pl.Series, instant: Instant, world: World) -> "Reach":
+        """Read a catalogue, part by part.
+
+        Args:
+          items: `ITEM_COLUMNS`. ids: of the items that are searched among, sorted; their numbers are their places.
+        """
+        n = len(ids)
+        flags = {name: np.zeros(n, bool) for name in ("servable", "everywhere", "explicit", "talk")}
+        age, offered, spoken = np.zeros(n, np.int16), dict[str, np.ndarray](), dict[str, list[np.ndarray]]()
+        numbers = pl.DataFrame({"item_id": ids, "row": pl.int_range(n, eager=True)})
+        for part in items:
+            known = part.join(numbers, on="item_id").with_columns(*_judged(instant, world.gone))
+            rows = known["row"].to_numpy()
+            for name, flag in flags.items():
+                flag[rows] = known[f"__{name}"].to_numpy()
+            age[rows] = known["age_rating"].fill_null(0).to_numpy()
+            for market, own in _offers(known, instant).group_by("market"):
+                bits = offered.setdefault(str(market[0]), np.zeros(n, np.uint8))
+                np.bitwise_or.at(bits, own["row"].to_numpy(), own["bit"].to_numpy())
+            talk = known.filter("__talk").select("row", "languages").explode("languages")
+            for language, own in talk.group_by("languages"):
+                spoken.setdefault(str(language[0]), []).append(own["row"].to_numpy())
+        places = {language: np.concatenate(found) for language, found in spoken.items()}
+        return cls(**flags, age=age, offered=offered, spoken=places, markets=tuple(world.markets))
+
+    def mask(
+        self, market: str | None, tier: str, explicit_allowed: bool, max_age: int, languages: Sequence[str] | None
+    ) -> np.ndarray:
+        """Return what such a listener may be offered, `(num_items,) bool`.
+
+        Args:
+          market: `*` for an unknown one; None for wherever there is any that an item is offered in.
+        """
+        found = self.servable & self._available(market, tier) & (self.age <= max_age)
+        if not explicit_allowed:
+            found &= ~self.explicit
+        if languages:
+            foreign = self.talk.copy()
+            for language in languages:
+                foreign[self.spoken.get(language, [])] = False
+            found &= ~foreign
+        return found
+
+    def _available(self, market: str | None, tier: str) -> np.ndarray:
+        if market is None:
+            return np.logical_or.reduce([self.everywhere, *(bits > 0 for bits in self.offered.values())])
+        everywhere, bit = self.offered.get(ANY, _OPEN), _TIER_BITS.get(tier, _OF_NO_TIER)
+        markets = (self.markets or (ANY,)) if market == ANY else (market,)
+        each = [(self.offered.get(one, _OPEN) | everywhere) & bit > 0 for one in markets]
+        return np.asarray(self.everywhere | np.logical_and.reduce(each))
+
+
+def _judged(instant: Instant, gone: pl.Series) -> list[pl.Expr]:
+    start = pl.lit(instant.effective_from)
+    taken = pl.col("item_id").is_in(gone.implode()) | (pl.col("deleted_at") <= start).fill_null(False)
+    languages = pl.col("languages").list.len().fill_null(0) > 0
+    return [
+        (pl.col("rec_eligible").fill_null(False) & ~taken & ~(pl.col("release_ts") > start).fill_null(False)).alias(
+            "__servable"
+        ),
+        pl.col("availability").is_null().alias("__everywhere"),
+        pl.col("explicit").fill_null(True).alias("__explicit"),
+        (pl.col("item_type").is_in(TALK).fill_null(False) & languages).alias("__talk"),
+    ]
+
+
+def _offers(known: pl.DataFrame, instant: Instant) -> pl.DataFrame:
+    """Return `row`, `market` and the `bit` of a tier of every offer that covers the validity of a set."""
+    offers = known.select("row", "availability").explode("availability").drop_nulls("availability")
+    if not offers.height:
+        return pl.DataFrame(schema={"row": pl.Int64, "market": pl.String, "bit": pl.UInt8})
+    start, end = pl.lit(instant.effective_from), pl.lit(instant.expires_at)
+    covering = offers.unnest("availability").filter(
+        (pl.col("from_ts").fill_null(start) <= start) & (pl.col("to_ts").fill_null(end) >= end)
+    )
+    every, some = covering.filter(pl.col("tiers").is_null()), covering.filter(pl.col("tiers").is_not_null())
+    bit = pl.col("tiers").replace_strict(_TIER_BITS, default=0, return_dtype=pl.UInt8).alias("bit")
+    return pl.concat(
+        [
+            every.select("row", "market", pl.lit(_ALL_TIERS, pl.UInt8).alias("bit")),
+            some.select("row", "market", "tiers").explode("tiers").drop_nulls().select("row", "market", bit),
+        ]
+    )
+
+
+def young() -> pl.Expr:
+    """Tell whether a user is a child."""
+    return ((pl.col("tier") == KIDS) | (pl.col("age_band") == "0-12")).fill_null(False)
+
+
+def explicit_allowed() -> pl.Expr:
+    """Tell whether a user may hear what is explicit."""
+    return (~pl.col("explicit_filter").fill_null(False) & ~young()).alias("explicit_allowed")
+
+
+def max_age() -> pl.Expr:
+    """Return the highest age rating a user may hear."""
+    least = pl.col("age_band").replace_strict(LEAST_AGE, default=ADULT, return_dtype=pl.Int32).fill_null(ADULT)
+    return pl.when(young()).then(0).otherwise(least).alias("max_age")
+
+
+def user_rights(users: pl.DataFrame) -> pl.DataFrame:
+    """Return what `Reach.mask` asks, with `key`, of a block of users (see `transforms.retrieve.user_table`)."""
+    return users.select(pl.col("user_id").alias("key"), "market", "tier", explicit_allowed(), max_age(), "languages")
+
+
+def seed_rights(items: pl.DataFrame) -> pl.DataFrame:
+    """Return what `Reach.mask` asks of seeds: wherever they are played, by whoever may play them."""
+    return items.select(
+        pl.col("item_id").alias("key"),
+        pl.lit(None, pl.String).alias("market"),
+        pl.lit(ANY).alias("tier"),
+        pl.col("explicit").fill_null(True).alias("explicit_allowed"),
+        pl.col("age_rating").fill_null(0).cast(pl.Int32).alias("max_age"),
+        "languages",
+    )
+
+
+def unwanted(users: pl.DataFrame, bundle: Bundle, policy: SurfacePolicy, instant: Instant) -> pl.DataFrame:
+    """Return `key` and `item_id` of what each user must not be offered as something to discover.
+
+    What was hidden or is of a blocked artist or show, what was skipped or played lately, and talk that was heard out.
+    """
+    k = users.rename({"user_id": "key"})
+    listens = [
+        k.select("key", column).explode(column).drop_nulls(column).unnest(column) for column in ("positives", "skips")
+    ]
+    age = (pl.lit(instant.effective_from) - pl.col("event_ts")).dt.total_microseconds() / 86_400e6
+    heard_out = pl.col("item_type").is_in(TALK) & (pl.col("label") >= COMPLETED_LABEL)
+    hidden = k.select("key", pl.col("hidden_items").alias("item_id")).explode("item_id").drop_nulls()
+    found = [
+        listens[0].filter((age <= policy.recent_play_days) | heard_out).select("key", "item_id"),
+        listens[1].filter(age <= policy.recent_skip_days).select("key", "item_id"),
+        hidden,
+        _blocked(k, bundle),
+    ]
+    return pl.concat(found).unique().sort("key", "item_id")
+
+
+def _blocked(k: pl.DataFrame, bundle: Bundle) -> pl.DataFrame:
+    blocked = k.select("key", pl.col("blocked_artists").alias("owner")).explode("owner").drop_nulls().unique()
+    if not blocked.height:
+        return blocked.rename({"owner": "item_id"})
+    owners = pl.col("artists").fill_null([]).list.eval(pl.element().struct.field("artist_id"))
+    every = pl.concat_list(owners, pl.col("show_id")).alias("owner")
+    theirs = every.list.set_intersection(pl.lit(blocked["owner"].unique().to_list())).list.len() > 0
+    items = bundle.read("item", ["item_id", "artists", "show_id"], theirs).select("item_id", every)
+    return blocked.join(items.explode("owner").drop_nulls(), on="owner").select("key", "item_id")
