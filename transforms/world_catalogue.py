@@ -291,7 +291,7 @@ def _words(setting: Setting, tree: dict) -> dict:
         "show_id": [ids[p] if child else None for child, p in zip(parts.tolist(), parent)],
         "author": [authors[p] if book else None for book, p in zip(books.tolist(), parent)],
         "narrator": [narrators[p] if book else None for book, p in zip(books.tolist(), parent)],
-        "publisher": [f"{CLUSTERS[c].words[p % 8]} {'Media' if t else 'Records'}"
+        "publisher": [f"{CLUSTERS[c].words[p // len(CLUSTERS) % 8]} {'Media' if t else 'Records'}"
                       for c, p, t in zip(clusters, parent, talk.tolist())],
         "genres": [topics[c] if t else genre_of[c] for c, t in zip(clusters, talk.tolist())],
     }  # fmt: skip
