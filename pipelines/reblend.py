@@ -163,7 +163,7 @@ def everything_found(
         {"key": [group_key(record["market"], record["tier"])], "market": [record["market"]], "tier": [record["tier"]]}
     ).with_columns(pl.lit(None, pl.List(pl.String)).alias("follows"))
     shared = propose(
-        _unlimited(surface.group_sources), without_listens(keys, instant.effective_from), ShardBundle(shard)
+        _unlimited(surface.group_sources), without_listens(keys, policy, instant.effective_from), ShardBundle(shard)
     )
     if record["record_key"].startswith(GROUP_PREFIX[0]):
         return shared

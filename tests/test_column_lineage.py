@@ -116,7 +116,7 @@ def raw_items() -> list[dict]:
             "artists": [{"artist_id": f"a{n % 5}", "name": None, "role": None}] if n % 4 != 3 else None,
             "album_id": dice.choice([None, "l1"]), "show_id": f"h{n % 2}" if n % 4 == 3 else None,
             "publisher": "p" if n % 3 else None, "genres": [f"g{n % 2}"], "release_ts": days_ago(n - 0.5),
-            "availability": offers[n % 4], "explicit": n == 5, "age_rating": 18 if n == 4 else 0,
+            "availability": offers[n % 4], "explicit": n in (5, 8), "age_rating": 18 if n == 4 else 0,
             "rec_eligible": n != 9,
             "duration_ms": 1000 + n, "updated_at": NOW, "deleted_at": days_ago(1) if n == 10 else None,
         }

@@ -9,6 +9,7 @@ from toy_road import MemoryBundle
 from schemas.models import EMBEDDING_DIM
 from transforms.filters import Instant
 from transforms.index.exact import ExactIndex
+from transforms.kin import Kin
 from transforms.reach import Reach, read_world
 from transforms.vector_sources import Items, long_form
 
@@ -39,7 +40,8 @@ class ToyModels(MemoryBundle):
     def items(self):
         rows = self.tables["item_embedding"].sort("item_id")
         reach = Reach.of([self.tables["item"]], rows["item_id"], self.instant, read_world(self))
-        return Items(rows["item_id"], ExactIndex.of(rows["vector"].to_numpy()), reach)
+        kin = Kin.read([self.tables["item"]], rows["item_id"])
+        return Items(rows["item_id"], ExactIndex.of(rows["vector"].to_numpy()), reach, kin)
 
     def user_vectors(self, keys):
         rows = self.tables["user_embedding"].filter(pl.col("user_id").is_in(keys.implode())).sort("user_id")

@@ -115,7 +115,13 @@ def audience(keys: Sequence[Mapping], listens: Sequence[Mapping] = (), skips: Se
     )  # fmt: skip
     heard = frame(listens, listened)
     return Audience(
-        told, heard, frame(skips, listened).drop("artist_id"), NOW, anything, heard.select("key", "item_id").clear()
+        told,
+        heard,
+        frame(skips, listened).drop("artist_id"),
+        NOW,
+        policy(quota("any")),
+        anything,
+        heard.select("key", "item_id").clear(),
     )
 
 

@@ -45,7 +45,7 @@ class RetrieveGroups:
             {"key": [group_key(*p) for p in pairs], "market": [m for m, _ in pairs], "tier": [t for _, t in pairs]}
         ).with_columns(pl.lit(None, pl.List(pl.String)).alias("follows"))
         bundle = ShardBundle(shard)
-        found = propose(self.sources, without_listens(keys, self.now), bundle)
+        found = propose(self.sources, without_listens(keys, self.policy, self.now), bundle)
         return Output(self._servable(found, shard, bundle).sort(PROPOSAL.key), rows_in=keys.height)
 
     def _servable(self, found: pl.DataFrame, shard: Shard, bundle: ShardBundle) -> pl.DataFrame:

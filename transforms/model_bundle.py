@@ -18,6 +18,7 @@ from transforms.embed.weights import unpack
 from transforms.filters import Instant
 from transforms.index.exact import ExactIndex
 from transforms.io.store import open_store
+from transforms.kin import KIN_COLUMNS, Kin
 from transforms.reach import ITEM_COLUMNS, Reach, read_world
 from transforms.retrieve import ShardBundle
 from transforms.shards import Shard, Task, read_tables
@@ -88,9 +89,10 @@ def _items(root: str, inputs: tuple[tuple[str, tuple[str, ...]], ...], space: Sp
     shard = Shard(Task("items", 0, dict(inputs)), open_store(root))
     rows = shard.read("item_embedding").sort("item_id")
     demand_space(rows, space, "item_embedding")
-    parts = (read_tables([path], ITEM, ITEM_COLUMNS) for path in shard.paths("item"))
-    reach = Reach.of(parts, rows["item_id"], instant, read_world(shard))
-    return Items(rows["item_id"], ExactIndex.of(_matrix(rows, space)), reach)
+    ids, paths = rows["item_id"], shard.paths("item")
+    reach = Reach.of((read_tables([path], ITEM, ITEM_COLUMNS) for path in paths), ids, instant, read_world(shard))
+    kin = Kin.read((read_tables([path], ITEM, KIN_COLUMNS) for path in paths), ids)
+    return Items(ids, ExactIndex.of(_matrix(rows, space)), reach, kin)
 
 
 @functools.lru_cache(maxsize=2)

@@ -82,7 +82,7 @@ def user_audience(users: pl.DataFrame, bundle: ShardBundle, policy: SurfacePolic
     listens = listens.join(artists.select("item_id", primary_artist().alias("artist_id")), on="item_id", how="left")
     keys = open_.select(pl.col("user_id").alias("key"), "market", "tier", "follows")
     own = user_rights(open_), unwanted(open_, bundle, policy, instant)
-    return Audience(keys, listens.sort("key", "event_ts", "item_id"), skips, instant.effective_from, *own)
+    return Audience(keys, listens.sort("key", "event_ts", "item_id"), skips, instant.effective_from, policy, *own)
 
 
 def retrieve_users(
@@ -119,12 +119,14 @@ def retrieve_seeds(
 ) -> Output:
     """Propose what follows every item of a shard that was played, in the proposal contract."""
     seeds, bundle = seed_table(shard)["item_id"].unique().sort(), open_bundle(shard)
-    found = [propose(sources, seed_audience(block, bundle, instant), bundle) for block in blocks(seeds.to_frame())]
+    found = [
+        propose(sources, seed_audience(block, bundle, policy, instant), bundle) for block in blocks(seeds.to_frame())
+    ]
     frame = pl.concat(found) if found else read_tables([], PROPOSAL)
     return Output(frame.sort(PROPOSAL.key), rows_in=len(seeds))
 
 
-def seed_audience(seeds: pl.DataFrame, bundle: ShardBundle, instant: Instant) -> Audience:
+def seed_audience(seeds: pl.DataFrame, bundle: ShardBundle, policy: SurfacePolicy, instant: Instant) -> Audience:
     """Return the audience of a block of seed items; a seed is not offered to itself."""
     columns = ["item_id", "canonical_id", "artists", "show_id", "genres", "explicit", "age_rating", "languages"]
     known = bundle.lookup("item", "item_id", seeds["item_id"], columns)
@@ -138,15 +140,15 @@ def seed_audience(seeds: pl.DataFrame, bundle: ShardBundle, instant: Instant) ->
         pl.lit(ANY).alias("tier"),
         pl.lit(None, pl.List(pl.String)).alias("follows"),
     )
-    nobody = without_listens(keys, instant.effective_from)
+    nobody = without_listens(keys, policy, instant.effective_from)
     return dataclasses.replace(nobody, rights=seed_rights(known), unwanted=known.select(key, "item_id"))
 
 
-def without_listens(keys: pl.DataFrame, now: datetime.datetime) -> Audience:
+def without_listens(keys: pl.DataFrame, policy: SurfacePolicy, now: datetime.datetime) -> Audience:
     """Return the audience of keys that bring no history and no rights of their own."""
     listen = pl.Series(read_tables([], CONTRACTS["history"])["positives"]).explode().struct.unnest()
     listens = listen.select(
         pl.lit("", pl.String).alias("key"), pl.all(), pl.lit("", pl.String).alias("artist_id")
     ).clear()
     nobody = user_rights(read_tables([], CONTRACTS["user"]))
-    return Audience(keys, listens, listens.drop("artist_id"), now, nobody, listens.select("key", "item_id"))
+    return Audience(keys, listens, listens.drop("artist_id"), now, policy, nobody, listens.select("key", "item_id"))

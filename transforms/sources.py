@@ -14,6 +14,7 @@ import polars as pl
 import pyarrow as pa
 
 from schemas.candidates import PROPOSAL
+from schemas.policy import SurfacePolicy
 from schemas.tallies import ANY
 
 HOME_SEEDS = 30
@@ -52,7 +53,7 @@ class Audience:
       keys: `key`, `market`, `tier`, `follows`; seeds have a row per item.
       listens: exploded positives of the histories: `key`, `item_id`, `item_type`, `event_ts`, `label`, `artist_id`.
       skips: exploded skips: the same without `artist_id`.
-      now: end of the logical date.
+      now: end of the logical date. policy: of the surface.
       rights: `key` and what `transforms.reach.Reach.mask` asks. unwanted: `key` and `item_id` of what a key must not be
         offered besides.
     """
@@ -61,6 +62,7 @@ class Audience:
     listens: pl.DataFrame
     skips: pl.DataFrame
     now: datetime.datetime
+    policy: SurfacePolicy
     rights: pl.DataFrame
     unwanted: pl.DataFrame
 

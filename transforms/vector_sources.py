@@ -12,6 +12,7 @@ import numpy as np
 import polars as pl
 
 from transforms.index.exact import NOTHING, ExactIndex, Limits
+from transforms.kin import Kin, looked_at
 from transforms.reach import Reach
 from transforms.sources import TALK, Audience, Bundle, Source, none_found
 
@@ -28,12 +29,14 @@ class Items:
     """All items with a vector.
 
     Attributes:
-      ids: sorted; an item's row is its place. index: their vectors. reach: who may be offered them.
+      ids: sorted; an item's row is its place. index: their vectors. reach: who may be offered them. kin: what they have in
+        common.
     """
 
     ids: pl.Series
     index: ExactIndex
     reach: Reach
+    kin: Kin
 
     def rows(self, ids: pl.Series) -> np.ndarray:
         """Return the rows of those of the ids that have one, ascending."""
@@ -66,7 +69,7 @@ def nearest(
     """Return `key`, `item_id`, `raw_score` of the best inner products of every key, above 0.
 
     What a key may not be offered, and what it does not want, is not looked for; `limit` others are found wherever there
-    are as many.
+    are as many, spread over albums and artists as far as the surface's caps ask for it.
 
     Args:
       keys: of the audience. vectors: `(num_keys, dim) float32`. among: rows of the items to look at; None: all.
@@ -85,8 +88,10 @@ def nearest(
             masks &= np.isin(np.arange(len(items.ids)), among)
         some = np.flatnonzero(((kind >= first) & (kind < first + MASKS_AT_ONCE)).to_numpy())
         limits = Limits(masks, (kind - first).to_numpy(), without).take(some)
-        best = items.index.search(vectors[some], limit, limits)
-        found.append(long_form(keys.gather(some), items.ids, best.rows, best.scores))
+        best = items.index.search(vectors[some], looked_at(limit, audience.policy), limits)
+        at = items.kin.spread(best.rows, limit, audience.policy)
+        rows, scores = (np.take_along_axis(one, at, axis=1) for one in (best.rows, best.scores))
+        found.append(long_form(keys.gather(some), items.ids, rows, scores))
     return pl.concat(found).filter(pl.col("raw_score") > 0)
 
 
