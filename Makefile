@@ -27,9 +27,10 @@ example-explain = USER=u009e291030 SURFACE=home, or: make explain SEED=tr0013161
 example-report = DATE=2026-01-31
 example-rollback = SURFACE=home
 example-label = BUNDLE=b1946ac92492d234 LABEL=canary
-NEEDS := $(addprefix need-,RAW DATE FROM TO USER SEED SURFACE BUNDLE LABEL)
+example-plan = ITEMS=1000000 USERS=10000000 DIM=128 WORKERS=100
+NEEDS := $(addprefix need-,RAW DATE FROM TO USER SEED SURFACE BUNDLE LABEL ITEMS USERS DIM WORKERS)
 
-.PHONY: help setup demo test batch backfill explain rollback status bundles label report world contracts benchmark benchmark-quality soak check format clean $(NEEDS)
+.PHONY: help setup demo test batch backfill explain rollback status bundles label report world plan contracts benchmark benchmark-quality soak check format clean $(NEEDS)
 
 help: ## List the targets
 	@awk -F ': .*## ' '/^[a-z-]+: .*## / {printf "  make %-18s %s\n", $$1, $$2}' Makefile
@@ -71,6 +72,11 @@ report: need-DATE $(STAMP) ## Write the report page of a date again: DATE=
 world: need-RAW need-DATE $(STAMP) ## Write a synthetic world: RAW=new folder DATE=its last day [PRESET=laptop SEED=7 EVENTS= DAYS= FORMAT=jsonl]
 	@$(PY) -m jobs.world --out "$$RAW" --end "$$DATE" $(call flag,--preset,PRESET) $(call flag,--seed,SEED) \
 	  $(call flag,--events,EVENTS) $(call flag,--days,DAYS) $(call flag,--format,FORMAT)
+
+plan: need-ITEMS need-USERS need-DIM need-WORKERS $(STAMP) ## Say how retrieval should run: ITEMS= USERS= DIM= WORKERS= [RECALL= MEMORY= MARKETS= K= HOURS= GPUS= BFLOAT16=1]
+	@$(PY) -m jobs.plan --items "$$ITEMS" --users "$$USERS" --dim "$$DIM" --workers "$$WORKERS" $(call flag,--recall,RECALL) \
+	  $(call flag,--memory,MEMORY) $(call flag,--markets,MARKETS) $(call flag,--k,K) $(call flag,--hours,HOURS) \
+	  $(call flag,--gpus,GPUS) $(call switch,--bfloat16,BFLOAT16)
 
 contracts: $(STAMP) ## Write what the contracts generate: released versions and their pages
 	@$(PY) -m schemas.release

@@ -3,7 +3,16 @@
 from setuptools import setup
 
 setup(
-    packages=["schemas", "validation", "transforms", "transforms.embed", "transforms.io", "pipelines", "jobs"],
+    packages=[
+        "schemas",
+        "validation",
+        "transforms",
+        "transforms.embed",
+        "transforms.index",
+        "transforms.io",
+        "pipelines",
+        "jobs",
+    ],
     include_package_data=False,  # package_data says it all; otherwise every folder of data passes for a package
     package_data={
         "schemas": ["*.json", "released/*/*.json"],

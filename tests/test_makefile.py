@@ -39,6 +39,8 @@ def test_help_lists_every_target_in_one_line_each():
         (["report"], "DATE"),
         (["rollback"], "SURFACE"),
         (["world"], "RAW"),
+        (["plan"], "ITEMS"),
+        (["plan", "ITEMS=1", "USERS=1", "DIM=1"], "WORKERS"),
     ],
 )
 def test_what_is_missing_is_said_in_one_line_with_an_example(arguments, missing):
