@@ -14,7 +14,7 @@ or number of threads changes a bit of it; equal scores are ordered by row.
 import dataclasses
 import functools
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import faiss
@@ -327,7 +327,7 @@ class _Float32:
 
     @classmethod
     def of(cls, vectors: np.ndarray) -> "_Float32":
-        return cls(vectors, float(np.linalg.norm(vectors, axis=1).max(initial=0.0)))
+        return cls(vectors, _longest(vectors))
 
     def take(self, rows: np.ndarray) -> "_Float32":
         return _Float32(self._matrix[rows], self._longest)
@@ -346,22 +346,32 @@ class _Float32:
 
 
 class _BFloat16:
-    """Factors rounded to bfloat16, and how far any of them is from what it was."""
+    """Factors rounded to bfloat16, and how far any of them is from what it was.
 
-    def __init__(self, matrix, exact: _Float32, longest: float, furthest: float):
+    Attributes:
+      exact: gives the factors as they are, for queries whose threshold is not above 0.
+    """
+
+    def __init__(self, matrix: Any, exact: Callable[[], _Float32], longest: float, furthest: float):
         self._matrix, self._exact, self._longest, self._furthest = matrix, exact, longest, furthest
 
     @classmethod
     def of(cls, vectors: np.ndarray) -> "_BFloat16":
-        matrix, off = _rounded(vectors)
-        longest = float(np.linalg.norm(vectors, axis=1).max(initial=0.0))
-        return cls(matrix, _Float32(vectors, longest), longest, float(off.max(initial=0.0)))
+        import torch
+
+        matrix, furthest = torch.empty(vectors.shape, dtype=torch.bfloat16), 0.0
+        for rows in _blocks(vectors):
+            matrix[rows], off = _rounded(vectors[rows])
+            furthest = max(furthest, float(off.max()))
+        exact = _Float32.of(vectors)
+        return cls(matrix, lambda: exact, _longest(vectors), furthest)
 
     def take(self, rows: np.ndarray) -> "_BFloat16":
         import torch
 
         packed = self._matrix[torch.from_numpy(rows.astype(np.int64))]
-        return _BFloat16(packed, self._exact.take(rows), self._longest, self._furthest)
+        exact = functools.cache(lambda: self._exact().take(rows))
+        return _BFloat16(packed, exact, self._longest, self._furthest)
 
     def product(self, queries: np.ndarray, threshold: np.ndarray):
         """Return what marks the items of a block, see `_Float32.product`.
@@ -374,7 +384,7 @@ class _BFloat16:
         lost = self._furthest * np.linalg.norm(queries, axis=1) + (off + _ROUNDING) * 2 * self._longest
         least = (threshold - lost) * np.float32(1 - _OF_BFLOAT16)
         if not (least > 0).all():
-            return self._exact.product(queries, threshold)
+            return self._exact().product(queries, threshold)
         bits = (least.astype(np.float32).view(np.uint32) >> 16).astype(np.int16)[:, None]
         bounds = torch.empty(max(BOUNDS_AT_ONCE, _WORD * len(queries)), dtype=torch.bfloat16)
 
@@ -389,7 +399,7 @@ class _BFloat16:
 _Factors = _Float32 | _BFloat16
 
 
-def _rounded(vectors: np.ndarray):
+def _rounded(vectors: np.ndarray) -> tuple[Any, np.ndarray]:
     """Return vectors in bfloat16, and the norms of what they lost, `(num_rows,) float32`."""
     import torch
 
@@ -404,9 +414,19 @@ def demand_finite(vectors: np.ndarray, what: str) -> None:
     Raises:
       ValueError: names the first row.
     """
-    bad = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
-    if len(bad):
-        raise ValueError(f"{what} vector {bad[0]:,} is not finite; {len(bad):,} of {len(vectors):,} are not")
+    bad = [rows.start + np.flatnonzero(~np.isfinite(vectors[rows]).all(axis=1)) for rows in _blocks(vectors)]
+    found = np.concatenate([*bad, np.empty(0, np.int64)])
+    if len(found):
+        raise ValueError(f"{what} vector {int(found[0]):,} is not finite; {len(found):,} of {len(vectors):,} are not")
+
+
+def _blocks(vectors: np.ndarray) -> Iterator[slice]:
+    """Yield runs of rows that a copy of is no matter."""
+    return (slice(first, first + 2**14) for first in range(0, len(vectors), 2**14))
+
+
+def _longest(vectors: np.ndarray) -> float:
+    return max((float(np.linalg.norm(vectors[rows], axis=1).max()) for rows in _blocks(vectors)), default=0.0)
 
 
 def _joined(found: list[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:

@@ -278,7 +278,7 @@ def _ways(sizes: Sizes, speeds: Speeds) -> tuple[_Way, ...]:
     return (
         _Way(FLOAT32, 0, 4 * dim, True, speeds.float32_score * score, speeds.query * query, units=cores),
         _Way(
-            BFLOAT16, 2 * dim, 6 * dim, True, speeds.bfloat16_score * score, speeds.query * query, units=cores,
+            BFLOAT16, 2 * dim, 2 * dim, True, speeds.bfloat16_score * score, speeds.query * query, units=cores,
             lacks="" if sizes.bfloat16 else "no bfloat16 (BFLOAT16=1)",
         ),
         _Way(
@@ -375,6 +375,8 @@ def _why_not(one: Option, chosen: Option, sizes: Sizes) -> str:
 
 def _warnings(chosen: Option, sizes: Sizes, speeds: Speeds) -> list[str]:
     found = []
+    if chosen.method in (IVF_PQ, GPU) or chosen.shards > 1:
+        found.append("this is not built yet: jobs search exactly, on processors, with all items on every worker")
     if not chosen.fits:
         enough = math.ceil(10 * chosen.least / GIB) / 10
         found.append(

@@ -77,7 +77,7 @@ def test_bfloat16_is_used_where_it_may_be():
     """Without this the test above would compare float32 with itself."""
     rng = np.random.default_rng(1)
     index = ExactIndex.of(np.abs(normal(rng, 5_000, 8)), BFLOAT16)
-    index._factors._exact = None
+    index._factors._exact = pytest.fail
     assert index.search(np.abs(normal(rng, 5, 8)), 10).rows.shape == (5, 10)
 
 

@@ -128,7 +128,7 @@ def test_memory_and_bytes_moved_are_those_of_the_index_and_of_reach():
     held = 65_536 * (500 * 8 + 128 * 4) + 585_000_000
     assert float32.mapped == bfloat16.mapped == pq.mapped == 2_000_000 * 512
     assert float32.resident == held + 2_000_000 * (512 + 190)  # a market's items packed
-    assert bfloat16.resident == held + 2_000_000 * (256 + 256 + 512 + 190)
+    assert bfloat16.resident == held + 2_000_000 * (256 + 256 + 190)
     assert pq.resident == held + 2_000_000 * (44 + 190)
     assert float32.moved.items == bfloat16.moved.items == 4 * 2_000_000 * (512 + 190)
     assert pq.moved.items == 4 * 2_000_000 * (512 + 44 + 190)
