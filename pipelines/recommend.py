@@ -130,6 +130,8 @@ SURFACES: dict[str, Surface] = {
     ),
 }  # fmt: skip
 _WEIGHTS = ("encoder", "session_knn")
+_ASKED_OF_POLICY = ("recent_play_days", "recent_skip_days", "expires_hours", "album", "show", "artist", "publisher")
+"""What decides on proposals."""
 _ASKED_ONLY = ("user_embedding", "item_embedding", "vocabulary", "encoder_vocabulary", *_WEIGHTS)
 """What only sources ask: blending needs none of it."""
 
@@ -186,7 +188,7 @@ def retrieve(surface: Surface, served: Served) -> Stage:
         num_parts=road.num_shards + 1,
         num_shards=road.num_shards,
         config={"sources": sorted([*surface.sources, *surface.group_sources])}
-        | {name: getattr(policy, name) for name in ("recent_play_days", "recent_skip_days", "expires_hours")},
+        | {name: getattr(policy, name) for name in _ASKED_OF_POLICY},
     )
 
 

@@ -24,7 +24,8 @@ class Kin:
     """Album, show, artist and publisher of items, as hashes; 0 for none. Memory: 32 bytes per item.
 
     Attributes:
-      of: by the name of the cap, `(num_items,) uint64`.
+      of: by the name of the cap, `(num_items,) uint64`, the narrow first: what an album gives away must not use up its
+        artist's room.
     """
 
     of: Mapping[str, np.ndarray]
@@ -61,8 +62,10 @@ class Kin:
           `(num_queries, min(n, limit)) int64`.
         """
         last = (rows < 0) * 2
+        if last.all():
+            return np.broadcast_to(np.arange(min(rows.shape[1], limit)), (len(rows), min(rows.shape[1], limit)))
         for name, codes in self.of.items():
-            code = np.where(rows < 0, _NONE, codes[rows])
+            code = np.where(last > 0, _NONE, codes[rows])
             last = np.maximum(last, (code != _NONE) & (_nth(code) >= getattr(policy, name)))
         return np.sort(np.argsort(last, axis=1, kind="stable")[:, :limit], axis=1)
 

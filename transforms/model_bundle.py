@@ -6,6 +6,7 @@ and the sessions; per task, the vectors of its users.
 
 import dataclasses
 import functools
+import threading
 
 import numpy as np
 import polars as pl
@@ -19,12 +20,13 @@ from transforms.filters import Instant
 from transforms.index.exact import ExactIndex
 from transforms.io.store import open_store
 from transforms.kin import KIN_COLUMNS, Kin
-from transforms.reach import ITEM_COLUMNS, Reach, read_world
+from transforms.reach import REACH_COLUMNS, Reach, read_world
 from transforms.retrieve import ShardBundle
 from transforms.shards import Shard, Task, read_tables
 from transforms.vector_sources import Items, long_form
 
 ENCODER, ENCODER_VOCABULARY, SESSION_KNN = "encoder", "encoder_vocabulary", "session_knn"
+_ONE_AT_A_TIME = threading.Lock()
 _OF_ITEMS = ("item_embedding", "item", "tombstone", "popularity")
 
 
@@ -43,7 +45,8 @@ class ModelBundle(ShardBundle):
     def items(self) -> Items:
         """Return all items with a vector."""
         inputs = tuple((name, self.shard.task.inputs.get(name, ())) for name in _OF_ITEMS)
-        return _items(self.shard.store.root, inputs, self.space, self.instant)
+        with _ONE_AT_A_TIME:  # tasks in threads of one process would each make their own
+            return _items(self.shard.store.root, inputs, self.space, dataclasses.replace(self.instant, seed=""))
 
     def user_vectors(self, keys: pl.Series) -> tuple[pl.Series, np.ndarray]:
         """Return those of the keys that have a vector, sorted, and the vectors."""
@@ -54,7 +57,9 @@ class ModelBundle(ShardBundle):
     def encode(self, listens: pl.DataFrame, keys: pl.Series) -> np.ndarray:
         """Return the vectors of plays in order, `(num_keys, dim) float32`."""
         (weights,), numbered = self.shard.task.inputs[ENCODER], tuple(self.shard.paths(ENCODER_VOCABULARY))
-        vectors: np.ndarray = _encoder(self.shard.store.root, weights, numbered).plays(listens, keys)
+        with _ONE_AT_A_TIME:
+            encoder = _encoder(self.shard.store.root, weights, numbered)
+        vectors: np.ndarray = encoder.plays(listens, keys)
         return vectors
 
     def neighbour_sessions(self, listens: pl.DataFrame, keys: pl.Series, limit: int) -> pl.DataFrame:
@@ -62,7 +67,9 @@ class ModelBundle(ShardBundle):
         (weights,) = self.shard.task.inputs[SESSION_KNN]
         item_ids = _numbered(tuple(self.shard.paths("vocabulary")))
         contexts = from_listens(listens, keys, item_ids)
-        items, scores = _sessions(self.shard.store.root, weights).top(contexts, limit)
+        with _ONE_AT_A_TIME:
+            sessions = _sessions(self.shard.store.root, weights)
+        items, scores = sessions.top(contexts, limit)
         return long_form(keys, item_ids, items, scores).filter(pl.col("raw_score") > 0)
 
 
@@ -90,7 +97,7 @@ def _items(root: str, inputs: tuple[tuple[str, tuple[str, ...]], ...], space: Sp
     rows = shard.read("item_embedding").sort("item_id")
     demand_space(rows, space, "item_embedding")
     ids, paths = rows["item_id"], shard.paths("item")
-    reach = Reach.of((read_tables([path], ITEM, ITEM_COLUMNS) for path in paths), ids, instant, read_world(shard))
+    reach = Reach.of((read_tables([path], ITEM, REACH_COLUMNS) for path in paths), ids, instant, read_world(shard))
     kin = Kin.read((read_tables([path], ITEM, KIN_COLUMNS) for path in paths), ids)
     return Items(ids, ExactIndex.of(_matrix(rows, space)), reach, kin)
 

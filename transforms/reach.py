@@ -21,13 +21,12 @@ ADULT = 21
 LEAST_AGE = {"0-12": 0, "13-17": 13, "18-24": 18}
 KIDS = "kids"
 COMPLETED_LABEL = 1.0
-ITEM_COLUMNS = (
+REACH_COLUMNS = (
     "item_id", "item_type", "languages", "release_ts", "availability", "explicit", "age_rating", "rec_eligible",
     "deleted_at",
 )  # fmt: skip
 _TIER_BITS = {tier: 1 << bit for bit, tier in enumerate(TIERS)}
 _ALL_TIERS, _OF_NO_TIER = 255, 128
-_OPEN = np.uint8(0)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -54,7 +53,8 @@ def read_world(shard: Shard) -> World:
 class Reach:
     """What the hard filters say of a catalogue without looking at a history.
 
-    Memory: `num_markets + 6` bytes per item, for the markets that items are offered in by name.
+    Memory: `num_markets + 6` bytes per item, for the markets that items are offered in by name; 8 bytes for every language
+    of talk.
 
     Attributes:
       servable: `(num_items,) bool`: known, recommendable, released, and neither deleted nor taken down.
@@ -78,7 +78,7 @@ class Reach:
         """Read a catalogue, part by part.
 
         Args:
-          items: `ITEM_COLUMNS`. ids: of the items that are searched among, sorted; their numbers are their places.
+          items: `REACH_COLUMNS`. ids: of the items that are searched among, sorted; their numbers are their places.
         """
         n = len(ids)
         flags = {name: np.zeros(n, bool) for name in ("servable", "everywhere", "explicit", "talk")}
@@ -120,9 +120,10 @@ class Reach:
     def _available(self, market: str | None, tier: str) -> np.ndarray:
         if market is None:
             return np.logical_or.reduce([self.everywhere, *(bits > 0 for bits in self.offered.values())])
-        everywhere, bit = self.offered.get(ANY, _OPEN), _TIER_BITS.get(tier, _OF_NO_TIER)
+        nowhere, bit = np.zeros(len(self.servable), np.uint8), _TIER_BITS.get(tier, _OF_NO_TIER)
+        everywhere = self.offered.get(ANY, nowhere)
         markets = (self.markets or (ANY,)) if market == ANY else (market,)
-        each = [(self.offered.get(one, _OPEN) | everywhere) & bit > 0 for one in markets]
+        each = [(self.offered.get(one, nowhere) | everywhere) & bit > 0 for one in markets]
         return np.asarray(self.everywhere | np.logical_and.reduce(each))
 
 
@@ -192,21 +193,28 @@ def seed_rights(items: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def unwanted(users: pl.DataFrame, bundle: Bundle, policy: SurfacePolicy, instant: Instant) -> pl.DataFrame:
+def unwanted(
+    users: pl.DataFrame,
+    listens: pl.DataFrame,
+    skips: pl.DataFrame,
+    bundle: Bundle,
+    policy: SurfacePolicy,
+    instant: Instant,
+) -> pl.DataFrame:
     """Return `key` and `item_id` of what each user must not be offered as something to discover.
 
     What was hidden or is of a blocked artist or show, what was skipped or played lately, and talk that was heard out.
+
+    Args:
+      listens, skips: of the users, with `key`.
     """
     k = users.rename({"user_id": "key"})
-    listens = [
-        k.select("key", column).explode(column).drop_nulls(column).unnest(column) for column in ("positives", "skips")
-    ]
     age = (pl.lit(instant.effective_from) - pl.col("event_ts")).dt.total_microseconds() / 86_400e6
     heard_out = pl.col("item_type").is_in(TALK) & (pl.col("label") >= COMPLETED_LABEL)
     hidden = k.select("key", pl.col("hidden_items").alias("item_id")).explode("item_id").drop_nulls()
     found = [
-        listens[0].filter((age <= policy.recent_play_days) | heard_out).select("key", "item_id"),
-        listens[1].filter(age <= policy.recent_skip_days).select("key", "item_id"),
+        listens.filter((age <= policy.recent_play_days) | heard_out).select("key", "item_id"),
+        skips.filter(age <= policy.recent_skip_days).select("key", "item_id"),
         hidden,
         _blocked(k, bundle),
     ]

@@ -81,7 +81,7 @@ def user_audience(users: pl.DataFrame, bundle: ShardBundle, policy: SurfacePolic
     artists = bundle.lookup("item", "item_id", listens["item_id"].unique(), ["item_id", "artists", "show_id"])
     listens = listens.join(artists.select("item_id", primary_artist().alias("artist_id")), on="item_id", how="left")
     keys = open_.select(pl.col("user_id").alias("key"), "market", "tier", "follows")
-    own = user_rights(open_), unwanted(open_, bundle, policy, instant)
+    own = user_rights(open_), unwanted(open_, listens, skips, bundle, policy, instant)
     return Audience(keys, listens.sort("key", "event_ts", "item_id"), skips, instant.effective_from, policy, *own)
 
 

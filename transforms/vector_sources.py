@@ -1,7 +1,8 @@
 """Sources that rest on trained models: vectors of users, sessions and items, and neighbour sessions.
 
 Search is exact, among what each listener may be offered (`transforms.reach`). Memory: the items of a space with their
-index, once per worker; `MASKS_AT_ONCE` bytes per item; and what a search holds (`transforms.index.exact`).
+index, once per worker; `MASKS_AT_ONCE` bytes per item; what a search holds, and at times most of the vectors again, packed
+(`transforms.index.exact`).
 """
 
 import dataclasses
@@ -16,6 +17,7 @@ from transforms.kin import Kin, looked_at
 from transforms.reach import Reach
 from transforms.sources import TALK, Audience, Bundle, Source, none_found
 
+Rows = np.ndarray | slice
 MASKS_AT_ONCE = 64
 SEQUENCE_LISTENS = 10
 FRESH_DAYS = 30
@@ -64,7 +66,7 @@ class Models(Bundle, Protocol):
 
 
 def nearest(
-    audience: Audience, keys: pl.Series, vectors: np.ndarray, items: Items, limit: int, among: np.ndarray | None = None
+    audience: Audience, keys: pl.Series, vectors: np.ndarray, items: Items, limit: int, among: Rows = slice(None)
 ) -> pl.DataFrame:
     """Return `key`, `item_id`, `raw_score` of the best inner products of every key, above 0.
 
@@ -72,8 +74,11 @@ def nearest(
     are as many, spread over albums and artists as far as the surface's caps ask for it.
 
     Args:
-      keys: of the audience. vectors: `(num_keys, dim) float32`. among: rows of the items to look at; None: all.
+      keys: of the audience. vectors: `(num_keys, dim) float32`, 0 for those that find nothing. among: rows of the items to look
+        at.
     """
+    told_apart = vectors.any(axis=1)
+    keys, vectors = keys.filter(pl.Series(told_apart)), vectors[told_apart]
     asked = keys.to_frame("key").join(audience.rights, on="key", how="left", maintain_order="left")
     told = [pl.col("languages").list.sort().list.join(","), pl.exclude("key", "languages").cast(pl.String)]
     kind = asked.select(pl.struct(told).struct.json_encode().rank("dense").cast(pl.Int64) - 1).to_series()
@@ -83,9 +88,10 @@ def nearest(
     without = (mine["query"].cast(pl.Int64) * 2**32 + mine["row"].cast(pl.Int64)).unique().sort().to_numpy()
     found = [pl.DataFrame(schema={"key": pl.String, "item_id": pl.String, "raw_score": pl.Float64})]
     for first in range(0, of_kind.height, MASKS_AT_ONCE):
-        masks = np.stack([items.reach.mask(*row) for row in of_kind[first : first + MASKS_AT_ONCE].rows()])
-        if among is not None:
-            masks &= np.isin(np.arange(len(items.ids)), among)
+        some_kinds = of_kind[first : first + MASKS_AT_ONCE].rows()
+        masks = np.zeros((len(some_kinds), len(items.ids)), bool)
+        for mask, row in zip(masks, some_kinds, strict=True):
+            mask[among] = items.reach.mask(*row)[among]
         some = np.flatnonzero(((kind >= first) & (kind < first + MASKS_AT_ONCE)).to_numpy())
         limits = Limits(masks, (kind - first).to_numpy(), without).take(some)
         best = items.index.search(vectors[some], looked_at(limit, audience.policy), limits)

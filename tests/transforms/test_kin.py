@@ -30,6 +30,14 @@ def test_what_exceeds_a_cap_makes_way_for_what_does_not():
     assert spread(everything, 4, artist=1, show=1) == [0, 3, 5, 7]
 
 
+def test_what_an_album_gives_away_does_not_use_up_its_artists_room():
+    assert spread([0, 1, 2, 3], 3, album=1, artist=2) == [0, 2, 3]
+
+
+def test_where_there_is_no_item_there_is_nothing_to_spread():
+    assert Kin.read([], IDS[:0]).spread(np.full((2, 3), -1, np.int32), 2, policy(quota("any"), album=1)).shape == (2, 2)
+
+
 def test_where_there_is_nothing_else_what_exceeds_a_cap_fills_up():
     assert spread([0, 1, 2], 3, album=1) == [0, 1, 2]
     assert spread([2, 1, 0, -1, -1], 4, artist=1) == [2, 1, 0, -1]

@@ -26,8 +26,8 @@ from toy_road import (
 
 from schemas.inputs import TIERS
 from transforms.filters import Facts, Rows, hard_filters
-from transforms.reach import Reach, World, unwanted, user_rights
-from transforms.retrieve import user_table
+from transforms.reach import Reach, World, seed_rights, user_rights
+from transforms.retrieve import user_audience, user_table
 
 SURFACE = policy(quota("any", discovery=True))
 MARKETS = ("SE", "NO", "*")
@@ -117,6 +117,12 @@ def test_items_the_catalogue_does_not_know_are_out_of_reach_and_no_market_is_eve
     assert reach.mask("*", "free", True, 21, None).tolist() == [True, False, True]
 
 
+def test_in_an_unknown_market_what_is_offered_in_one_market_only_is_out_of_reach():
+    rows = table("item", [item("a"), item("b", availability=[offer_in("SE")])])
+    reach = Reach.of([rows], rows["item_id"], instant(SURFACE), World(["NO", "SE"], pl.Series(dtype=pl.String)))
+    assert reach.mask("*", "free", True, 21, None).tolist() == [True, False]
+
+
 @pytest.mark.parametrize(
     ("columns", "allowed", "age"),
     [
@@ -143,6 +149,13 @@ def test_what_is_unwanted_was_hidden_blocked_skipped_played_or_heard_out():
         "tombstone": table("tombstone", []), "item": table("item", items),
     }  # fmt: skip
     bundle = MemoryBundle(tables)
-    found = unwanted(user_table(bundle), bundle, SURFACE, instant(SURFACE))
+    found = user_audience(user_table(bundle), bundle, SURFACE, instant(SURFACE)).unwanted
     assert found["key"].unique().to_list() == ["u"]
     assert found["item_id"].to_list() == ["again", "h", "lately", "out", "skip", "x", "z"]
+
+
+def test_a_seed_is_followed_by_what_whoever_may_play_it_may_play():
+    seeds = [item("a", explicit=True, age_rating=18, languages=["sv"]), item("b", age_rating=None)]
+    found = seed_rights(table("item", seeds)).to_dicts()
+    told = [(one["market"], one["explicit_allowed"], one["max_age"], one["languages"]) for one in found]
+    assert told == [(None, True, 18, ["sv"]), (None, False, 0, None)]

@@ -106,6 +106,21 @@ def test_what_a_listener_may_not_be_offered_is_not_looked_for(monkeypatch):
     assert found(frame, "dan") == ["north_east"]
 
 
+def test_proposals_are_spread_over_albums_and_looked_for_further_off():
+    """The four nearest are of one album; the caps leave one of it."""
+    rows = [item(name, album_id="l" if name != "west" else None) for name in IDS]
+    kin = Kin.read([table("item", rows)], IDS)
+    who = dataclasses.replace(audience([{"key": "x"}]), policy=policy(quota("any"), album=1))
+    frame = nearest(who, pl.Series(["x"]), np.array([at(91)], np.float32), Items(IDS, ITEMS.index, REACH, kin), 2)
+    assert found(frame, "x") == ["north", "west"]
+
+
+def test_a_vector_of_no_known_play_finds_nothing():
+    who = audience([{"key": "x"}, {"key": "y"}])
+    frame = nearest(who, pl.Series(["x", "y"]), np.array([[0, 0], at(0)], np.float32), ITEMS, 2)
+    assert frame["key"].to_list() == ["y", "y"]
+
+
 def test_the_user_vector_proposes_and_the_last_listens_explain():
     frame = two_tower(audience([{"key": "ann"}, {"key": "bob"}], LISTENS), bundle({"ann": 90, "bob": 0}))
     assert found(frame, "ann")[0] == "north"

@@ -22,13 +22,13 @@ import numpy as np
 
 NOTHING = -1
 """Fills up where there are fewer items than asked for."""
-QUERIES_AT_ONCE, BOUNDS_AT_ONCE, SURVIVORS_AT_ONCE = 1_024, 2**19, 2**21
+QUERIES_AT_ONCE, BOUNDS_AT_ONCE, SURVIVORS_AT_ONCE, PADDED_AT_ONCE = 1_024, 2**19, 2**21, 2**19
 """A search holds 6 bytes per bound and 70 per survivor: 150 MB."""
 SAMPLED_SHARE, LEAST_SAMPLE, MOST_SAMPLE = 1 / 16, 1_024, 16_384
 FLOAT32, BFLOAT16 = "float32", "bfloat16"
 PACKING = 40
 """What packing an item costs, in scores of one query and one item; `python -m benchmarks.retrieval` shows it."""
-_ROUNDING = 4e-6  # of |u| |v|: what a sum of up to 1,024 float32 products may lose; measured 3e-7 at 256
+_ROUNDING = 2.0**-23  # of |u| |v|, per component: what two sums of float32 products may differ by, at the most
 _OF_BFLOAT16 = 2.0**-8  # relative, of rounding a product to bfloat16: twice the most
 _WORD = 8
 _LAST = np.uint64(0xFFFFFFFFFFFFFFFF)
@@ -115,8 +115,8 @@ def fastest() -> str:
 class ExactIndex:
     """The vectors of a space, immutable.
 
-    Memory: `4 * dim` bytes per item, mapped from the file and shared by the processes of a machine; in bfloat16,
-    `2 * dim` more.
+    Memory: `4 * dim` bytes per item, which `open` maps from the file and the processes of a machine share; in bfloat16,
+    `2 * dim` more. While some items are searched by themselves, their factors again.
     """
 
     def __init__(self, flat: faiss.IndexFlatIP, precision: str | None = None, seed: int = 0):
@@ -180,6 +180,7 @@ class ExactIndex:
             own = limits.take(some)
             found = part.search(queries[some], k, own if one is None else own.packed(len(part)))
             rows[some], scores[some] = found.rows, found.scores
+            del part  # before the next one is packed
         return Found(rows, scores)
 
     @functools.cached_property
@@ -227,8 +228,10 @@ class Part:
           queries: `(num_queries, dim) float32`; 1,024 at once are the fastest.
 
         Raises:
-          ValueError: a query is not finite.
+          ValueError: a query is not finite, or k below 1.
         """
+        if k < 1:
+            raise ValueError(f"k must be 1 or more, got {k}")
         demand_finite(queries, "query")
         keys = np.full((len(queries), k), _LAST)
         for first in range(0, len(queries) if len(self) else 0, QUERIES_AT_ONCE):
@@ -267,7 +270,8 @@ class Part:
         expected = wanted * sampled / np.maximum(open_to, 1)
         rank = np.ceil(expected + 4 * np.sqrt(expected) + 4).astype(int)
         deepest = min(int(rank.max()), len(self._sample))
-        best = np.sort(np.partition(scores, -deepest, axis=1)[:, -deepest:], axis=1)
+        scores.partition(-deepest, axis=1)
+        best = np.sort(scores[:, -deepest:], axis=1)
         found = best[np.arange(len(queries)), np.maximum(deepest - rank, 0)]
         return np.where(rank > sampled, np.float32("-inf"), found)
 
@@ -334,7 +338,8 @@ class _Float32:
 
     def product(self, queries: np.ndarray, threshold: np.ndarray):
         """Return what marks the items of a block, `(first, size, out)`, whose bounds reach the thresholds."""
-        least = (threshold - _ROUNDING * self._longest * np.linalg.norm(queries, axis=1))[:, None]
+        lost = _ROUNDING * queries.shape[1] * self._longest * np.linalg.norm(queries, axis=1)
+        least = (threshold - lost)[:, None]
         bounds = np.empty(max(BOUNDS_AT_ONCE, _WORD * len(queries)), np.float32)
 
         def mark(first: int, size: int, out: np.ndarray) -> None:
@@ -381,7 +386,8 @@ class _BFloat16:
         import torch
 
         asked, off = _rounded(queries)
-        lost = self._furthest * np.linalg.norm(queries, axis=1) + (off + _ROUNDING) * 2 * self._longest
+        rounding = 2 * _ROUNDING * queries.shape[1] * self._longest
+        lost = (self._furthest + rounding) * np.linalg.norm(queries, axis=1) + 2 * off * self._longest
         least = (threshold - lost) * np.float32(1 - _OF_BFLOAT16)
         if not (least > 0).all():
             return self._exact().product(queries, threshold)
@@ -409,12 +415,12 @@ def _rounded(vectors: np.ndarray) -> tuple[Any, np.ndarray]:
 
 
 def demand_finite(vectors: np.ndarray, what: str) -> None:
-    """Refuse vectors that are not numbers.
+    """Refuse vectors that are not numbers, or whose length is none.
 
     Raises:
       ValueError: names the first row.
     """
-    bad = [rows.start + np.flatnonzero(~np.isfinite(vectors[rows]).all(axis=1)) for rows in _blocks(vectors)]
+    bad = [rows.start + np.flatnonzero(~np.isfinite(_norms(vectors[rows]))) for rows in _blocks(vectors)]
     found = np.concatenate([*bad, np.empty(0, np.int64)])
     if len(found):
         raise ValueError(f"{what} vector {int(found[0]):,} is not finite; {len(found):,} of {len(vectors):,} are not")
@@ -425,8 +431,13 @@ def _blocks(vectors: np.ndarray) -> Iterator[slice]:
     return (slice(first, first + 2**14) for first in range(0, len(vectors), 2**14))
 
 
+def _norms(vectors: np.ndarray) -> np.ndarray:
+    with np.errstate(over="ignore", invalid="ignore"):
+        return np.asarray(np.linalg.norm(vectors, axis=1))
+
+
 def _longest(vectors: np.ndarray) -> float:
-    return max((float(np.linalg.norm(vectors[rows], axis=1).max()) for rows in _blocks(vectors)), default=0.0)
+    return max((float(_norms(vectors[rows]).max()) for rows in _blocks(vectors)), default=0.0)
 
 
 def _joined(found: list[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
@@ -443,11 +454,15 @@ def _true(mask: np.ndarray) -> np.ndarray:
     return words[within] * _WORD + bit
 
 
-def _alike(counts: np.ndarray, size: int = 64) -> Iterator[np.ndarray]:
+def _alike(counts: np.ndarray) -> Iterator[np.ndarray]:
     """Yield queries together that have about as many survivors, so that little is filled up; of those that have any."""
     order = np.argsort(counts, kind="stable")[np.count_nonzero(counts == 0) :]
-    for first in range(0, len(order), size):
-        yield order[first : first + size]
+    while len(order):
+        size = min(64, len(order))
+        while size > 1 and size * counts[order[size - 1]] > PADDED_AT_ONCE:
+            size //= 2
+        yield order[:size]
+        order = order[size:]
 
 
 def _keys(scores: np.ndarray, rows: np.ndarray) -> np.ndarray:

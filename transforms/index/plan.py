@@ -16,14 +16,14 @@ FLOAT32, BFLOAT16 = "exact, float32", "exact, bfloat16"
 IVF_PQ, GPU = "IVF-PQ, refined", "exact, GPU in chunks"
 MOST_IN_SHARD, LEAST_IN_SHARD = 20_000_000, 1_000_000
 """Vectors in a shard; with less of them than the least, what a query costs by itself outweighs its scores."""
-MOST_ITEMS, MOST_DIM, EXACT_DIM = 2**31 - 1, 2_048, 1_024
-"""Rows are int32. Up to which dim exact search allows for rounding (`transforms.index.exact`)."""
+MOST_ITEMS, MOST_DIM = 2**31 - 1, 2_048
+"""Rows are int32."""
 USERS_AT_ONCE, QUERIES_AT_ONCE = 65_536, 1_024
 """Users that a worker takes through the shards together, and of them those asked at once."""
 RESULT_BYTES = 8
 """An int32 row and a float32 score."""
-FLAG_BYTES = 6
-"""Of an item besides a byte per market (`transforms.reach`)."""
+FLAG_BYTES, MASK_BYTES = 6 + 32, 64
+"""Of an item besides a byte per market (`transforms.reach`, `transforms.kin`); masks of the listeners in hand."""
 PROCESS_BYTES = 585_000_000
 """A worker before it holds an item: 435 MB with Beam, torch, faiss and polars loaded, 150 MB for a search."""
 REFINED = 4
@@ -334,7 +334,7 @@ def _per_item(way: _Way, sizes: Sizes) -> tuple[tuple[str, int], ...]:
         ("of vectors, mapped and shared by the processes of a machine", 4 * sizes.dim),
         ("of codes and ids" if way.method == IVF_PQ else "of vectors in bfloat16", way.stored),
         ("of a market's items packed, at the most all of them", packed),
-        ("of what is open to whom", sizes.markets + FLAG_BYTES),
+        ("of what is open to whom and what is alike", sizes.markets + FLAG_BYTES + MASK_BYTES),
     )
     return tuple((words, size) for words, size in every if size)
 
@@ -398,8 +398,6 @@ def _warnings(chosen: Option, sizes: Sizes, speeds: Speeds) -> list[str]:
         found.append(
             f"{alike:,} users per market and worker: packing a market's items costs what {speeds.packing} users do"
         )
-    if sizes.dim > EXACT_DIM:
-        found.append(f"exact search allows for the rounding of sums up to dim {EXACT_DIM:,}; this is {sizes.dim:,}")
     return [*found, *(_of_pq(chosen, sizes, speeds) if chosen.method == IVF_PQ else _of_gpu(chosen))]
 
 

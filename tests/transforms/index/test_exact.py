@@ -58,8 +58,9 @@ def test_no_batch_and_no_number_of_threads_changes_a_bit(precision):
             assert np.concatenate([getattr(p, name) for p in parts]).tobytes() == getattr(whole, name).tobytes()
     threads = faiss.omp_get_max_threads()
     try:
-        faiss.omp_set_num_threads(2)
-        assert index.search(queries, 100).scores.tobytes() == whole.scores.tobytes()
+        for number in (1, 2):
+            faiss.omp_set_num_threads(number)
+            assert index.search(queries, 100).scores.tobytes() == whole.scores.tobytes()
     finally:
         faiss.omp_set_num_threads(threads)
 
@@ -106,6 +107,10 @@ def test_every_query_finds_the_best_of_what_it_may_find(num_items, num_queries, 
     liked = best(index, queries, np.arange(num_items), min(heard, num_items))
     pairs = np.unique(np.arange(num_queries)[:, None] << 32 | liked)
     found = index.part(rows).search(queries, k, Limits(masks[:, rows], mask_of, pairs))
+    masks[:, np.setdiff1d(np.arange(num_items), rows)] = False
+    of_all = index.search(queries, k, Limits(masks, mask_of, pairs))
+    assert of_all.rows.tobytes() == found.rows.tobytes()
+    assert of_all.scores.tobytes() == found.scores.tobytes()
     for query in range(num_queries):
         open_to = np.setdiff1d(rows[masks[mask_of[query], rows]], liked[query])
         np.testing.assert_array_equal(found.rows[query], best(index, queries[[query]], open_to, k)[0])
@@ -133,14 +138,43 @@ def test_a_sample_that_misleads_changes_nothing(precision, better):
 
 @PRECISIONS
 def test_where_everything_is_equal_the_first_rows_are_found_in_little_memory(precision, monkeypatch):
-    monkeypatch.setattr(exact, "SURVIVORS_AT_ONCE", 5_000)
-    monkeypatch.setattr(exact, "BOUNDS_AT_ONCE", 2**12)
-    index = ExactIndex.of(np.ones((30_000, 4), np.float32), precision)
+    """Each of the queries reaches all items: scored at once are no more than three of the limits allow."""
+    for name, size in (("SURVIVORS_AT_ONCE", 5_000), ("BOUNDS_AT_ONCE", 2**12), ("PADDED_AT_ONCE", 2_000)):
+        monkeypatch.setattr(exact, name, size)
+    index, scored = ExactIndex.of(np.ones((30_000, 4), np.float32), precision), []
+    scores = index.scores
+    monkeypatch.setattr(index, "scores", lambda queries, rows: scored.append(rows.size) or scores(queries, rows))
     found = index.search(np.ones((3, 4), np.float32), 20)
     np.testing.assert_array_equal(found.rows, np.tile(np.arange(20), (3, 1)))
+    assert max(scored) <= 5_000 + 2**12
+    assert sum(scored) == 3 * 30_000
 
 
-@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_what_float32_and_bfloat16_lose_is_allowed_for():
+    """Sums that cancel, and small parts that a sum in order drops: the bound of the best must not fall below the others'."""
+    tiny = np.float32(2**-12.5)
+    close = np.full((2_000, 256), 0, np.float32)
+    close[:, 0] = 1
+    close[700, 1:] = tiny
+    close[:100, 1] = 5e-6
+    query = np.full((1, 256), tiny, np.float32)
+    query[0, 0] = 1
+    large = np.array([[2.0**24, -(2.0**24), 1]], np.float32)
+    cancel = np.tile(np.array([[1, 1, 13]], np.float32), (2_000, 1))
+    cancel[5] = 1, 1, 14
+    for items, asked in ((close, query), (cancel, large)):
+        found = [ExactIndex.of(items, one).search(asked, 3) for one in (FLOAT32, BFLOAT16)]
+        wanted = best(ExactIndex.of(items, FLOAT32), asked, np.arange(2_000), 3)
+        for one in found:
+            np.testing.assert_array_equal(one.rows, wanted)
+
+
+def test_no_less_than_one_item_can_be_asked_for():
+    with pytest.raises(ValueError, match="k must be 1 or more, got 0"):
+        ExactIndex.of(np.ones((2, 2), np.float32)).search(np.ones((1, 2), np.float32), 0)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, 1e20])
 def test_what_is_no_number_is_refused(bad):
     items = np.ones((5, 2), np.float32)
     index = ExactIndex.of(items, FLOAT32)
