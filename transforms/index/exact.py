@@ -163,7 +163,7 @@ class ExactIndex:
     def __len__(self) -> int:
         return int(self._flat.ntotal)
 
-    def search(self, queries: np.ndarray, k: int, limits: "Limits | None" = None) -> Found:
+    def search(self, queries: np.ndarray, k: int, limits: Limits | None = None) -> Found:
         """Return the best of all items, see `Part.search`.
 
         Items a mask is open to are packed and searched by themselves where that costs less than to look at the others.
@@ -221,7 +221,7 @@ class Part:
     def __len__(self) -> int:
         return len(self._rows)
 
-    def search(self, queries: np.ndarray, k: int, limits: "Limits | None" = None) -> Found:
+    def search(self, queries: np.ndarray, k: int, limits: Limits | None = None) -> Found:
         """Return the items of the greatest inner product with every query: k, or all it may find where those are fewer.
 
         Args:
@@ -241,7 +241,7 @@ class Part:
         rows = (keys & np.uint64(0xFFFFFFFF)).astype(np.uint32).view(np.int32)
         return Found(rows, _scores(keys))
 
-    def _search(self, queries: np.ndarray, k: int, limits: "Limits | None") -> np.ndarray:
+    def _search(self, queries: np.ndarray, k: int, limits: Limits | None) -> np.ndarray:
         """Return the keys of the best items, `(num_queries, k) uint64`, see `_keys`."""
         every = np.arange(len(queries))
         open_to = limits.open_to if limits else np.full(len(queries), len(self))
@@ -256,7 +256,7 @@ class Part:
         return keys
 
     def _threshold(
-        self, queries: np.ndarray, wanted: np.ndarray, open_to: np.ndarray, limits: "Limits | None"
+        self, queries: np.ndarray, wanted: np.ndarray, open_to: np.ndarray, limits: Limits | None
     ) -> np.ndarray:
         """Return for each query a score that rather more than the wanted items reach, `(num_queries,) float32`.
 
@@ -275,7 +275,7 @@ class Part:
         found = best[np.arange(len(queries)), np.maximum(deepest - rank, 0)]
         return np.where(rank > sampled, np.float32("-inf"), found)
 
-    def _reaching(self, queries: np.ndarray, threshold: np.ndarray, k: int, limits: "Limits | None") -> np.ndarray:
+    def _reaching(self, queries: np.ndarray, threshold: np.ndarray, k: int, limits: Limits | None) -> np.ndarray:
         """Return the keys of the best k among all items whose bound reaches the threshold."""
         keys = np.full((len(queries), k), _LAST)
         for query, place in self._survivors(queries, threshold, limits):
@@ -283,7 +283,7 @@ class Part:
         return keys
 
     def _survivors(
-        self, queries: np.ndarray, threshold: np.ndarray, limits: "Limits | None"
+        self, queries: np.ndarray, threshold: np.ndarray, limits: Limits | None
     ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Yield query and place of the items whose bound reaches the threshold, about `SURVIVORS_AT_ONCE` at a time."""
         product = self._factors.product(queries, threshold)
