@@ -1,6 +1,7 @@
 """In place of trained models: arithmetic whose answers move with everything a model could have learnt from."""
 
 import dataclasses
+import functools
 
 import numpy as np
 import polars as pl
@@ -38,6 +39,10 @@ class ToyModels(MemoryBundle):
     instant: Instant
 
     def items(self):
+        return self._items
+
+    @functools.cached_property
+    def _items(self):
         rows = self.tables["item_embedding"].sort("item_id")
         reach = Reach.of([self.tables["item"]], rows["item_id"], self.instant, read_world(self))
         kin = Kin.read([self.tables["item"]], rows["item_id"])
