@@ -46,12 +46,8 @@ def in_turns(works: Mapping[str, Callable[[], object]], rounds: int) -> dict[str
     """Return the seconds of each work in each round, after one that does not count."""
     for work in works.values():
         work()
-    return {
-        name: list(one)
-        for name, one in zip(
-            works, zip(*([seconds(work) for work in works.values()] for _ in range(rounds)), strict=True), strict=True
-        )
-    }
+    spent = [{name: seconds(work) for name, work in works.items()} for _ in range(rounds)]
+    return {name: [one[name] for one in spent] for name in works}
 
 
 def ratio(own: list[float], other: list[float]) -> float:

@@ -164,18 +164,28 @@ def _micros(instant: datetime.datetime) -> int:
 def _item_flags(facts: Facts, instant: Instant) -> dict[str, np.ndarray]:
     """Return flags by item code; one row more where there are no items, so that a look-up of nothing is defined."""
     items = facts.items if facts.items.height else facts.items.clear(1)
+    flags = items.select(item_flags(facts.gone, instant))
+    return {name: flags[name].to_numpy() for name in flags.columns}
+
+
+def item_flags(gone: pl.Series, instant: Instant) -> list[pl.Expr]:
+    """Return what the rules ask of an item itself: `gone`, `ineligible`, `explicit`, `age_rating`, `unreleased`, `talk`."""
     start = pl.lit(instant.effective_from)
-    flags = items.select(
-        pl.col("item_id").is_in(facts.gone.implode()).fill_null(False).alias("gone"),
-        (~pl.col("rec_eligible") | (pl.col("deleted_at") <= start).fill_null(False))
-        .fill_null(True)
-        .alias("ineligible"),
+    deleted = (pl.col("deleted_at") <= start).fill_null(False)
+    return [
+        pl.col("item_id").is_in(gone.implode()).fill_null(False).alias("gone"),
+        (~pl.col("rec_eligible") | deleted).fill_null(True).alias("ineligible"),
         pl.col("explicit").fill_null(True),
         pl.col("age_rating").fill_null(0),
         (pl.col("release_ts") > start).fill_null(False).alias("unreleased"),
         pl.col("item_type").is_in(TALK).fill_null(False).alias("talk"),
-    )
-    return {name: flags[name].to_numpy() for name in flags.columns}
+    ]
+
+
+def covers(instant: Instant) -> pl.Expr:
+    """Tell whether an offer, `from_ts` to `to_ts`, covers the whole validity of a set."""
+    start, end = pl.lit(instant.effective_from), pl.lit(instant.expires_at)
+    return (pl.col("from_ts").fill_null(start) <= start) & (pl.col("to_ts").fill_null(end) >= end)
 
 
 def _availability_of_rows(
@@ -218,10 +228,7 @@ def availability(pairs: pl.DataFrame, facts: Facts, instant: Instant) -> pl.Data
     offered = facts.items.select("item_id", "availability")
     everywhere = offered.filter(pl.col("availability").is_null()).select("item_id", pl.lit(True).alias("__all"))
     rows = offered.explode("availability").drop_nulls("availability").unnest("availability")
-    covers = (pl.col("from_ts").fill_null(instant.effective_from) <= instant.effective_from) & (
-        pl.col("to_ts").fill_null(instant.expires_at) >= instant.expires_at
-    )
-    rows = rows.filter(covers).rename({"market": "__market"})
+    rows = rows.filter(covers(instant)).rename({"market": "__market"})
     met = wanted.join(rows, on="item_id").filter((pl.col("__market") == "*") | (pl.col("__market") == pl.col("market")))
     open_to = pl.col("tiers").is_null() | pl.col("tiers").list.contains(pl.col("tier"))
     served = met.group_by("item_id", "needs", "market", "tier").agg(

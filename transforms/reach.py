@@ -13,7 +13,7 @@ import polars as pl
 from schemas.inputs import TIERS
 from schemas.policy import SurfacePolicy
 from schemas.tallies import ANY
-from transforms.filters import Instant
+from transforms.filters import Instant, covers, item_flags
 from transforms.shards import Shard
 from transforms.sources import TALK, Bundle
 
@@ -81,23 +81,25 @@ class Reach:
           items: `REACH_COLUMNS`. ids: of the items that are searched among, sorted; their numbers are their places.
         """
         n = len(ids)
-        flags = {name: np.zeros(n, bool) for name in ("servable", "everywhere", "explicit", "talk")}
+        servable, everywhere, explicit, says = (np.zeros(n, bool) for _ in range(4))
         age, offered, spoken = np.zeros(n, np.int16), dict[str, np.ndarray](), dict[str, list[np.ndarray]]()
         numbers = pl.DataFrame({"item_id": ids, "row": pl.int_range(n, eager=True)})
         for part in items:
-            known = part.join(numbers, on="item_id").with_columns(*_judged(instant, world.gone))
+            known = part.join(numbers, on="item_id").with_columns(item_flags(world.gone, instant))
             rows = known["row"].to_numpy()
-            for name, flag in flags.items():
-                flag[rows] = known[f"__{name}"].to_numpy()
-            age[rows] = known["age_rating"].fill_null(0).to_numpy()
+            servable[rows] = known.select(~pl.any_horizontal("gone", "ineligible", "unreleased")).to_series().to_numpy()
+            everywhere[rows] = known["availability"].is_null().to_numpy()
+            explicit[rows], age[rows] = known["explicit"].to_numpy(), known["age_rating"].to_numpy()
             for market, own in _offers(known, instant).group_by("market"):
                 bits = offered.setdefault(str(market[0]), np.zeros(n, np.uint8))
                 np.bitwise_or.at(bits, own["row"].to_numpy(), own["bit"].to_numpy())
-            talk = known.filter("__talk").select("row", "languages").explode("languages")
+            talk = known.filter("talk", pl.col("languages").list.len() > 0).select("row", "languages")
+            says[talk["row"].to_numpy()] = True
+            talk = talk.explode("languages")
             for language, own in talk.group_by("languages"):
                 spoken.setdefault(str(language[0]), []).append(own["row"].to_numpy())
         places = {language: np.concatenate(found) for language, found in spoken.items()}
-        return cls(**flags, age=age, offered=offered, spoken=places, markets=tuple(world.markets))
+        return cls(servable, everywhere, offered, explicit, age, says, places, tuple(world.markets))
 
     def mask(
         self, market: str | None, tier: str, explicit_allowed: bool, max_age: int, languages: Sequence[str] | None
@@ -127,29 +129,12 @@ class Reach:
         return np.asarray(self.everywhere | np.logical_and.reduce(each))
 
 
-def _judged(instant: Instant, gone: pl.Series) -> list[pl.Expr]:
-    start = pl.lit(instant.effective_from)
-    taken = pl.col("item_id").is_in(gone.implode()) | (pl.col("deleted_at") <= start).fill_null(False)
-    languages = pl.col("languages").list.len().fill_null(0) > 0
-    return [
-        (pl.col("rec_eligible").fill_null(False) & ~taken & ~(pl.col("release_ts") > start).fill_null(False)).alias(
-            "__servable"
-        ),
-        pl.col("availability").is_null().alias("__everywhere"),
-        pl.col("explicit").fill_null(True).alias("__explicit"),
-        (pl.col("item_type").is_in(TALK).fill_null(False) & languages).alias("__talk"),
-    ]
-
-
 def _offers(known: pl.DataFrame, instant: Instant) -> pl.DataFrame:
     """Return `row`, `market` and the `bit` of a tier of every offer that covers the validity of a set."""
     offers = known.select("row", "availability").explode("availability").drop_nulls("availability")
     if not offers.height:
         return pl.DataFrame(schema={"row": pl.Int64, "market": pl.String, "bit": pl.UInt8})
-    start, end = pl.lit(instant.effective_from), pl.lit(instant.expires_at)
-    covering = offers.unnest("availability").filter(
-        (pl.col("from_ts").fill_null(start) <= start) & (pl.col("to_ts").fill_null(end) >= end)
-    )
+    covering = offers.unnest("availability").filter(covers(instant))
     every, some = covering.filter(pl.col("tiers").is_null()), covering.filter(pl.col("tiers").is_not_null())
     bit = pl.col("tiers").replace_strict(_TIER_BITS, default=0, return_dtype=pl.UInt8).alias("bit")
     return pl.concat(

@@ -76,12 +76,7 @@ class Recommend:
 
     def _given(self, shard: Shard) -> tuple[World, ShardBundle, pl.DataFrame, pl.DataFrame]:
         groups = read_tables(shard.paths("groups"), PROPOSAL)
-        return (
-            read_world(shard),
-            ShardBundle(shard),
-            shard.read("proposal"),
-            groups,
-        )
+        return read_world(shard), ShardBundle(shard), shard.read("proposal"), groups
 
     def _finished(self, wanted: Iterable[tuple[pl.DataFrame, Facts]], rows_in: int) -> Output:
         tables, counters = [], dict[str, int]()
