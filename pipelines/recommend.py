@@ -168,7 +168,7 @@ def retrieve(surface: Surface, served: Served) -> Stage:
     instant = Instant.of(road.date, policy)
     used = sorted({*inputs, *whole})
     work = WorkOfShard(
-        RetrieveGroups(surface.group_sources, policy, instant, road.end),
+        RetrieveGroups(surface.group_sources, policy, instant),
         functools.partial(
             surface.retrieve,
             sources=surface.sources,

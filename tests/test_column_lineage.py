@@ -239,8 +239,8 @@ def embedding(what: Rows, tables: Tables) -> pl.DataFrame:
 
 def proposals(tables: Tables) -> pl.DataFrame:
     given = Given(tables)
-    home = groups.RetrieveGroups(HOME_GROUP_SOURCES, HOME, instant(HOME), NOW)(given).frame
-    playing = groups.RetrieveGroups(NOW_PLAYING_GROUP_SOURCES, NOW_PLAYING, instant(NOW_PLAYING), NOW)(given).frame
+    home = groups.RetrieveGroups(HOME_GROUP_SOURCES, HOME, instant(HOME))(given).frame
+    playing = groups.RetrieveGroups(NOW_PLAYING_GROUP_SOURCES, NOW_PLAYING, instant(NOW_PLAYING))(given).frame
     users = retrieve.retrieve_users(given, HOME_SOURCES | HOME_VECTOR_SOURCES, HOME, instant(HOME), opened).frame
     seeds = retrieve.retrieve_seeds(
         given, NOW_PLAYING_SOURCES | NOW_PLAYING_VECTOR_SOURCES, NOW_PLAYING, instant(NOW_PLAYING), opened

@@ -1,7 +1,6 @@
 """Proposals for whoever is in a market with a tier: the charts, down to what may be served there."""
 
 import dataclasses
-import datetime
 from collections.abc import Mapping
 
 import numpy as np
@@ -35,7 +34,6 @@ class RetrieveGroups:
     sources: Mapping[str, Source]
     policy: SurfacePolicy
     instant: Instant
-    now: datetime.datetime
 
     def __call__(self, shard: Shard) -> Output:
         charts = shard.read("popularity", ["market"])["market"].unique()
@@ -45,7 +43,7 @@ class RetrieveGroups:
             {"key": [group_key(*p) for p in pairs], "market": [m for m, _ in pairs], "tier": [t for _, t in pairs]}
         ).with_columns(pl.lit(None, pl.List(pl.String)).alias("follows"))
         bundle = ShardBundle(shard)
-        found = propose(self.sources, without_listens(keys, self.policy, self.now), bundle)
+        found = propose(self.sources, without_listens(keys, self.policy, self.instant.effective_from), bundle)
         return Output(self._servable(found, shard, bundle).sort(PROPOSAL.key), rows_in=keys.height)
 
     def _servable(self, found: pl.DataFrame, shard: Shard, bundle: ShardBundle) -> pl.DataFrame:

@@ -170,7 +170,7 @@ def recommend(folder: Path, world: Mapping[str, pl.DataFrame], surface: SurfaceP
         (HOME_SOURCES, HOME_GROUP_SOURCES) if surface is HOME else (NOW_PLAYING_SOURCES, NOW_PLAYING_GROUP_SOURCES)
     )
     read = shard(folder / "world", world)
-    groups = RetrieveGroups(shared, surface, instant(surface), NOW)(read).frame
+    groups = RetrieveGroups(shared, surface, instant(surface))(read).frame
     proposed = (retrieve_users if surface is HOME else retrieve_seeds)(read, own, surface, instant(surface)).frame
     given = shard(folder / "proposed", {**world, "groups": groups, "proposal": proposed})
     made = getattr(Recommend(surface, instant(surface), {**own, **shared}, PROVENANCE), who)(given)
