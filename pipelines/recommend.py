@@ -2,13 +2,13 @@
 
 import dataclasses
 import functools
-import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import apache_beam as beam
 import polars as pl
 import pyarrow.parquet as pq
 
+from pipelines.bundle import Bundle
 from pipelines.models import Models
 from pipelines.road import Ingested, Road, paths, process, shard_tasks
 from pipelines.runner import Stage, input_ref
@@ -77,16 +77,17 @@ class Served:
         return {name: manifest for name, manifest in sorted(self.parts.items()) if name not in own}
 
     @property
-    def bundle_id(self) -> str:
-        """Digest of what is served to everybody, and how: of all that `pipelines.bundle` writes down."""
-        road = self.road
-        lines = [
-            road.day,
-            road.policy.version,
-            road.code_version,
-            *(f"{name} {manifest.digest}" for name, manifest in self.shared.items()),
-        ]
-        return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
+    def bundle(self) -> Bundle:
+        """What it is served from, for `pipelines.bundle` to write down."""
+        road, encoder = self.road, self.models.encoder
+        return Bundle.of(
+            self.shared,
+            metrics=encoder.metrics,
+            date=road.day,
+            space_id=encoder.space.id,
+            policy_version=road.policy.version,
+            code_version=road.code_version,
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -217,7 +218,7 @@ def blend(surface: Surface, served: Served, proposals: Manifest) -> Stage:
         transform=functools.partial(_blend, road=road, policy=policy, surface=surface, fields=_fields(served), artifacts=_artifacts(served)),
         num_parts=road.num_shards + 1,
         num_shards=road.num_shards,
-        config={"policy": dataclasses.asdict(policy), "run_mode": road.run_mode, "bundle": served.bundle_id},
+        config={"policy": dataclasses.asdict(policy), "run_mode": road.run_mode, "bundle": served.bundle.bundle},
     )  # fmt: skip
 
 
@@ -248,7 +249,7 @@ def _fields(served: Served) -> dict[str, object]:
         "sequence": watermark,
         "source_watermark": watermark,
         "base_run_id": None,
-        "bundle_id": served.bundle_id,
+        "bundle_id": served.bundle.bundle,
         "catalog_snapshot_id": ingested.items.digest,
         "user_snapshot_id": ingested.users.digest,
         "campaign_snapshot_id": ingested.campaigns.digest,
