@@ -19,6 +19,7 @@ from transforms.candidate_sets import Provenance, Rests
 from transforms.filters import Instant
 from transforms.groups import RetrieveGroups
 from transforms.model_bundle import ModelBundle
+from transforms.panel import LEFT_OUT
 from transforms.recommend import Recommend
 from transforms.retrieve import retrieve_seeds, retrieve_users
 from transforms.shards import ExchangeShards, Output, ProcessShards, Shard, Task, Work, Workspace
@@ -131,7 +132,16 @@ SURFACES: dict[str, Surface] = {
     ),
 }  # fmt: skip
 _WEIGHTS = ("encoder", "session_knn")
-_ASKED_OF_POLICY = ("recent_play_days", "recent_skip_days", "expires_hours", "album", "show", "artist", "publisher")
+_ASKED_OF_POLICY = (
+    "recent_play_days",
+    "recent_skip_days",
+    "expires_hours",
+    "album",
+    "show",
+    "artist",
+    "publisher",
+    "source_seconds",
+)
 """What decides on proposals."""
 _ASKED_ONLY = ("user_embedding", "item_embedding", "vocabulary", "encoder_vocabulary", *_WEIGHTS)
 """What only sources ask: blending needs none of it."""
@@ -206,8 +216,9 @@ def blend(surface: Surface, served: Served, proposals: Manifest) -> Stage:
         **common,
         **{name: data[name].files for name in surface.per_shard if name not in ("item", *_ASKED_ONLY)},
         "proposal": own,
+        LEFT_OUT: proposals.artifacts,
     }
-    used = sorted({*inputs, *surface.per_shard} - {"groups", *_ASKED_ONLY})
+    used = sorted({*inputs, *surface.per_shard} - {"groups", LEFT_OUT, *_ASKED_ONLY})
     return Stage(
         name="blend",
         qualifier=surface.name,

@@ -88,7 +88,7 @@ def _titled(item: Named, *marks: str) -> str:
 
 
 def _facts(example: Example) -> str:
-    degraded = [words.DEGRADED.get(reason, reason.replace("_", " ")) for reason in example.degraded_reasons]
+    degraded = [words.degraded(reason) for reason in example.degraded_reasons]
     parts = [
         words.PICKS.get(example.why, ""),
         words.market(example.market),
@@ -184,9 +184,7 @@ def _levels(view: SurfaceView) -> str:
         for level, n in view.survey.levels.items()
     ]
     body = bars + table(("Fallback level", "Sets #", "Share #"), rows, "Sets by fallback level")
-    reasons = [
-        [text(words.DEGRADED.get(name, name)), f"{n:,}", share(n, total)] for name, n in view.survey.degraded.items()
-    ]
+    reasons = [[text(words.degraded(name)), f"{n:,}", share(n, total)] for name, n in view.survey.degraded.items()]
     if reasons:
         body += (
             '<div class="block">'

@@ -98,6 +98,7 @@ DEGRADED = {
     "unknown_market": "market unknown",
     "below_minimum_size": "shorter than the minimum",
 }
+LEFT_OUT = {"source_failed": "{} failed", "source_slow": "{} was too slow"}
 PICKS = {"about talk": "mostly talk", "a child's account": "a child's account"}
 FAMILIARITY = {"known": "known", "discovery": "known artist", "new_artist": "new artist"}
 FAMILIES = {"encoder": "Encoder", "session_knn": "Neighbour sessions"}
@@ -144,6 +145,12 @@ def reason(code: str, market_name: str) -> str:
     if code == "popular_in_market":
         return "popular everywhere" if market_name == "*" else f"popular in {market_name}"
     return REASONS.get(code, code.replace("_", " "))
+
+
+def degraded(code: str) -> str:
+    """Return a degraded reason in words."""
+    kind, _, name = code.partition(":")
+    return LEFT_OUT[kind].format(source(name)) if kind in LEFT_OUT else DEGRADED.get(code, code.replace("_", " "))
 
 
 def level(number: int, *, by_user: bool) -> str:

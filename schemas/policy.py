@@ -47,6 +47,7 @@ class SurfacePolicy:
       artist_early, artist_early_slots: candidates of one artist among the first slots; `artist`: in the whole set.
       album, show, publisher: candidates of one album, show or publisher in the whole set.
       max_run: consecutive candidates of one artist; 0 means any.
+      source_seconds: what one source may take for a shard; its sets go without one that takes longer.
     """
 
     name: str
@@ -67,6 +68,7 @@ class SurfacePolicy:
     show: int
     publisher: int
     max_run: int
+    source_seconds: float
 
     def __post_init__(self) -> None:
         names = [quota.source_id for quota in self.sources]

@@ -146,7 +146,7 @@ def policy(*quotas: Quota, **figures) -> SurfacePolicy:
         "name": "home", "size": 100, "minimum_size": 0, "fill_to": 100, "fallback": names[-1], "flow": names,
         "sources": quotas, "expires_hours": 36, "fresh_days": 30, "recent_skip_days": 7, "recent_play_days": 30,
         "artist_early": 1000, "artist_early_slots": 50, "artist": 1000, "album": 1000, "show": 1000,
-        "publisher": 1000, "max_run": 0,
+        "publisher": 1000, "max_run": 0, "source_seconds": 3600.0,
     }  # fmt: skip
     return SurfacePolicy(**(free | figures))
 

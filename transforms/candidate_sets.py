@@ -40,10 +40,12 @@ class Provenance:
     Attributes:
       fields: the set-level columns that are the same for every record, by name.
       artifacts: per signal type, what a score rests on.
+      left_out: why the sets of the shard lack a source.
     """
 
     fields: Mapping[str, object]
     artifacts: Mapping[str, Rests]
+    left_out: tuple[str, ...] = ()
 
 
 def assemble(
@@ -69,7 +71,8 @@ def assemble(
     nested = _nested(candidates, sourced, records["out"].to_numpy(), sources, policy, provenance)
     counts = _counts(blended, records)
     level = _fallback_level(policy)
-    flat = records.with_columns(level.alias("fallback_level"), _degraded(policy).alias("degraded_reasons"))
+    reasons = _degraded(policy, provenance.left_out)
+    flat = records.with_columns(level.alias("fallback_level"), reasons.alias("degraded_reasons"))
     return _table(flat, nested, counts, policy, instant, provenance)
 
 
@@ -193,14 +196,14 @@ def _fallback_level(policy: SurfacePolicy) -> pl.Expr:
     )
 
 
-def _degraded(policy: SurfacePolicy) -> pl.Expr:
+def _degraded(policy: SurfacePolicy, left_out: Sequence[str]) -> pl.Expr:
     reasons = {
         "no_history": ~pl.col("seen"),
         "opted_out": pl.col("opted_out"),
         "unknown_market": pl.col("market") == "*",
         "below_minimum_size": pl.col("out") < policy.minimum_size,
     }
-    named = [pl.when(test).then(pl.lit(name)) for name, test in reasons.items()]
+    named = [pl.when(test).then(pl.lit(name)) for name, test in reasons.items()] + [pl.lit(name) for name in left_out]
     return pl.concat_list(named).list.drop_nulls()
 
 
