@@ -15,7 +15,7 @@ from typing import NamedTuple
 import polars as pl
 import pytest
 from toy_models import ToyModel, ToyModels
-from toy_road import DATE, NOW, MemoryBundle, days_ago, instant, offer_in, policy, quota
+from toy_road import DATE, NOW, days_ago, instant, offer_in, policy, quota
 
 from pipelines.recommend import count_exposure
 from schemas.candidates import CANDIDATE_SET, EXPOSURE, PROPOSAL
@@ -36,6 +36,7 @@ from schemas.tallies import (
 from transforms import groups, recommend, retrieve, tallies, train
 from transforms.audit import flatten
 from transforms.candidate_sets import Provenance
+from transforms.conformance import MemoryBundle
 from transforms.decode import POSITION
 from transforms.embed.inference import Embedder
 from transforms.embed.vectors import ITEMS, USERS, Rows, finish_batch, read_batch

@@ -1,6 +1,5 @@
 """Hand-made rows of every dataset, a bundle in memory, and facts for blending: small worlds whose answer is known."""
 
-import dataclasses
 import datetime
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -73,20 +72,6 @@ def history(user_id: str, positives=(), skips=(), market="SE") -> dict:
         "skips": list(skips), "num_events": len(listens), "num_positives": len(positives),
         "first_event_ts": min(times), "last_event_ts": max(times),
     }  # fmt: skip
-
-
-@dataclasses.dataclass
-class MemoryBundle:
-    """Tables by name, as sources ask for them."""
-
-    tables: Mapping[str, pl.DataFrame]
-
-    def read(self, name, columns=None, where=None):
-        rows = self.tables[name].filter(where) if where is not None else self.tables[name]
-        return rows.select(columns) if columns else rows
-
-    def lookup(self, name, column, ids, columns=None):
-        return self.read(name, columns, pl.col(column).is_in(ids.implode()))
 
 
 def shard(folder: Path, tables: Mapping[str, pl.DataFrame]) -> Shard:

@@ -6,11 +6,12 @@ import tomllib
 import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
-from toy_road import MemoryBundle, audience, days_ago, item, table
+from toy_road import audience, days_ago, item, table
 
 from jobs.options import POLICY_FILE
 from schemas.candidates import PROPOSAL
 from schemas.policy import Policy
+from transforms.conformance import MemoryBundle
 from transforms.io.tables import conform
 from transforms.sources import (
     ALL_SOURCES,

@@ -7,7 +7,7 @@ import pytest
 from schemas.catalogue import CONTRACTS
 from schemas.contract import Contract
 from schemas.inputs import EVENT
-from schemas.manifest import CheckResult, Manifest
+from schemas.manifest import CheckResult, DataFile, Manifest
 from validation.gates import judge
 from validation.statistics import ColumnStatistics, DayStatistics, Statistics
 
@@ -433,3 +433,28 @@ def test_every_contract_can_be_judged_without_history(name):
     columns = {column: ColumnStatistics() for column in contract.schema.names}
     for result in judge(contract, manifest(name, Statistics(0, columns, {})), None):
         assert result.threshold
+
+
+# Proposals.
+
+
+def proposals(**counters: int) -> list[CheckResult]:
+    told = manifest(
+        "proposal", Statistics(0, {}, {}), counters=counters, artifacts=(DataFile("told.json", "0", 0, 1, 0),)
+    )
+    return judge(CONTRACTS["proposal"], told, None)
+
+
+def test_sources_that_answer_pass():
+    (found,) = proposals(asked=200)
+    assert (found.name, found.outcome, found.of) == ("sources_answer", "passed", 200)
+
+
+def test_a_source_that_does_not_answer_is_a_warning_with_the_place_of_its_error():
+    found = proposals(asked=200, **{"left_out:a.b:failed": 50, "left_out:c:slow": 1})
+    assert [(one.name, one.outcome, one.severity, one.observed) for one in found] == [
+        ("sources_answer:a.b", "failed", "warning", 50), ("sources_answer:c", "failed", "warning", 1),
+    ]  # fmt: skip
+    assert found[0].message.startswith("a.b failed for 50 of 200 keys (25 %): their sets go without it")
+    assert "told.json" in found[0].message
+    assert found[1].message.startswith("c was too slow for 1 of 200 keys")
