@@ -88,6 +88,10 @@ class MemoryBundle:
     def lookup(self, name, column, ids, columns=None):
         return self.read(name, columns, pl.col(column).is_in(ids.implode()))
 
+    def parts(self, name, columns):
+        rows = self.read(name, columns)
+        return (rows[start : start + 3] for start in range(0, rows.height, 3))
+
 
 def shard(folder: Path, tables: Mapping[str, pl.DataFrame]) -> Shard:
     """Write tables, one file each, and return what a task that reads them all sees; `groups` are proposals."""
@@ -140,10 +144,10 @@ def proposals(
 
 
 def policy(*quotas: Quota, **figures) -> SurfacePolicy:
-    """Return a policy without caps that bind; the last quota is the fallback's, and `flow` the order of the quotas."""
-    names = tuple(quota.source_id for quota in quotas)
+    """Return a policy without caps that bind; the last quota is the fallback's, but for what `explore` names."""
+    names = tuple(quota.source_id for quota in quotas if quota.source_id != figures.get("explore"))
     free = {
-        "name": "home", "size": 100, "minimum_size": 0, "fill_to": 100, "fallback": names[-1], "flow": names,
+        "name": "home", "size": 100, "minimum_size": 0, "fill_to": 100, "fallback": names[-1], "explore": "", "flow": names,
         "sources": quotas, "expires_hours": 36, "fresh_days": 30, "recent_skip_days": 7, "recent_play_days": 30,
         "artist_early": 1000, "artist_early_slots": 50, "artist": 1000, "album": 1000, "show": 1000,
         "publisher": 1000, "max_run": 0,
