@@ -26,7 +26,6 @@ FIELDS = {
     "base_run_id": None,
     "bundle_id": "b", "catalog_snapshot_id": "c", "user_snapshot_id": "u", "campaign_snapshot_id": "p",
     "policy_version": "v", "code_version": "1", "experiment_arms": [], "gate_report_id": "g",
-    "exploration_policy": {"id": "none", "slots": 0, "seed": 0},
 }  # fmt: skip
 PROVENANCE = Provenance(FIELDS, {"toy": Rests("model", "7")})
 _STAMP = pl.Datetime("us", "UTC")
