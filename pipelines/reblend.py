@@ -47,7 +47,7 @@ _EVERYTHING = 2**31 - 1
 _OF_THE_RUN = (
     "run_id", "gate_report_id", "run_mode", "logical_date", "sequence", "source_watermark", "base_run_id", "bundle_id",
     "catalog_snapshot_id", "user_snapshot_id", "campaign_snapshot_id", "policy_version", "code_version",
-    "experiment_arms", "exploration_policy",
+    "experiment_arms",
 )  # fmt: skip
 
 

@@ -16,6 +16,7 @@ from schemas.candidates import CANDIDATE_SET, EXPOSURE, PROPOSAL
 from schemas.manifest import DataFile, Manifest
 from schemas.policy import SurfacePolicy
 from transforms.candidate_sets import Provenance, Rests
+from transforms.explore_pool import HOME_EXPLORE_SOURCES, NOW_PLAYING_EXPLORE_SOURCES
 from transforms.filters import Instant
 from transforms.groups import RetrieveGroups
 from transforms.model_bundle import ModelBundle
@@ -120,28 +121,21 @@ class Surface:
 
 SURFACES: dict[str, Surface] = {
     HOME: Surface(
-        HOME, HOME_SOURCES | HOME_VECTOR_SOURCES, HOME_GROUP_SOURCES, retrieve_users,
+        HOME, HOME_SOURCES | HOME_VECTOR_SOURCES, HOME_GROUP_SOURCES | HOME_EXPLORE_SOURCES, retrieve_users,
         ("user", "history", "user_embedding"),
         ("co_listen", "item", "popularity", "item_embedding", "vocabulary", "encoder", "encoder_vocabulary"),
     ),
     NOW_PLAYING: Surface(
-        NOW_PLAYING, NOW_PLAYING_SOURCES | NOW_PLAYING_VECTOR_SOURCES, NOW_PLAYING_GROUP_SOURCES, retrieve_seeds,
+        NOW_PLAYING, NOW_PLAYING_SOURCES | NOW_PLAYING_VECTOR_SOURCES,
+        NOW_PLAYING_GROUP_SOURCES | NOW_PLAYING_EXPLORE_SOURCES, retrieve_seeds,
         ("popularity_partial",),
         ("co_listen", "transition", "artist_top", "item", "popularity", "item_embedding", "vocabulary", "encoder",
          "encoder_vocabulary", "session_knn"),
     ),
 }  # fmt: skip
 _WEIGHTS = ("encoder", "session_knn")
-_ASKED_OF_POLICY = (
-    "recent_play_days",
-    "recent_skip_days",
-    "expires_hours",
-    "album",
-    "show",
-    "artist",
-    "publisher",
-    "source_seconds",
-)
+_ASKED_OF_POLICY = ("recent_play_days", "recent_skip_days", "expires_hours", "fresh_days", "explore", "album", "show",
+                    "artist", "publisher", "source_seconds")  # fmt: skip
 """What decides on proposals."""
 _ASKED_ONLY = ("user_embedding", "item_embedding", "vocabulary", "encoder_vocabulary", *_WEIGHTS)
 """What only sources ask: blending needs none of it."""
@@ -179,7 +173,7 @@ def retrieve(surface: Surface, served: Served) -> Stage:
     instant = Instant.of(road.date, policy)
     used = sorted({*inputs, *whole})
     work = WorkOfShard(
-        RetrieveGroups(surface.group_sources, policy, instant),
+        RetrieveGroups(_asked(surface.group_sources, policy), policy, instant),
         functools.partial(
             surface.retrieve,
             sources=surface.sources,
@@ -198,9 +192,14 @@ def retrieve(surface: Surface, served: Served) -> Stage:
         transform=functools.partial(process, work=work),
         num_parts=road.num_shards + 1,
         num_shards=road.num_shards,
-        config={"sources": sorted([*surface.sources, *surface.group_sources])}
+        config={"sources": sorted([*surface.sources, *_asked(surface.group_sources, policy)])}
         | {name: getattr(policy, name) for name in _ASKED_OF_POLICY},
     )
+
+
+def _asked(sources: Mapping[str, Source], policy: SurfacePolicy) -> dict[str, Source]:
+    """Return the sources a policy has slots for: one may explore nothing."""
+    return {name: source for name, source in sources.items() if any(q.source_id == name for q in policy.sources)}
 
 
 def blend(surface: Surface, served: Served, proposals: Manifest) -> Stage:
@@ -267,7 +266,6 @@ def _fields(served: Served) -> dict[str, object]:
         "policy_version": road.policy.version,
         "code_version": road.code_version,
         "experiment_arms": [],
-        "exploration_policy": {"id": "none", "slots": 0, "seed": 0},
     }
 
 
@@ -279,6 +277,7 @@ def _artifacts(served: Served) -> dict[str, Rests]:
         "popularity": tables.popularity,
         "transition": tables.transition,
         "artist": tables.artist_top,
+        "exploration": served.ingested.items,
         "neighbour_session": models.session_knn,
     }
     space = models.encoder.space.id

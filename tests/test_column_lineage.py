@@ -283,7 +283,6 @@ FIELDS = {
     "run_id": "run", "run_mode": "batch", "logical_date": DATE, "base_run_id": None, "bundle_id": "b",
     "catalog_snapshot_id": "c", "user_snapshot_id": "u", "campaign_snapshot_id": "p", "policy_version": "v",
     "code_version": "1", "experiment_arms": [], "gate_report_id": "g",
-    "exploration_policy": {"id": "none", "slots": 0, "seed": 0},
 }  # fmt: skip
 
 

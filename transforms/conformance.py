@@ -34,6 +34,11 @@ class MemoryBundle:
         """Return the rows whose `column` is one of `ids`."""
         return self.read(name, columns, pl.col(column).is_in(ids.implode()))
 
+    def parts(self, name: str, columns: Sequence[str]) -> Iterator[pl.DataFrame]:
+        """Yield the rows of a dataset, three at a time."""
+        rows = self.read(name, columns)
+        return (rows[start : start + 3] for start in range(0, rows.height, 3))
+
 
 def departures(source: Source, audience: Audience, bundle: Bundle, shuffles: int = 3) -> list[str]:
     """Return what a source does that none may do, a sentence each; nothing where it conforms.

@@ -11,7 +11,7 @@ import polars as pl
 from schemas.candidates import PROPOSAL
 from schemas.policy import SurfacePolicy
 from schemas.tallies import ANY
-from transforms.audit import audit
+from transforms.audit import audit, fairness
 from transforms.blend import blend
 from transforms.candidate_sets import Provenance, assemble, concatenate
 from transforms.facts import SEED_COLUMNS, group_facts, group_of, seed_facts, user_facts
@@ -90,6 +90,7 @@ class Recommend:
             tables.append(table)
             removed = blended.removed_by_rule().group_by("rule").agg(pl.col("len").sum()).rows()
             found = audit(table, facts, self.policy, self.instant) | {f"removed:{rule}": n for rule, n in removed}
+            found |= fairness(blended.explored.cells)
             for name, n in found.items():
                 counters[name] = counters.get(name, 0) + n
         return Output(concatenate(tables), rows_in=rows_in, counters=counters)

@@ -325,6 +325,7 @@ def test_rows_of_tallies_against_the_last_run(name, rows, severity):
 SETS = {
     "sets": 1000, "slots": 300_000, "empty_sets": 0, "market_violations": 0, "tier_violations": 0,
     "explicit_violations": 0, "tombstone_violations": 0, "duplicate_items": 0, "sets_below_minimum": 1,
+    "exploration_share_violations": 0, "propensity_violations": 0,
     "fallback_level_3_or_more": 50,
     "jaccard_ppm_sum": 200 * 50_000, "jaccard_pairs": 200, "slots_by_source:a": 200_000, "slots_by_source:b": 99_000,
     "slots_by_source:c": 1_000,
@@ -345,6 +346,8 @@ def sets(**counters) -> Manifest:
         ({"tier_violations": 1}, {"tier_violations": "critical"}),
         ({"explicit_violations": 1}, {"explicit_violations": "critical"}),
         ({"tombstone_violations": 1}, {"tombstone_violations": "critical"}),
+        ({"exploration_share_violations": 1}, {"exploration_share_violations": "critical"}),
+        ({"propensity_violations": 1}, {"propensity_violations": "critical"}),
         ({"duplicate_items": 1}, {"duplicate_items": "critical"}),
         ({"sets_below_minimum": 2}, {"sets_below_minimum": "critical"}),
         ({"sets_below_minimum": 2, "eligible_items": 2_000}, {"sets_below_minimum": "warning"}),
