@@ -136,7 +136,7 @@ def _rows(pools: Pools, k: np.ndarray, i: np.ndarray, row: np.ndarray, policy: S
 def pools_of(proposals: pl.DataFrame, facts: Facts, policy: SurfacePolicy, instant: Instant) -> Pools:
     """Return what each kind of record may be offered of its group's pool, by the rules that ask nothing personal."""
     pool = _pool(proposals, facts, policy)
-    items, strata = pool["i"].unique().sort(), pl.concat([pool["stratum"], _NONE]).unique().sort()
+    items, strata = pool["i"].unique().sort(), pool["stratum"].unique().sort() if pool.height else _NONE
     kind_of, kinds = _kinds(facts.records)
     offered = kinds.select("kind", pl.col("group").alias("key")).join(pool, on="key", maintain_order="left_right")
     kind, i = offered["kind"].to_numpy(), items.search_sorted(offered["i"]).to_numpy().astype(np.int64)

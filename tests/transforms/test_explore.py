@@ -58,7 +58,9 @@ def test_no_place_is_drawn_twice_and_strata_get_their_share_rounded():
     strata = np.array([3, 20, 7, 0, 10])
     places = np.sort(draw(seeds(2_000), bounds_of(list(strata), 2_000), SLOTS), axis=1)
     assert (np.diff(places, axis=1) > 0).all()
-    of_stratum = np.stack([np.histogram(row, bins=np.append(0, strata.cumsum() + [0, 0, 0, 0, 1]))[0] for row in places])
+    of_stratum = np.stack(
+        [np.histogram(row, bins=np.append(0, strata.cumsum() + [0, 0, 0, 0, 1]))[0] for row in places]
+    )
     share = SLOTS * strata / strata.sum()
     assert (of_stratum[:, :3] >= np.floor(share)[:3]).all()
     assert (of_stratum[:, :3] <= np.ceil(share)[:3]).all()
@@ -200,7 +202,12 @@ def strata_in_equal_parts(seeds, bounds, slots):
     places = np.full((len(seeds), slots), -1)
     for row in range(len(seeds)):
         pools = [list(range(low, low + size)) for low, size in zip(bounds[row], sizes[row], strict=False)]
-        order = [pool[int(seeds[row] >> np.uint64(9)) % len(pool) - n] for n in range(slots) for pool in pools if n < len(pool)]
+        order = [
+            pool[int(seeds[row] >> np.uint64(9)) % len(pool) - n]
+            for n in range(slots)
+            for pool in pools
+            if n < len(pool)
+        ]
         places[row, : len(order[:slots])] = order[:slots]
     return places
 
@@ -303,7 +310,13 @@ def test_without_a_pool_nothing_is_explored_and_the_set_says_so():
 
 @pytest.mark.parametrize(
     ("settled", "explored", "places"),
-    [(6, 2, [2, 5]), (1, 3, [0, 2, 3]), (0, 2, [0, 1]), (3, 0, []), (291, 9, [16, 49, 82, 116, 149, 182, 216, 249, 282])],
+    [
+        (6, 2, [2, 5]),
+        (1, 3, [0, 2, 3]),
+        (0, 2, [0, 1]),
+        (3, 0, []),
+        (291, 9, [16, 49, 82, 116, 149, 182, 216, 249, 282]),
+    ],
 )
 def test_what_is_explored_is_spread_through_the_list(settled, explored, places):
     place = np.concatenate([np.arange(settled), np.arange(explored)])
