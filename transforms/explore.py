@@ -161,9 +161,9 @@ def pools_of(proposals: pl.DataFrame, facts: Facts, policy: SurfacePolicy, insta
 
 def _pool(proposals: pl.DataFrame, facts: Facts, policy: SurfacePolicy) -> pl.DataFrame:
     """Return `key`, `p`, `i`, `stratum` of the pools of all groups, one recording per canonical item, in order."""
-    offered = proposals.select("key", "item_id", "source_id", "stratum", "source_rank").with_row_index("p")
-    known = facts.items.select("item_id", "canonical_id").with_row_index("i")
-    pool = offered.filter(pl.col("source_id") == policy.explore).join(known, on="item_id")
+    there = (proposals["source_id"] == policy.explore).arg_true()
+    offered = proposals.select("key", "item_id", "stratum", "source_rank")[there].with_columns(there.alias("p"))
+    pool = offered.join(facts.items.select("item_id", "canonical_id").with_row_index("i"), on="item_id")
     single = pool.sort("key", "canonical_id", "source_rank").unique(["key", "canonical_id"], keep="first")
     return single.select("key", "p", "i", pl.col("stratum").fill_null(_NONE[0])).sort("key", "stratum", "i")
 

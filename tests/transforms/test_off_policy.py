@@ -117,7 +117,7 @@ def test_too_few_effective_rows_are_refused():
     target = np.append(np.full(5_000, 0.001), 0.9)
     rows = np.arange(5_001), np.ones(5_001), np.full(5_001, 0.01), target
     with pytest.raises(
-        TooFewOutcomes, match=r"effective sample size of 42.7, from 5,001 rows of 5,001 users .* below 100"
+        TooFewOutcomes, match=r"effective sample size of 42\.7, from 5,001 rows of 5,001 users .* below 100"
     ):
         estimate(Sums.of(*rows, 10.0, 1.0))
     assert estimate(Sums.of(*(one[:-1] for one in rows), 10.0, 1.0)).effective > LEAST_EFFECTIVE
@@ -126,7 +126,7 @@ def test_too_few_effective_rows_are_refused():
 
 
 def test_a_policy_nothing_was_drawn_for_is_refused():
-    with pytest.raises(TooFewOutcomes, match="effective sample size of 0.0"):
+    with pytest.raises(TooFewOutcomes, match=r"effective sample size of 0\.0"):
         estimate(Sums.of(np.arange(9), np.ones(9), np.full(9, 0.5), np.zeros(9), 10.0, 1.0))
 
 
