@@ -2,6 +2,7 @@
 
 from schemas.candidates import CANDIDATE_SET, EXPOSURE, PROPOSAL, REJECTION
 from schemas.contract import Contract
+from schemas.evaluation import EVALUATION
 from schemas.inputs import CAMPAIGN, EVENT, ITEM, TOMBSTONE, USER
 from schemas.models import ITEM_EMBEDDING, TRAINING, USER_EMBEDDING, VOCABULARY
 from schemas.tallies import (
@@ -20,6 +21,6 @@ CONTRACTS: dict[str, Contract] = {
     for contract in (
         EVENT, ITEM, USER, CAMPAIGN, TOMBSTONE, HISTORY, POPULARITY_PARTIAL, POPULARITY, ARTIST_TOP, CO_LISTEN_PARTIAL,
         CO_LISTEN, TRANSITION_PARTIAL, TRANSITION, PROPOSAL, CANDIDATE_SET, EXPOSURE, REJECTION,
-        VOCABULARY, TRAINING, ITEM_EMBEDDING, USER_EMBEDDING,
+        VOCABULARY, TRAINING, ITEM_EMBEDDING, USER_EMBEDDING, EVALUATION,
     )
 }  # fmt: skip
