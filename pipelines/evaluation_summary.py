@@ -75,7 +75,7 @@ class Summary:
     @property
     def rankings(self) -> list[str]:
         """Every whole ranking: the sets, the sources by name, the baselines."""
-        named = {cell.ranking for cell in self.sums.cells if cell.ranking and PART_OF not in cell.ranking}
+        named = {cell.ranking for cell in self.sums.cells if cell.metric == "hit"}
         return [SETS, *sorted(named - {SETS, *BASELINES}), *(name for name in BASELINES if name in named)]
 
     @property
