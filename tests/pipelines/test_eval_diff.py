@@ -103,7 +103,7 @@ def test_the_verdict_names_what_was_lost(base):
     text = in_words(verdict)
     assert "LOST home all recall@300 market US" in text
     assert text.endswith("DO NOT MERGE")
-    assert [one.part for one in verdict.lost][0] == "US"
+    assert verdict.lost[0].part == "US"
     assert np.all(np.diff([one.relative for one in verdict.lost]) >= 0)
 
 
