@@ -14,14 +14,14 @@ from pipelines import eval_diff, evaluate
 from pipelines.backfill import dates
 from pipelines.evaluate import EvaluationError
 from pipelines.evaluation_summary import in_words, summarise, to_json, write_evaluation
-from pipelines.recommend import HOME
+from pipelines.recommend import HOME, NOW_PLAYING
 from pipelines.road import Road
 from pipelines.runner import Runner
 from schemas.manifest import Manifest
 from transforms.io.store import open_store
 from validation.waivers import parse_waivers
 
-SURFACES = (HOME,)
+SURFACES = (HOME, NOW_PLAYING)
 WINDOWS = 4
 """Dates that the protocol asks for at the least."""
 
@@ -61,7 +61,9 @@ def _run(options: argparse.Namespace) -> int:
         runner = build_runner(store, days[-1], [], None, {"from": days[0], "to": days[-1]})
         events = _events(runner, options, days)
         judged = {surface: _judge(runner, surface, days, events) for surface in SURFACES}
-        for surface, found in judged.items():
+        if not any(judged.values()):
+            raise EvaluationError(f"none of the {len(days)} date(s) can be judged; the reasons are above")
+        for surface, found in ((surface, found) for surface, found in judged.items() if found):
             print(in_words(summary := summarise(store, surface, found)))
             path = f"evaluations/{surface}-{found[0]}-{found[-1]}.json"
             store.write_bytes(path, (json.dumps(to_json(summary), indent=1) + "\n").encode())
@@ -84,28 +86,19 @@ def _events(runner: Runner, options: argparse.Namespace, days: Sequence[str]) ->
 
 
 def _judge(runner: Runner, surface: str, days: Sequence[str], events: Manifest) -> list[str]:
-    """Judge every date that can be judged, and say why the others cannot; return those that were.
-
-    Raises:
-      EvaluationError: none can.
-    """
-    judged, left = list[str](), list[str]()
+    """Judge every date that can be judged, and say why the others cannot; return those that were."""
+    judged = list[str]()
     for day in days:
         try:
             data = evaluate.demand_judgeable(runner.store, day, surface, events)
         except EvaluationError as error:
-            left.append(f"  {day} is left out: {error}")
+            print(f"  {surface} of {day} is left out: {error}", file=sys.stderr)
             continue
         write_evaluation(runner.store, day, {surface: runner.run(evaluate.evaluate(day, surface, data, events))})
         judged.append(day)
-    print("\n".join(left), file=sys.stderr)
-    if not judged:
-        raise EvaluationError(f"none of the {len(days)} date(s) of {surface} can be judged:\n" + "\n".join(left))
     if len(judged) < WINDOWS:
-        print(
-            f"  WARNING  {len(judged)} date(s) were judged; the protocol asks for {WINDOWS} at the least",
-            file=sys.stderr,
-        )
+        said = f"{len(judged)} date(s) of {surface} were judged; the protocol asks for {WINDOWS} at the least"
+        print(f"  WARNING  {said}", file=sys.stderr)
     return judged
 
 

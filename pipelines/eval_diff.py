@@ -13,6 +13,7 @@ import polars as pl
 from pipelines.batch import read_record
 from pipelines.evaluate import EvaluationError
 from pipelines.evaluation_summary import LEAST_USERS, coverage, gather_sums, judged_dates, paired, pooled, small_markets
+from pipelines.recommend import HOME, NOW_PLAYING
 from schemas.evaluation import SETS, UNIT, UNITS
 from schemas.manifest import CheckResult
 from transforms.evaluation import Cell, Sums, ratios, units_of
@@ -20,7 +21,7 @@ from transforms.io.store import Store
 from validation.checks import graded
 from validation.waivers import Waiver, apply_waivers, verdict
 
-DECIDES = (("recall", 300), ("ndcg", 10))
+DECIDES = {HOME: (("recall", 300), ("ndcg", 10)), NOW_PLAYING: (("hit", 100), ("hit", 10))}
 """The figures that can refuse: what a set holds at all, and what it puts first. All others are told."""
 DROP, COVERAGE_DROP, COST_RISE = 0.02, 0.05, 0.20
 """Merge rule of `docs/evaluation.md`: relative."""
@@ -147,7 +148,7 @@ def _difference(surface: str, cell: Cell, base: Sums, head: Sums) -> Difference:
     change, low, high = paired(head, base, cell, cell)
     relative = change / before if before else 0.0
     users = int(base.cells[units_of(cell)][0]) // UNIT
-    decides = (cell.metric, cell.k) in DECIDES and users >= LEAST_USERS
+    decides = (cell.metric, cell.k) in DECIDES[surface] and users >= LEAST_USERS
     return Difference(
         surface, cell.target, cell.slice, cell.part, cell.metric, cell.k, users, before, after, relative, low, high,
         lost=decides and relative <= -DROP and high < 0,
@@ -183,7 +184,7 @@ def _cost(base: Store, head: Store, days: Sequence[str]) -> CheckResult:
 def in_words(found: Verdict) -> str:
     """Return a verdict as a plain table."""
     dates = "; ".join(f"{name}: {len(days)} date(s), {days[0]} to {days[-1]}" for name, days in found.dates.items())
-    overall = [one for one in found.differences if one.slice == "all" and (one.metric, one.k) in DECIDES]
+    overall = [one for one in found.differences if one.slice == "all" and (one.metric, one.k) in DECIDES[one.surface]]
     head = f"  {'figure':<52}{'users':>9}{'base':>9}{'head':>9}{'change':>9}  95 % interval"
     lines = [f"\n  {dates}", head, *map(_line, overall), *(f"  LOST {_line(one).lstrip()}" for one in found.lost)]
     lines += [_told(check) for check in found.checks]

@@ -13,8 +13,9 @@ import polars as pl
 
 from pipelines.batch import record_path
 from pipelines.evaluate import EvaluationError
+from pipelines.recommend import HOME, NOW_PLAYING
 from pipelines.runner import load_manifest
-from schemas.evaluation import FALLBACK, ORACLE, REPEAT_LAST, SETS, UNIT, UNITS
+from schemas.evaluation import FALLBACK, ORACLE, REPEAT_LAST, SETS, SLICES, TARGETS, UNIT, UNITS
 from schemas.manifest import Manifest
 from transforms.evaluation import DEPTH, PART_OF, Cell, Sums, from_frame, interval, ratios, units_of
 from transforms.io.store import Store
@@ -22,14 +23,20 @@ from transforms.io.store import Store
 LEAST_USERS = 1_000
 """A smaller market is counted among the others."""
 OTHER = "other"
-HEADLINE = "discovery", "recall", DEPTH
+HEADLINES = {HOME: ("discovery", "recall", DEPTH), NOW_PLAYING: ("all", "hit", 100)}
+"""What the blend must not lose against its best single source: target, metric and places."""
+UNIT_WORDS = {HOME: "users", NOW_PLAYING: "plays"}
+SHOWN = {
+    HOME: (("recall", 10), ("recall", 50), ("recall", 100), ("recall", 300), ("ndcg", 10), ("hit", 10)),
+    NOW_PLAYING: (("hit", 1), ("hit", 10), ("hit", 50), ("hit", 100), ("ndcg", 10), ("recall", 100)),
+}
 BASELINES = (FALLBACK, REPEAT_LAST, ORACLE)
 _INTERVAL = tuple[float, float, float]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Contest:
-    """The sets beside the best single source, on discovery recall@300.
+    """The sets beside the best single source, on the headline of the surface.
 
     Attributes:
       difference: sets minus source, with its paired 95 % interval.
@@ -86,11 +93,15 @@ class Summary:
     def parts(self, slice_: str) -> list[str]:
         """Return the parts of a slice, those with most units first."""
         found = {cell.part for cell in self.sums.cells if cell.slice == slice_}
-        return sorted(found, key=lambda part: (-self.users("all", slice_, part), part))
+        return sorted(found, key=lambda part: (-self.most(slice_, part), part))
+
+    def most(self, slice_: str, part: str) -> int:
+        """Return the units of a part, of whatever target has most."""
+        return max(self.users(target, slice_, part) for target in TARGETS)
 
     def contest(self) -> Contest | None:
-        """Return how the sets do beside the best single source; None without discoveries or sources."""
-        target, metric, k = HEADLINE
+        """Return how the sets do beside the best single source; None without targets or sources."""
+        target, metric, k = HEADLINES[self.surface]
         sources = [name for name in self.rankings if name not in (SETS, *BASELINES)]
         cells = {name: Cell(target, name, "all", "all", metric, k) for name in (SETS, *sources)}
         figures = {name: self.figure(cell) for name, cell in cells.items()}
@@ -219,21 +230,27 @@ def _figure(summary: Summary, cell: Cell) -> dict[str, Any]:
 def in_words(summary: Summary) -> str:
     """Return a summary as plain tables."""
     dates = f"{summary.dates[0]} to {summary.dates[-1]}, {len(summary.dates)} date(s)"
-    users = f"{summary.users():,} users with a target, {summary.users('discovery'):,} with something new"
-    lines = [f"\n  {summary.surface}: {dates}, {users}", *_ladder(summary), *_sources(summary), *_slices(summary)]
+    counted = f"{summary.users():,} {UNIT_WORDS[summary.surface]} with a target, {summary.users('discovery'):,} with something new"
+    lines = [f"\n  {summary.surface}: {dates}, {counted}", *_ladder(summary), *_sources(summary), *_slices(summary)]
     contest = summary.contest()
     if contest:
         mean, low, high = contest.difference
         lines.append(
-            f"\n  the blend {contest.verdict} against the best single source, {contest.best}, on discovery recall@{DEPTH}:"
+            f"\n  the blend {contest.verdict} against the best single source, {contest.best}, on {headline(summary.surface)}:"
             f" {contest.sets[0]:.4f} and {contest.source[0]:.4f}, {mean:+.4f} ({low:+.4f} to {high:+.4f})"
         )
     return "\n".join(lines)
 
 
+def headline(surface: str) -> str:
+    """Name the headline of a surface."""
+    target, metric, k = HEADLINES[surface]
+    return f"{target} {metric}@{k}"
+
+
 def _ladder(summary: Summary) -> Iterable[str]:
-    columns = [("recall", 10), ("recall", 50), ("recall", 100), ("recall", 300), ("ndcg", 10), ("hit", 10)]
-    for target in ("all", "discovery", "organic"):
+    columns = SHOWN[summary.surface]
+    for target in (name for name in TARGETS if summary.users(name)):
         yield f"\n  {target:<24}" + "".join(f"{f'{metric}@{k}':>12}" for metric, k in columns)
         for name in summary.rankings:
             found = [summary.of(target, name, metric, k) for metric, k in columns]
@@ -242,18 +259,20 @@ def _ladder(summary: Summary) -> Iterable[str]:
 
 def _sources(summary: Summary) -> Iterable[str]:
     heads = ("alone", "in sets", "only", "only hits", "slots", "hits/slot")
-    yield f"\n  {f'source, discovery @{DEPTH}':<24}" + "".join(f"{head:>12}" for head in heads)
+    target, _, _ = HEADLINES[summary.surface]
+    yield f"\n  {f'source, {target} @{DEPTH}':<24}" + "".join(f"{head:>12}" for head in heads)
     for name in summary.sources:
         figures = source_figures(summary, name)
         yield f"  {name:<24}" + "".join(f"{figures[head]:>12,.4f}" for head in heads)
 
 
 def source_figures(summary: Summary, name: str) -> dict[str, float]:
-    """Return what a source is worth alone and within the sets, on discoveries; `only hits` counts them."""
+    """Return what a source is worth alone and within the sets, on the headline's target; `only hits` counts them."""
+    aim, _, _ = HEADLINES[summary.surface]
 
     alone = name if name in summary.rankings else FALLBACK
 
-    def mean(ranking: str, metric: str, k: int, target: str = "discovery") -> float:
+    def mean(ranking: str, metric: str, k: int, target: str = aim) -> float:
         found = summary.of(target, ranking, metric, k)
         return found[0] if found else 0.0
 
@@ -262,7 +281,7 @@ def source_figures(summary: Summary, name: str) -> dict[str, float]:
         "alone": mean(alone, "recall", DEPTH),
         "in sets": mean(f"within{PART_OF}{name}", "recall", DEPTH),
         "only": mean(f"only{PART_OF}{name}", "recall", DEPTH),
-        "only hits": round(mean(f"only{PART_OF}{name}", "hits", 0) * summary.users("discovery")),
+        "only hits": round(mean(f"only{PART_OF}{name}", "hits", 0) * summary.users(aim)),
         "slots": slots,
         "hits/slot": hits / slots if slots else 0.0,
     }
@@ -282,15 +301,15 @@ def overlap(summary: Summary) -> dict[tuple[str, str], float]:
 
 
 def _slices(summary: Summary) -> Iterable[str]:
-    yield f"\n  {f'sets, recall@{DEPTH}':<34}{'users':>10}{'all':>22}{'discovery':>22}{'organic':>22}"
-    for slice_ in ("market", "tier", "tenure", "type", "age", "device"):
+    targets = [name for name in TARGETS if summary.users(name)]
+    yield f"\n  {f'sets, recall@{DEPTH}':<34}{UNIT_WORDS[summary.surface]:>10}" + "".join(
+        f"{name:>22}" for name in targets
+    )
+    for slice_ in SLICES[1:]:
         for part in summary.parts(slice_):
-            told = [
-                summary.figure(Cell(target, SETS, slice_, part, "recall", DEPTH))
-                for target in ("all", "discovery", "organic")
-            ]
+            told = [summary.figure(Cell(target, SETS, slice_, part, "recall", DEPTH)) for target in targets]
             cells = "".join(f"{_with_interval(one):>22}" for one in told)
-            yield f"  {f'{slice_} {part}':<34}{summary.users('all', slice_, part):>10,}{cells}"
+            yield f"  {f'{slice_} {part}':<34}{summary.most(slice_, part):>10,}{cells}"
 
 
 def _with_interval(found: _INTERVAL | None) -> str:

@@ -4,7 +4,8 @@ from collections.abc import Iterator, Sequence
 
 from pipelines import report_words as words
 from pipelines.charts import bar, bullet, curves, legend
-from pipelines.evaluation_summary import BASELINES, Summary, overlap, source_figures
+from pipelines.evaluation_summary import BASELINES, HEADLINES, UNIT_WORDS, Summary, overlap, source_figures
+from pipelines.recommend import HOME, NOW_PLAYING
 from pipelines.report_html import block, count, share, table, text
 from schemas.evaluation import FALLBACK, ORACLE, REPEAT_LAST, SETS, SLICES, TARGETS
 from transforms.evaluation import DEPTH, RECALL_AT, Cell
@@ -15,19 +16,26 @@ _NAMED = {
     REPEAT_LAST: "What was liked last",
     ORACLE: "Best possible",
 }
-_TARGETS = {"all": "Everything", "discovery": "Not played in 90 days", "organic": "Picked by the user"}
+_TARGETS = {
+    "all": "Everything",
+    "discovery": "Not played in 90 days",
+    "organic": "Picked by the user",
+    "session": "Rest of the session",
+}
 _SLICES = {
     "market": "Market",
     "tier": "Tier",
     "tenure": "Events before",
+    "skips": "Skips in between",
     "type": "Type",
     "age": "Age of the item",
     "device": "Device",
 }
+_AIMS = {HOME: "what was new", NOW_PLAYING: "what came next"}
 _VERDICTS = {
-    "wins": "The blend holds more of what was new than its best single source alone.",
-    "loses": "A single source alone holds more of what was new than the blend.",
-    "undecided": "The blend and its best single source hold about as much of what was new.",
+    "wins": "The blend holds more of {} than its best single source alone.",
+    "loses": "A single source alone holds more of {} than the blend.",
+    "undecided": "The blend and its best single source hold about as much of {}.",
 }
 _SHOWN = 6
 _PARTS = 24
@@ -49,7 +57,7 @@ def _surface(summary: Summary) -> str:
     name = words.surface(summary.surface)
     parts = [
         block(f"{name}: found afterwards", _verdict(summary) + _curves(summary) + _ladder(summary), _units(summary)),
-        block("What each source adds", _sources(summary), "Over what was new to the user."),
+        block("What each source adds", _sources(summary), f"Over {_AIMS[summary.surface]}."),
         block(
             "Proposed by both",
             _overlap(summary),
@@ -61,6 +69,8 @@ def _surface(summary: Summary) -> str:
 
 
 def _units(summary: Summary) -> str:
+    if summary.surface == NOW_PLAYING:
+        return f"{count(summary.users(), 'play')} with what came next; {summary.users('session'):,} sessions with what followed."
     return f"{count(summary.users(), 'user')} played something, {summary.users('discovery'):,} of them something new."
 
 
@@ -74,7 +84,7 @@ def _verdict(summary: Summary) -> str:
         for found in summary.catalogue.values()
     )
     return (
-        f"<p>{_VERDICTS[contest.verdict]} {share(contest.sets[0], 1)} against {share(contest.source[0], 1)} of"
+        f"<p>{_VERDICTS[contest.verdict].format(_AIMS[summary.surface])} {share(contest.sets[0], 1)} against {share(contest.source[0], 1)} of"
         f" {_name(contest.best)}: {mean:+.2f} points ({low:+.2f} to {high:+.2f}).{catalogue}</p>"
     )
 
@@ -84,15 +94,16 @@ def _name(ranking: str) -> str:
 
 
 def _curves(summary: Summary) -> str:
-    """Draw recall by place for the rankings that find most of what is new."""
+    """Draw recall by place for the rankings that find most."""
+    target, _, _ = HEADLINES[summary.surface]
     found = {
-        name: [one[0] if (one := summary.of("discovery", name, "recall", k)) else 0.0 for k in RECALL_AT]
+        name: [one[0] if (one := summary.of(target, name, "recall", k)) else 0.0 for k in RECALL_AT]
         for name in summary.rankings
         if name != ORACLE
     }
     best = sorted(found, key=lambda name: (name != SETS, -found[name][-1], name))[:_SHOWN]
     colours = {name: f"c{number}" for number, name in enumerate(best)}
-    said = f"Recall of what is new by number of places: {', '.join(_name(name) for name in best)}"
+    said = f"Recall of {_AIMS[summary.surface]} by number of places: {', '.join(_name(name) for name in best)}"
     chart = curves({colours[name]: found[name] for name in best}, [str(k) for k in RECALL_AT], said)
     named = legend({_NAMED.get(name) or words.source(name): colour for name, colour in colours.items()})
     return f'<div class="curves"><div>{chart}{named}</div></div>'
@@ -100,11 +111,15 @@ def _curves(summary: Summary) -> str:
 
 def _ladder(summary: Summary) -> str:
     rows = [
-        [_name(name), *(cell for target in TARGETS for cell in _pair(summary, target, name))]
+        [_name(name), *(cell for target in _targets(summary) for cell in _pair(summary, target, name))]
         for name in summary.rankings
     ]
-    heads = [head for target in TARGETS for head in (f"{_TARGETS[target]} #", "")]
+    heads = [head for target in _targets(summary) for head in (f"{_TARGETS[target]} #", "")]
     return table(("Recall@300", *heads), rows, "Rankings by recall")
+
+
+def _targets(summary: Summary) -> list[str]:
+    return [target for target in TARGETS if summary.users(target)]
 
 
 def _pair(summary: Summary, target: str, ranking: str, slice_: str = "all", part: str = "all") -> Iterator[str]:
@@ -143,17 +158,21 @@ def _overlap(summary: Summary) -> str:
 
 
 def _slices(summary: Summary) -> str:
-    heads = [head for target in TARGETS for head in (f"{_TARGETS[target]} #", "")]
+    heads = [head for target in _targets(summary) for head in (f"{_TARGETS[target]} #", "")]
+    noun = UNIT_WORDS[summary.surface].capitalize()
     return "".join(
         table(
-            (_SLICES[slice_], "Users #", *heads), list(_parts(summary, slice_)), f"Recall by {_SLICES[slice_].lower()}"
+            (_SLICES[slice_], f"{noun} #", *heads),
+            list(_parts(summary, slice_)),
+            f"Recall by {_SLICES[slice_].lower()}",
         )
         for slice_ in SLICES[1:]
+        if summary.parts(slice_)
     )
 
 
 def _parts(summary: Summary, slice_: str) -> Iterator[list[str]]:
     for part in summary.parts(slice_)[:_PARTS]:
         named = words.market(part) if slice_ == "market" else part
-        figures = [cell for target in TARGETS for cell in _pair(summary, target, SETS, slice_, part)]
-        yield [text(named), f"{summary.users('all', slice_, part):,}", *figures]
+        figures = [cell for target in _targets(summary) for cell in _pair(summary, target, SETS, slice_, part)]
+        yield [text(named), f"{summary.most(slice_, part):,}", *figures]

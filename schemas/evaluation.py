@@ -9,8 +9,8 @@ UNIT = 2**20
 """Figures of one user are rounded to 1/UNIT. Sums of such numbers are exact in int64 and in float64 up to 2^33 users, so
 that blocks, shards and dates may be added in any order and give the same bytes."""
 REPLICATES = 1_000
-TARGETS = ("all", "discovery", "organic")
-SLICES = ("all", "market", "tier", "tenure", "type", "age", "device")
+TARGETS = ("all", "discovery", "organic", "session")
+SLICES = ("all", "market", "tier", "tenure", "skips", "type", "age", "device")
 SETS, FALLBACK, REPEAT_LAST, ORACLE = "sets", "fallback", "repeat_last", "oracle"
 UNITS = "units"
 
@@ -26,7 +26,7 @@ EVALUATION = Contract(
         [
             column("logical_date", pa.date32(), "Date the sets are as of."),
             column("surface", pa.string(), "Surface.", rules=(OneOf(("home", "now_playing")),)),
-            column("target", pa.string(), "What counts as a hit: any positive, what was not played in 90 days, or what the user picked.",
+            column("target", pa.string(), "What counts as a hit: any positive, what was not played in 90 days, what the user picked, or the rest of a session.",
                    rules=(OneOf(TARGETS),)),
             column("ranking", pa.string(), "The sets, one source alone, a baseline, or the oracle; empty on rows of units.",
                    rules=(MaxLength(200),)),

@@ -21,7 +21,7 @@ from transforms.evaluate import Hits
 DEPTH = 300
 BLOCK = 2_048
 RECALL_AT, NDCG_AT, HIT_AT = (10, 50, 100, 300), (10, 100), (1, 10, 50, 100, 300)
-UNIT_SLICES, TARGET_SLICES = ("market", "tier", "tenure"), ("type", "age", "device")
+UNIT_SLICES, TARGET_SLICES = ("market", "tier", "tenure", "skips"), ("type", "age", "device")
 PART_OF = ":"
 """In the name of a ranking that is a part of the sets: what one source is among the proposers of, alone, or with another."""
 _DRAWS = np.cumsum([np.exp(-1.0) / np.prod(np.arange(1.0, n + 1)) for n in range(16)])
@@ -61,8 +61,8 @@ class Judged:
     """A shard's units, what they wanted and where it was found.
 
     Attributes:
-      units: one row per unit in order of `unit` (uint32, from 0): `user_id` and `UNIT_SLICES`.
-      targets: `unit`, `canonical_id`, unique; bool columns `discovery`, `organic`; `TARGET_SLICES`.
+      units: one row per unit in order of `unit` (uint32, from 0): `user_id` and those of `UNIT_SLICES` that it knows.
+      targets: `unit`, `canonical_id`, unique; a bool column for each kind of target it knows; `TARGET_SLICES`.
       hits: `unit`, `canonical_id`, `ranking`, `rank` (from 0): where a ranking holds a target, unique.
       per_unit: `unit`, `ranking`, `metric`, `value`: figures of whole lists, that no target decides.
     """
@@ -99,7 +99,7 @@ def measure(judged: Judged, rankings: Iterable[str]) -> Sums:
         weights, values = poisson_weights(units["user_id"]), matrix[start : start + BLOCK]
         for cell, found in zip(columns, values.T @ weights, strict=True):
             sums[cell] += found
-        for slice_ in UNIT_SLICES:
+        for slice_ in (name for name in UNIT_SLICES if name in units.columns):
             for part, rows in _parts(units[slice_]):
                 for cell, found in zip(own, values[rows][:, sliced].T @ weights[rows], strict=True):
                     named = cell._replace(slice=slice_, part=part)
@@ -110,8 +110,8 @@ def measure(judged: Judged, rankings: Iterable[str]) -> Sums:
 def _columns(judged: Judged, rankings: list[str]) -> Iterator[tuple[Cell, np.ndarray]]:
     """Yield, by cell, the figure of each unit, `(num_units,) float64`; 0 for a unit without a target of the kind."""
     num_units = judged.units.height
-    for target in TARGETS:
-        wanted = judged.targets if target == "all" else judged.targets.filter(target)
+    for target in (name for name in TARGETS if name in judged.targets.columns):
+        wanted = judged.targets.filter(target)
         yield from _figures(Cell(target, "", "all", "all", "", 0), wanted, judged.hits, rankings, num_units)
         for slice_ in TARGET_SLICES:
             for part, rows in _parts(wanted[slice_]):

@@ -8,10 +8,10 @@ import datetime
 
 import polars as pl
 
-from schemas.evaluation import FALLBACK, ORACLE, REPEAT_LAST, SETS
+from schemas.evaluation import ORACLE, REPEAT_LAST
 from schemas.tallies import ANY
 from transforms.evaluation import Judged
-from transforms.evaluation_lists import HIT, ranked_hits, read_proposals, read_sets
+from transforms.evaluation_lists import CHART, HIT, chart_of, ranked_hits, read_proposals, read_sets, served_from
 from transforms.filters import Instant
 from transforms.histories import exploded, personal_events
 from transforms.reach import REACH_COLUMNS, Reach, read_world, user_rights
@@ -22,7 +22,7 @@ PLAYED_DAYS = 90
 TENURE = ((0, "0"), (5, "1-5"), (20, "6-20"))
 AGES = ((0, "unreleased"), (30, "0-30 days"), (365, "31-365 days"))
 _CONSENT = ("private_session", "consent_personalization")
-_EVENT = ["user_id", "item_id", "item_type", "event_id", "event_ts", "label", "is_organic", "campaign_id",
+EVENT_COLUMNS = ["user_id", "item_id", "item_type", "event_id", "event_ts", "label", "is_organic", "campaign_id",
           "device_type", *_CONSENT]  # fmt: skip
 
 
@@ -54,7 +54,7 @@ class Window:
 def judge_home(shard: Shard, window: Window) -> Judged:
     """Return what the lists for a shard's users were worth."""
     during = pl.col("event_ts").is_between(window.start, window.end, closed="left") & (pl.col("label") > 0)
-    events = personal_events(shard.read("event", _EVENT, during)).sort("user_id", "event_ts", "event_id")
+    events = personal_events(shard.read("event", EVENT_COLUMNS, during)).sort("user_id", "event_ts", "event_id")
     users = user_table(shard)
     units = unit_table(events["user_id"], users, shard.read("history", ["user_id", "num_events"]))
     recordings = recordings_of(events["item_id"], ShardBundle(shard))
@@ -64,9 +64,9 @@ def judge_home(shard: Shard, window: Window) -> Judged:
         recordings.select("item_id", "canonical_id"), on="canonical_id"
     )
     targets = targets.join(
-        _played(shard, wanted, window), on=["unit", "canonical_id"], how="left", maintain_order="left"
+        played_before(shard, wanted, window), on=["unit", "canonical_id"], how="left", maintain_order="left"
     )
-    targets = targets.with_columns(pl.col("played").is_null().alias("discovery"))
+    targets = targets.with_columns(pl.lit(True).alias("all"), pl.col("played").is_null().alias("discovery"))
     hits, per_unit = _of_sets(shard, units, targets)
     found = [hits, read_proposals(shard.paths("proposal"), wanted), _repeated(users, wanted),
              oracle(possible(wanted, recordings, units, users, shard, window.instant))]  # fmt: skip
@@ -133,7 +133,7 @@ def target_table(
     )  # fmt: skip
 
 
-def _played(shard: Shard, wanted: pl.DataFrame, window: Window) -> pl.DataFrame:
+def played_before(shard: Shard, wanted: pl.DataFrame, window: Window) -> pl.DataFrame:
     """Return the targets that were played, in any recording, in the 90 days before."""
     before = pl.col("event_ts").is_between(window.first_played, window.as_of, closed="left")
     plays = shard.read("event", ["user_id", "item_id", *_CONSENT],
@@ -147,26 +147,9 @@ def _of_sets(shard: Shard, units: pl.DataFrame, targets: pl.DataFrame) -> tuple[
     """Find targets in the set each user is served, and in the charts that serve whoever nobody knows."""
     own, groups = shard.paths("candidate_set"), shard.paths("groups")
     personal = shard.read("candidate_set", ["record_key"])["record_key"]
-    market, tier = pl.col("market"), pl.col("tier")
-    charts = pl.concat([pl.read_parquet(path, columns=["market", "tier"]) for path in groups])
-    chart = pl.coalesce(
-        pl.when(key.is_in(charts.select(_chart(market, tier)).to_series().implode())).then(key)
-        for key in (_chart(market, tier), _chart(market, pl.lit(ANY)), _chart(pl.lit(ANY), pl.lit(ANY)))
-    )
-    fallback = units.select("unit", "user_id", chart.alias("record"))
-    mine = pl.when(pl.col("user_id").is_in(personal.implode())).then("user_id").otherwise("record").alias("record")
-    served = pl.concat(
-        [
-            fallback.select("unit", mine, pl.lit(SETS).alias("ranking")),
-            fallback.select("unit", "record", pl.lit(FALLBACK).alias("ranking")),
-        ]
-    )
-    record = pl.when(pl.col("record_key") == ANY).then(_chart(market, tier)).otherwise("record_key")
+    served = served_from(units.select("unit", "user_id", chart_of(groups, pl.col("tier"))), "user_id", personal)
+    record = pl.when(pl.col("record_key") == ANY).then(CHART).otherwise("record_key")
     return read_sets([*own, *groups], record, served, targets.select("unit", "canonical_id"))
-
-
-def _chart(market: pl.Expr, tier: pl.Expr) -> pl.Expr:
-    return pl.format("*|{}|{}", market, tier)
 
 
 def _repeated(users: pl.DataFrame, wanted: pl.DataFrame) -> pl.DataFrame:

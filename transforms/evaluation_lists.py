@@ -9,7 +9,8 @@ from collections.abc import Sequence
 import polars as pl
 import pyarrow.parquet as pq
 
-from schemas.evaluation import SETS
+from schemas.evaluation import FALLBACK, SETS
+from schemas.tallies import ANY
 from transforms.evaluation import PART_OF
 
 SETS_AT_ONCE = 1_024
@@ -18,6 +19,37 @@ PER_UNIT = {"unit": pl.UInt32, "ranking": pl.String, "metric": pl.String, "value
 _ELEMENT = "candidates.list.element"
 _CANDIDATE = [f"{_ELEMENT}.{name}" for name in ("canonical_id", "position", "familiarity", "is_fresh")]
 _READ = ["record_key", "market", "tier", *_CANDIDATE, f"{_ELEMENT}.sources.list.element.source_id"]
+
+
+CHART = pl.format("*|{}|{}", "market", "tier")
+"""Names a set that serves whom nobody knows."""
+
+
+def chart_of(groups: Sequence[str], tier: pl.Expr) -> pl.Expr:
+    """Return the name of the chart that serves column `market` and a tier: its own, its market's, or that of everywhere.
+
+    Args:
+      groups: files of the charts.
+    """
+    there = pl.concat([pl.read_parquet(path, columns=["market", "tier"]) for path in groups]).select(CHART).to_series()
+    names = [pl.format("*|{}|{}", market, own) for market, own in
+             ((pl.col("market"), tier), (pl.col("market"), pl.lit(ANY)), (pl.lit(ANY), pl.lit(ANY)))]  # fmt: skip
+    return pl.coalesce(pl.when(name.is_in(there.implode())).then(name) for name in names).alias("chart")
+
+
+def served_from(units: pl.DataFrame, own: str, there: pl.Series) -> pl.DataFrame:
+    """Return which set each unit is served, as `read_sets` asks: its own where it is there, else the chart, which is FALLBACK.
+
+    Args:
+      units: `unit`, `chart` and the name `own` of the unit's own set.
+    """
+    mine = pl.when(pl.col(own).is_in(there.implode())).then(own).otherwise("chart").alias("record")
+    return pl.concat(
+        [
+            units.select("unit", mine, pl.lit(SETS).alias("ranking")),
+            units.select("unit", pl.col("chart").alias("record"), pl.lit(FALLBACK).alias("ranking")),
+        ]
+    )
 
 
 def read_sets(

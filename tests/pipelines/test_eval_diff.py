@@ -22,7 +22,7 @@ def judged(lost: dict[str, float] | None = None) -> Judged:
     )
     targets = units.select("unit", pl.lit(["a", "b", "c", "d"]).alias("canonical_id")).explode("canonical_id")
     targets = targets.with_columns(
-        pl.lit(True).alias("discovery"), pl.lit(True).alias("organic"), pl.lit("track").alias("type"),
+        pl.lit(True).alias("all"), pl.lit(True).alias("discovery"), pl.lit(True).alias("organic"), pl.lit("track").alias("type"),
         pl.lit("0-30 days").alias("age"), pl.lit("phone").alias("device"),
     )  # fmt: skip
     hits = targets.filter(pl.col("canonical_id").is_in(["a", "b"])).join(units.select("unit", "market"), on="unit")

@@ -15,12 +15,13 @@ from small_road import SmallRoad
 from jobs import evaluate as job
 from pipelines import evaluate
 from pipelines.batch import record_path
-from pipelines.evaluate import EmitSums, EvaluationError, demand_judgeable, latest_events, window_of
+from pipelines.evaluate import EvaluationError, demand_judgeable, latest_events, window_of
 from pipelines.evaluation_summary import evaluation_path, gather_sums, overlap, summarise
 from pipelines.runner import load_manifest
 from schemas.evaluation import SETS
 from schemas.manifest import Manifest
 from transforms.evaluation import Sums, from_frame
+from transforms.evaluation_shards import EmitSums
 from transforms.io.store import LocalStore
 from transforms.shards import Shard
 
@@ -229,7 +230,7 @@ def test_commands_that_cannot_do_anything_say_so(tmp_path, capsys, store):
     assert job.main(["diff", "--base", root, "--head", store.root]) == 1
     assert "have no judged date in common: run `make evaluate` on both" in capsys.readouterr().err
     assert job.main(["run", "--from", "2026-01-20", "--to", "2026-01-21", "--root", store.root]) == 1
-    assert "none of the 2 date(s) of home can be judged" in capsys.readouterr().err
+    assert "none of the 2 date(s) can be judged; the reasons are above" in capsys.readouterr().err
     with pytest.raises(
         EvaluationError, match=r"home of 2026-01-20 was not judged under .*: run `make evaluate` for it"
     ):

@@ -44,6 +44,7 @@ def a_world(num_units: int, seed: int = 1) -> Judged:
         {
             "unit": np.repeat(units["unit"].to_numpy(), counts),
             "canonical_id": [f"item-{one}" for own in counts for one in range(own)],
+            "all": True,
             "discovery": dice.random(n) < 0.5,
             "organic": dice.random(n) < 0.8,
             "type": dice.choice(["track", "episode"], n),
@@ -110,7 +111,7 @@ PARTS = [
 ]
 
 
-@pytest.mark.parametrize(("target", "part"), list(itertools.product(TARGETS, PARTS)))
+@pytest.mark.parametrize(("target", "part"), list(itertools.product(TARGETS[:3], PARTS)))
 def test_metrics_are_those_of_plain_loops(judged, sums, target, part):
     for ranking in (SETS, "home.a") if part[0] == "all" else (SETS,):
         start = Cell(target, ranking, *part, "", 0)
