@@ -232,6 +232,7 @@ def in_words(summary: Summary) -> str:
     dates = f"{summary.dates[0]} to {summary.dates[-1]}, {len(summary.dates)} date(s)"
     counted = f"{summary.users():,} {UNIT_WORDS[summary.surface]} with a target, {summary.users('discovery'):,} with something new"
     lines = [f"\n  {summary.surface}: {dates}, {counted}", *_ladder(summary), *_sources(summary), *_slices(summary)]
+    lines.append(f"\n  {whole_sets(summary)}")
     contest = summary.contest()
     if contest:
         mean, low, high = contest.difference
@@ -240,6 +241,24 @@ def in_words(summary: Summary) -> str:
             f" {contest.sets[0]:.4f} and {contest.source[0]:.4f}, {mean:+.4f} ({low:+.4f} to {high:+.4f})"
         )
     return "\n".join(lines)
+
+
+def whole_sets(summary: Summary) -> str:
+    """Say what the sets of the units are like, and how much of the catalogue all sets hold, on the mean date."""
+    found = {
+        name: summary.of("all", SETS, name, 0) or (0.0, 0.0, 0.0) for name in ("size", "unknown", "new_artist", "fresh")
+    }
+    dates = summary.catalogue.values()
+    covered, gini = (sum(one[name] for one in dates) / len(dates) for name in ("covered", "gini"))
+    known = (
+        f", {found['unknown'][0]:.1%} not known to the user, {found['new_artist'][0]:.1%} of new artists"
+        if summary.surface == HOME
+        else ""
+    )
+    return (
+        f"sets: {found['size'][0]:,.0f} candidates{known}, {found['fresh'][0]:.1%} fresh; all of them hold {covered:.1%} of what may"
+        f" be recommended, Gini {gini:.3f}"
+    )
 
 
 def headline(surface: str) -> str:

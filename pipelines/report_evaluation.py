@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 
 from pipelines import report_words as words
 from pipelines.charts import bar, bullet, curves, legend
-from pipelines.evaluation_summary import BASELINES, HEADLINES, UNIT_WORDS, Summary, overlap, source_figures
+from pipelines.evaluation_summary import BASELINES, HEADLINES, UNIT_WORDS, Summary, overlap, source_figures, whole_sets
 from pipelines.recommend import HOME, NOW_PLAYING
 from pipelines.report_html import block, count, share, table, text
 from schemas.evaluation import FALLBACK, ORACLE, REPEAT_LAST, SETS, SLICES, TARGETS
@@ -79,13 +79,9 @@ def _verdict(summary: Summary) -> str:
     if contest is None:
         return ""
     mean, low, high = (100 * value for value in contest.difference)
-    catalogue = "".join(
-        f" {share(found['covered'], 1)} of the catalogue is in a set, Gini {found['gini']:.3f}."
-        for found in summary.catalogue.values()
-    )
     return (
         f"<p>{_VERDICTS[contest.verdict].format(_AIMS[summary.surface])} {share(contest.sets[0], 1)} against {share(contest.source[0], 1)} of"
-        f" {_name(contest.best)}: {mean:+.2f} points ({low:+.2f} to {high:+.2f}).{catalogue}</p>"
+        f" {_name(contest.best)}: {mean:+.2f} points ({low:+.2f} to {high:+.2f}). In {text(whole_sets(summary))}.</p>"
     )
 
 

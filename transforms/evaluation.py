@@ -4,7 +4,8 @@ A *unit* is what a figure is a mean over: a user on Home, a play with what follo
 bootstrap counts each unit `poisson(user, r)` times. The draw is a hash, so that any two rankings, shards, dates and roots
 are resampled alike: sums merge by adding, and differences of replicates are paired (Hanley and MacGibbon 2006).
 
-Memory: `BLOCK` units x `REPLICATES` weights of 8 bytes (16 MB), and 8 KB for each of the cells, which do not grow with users.
+Memory: `BLOCK` units with `REPLICATES` weights of 8 bytes (33 MB) and as many figures, twice; 8 KB for each of some thousands of
+cells, which do not grow with users.
 """
 
 import dataclasses
@@ -19,7 +20,7 @@ from schemas.hashing import hash64, hash64_one, mix64
 from transforms.evaluate import Hits
 
 DEPTH = 300
-BLOCK = 2_048
+BLOCK = 4_096
 RECALL_AT, NDCG_AT, HIT_AT = (10, 50, 100, 300), (10, 100), (1, 10, 50, 100, 300)
 UNIT_SLICES, TARGET_SLICES = ("market", "tier", "tenure", "skips"), ("type", "age", "device")
 PART_OF = ":"
@@ -88,23 +89,31 @@ def measure(judged: Judged, rankings: Iterable[str]) -> Sums:
     Args:
       rankings: every one there is, the sets' own among them; one without a hit counts as 0 everywhere.
     """
-    columns = dict(_columns(judged, sorted(rankings)))
-    own = [cell for cell in columns if cell.slice == "all" and cell.ranking in (SETS, ORACLE, "")]
-    matrix = np.rint(np.stack(list(columns.values()), axis=1) * UNIT)
-    place = {cell: i for i, cell in enumerate(columns)}
-    sliced = [place[cell] for cell in own]
-    sums = {cell: np.zeros(1 + REPLICATES) for cell in columns}
+    sums, named = Sums(), sorted(rankings)
     for start in range(0, judged.units.height, BLOCK):
-        units = judged.units.slice(start, BLOCK)
-        weights, values = poisson_weights(units["user_id"]), matrix[start : start + BLOCK]
-        for cell, found in zip(columns, values.T @ weights, strict=True):
-            sums[cell] += found
-        for slice_ in (name for name in UNIT_SLICES if name in units.columns):
-            for part, rows in _parts(units[slice_]):
-                for cell, found in zip(own, values[rows][:, sliced].T @ weights[rows], strict=True):
-                    named = cell._replace(slice=slice_, part=part)
-                    sums[named] = sums[named] + found if named in sums else found
-    return Sums({cell: found.astype(np.int64) for cell, found in sums.items() if found[0] or cell.metric != UNITS})
+        sums.merge(_measured(_span(judged, start), named))
+    return sums
+
+
+def _span(judged: Judged, start: int) -> Judged:
+    """Return `BLOCK` units from the one numbered `start`, numbered from 0."""
+    own = pl.col("unit").is_between(start, start + BLOCK, closed="left")
+    again = (pl.col("unit") - start).cast(pl.UInt32)
+    whole = judged.units, judged.targets, judged.hits, judged.per_unit
+    return Judged(*(frame.filter(own).with_columns(again) for frame in whole))
+
+
+def _measured(judged: Judged, rankings: list[str]) -> Sums:
+    columns = dict(_columns(judged, rankings))
+    own = [i for i, cell in enumerate(columns) if cell.slice == "all" and cell.ranking in (SETS, ORACLE, "")]
+    cells, values = list(columns), np.rint(np.stack(list(columns.values()), axis=1) * UNIT)
+    weights = poisson_weights(judged.units["user_id"])
+    found = dict(zip(cells, values.T @ weights, strict=True))
+    for slice_ in (name for name in UNIT_SLICES if name in judged.units.columns):
+        for part, rows in _parts(judged.units[slice_]):
+            named = [cells[i]._replace(slice=slice_, part=part) for i in own]
+            found |= dict(zip(named, values[rows][:, own].T @ weights[rows], strict=True))
+    return Sums({cell: sums.astype(np.int64) for cell, sums in found.items() if sums[0] or cell.metric != UNITS})
 
 
 def _columns(judged: Judged, rankings: list[str]) -> Iterator[tuple[Cell, np.ndarray]]:

@@ -3,9 +3,11 @@
 import dataclasses
 import datetime
 import functools
+import itertools
 import json
 import math
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import polars as pl
@@ -46,10 +48,18 @@ def store(small_road: SmallRoad, tmp_path_factory: pytest.TempPathFactory) -> Lo
 
 
 @pytest.fixture(scope="module")
-def figures(store: LocalStore) -> pl.DataFrame:
-    manifest = load_manifest(store, json.loads(store.read_bytes(evaluation_path(DAY)))["home"])
-    assert all(check.outcome == "passed" for check in manifest.checks)
-    return pl.concat([pl.read_parquet(store.local(file.path)) for file in manifest.files])
+def judged_figures(store: LocalStore) -> Callable[[str], pl.DataFrame]:
+    def read(surface: str) -> pl.DataFrame:
+        manifest = load_manifest(store, json.loads(store.read_bytes(evaluation_path(DAY)))[surface])
+        assert all(check.outcome == "passed" for check in manifest.checks)
+        return pl.concat([pl.read_parquet(store.local(file.path)) for file in manifest.files])
+
+    return read
+
+
+@pytest.fixture(scope="module")
+def figures(judged_figures) -> pl.DataFrame:
+    return judged_figures("home")
 
 
 def manifest_of(store: LocalStore, name: str) -> Manifest:
@@ -116,6 +126,44 @@ def test_the_stage_says_what_plain_loops_say(store, figures, target, ranking):
         assert row["units"] == len(wanted) > 100
         assert row["value"] == pytest.approx(sum(expected) / len(expected), abs=1e-6)
         assert row["low"] < row["value"] < row["high"]
+
+
+def test_what_came_next_is_what_plain_loops_say(store, judged_figures):
+    """Next item hit@10 and recall of sessions@100, after the play of a seed in its market."""
+    start = datetime.datetime(2026, 1, 24, 0, 30, tzinfo=UTC)
+    canonical = {row["item_id"]: row["canonical_id"] for row in rows_of(store, "item/")}
+    lists = {(row["record_key"], row["market"], row["tier"]): [c["canonical_id"] for c in row["candidates"]]
+             for row in rows_of(store, "candidate_set/now_playing")}  # fmt: skip
+    sessions: dict[tuple[str, str], list[dict]] = {}
+    for event in sorted(rows_of(store, "event/"), key=lambda event: (event["event_ts"], event["event_id"])):
+        open_ = not event["private_session"] and event["consent_personalization"] is not False
+        during = start <= event["event_ts"] < start + datetime.timedelta(days=1)
+        if open_ and during and event["event_type"] in ("play", "skip") and event["label"] > 0:
+            sessions.setdefault((event["user_id"], event["session_id"]), []).append(event)
+    hits, recalls = [], []
+    for heard in sessions.values():
+        for seed, event in itertools.pairwise(heard):
+            if seed["item_id"] != event["item_id"]:
+                hits.append(
+                    canonical.get(event["item_id"], event["item_id"])
+                    in served(lists, seed["item_id"], event["market"])[:10]
+                )
+        rest = [event for event in heard[1:] if event["item_id"] != heard[0]["item_id"]]
+        wanted = {canonical.get(event["item_id"], event["item_id"]) for event in rest}
+        if wanted:
+            given = served(lists, heard[0]["item_id"], rest[0]["market"])[:100]
+            recalls.append(len(wanted & set(given)) / len(wanted))
+    own = judged_figures("now_playing").filter(pl.col("slice") == "all", pl.col("ranking") == SETS)
+    for target, metric, k, expected in (("all", "hit", 10, hits), ("session", "recall", 100, recalls)):
+        (row,) = own.filter(pl.col("target") == target, pl.col("metric") == metric, pl.col("k") == k).to_dicts()
+        assert row["units"] == len(expected) > 50
+        assert 0 < row["value"] == pytest.approx(sum(expected) / len(expected), abs=1e-6)
+
+
+def served(lists: dict[tuple[str, str, str], list[str]], seed: str, market: str | None) -> list[str]:
+    """Return the set of a seed in a market, or the chart that stands in for it."""
+    names = [(seed, market, "*"), ("*", market, "*"), ("*", "*", "*")]
+    return next(lists[name] for name in names if name in lists)
 
 
 def test_slices_add_up_to_the_whole(figures):

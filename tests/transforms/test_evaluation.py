@@ -9,7 +9,6 @@ import pytest
 
 from schemas.evaluation import ORACLE, REPLICATES, SETS, TARGETS, UNIT, UNITS
 from transforms.evaluation import (
-    BLOCK,
     Cell,
     Judged,
     Sums,
@@ -171,10 +170,10 @@ def test_sums_go_through_a_table_and_back(sums):
 
 
 def test_weights_are_poisson_and_belong_to_the_user():
-    users = pl.Series([f"user-{n}" for n in range(BLOCK)])
+    users = pl.Series([f"user-{n}" for n in range(2_000)])
     weights = poisson_weights(users)
     drawn = weights[:, 1:]
-    assert weights.shape == (BLOCK, 1 + REPLICATES)
+    assert weights.shape == (2_000, 1 + REPLICATES)
     assert (weights[:, 0] == 1).all()
     counts = np.bincount(drawn.astype(int).ravel(), minlength=6)[:6] / drawn.size
     assert counts == pytest.approx([math.exp(-1) / math.factorial(n) for n in range(6)], abs=0.001)
