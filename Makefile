@@ -43,8 +43,9 @@ setup: $(STAMP) ## Create .venv and install into it, once; the other targets do 
 demo: $(STAMP) ## Write a synthetic world and run the whole road on it [SEED=7 SHARDS=2]
 	@$(PY) -m jobs.demo --date $(DEMO_DATE) $(root) $(call flag,--seed,SEED) $(call flag,--shards,SHARDS)
 
-test: $(STAMP) ## Run the tests [ARGS="-k name"]
-	@$(PY) -m pytest $(call given,ARGS)
+# Two at once: a road at work takes up to 3 GB. ARGS=-n0 runs them one after the other, as a debugger needs it.
+test: $(STAMP) ## Run the tests, two at once [ARGS="-k name"]
+	@$(PY) -m pytest -n auto --maxprocesses 2 --dist loadfile $(call given,ARGS)
 
 batch: need-RAW need-DATE $(STAMP) ## Run the road on your data: RAW= DATE= [FORMAT= SHARDS= SURFACE= POLICY= WAIVERS= DEVICE= TEXT_MODEL=]
 	@$(PY) -m jobs.batch $(INPUT) --date "$$DATE" $(SHARED)

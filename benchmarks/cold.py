@@ -13,45 +13,46 @@ import numpy as np
 import polars as pl
 
 from benchmarks.fitting import Fitting
-from benchmarks.protocols import KINDS, PROTOCOLS, cut_cold, numbered
-from benchmarks.ranking import DEPTH, score_blocks
+from benchmarks.protocols import KINDS, PROTOCOLS, cut_cold
+from benchmarks.ranking import DEPTH
 from jobs.options import leave
 from transforms.embed.content import ContentSettings, fit_content
 from transforms.embed.interactions import Interactions
 from transforms.embed.language import LanguageModel
 from transforms.embed.text import item_features
 from transforms.evaluate import hits, top_items, without
+from transforms.fuse import numbers, score_blocks
 
 
 def run_cold(kind: str, source: Path, work: Path, language: LanguageModel | None = None) -> dict[str, Any]:
     """Return R@100 of items hidden from training, among all items and among the hidden ones, by what ranks them."""
     phase, hidden = cut_cold(kind, source, work)
-    fitting = Fitting.of(kind, phase, work / "cold-road", language)
+    fitting = Fitting.of(kind, phase, work / "cold-root", language)
     examples = fitting.examples(phase.asked)
-    item_type = fitting.item_ids[0].rpartition("-")[0]
-    numbers = numbered(pl.Series([hidden.to_list()]), fitting.item_ids, item_type)[0]
+    named = pl.select(pl.format(fitting.item_type + "-{}", pl.lit(hidden)).implode()).to_series()
+    (cold_items,) = numbers(named, fitting.item_ids)
     plays = np.bincount(fitting.everything().items, minlength=len(fitting.item_ids)).astype(np.float32)
     models: dict[str, Any] = {
         "popularity": Popularity(plays),
         "genres alone": fit_content(
             item_features(fitting.items().select("genres"), subword_lengths=()), ContentSettings()
         ),
-        "content": fitting.fit("content", {}, hold_out=False)[0],
-        "encoder": fitting.fit("encoder", {}, hold_out=True)[0],
+        "content": fitting.load("content", fitting.fit("content", {}, hold_out=False))[0],
+        "encoder": fitting.load("encoder", fitting.fit("encoder", {}, hold_out=True))[0],
     }
     models["content and encoder, by ranks"] = RankFusion((models["content"], models["encoder"]))
-    of_all, of_hidden = ({"random": 100 / count} for count in (len(fitting.item_ids), len(numbers)))
+    of_all, of_hidden = ({"random": 100 / count} for count in (len(fitting.item_ids), len(cold_items)))
     for name, model in models.items():
         ranked = [], []
-        for block in score_blocks({name: model}, examples, PROTOCOLS[kind]):
+        for block in score_blocks({name: model}, examples, PROTOCOLS[kind].seen_removed):
             scores = block.scores[name]
             ranked[0].append(top_items(scores, 100))
             cold = np.full_like(scores, -np.inf)
-            cold[:, numbers] = scores[:, numbers]
+            cold[:, cold_items] = scores[:, cold_items]
             ranked[1].append(top_items(cold, 100))
         found = [hits(np.concatenate(one), examples.targets).recall(100).mean() for one in ranked]
         of_all[name], of_hidden[name] = float(found[0]), float(found[1])
-    return {"items": len(fitting.item_ids), "hidden": len(numbers), "among all": of_all, "among hidden": of_hidden}
+    return {"items": len(fitting.item_ids), "hidden": len(cold_items), "among all": of_all, "among hidden": of_hidden}
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -14,12 +14,10 @@ without test. A phase is a folder of the same shape as the source, which goes th
 """
 
 import dataclasses
-import itertools
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import polars as pl
 
 from schemas.hashing import hash64, unit_interval
@@ -168,18 +166,9 @@ def _targets(pairs: pl.DataFrame) -> pl.DataFrame:
     return _of_users(unique.group_by("user", maintain_order=True).agg(pl.col("item").alias("target")))
 
 
-def numbered(lists: pl.Series, item_ids: pl.Series, item_type: str, unknown: int | None = None) -> list[np.ndarray]:
-    """Return lists of item numbers of a source as lists of numbers of the vocabulary.
-
-    Args:
-      unknown: the number of what is not in the vocabulary; None: it is left out.
-    """
-    frame = lists.rename("item").to_frame().with_row_index("row").explode("item").drop_nulls("item")
-    numbers = pl.DataFrame({"item_id": item_ids, "number": pl.int_range(len(item_ids), dtype=pl.Int32, eager=True)})
-    named = frame.with_columns(pl.format(item_type + "-{}", "item").alias("item_id"))
-    known = named.join(numbers, on="item_id", how="left", maintain_order="left")
-    number = pl.col("number") if unknown is None else pl.col("number").fill_null(unknown)
-    known = known.with_columns(number.cast(pl.Int32)).drop_nulls("number")
-    starts = np.concatenate([[0], np.cumsum(np.bincount(known["row"].to_numpy(), minlength=len(lists)))])
-    items = known["number"].to_numpy()
-    return [items[a:b] for a, b in itertools.pairwise(starts)]
+def named(asked: pl.DataFrame, item_type: str) -> pl.DataFrame:
+    """Return what is asked in the example contract, items by id."""
+    ids = {name: pl.col(name).list.eval(pl.format(item_type + "-{}", pl.element())) for name in ("context", "target")}
+    context = ids["context"] if "context" in asked.columns else pl.lit(None, pl.List(pl.String)).alias("context")
+    place = pl.int_range(pl.len()).over("key").cast(pl.String).str.zfill(9)
+    return asked.select(pl.format("{}#{}", "key", place).alias("example_id"), "key", context, ids["target"])

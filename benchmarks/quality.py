@@ -11,6 +11,7 @@ import dataclasses
 import json
 import os
 import resource
+import shutil
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -23,14 +24,16 @@ from benchmarks import brute_force
 from benchmarks.cold import cold_table, run_cold
 from benchmarks.fitting import Fitting, say
 from benchmarks.protocols import KINDS, PROTOCOLS, Phase, Protocol, cut
-from benchmarks.ranking import Fused, figures, fit_on, rank_all, rank_alone
+from benchmarks.ranking import Fused, figures, rank_all, rank_alone
 from jobs.batch import guarded
 from jobs.options import leave
-from schemas.hashing import hash64
+from pipelines.bundle import Bundle, demand_servable, write_bundle
+from pipelines.runner import load_manifest
+from schemas.manifest import Manifest
 from transforms.embed.families import FAMILIES, HeldOut, Model
-from transforms.embed.fuse import FusionSettings
+from transforms.embed.fuse import Fusion, FusionSettings
 from transforms.embed.interactions import Interactions
-from transforms.embed.pool import Describer
+from transforms.fuse import FUSION, FUSION_FILE, apart
 from transforms.train import sampled
 
 CHOICE_CONTEXTS = 2_000
@@ -71,23 +74,43 @@ class Benchmark:
         return PROTOCOLS[self.kind]
 
     def run(self) -> dict[str, Any]:
-        """Choose on validation, fit on all before the test, read the test once."""
+        """Choose on validation, fit on all before the test, bundle it, and read the test once, from the bundle."""
         fit, final = cut(self.kind, self.source, self.work)
-        fitting = Fitting.of(self.kind, fit, self.work / "fit")
-        settings, models = self._choose(fitting, fit)
-        fusion, marginal = self._fuse(fitting, fit, models)
-        whole = Fitting.of(self.kind, final, self.work / "final")
-        models = {name: whole.fit(name, settings[name], hold_out=False)[0] for name in models}
+        root = self.work / "root"
+        shutil.rmtree(root, ignore_errors=True)
+        fitting = Fitting.of(self.kind, fit, root)
+        settings, trained = self._choose(fitting, fit)
+        fusion, marginal = self._fuse(fitting, fit, trained)
+        whole = Fitting.of(self.kind, final, root)
+        refitted = {name: whole.fit(name, settings[name], hold_out=False) for name in trained}
+        models, fused = self._bundled(whole, refitted, fusion)
         examples = whole.examples(final.asked)
-        fusions = {"blend": fusion} | self._of_one_space(models, fusion)
-        self.found["test"] = self._test(models, fusions, examples)
+        self.found["test"] = self._test(models, {"blend": fused} | self._of_one_space(models, fused), examples)
         if self.protocol.seen_kept_too:
             kept = dataclasses.replace(self.protocol, seen_removed=False)
-            self.found["test"]["blend, seen kept"] = self._test(models, {"blend": fusion}, examples, kept)["blend"]
+            self.found["test"]["blend, seen kept"] = self._test(models, {"blend": fused}, examples, kept)["blend"]
         few = whole.examples(sample(final.asked, MARGINAL_CONTEXTS))
         self.found["marginal"] = self._test(models, marginal, few)
         self.found["cpu_seconds"] = _cpu_seconds()
         return self.found
+
+    def _bundled(
+        self, fitting: Fitting, trained: Mapping[str, Manifest], fusion: Manifest
+    ) -> tuple[dict[str, Model], Fused]:
+        """Write the bundle of the families and their fusion, and return both as they are read from it."""
+        store, road = fitting.runner.store, fitting.road
+        parts = {"vocabulary": fitting.numbers, FUSION: fusion} | dict(trained)
+        metrics = {name: ppm / 1e6 for name, ppm in fusion.counters.items() if "@" in name}
+        known = {"date": road.day, "policy_version": road.policy.version, "code_version": road.code_version}
+        bundle = Bundle.of(parts, metrics=metrics, space_id="", **known)
+        write_bundle(store, bundle)
+        self.found["bundle"] = bundle.bundle
+        found = {
+            name: load_manifest(store, one.manifest)
+            for name, one in demand_servable(store, bundle.bundle).parts.items()
+        }
+        models = {name: fitting.load(name, found[name])[0] for name in trained}
+        return models, _fused(fitting, found[FUSION])
 
     def _of_one_space(self, models: Mapping[str, Model], fusion: Fused) -> dict[str, Fused]:
         """Return the fusion over what the best inner-product space proposes alone, as an index would serve it."""
@@ -107,15 +130,15 @@ class Benchmark:
         examples: HeldOut,
         protocol: Protocol | None = None,
     ) -> dict[str, dict]:
-        ranked = rank_all(*_apart(models), fusions, examples, protocol or self.protocol)
-        apart = [self._check(one, examples.targets) for one in ranked.values()]
-        self.found["apart"] = max(self.found.get("apart", 0.0), *apart)
+        ranked = rank_all(*apart(models), fusions, examples, protocol or self.protocol)
+        off = [self._check(one, examples.targets) for one in ranked.values()]
+        self.found["apart"] = max(self.found.get("apart", 0.0), *off)
         return {name: figures(one, examples.targets, self.protocol) for name, one in ranked.items()}
 
-    def _choose(self, fitting: Fitting, phase: Phase) -> tuple[dict[str, dict], dict[str, Model]]:
-        """Return the settings of each family that are best on a sample of validation contexts, and the models with them."""
+    def _choose(self, fitting: Fitting, phase: Phase) -> tuple[dict[str, dict], dict[str, Manifest]]:
+        """Return the settings of each family that are best on a sample of validation contexts, and what was trained so."""
         examples = fitting.examples(sample(phase.asked, CHOICE_CONTEXTS))
-        settings, models, tried = {}, {}, {}
+        settings, trained, tried = {}, {}, {}
         for name in self.families:
             best = -1.0
             family = FAMILIES[name]()
@@ -124,33 +147,38 @@ class Benchmark:
                 continue
             for one in map(dataclasses.asdict, family.grid(len(fitting.item_ids))):
                 started = time.process_time()
-                model, settled = fitting.fit(name, one, hold_out=family.settles)
+                manifest = fitting.fit(name, one, hold_out=family.settles)
+                model, settled = fitting.load(name, manifest)
                 if not hasattr(model, "score"):
-                    settings[name], models[name] = settled, model
+                    settings[name], trained[name] = settled, manifest
                     continue
                 figure = figures(rank_alone(model, examples, self.protocol), examples.targets, self.protocol)
                 tried.setdefault(name, []).append({"settings": one} | figure)
                 say(f"{name} {one}: {figure} ({time.process_time() - started:.0f} s)")
                 if figure[self.protocol.headline[0][0]] > best:
-                    best, settings[name], models[name] = figure[self.protocol.headline[0][0]], settled, model
+                    best, settings[name], trained[name] = figure[self.protocol.headline[0][0]], settled, manifest
         self.found["tried"], self.found["settings"] = tried, settings
-        return settings, models
+        return settings, trained
 
-    def _fuse(self, fitting: Fitting, phase: Phase, models: Mapping[str, Model]) -> tuple[Fused, dict[str, Fused]]:
+    def _fuse(
+        self, fitting: Fitting, phase: Phase, trained: Mapping[str, Manifest]
+    ) -> tuple[Manifest, dict[str, Fused]]:
         """Return the fusion of all families; and on fewer contexts, that of all and those without each of them."""
-        scored, describers = _apart(models)
 
-        def fitted(contexts: int, names: tuple[str, ...]) -> Fused:
-            examples = fitting.examples(shuffled(sample(phase.asked, contexts)))
-            fused = fit_on(scored, describers, examples, self.protocol, SETTINGS, names)
-            say(f"fusion of {', '.join(names)}: {fused.fusion.figures}")
-            self.found.setdefault("fusion", []).append({"families": names, "contexts": contexts} | fused.fusion.figures)
-            return fused
+        def fitted(contexts: int, leave_out: str = "") -> Manifest:
+            few = {name: one for name, one in trained.items() if name != leave_out}
+            made = fitting.fuse(few, phase.asked, SETTINGS, contexts, seen_removed=self.protocol.seen_removed)
+            fusion = _fused(fitting, made).fusion
+            say(f"fusion of {', '.join(few)}: {fusion.figures}")
+            self.found.setdefault("fusion", []).append({"families": [*few], "contexts": contexts} | fusion.figures)
+            return made
 
-        every = tuple(scored)
-        left = {f"without {one}": tuple(name for name in every if name != one) for one in every if len(every) > 1}
-        marginal = {name: fitted(MARGINAL_CONTEXTS, names) for name, names in ({"blend": every} | left).items()}
-        return fitted(FUSION_CONTEXTS, every), marginal
+        scored = [name for name in trained if name in self.found["tried"]]
+        left = {f"without {one}": one for one in scored if len(scored) > 1}
+        marginal = {
+            name: _fused(fitting, fitted(MARGINAL_CONTEXTS, one)) for name, one in ({"blend": ""} | left).items()
+        }
+        return fitted(FUSION_CONTEXTS), marginal
 
     def _check(self, ranked: np.ndarray, targets: Interactions) -> float:
         """Return how far the figures of some contexts are from those counted by hand."""
@@ -162,15 +190,11 @@ class Benchmark:
         return apart
 
 
-def _apart(models: Mapping[str, Any]) -> tuple[dict[str, Model], dict[str, Describer]]:
-    """Return what scores and what describes."""
-    scored = {name: model for name, model in models.items() if hasattr(model, "score")}
-    return scored, {name: model for name, model in models.items() if hasattr(model, "features")}
-
-
-def shuffled(asked: pl.DataFrame) -> pl.DataFrame:
-    """Return the rows in the order of the hashes of their keys: no key is in two halves."""
-    return asked.sort(pl.Series(hash64(asked["key"].to_arrow())), maintain_order=True)
+def _fused(fitting: Fitting, made: Manifest) -> Fused:
+    """Return a fusion as it was committed, with the families that propose to it."""
+    fusion = Fusion.from_bytes(fitting.runner.store.read_bytes(made.artifact(FUSION_FILE).path))
+    names = tuple(name.removesuffix(".share") for name in fusion.names if name.endswith(".share"))
+    return Fused(fusion, names)
 
 
 def _cpu_seconds() -> float:

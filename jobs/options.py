@@ -92,7 +92,7 @@ def read_policy(path: Path) -> Policy:
 def build_runner(store: Store, day: str, beam_args: list[str], waivers: Path | None, config: dict) -> Runner:
     """Build the stage runner of one road, after sweeping up what killed runs left in the folder of temporary files."""
     started, version = now(), code_version()
-    sweep(started.timestamp())
+    sweep()
     log = f"lineage/date={day}/{started:%Y%m%dT%H%M%S%f}.jsonl"
     lineage = LineageLog(
         append=lambda line: store.append_line(log, line),

@@ -45,7 +45,7 @@ def run_road(runner: Runner, road: Road, raw: Store, surfaces: tuple[str, ...]) 
     tables = tally_all(runner, road, ingested)
     models = model_all(runner, road, raw, ingested, tables.histories)
     served = Served(road, ingested, tables, models)
-    write_bundle(runner.store, served)
+    write_bundle(runner.store, served.bundle)
     manifests = {**manifests_by_name(ingested), **manifests_by_name(tables), **models.by_name}
     finished = {}
     for name in surfaces:

@@ -5,9 +5,10 @@ is said by the surfaces' pointers alone; a label besides says what people decide
 """
 
 import dataclasses
+import hashlib
 import json
+from collections.abc import Mapping
 
-from pipelines.recommend import Served
 from pipelines.runner import load_manifest
 from schemas.manifest import Manifest
 from transforms.io.store import Store
@@ -36,9 +37,9 @@ class Bundle:
 
     Attributes:
       date: the logical date it was made for.
-      space_id: of its vectors.
+      space_id: of its vectors; empty where it has none.
       parts: by the name sources know them by.
-      checks: verdict of the checks of every part. `metrics`: of the encoder on held-out data.
+      checks: verdict of the checks of every part. `metrics`: of its models on held-out data.
     """
 
     bundle: str
@@ -49,6 +50,23 @@ class Bundle:
     parts: dict[str, Part]
     checks: dict[str, str]
     metrics: dict[str, float]
+
+    @classmethod
+    def of(cls, parts: Mapping[str, Manifest], *, metrics: Mapping[str, float], **known: str) -> "Bundle":
+        """Return the bundle of committed parts; its name is the digest of them and of how they are used.
+
+        Args:
+          known: `date`, `space_id`, `policy_version`, `code_version`.
+        """
+        lines = [known["date"], known["policy_version"], known["code_version"]]
+        lines += [f"{name} {manifest.digest}" for name, manifest in sorted(parts.items())]
+        return cls(
+            bundle=hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16],
+            parts={name: Part(one.path, one.digest, _bytes(one)) for name, one in sorted(parts.items())},
+            checks={name: verdict(one.checks) for name, one in sorted(parts.items())},
+            metrics=dict(metrics),
+            **known,
+        )
 
     @property
     def bytes(self) -> int:
@@ -61,23 +79,10 @@ def bundle_path(bundle: str) -> str:
     return f"bundles/{bundle}/bundle.json"
 
 
-def write_bundle(store: Store, served: Served) -> Bundle:
-    """Describe what a road serves from; equal parts, equal bytes."""
-    road = served.road
-    parts = {name: Part(m.path, m.digest, _bytes(m)) for name, m in served.shared.items()}
-    bundle = Bundle(
-        bundle=served.bundle_id,
-        date=road.day,
-        space_id=served.models.encoder.space.id,
-        policy_version=road.policy.version,
-        code_version=road.code_version,
-        parts=parts,
-        checks={name: verdict(manifest.checks) for name, manifest in served.shared.items()},
-        metrics=served.models.encoder.metrics,
-    )
+def write_bundle(store: Store, bundle: Bundle) -> None:
+    """Describe a bundle; equal parts, equal bytes."""
     text = json.dumps(dataclasses.asdict(bundle), indent=1, sort_keys=True) + "\n"
     store.write_bytes(bundle_path(bundle.bundle), text.encode())
-    return bundle
 
 
 def _bytes(manifest: Manifest) -> int:

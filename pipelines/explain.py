@@ -101,7 +101,7 @@ def _about_item(
             item["removals"] = removals(again, item_id)
             if item["position"] is None:
                 item |= _absent(again, shard, item_id, sets, record, space_in(inputs["item_embedding"]))
-            verification = verify(published_again(again, record), record)
+            verification = verify(published_again(shard, again, record), record)
     except (FileNotFoundError, LookupError) as error:
         verification = {
             "outcome": "unavailable",

@@ -32,6 +32,7 @@ from transforms.groups import group_key
 from transforms.io.store import Store
 from transforms.io.temporary import PREFIX
 from transforms.model_bundle import ModelBundle
+from transforms.panel import LEFT_OUT, reasons_of
 from transforms.reach import read_world
 from transforms.retrieve import ShardBundle, seed_table, user_table, without_listens
 from transforms.shards import Shard, Task, read_tables
@@ -46,7 +47,7 @@ _EVERYTHING = 2**31 - 1
 _OF_THE_RUN = (
     "run_id", "gate_report_id", "run_mode", "logical_date", "sequence", "source_watermark", "base_run_id", "bundle_id",
     "catalog_snapshot_id", "user_snapshot_id", "campaign_snapshot_id", "policy_version", "code_version",
-    "experiment_arms", "exploration_policy",
+    "experiment_arms",
 )  # fmt: skip
 
 
@@ -83,7 +84,8 @@ def one_record(store: Store, data: Mapping[str, Manifest], key: str, num_shards:
         for name in _KEYED.keys() & data.keys():
             own = [path for path in paths(data[name].files, number) if path not in groups]
             inputs[name] = (_only(store, own, name, key, f"{folder}/{name}.parquet"),)
-        yield Shard(Task("record", number, {**inputs, "groups": groups}), store)
+        left_out = paths(data["proposal"].artifacts, number)
+        yield Shard(Task("record", number, {**inputs, "groups": groups, LEFT_OUT: left_out}), store)
 
 
 def _only(store: Store, own: list[str], name: str, key: str, target: str) -> str:
@@ -124,9 +126,10 @@ def _given(shard: Shard, surface: str, record: Mapping) -> tuple[pl.DataFrame, F
     return offered, seed_facts(seeds, items, offered, world, bundle)
 
 
-def published_again(reblended: Reblended, record: Mapping) -> dict:
+def published_again(shard: Shard, reblended: Reblended, record: Mapping) -> dict:
     """Return the record as the road would publish it today."""
-    provenance = Provenance({name: record[name] for name in _OF_THE_RUN}, artifacts_of(record))
+    left_out = () if record["record_key"] == DEFAULT_KEY else reasons_of(shard)
+    provenance = Provenance({name: record[name] for name in _OF_THE_RUN}, artifacts_of(record), left_out)
     table = assemble(
         reblended.blended,
         reblended.facts,

@@ -2,13 +2,13 @@
 
 import dataclasses
 import functools
-import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import apache_beam as beam
 import polars as pl
 import pyarrow.parquet as pq
 
+from pipelines.bundle import Bundle
 from pipelines.models import Models
 from pipelines.road import Ingested, Road, paths, process, shard_tasks
 from pipelines.runner import Stage, input_ref
@@ -16,9 +16,11 @@ from schemas.candidates import CANDIDATE_SET, EXPOSURE, PROPOSAL
 from schemas.manifest import DataFile, Manifest
 from schemas.policy import SurfacePolicy
 from transforms.candidate_sets import Provenance, Rests
+from transforms.explore_pool import HOME_EXPLORE_SOURCES, NOW_PLAYING_EXPLORE_SOURCES
 from transforms.filters import Instant
 from transforms.groups import RetrieveGroups
 from transforms.model_bundle import ModelBundle
+from transforms.panel import LEFT_OUT
 from transforms.recommend import Recommend
 from transforms.retrieve import retrieve_seeds, retrieve_users
 from transforms.shards import ExchangeShards, Output, ProcessShards, Shard, Task, Work, Workspace
@@ -77,16 +79,17 @@ class Served:
         return {name: manifest for name, manifest in sorted(self.parts.items()) if name not in own}
 
     @property
-    def bundle_id(self) -> str:
-        """Digest of what is served to everybody, and how: of all that `pipelines.bundle` writes down."""
-        road = self.road
-        lines = [
-            road.day,
-            road.policy.version,
-            road.code_version,
-            *(f"{name} {manifest.digest}" for name, manifest in self.shared.items()),
-        ]
-        return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
+    def bundle(self) -> Bundle:
+        """What it is served from, for `pipelines.bundle` to write down."""
+        road, encoder = self.road, self.models.encoder
+        return Bundle.of(
+            self.shared,
+            metrics=encoder.metrics,
+            date=road.day,
+            space_id=encoder.space.id,
+            policy_version=road.policy.version,
+            code_version=road.code_version,
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,19 +121,21 @@ class Surface:
 
 SURFACES: dict[str, Surface] = {
     HOME: Surface(
-        HOME, HOME_SOURCES | HOME_VECTOR_SOURCES, HOME_GROUP_SOURCES, retrieve_users,
+        HOME, HOME_SOURCES | HOME_VECTOR_SOURCES, HOME_GROUP_SOURCES | HOME_EXPLORE_SOURCES, retrieve_users,
         ("user", "history", "user_embedding"),
         ("co_listen", "item", "popularity", "item_embedding", "vocabulary", "encoder", "encoder_vocabulary"),
     ),
     NOW_PLAYING: Surface(
-        NOW_PLAYING, NOW_PLAYING_SOURCES | NOW_PLAYING_VECTOR_SOURCES, NOW_PLAYING_GROUP_SOURCES, retrieve_seeds,
+        NOW_PLAYING, NOW_PLAYING_SOURCES | NOW_PLAYING_VECTOR_SOURCES,
+        NOW_PLAYING_GROUP_SOURCES | NOW_PLAYING_EXPLORE_SOURCES, retrieve_seeds,
         ("popularity_partial",),
         ("co_listen", "transition", "artist_top", "item", "popularity", "item_embedding", "vocabulary", "encoder",
          "encoder_vocabulary", "session_knn"),
     ),
 }  # fmt: skip
 _WEIGHTS = ("encoder", "session_knn")
-_ASKED_OF_POLICY = ("recent_play_days", "recent_skip_days", "expires_hours", "album", "show", "artist", "publisher")
+_ASKED_OF_POLICY = ("recent_play_days", "recent_skip_days", "expires_hours", "fresh_days", "explore", "album", "show",
+                    "artist", "publisher", "source_seconds")  # fmt: skip
 """What decides on proposals."""
 _ASKED_ONLY = ("user_embedding", "item_embedding", "vocabulary", "encoder_vocabulary", *_WEIGHTS)
 """What only sources ask: blending needs none of it."""
@@ -168,7 +173,7 @@ def retrieve(surface: Surface, served: Served) -> Stage:
     instant = Instant.of(road.date, policy)
     used = sorted({*inputs, *whole})
     work = WorkOfShard(
-        RetrieveGroups(surface.group_sources, policy, instant),
+        RetrieveGroups(_asked(surface.group_sources, policy), policy, instant),
         functools.partial(
             surface.retrieve,
             sources=surface.sources,
@@ -187,9 +192,14 @@ def retrieve(surface: Surface, served: Served) -> Stage:
         transform=functools.partial(process, work=work),
         num_parts=road.num_shards + 1,
         num_shards=road.num_shards,
-        config={"sources": sorted([*surface.sources, *surface.group_sources])}
+        config={"sources": sorted([*surface.sources, *_asked(surface.group_sources, policy)])}
         | {name: getattr(policy, name) for name in _ASKED_OF_POLICY},
     )
+
+
+def _asked(sources: Mapping[str, Source], policy: SurfacePolicy) -> dict[str, Source]:
+    """Return the sources a policy has slots for: one may explore nothing."""
+    return {name: source for name, source in sources.items() if any(q.source_id == name for q in policy.sources)}
 
 
 def blend(surface: Surface, served: Served, proposals: Manifest) -> Stage:
@@ -205,8 +215,9 @@ def blend(surface: Surface, served: Served, proposals: Manifest) -> Stage:
         **common,
         **{name: data[name].files for name in surface.per_shard if name not in ("item", *_ASKED_ONLY)},
         "proposal": own,
+        LEFT_OUT: proposals.artifacts,
     }
-    used = sorted({*inputs, *surface.per_shard} - {"groups", *_ASKED_ONLY})
+    used = sorted({*inputs, *surface.per_shard} - {"groups", LEFT_OUT, *_ASKED_ONLY})
     return Stage(
         name="blend",
         qualifier=surface.name,
@@ -217,7 +228,7 @@ def blend(surface: Surface, served: Served, proposals: Manifest) -> Stage:
         transform=functools.partial(_blend, road=road, policy=policy, surface=surface, fields=_fields(served), artifacts=_artifacts(served)),
         num_parts=road.num_shards + 1,
         num_shards=road.num_shards,
-        config={"policy": dataclasses.asdict(policy), "run_mode": road.run_mode, "bundle": served.bundle_id},
+        config={"policy": dataclasses.asdict(policy), "run_mode": road.run_mode, "bundle": served.bundle.bundle},
     )  # fmt: skip
 
 
@@ -248,14 +259,13 @@ def _fields(served: Served) -> dict[str, object]:
         "sequence": watermark,
         "source_watermark": watermark,
         "base_run_id": None,
-        "bundle_id": served.bundle_id,
+        "bundle_id": served.bundle.bundle,
         "catalog_snapshot_id": ingested.items.digest,
         "user_snapshot_id": ingested.users.digest,
         "campaign_snapshot_id": ingested.campaigns.digest,
         "policy_version": road.policy.version,
         "code_version": road.code_version,
         "experiment_arms": [],
-        "exploration_policy": {"id": "none", "slots": 0, "seed": 0},
     }
 
 
@@ -267,6 +277,7 @@ def _artifacts(served: Served) -> dict[str, Rests]:
         "popularity": tables.popularity,
         "transition": tables.transition,
         "artist": tables.artist_top,
+        "exploration": served.ingested.items,
         "neighbour_session": models.session_knn,
     }
     space = models.encoder.space.id

@@ -1,5 +1,6 @@
-"""Train: from histories to fitted model families, one stage each."""
+"""Train: from histories to fitted model families, one stage each; and from those to one fusion of them."""
 
+import dataclasses
 import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,7 +12,9 @@ from pipelines.runner import Stage, input_ref
 from schemas.manifest import Manifest
 from schemas.models import TRAINING, VOCABULARY
 from transforms.devices import CPU, GPU, GPU_HINTS
+from transforms.embed.fuse import FusionSettings
 from transforms.embed.language import TEXT_MODEL, LanguageModel, digest_of
+from transforms.fuse import FUSION, Fuse
 from transforms.shards import ProcessShards, Task, Workspace
 from transforms.train import MAX_INTERACTIONS, Train, number_items
 
@@ -65,6 +68,44 @@ def train(
         num_parts=1,
         num_shards=1,
         config=given,
+    )
+
+
+def fuse(
+    road: Road,
+    trained: Mapping[str, Manifest],
+    data: Sequence[Manifest],
+    settings: FusionSettings,
+    *,
+    seen_removed: bool,
+    most: int,
+) -> Stage:
+    """Return the stage that fits the fusion of trained families, a single task.
+
+    Args:
+      trained: families by name, fitted on what came before the examples.
+      data: the histories, the vocabulary and the examples.
+      seen_removed, most: see `Fuse`.
+    """
+    families = tuple(trained)
+    weights = {name: (manifest.artifact(f"{name}.safetensors").path,) for name, manifest in trained.items()}
+    inputs = weights | {manifest.dataset: paths(manifest.files) for manifest in data}
+    work = Fuse(families, settings, seen_removed, most)
+    config = {"families": families, "fusion": dataclasses.asdict(settings), "seen_removed": seen_removed, "most": most}
+    return Stage(
+        name="fuse",
+        qualifier=FUSION,
+        contract=TRAINING,
+        date=road.day,
+        inputs=(
+            *(input_ref(manifest, name) for name, manifest in trained.items()),
+            *(input_ref(manifest) for manifest in data),
+        ),
+        tasks=(Task(FUSION, 0, inputs),),
+        transform=functools.partial(process, work=work),
+        num_parts=1,
+        num_shards=1,
+        config=config,
     )
 
 

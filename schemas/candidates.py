@@ -43,6 +43,8 @@ PROPOSAL = Contract(
                    rules=(MaxLength(3),), derived_from=("history.positives", "popularity_partial.item_id")),
             column("seed_event_ts", TIMESTAMP, "Last event of the strongest seed.", nullable=True,
                    derived_from=("history.positives",)),
+            column("stratum", pa.string(), "Stratum an item to explore was sampled from: type, age and popularity.",
+                   nullable=True, derived_from=("item.item_type", "item.release_ts", "popularity.rank")),
         ]
     ),
     rows_from=(*_WHO, *_SERVABLE, *_SCORED, "item.genres", "co_listen.item_id", "co_listen.other_item_id", "co_listen.rank",

@@ -19,7 +19,7 @@ MAX_PLAY_MS = 24 * 3600 * 1000
 CLOCK_SKEW_S = 300
 SESSION_GAP_S = 1800
 ID = (Required(), MaxLength(200))
-MARKET_LIST = pa.list_(pa.string())
+STRINGS = pa.list_(pa.string())
 
 
 def given(dataset: str):

@@ -7,7 +7,7 @@ import json
 import pyarrow as pa
 
 from schemas.contract import Contract, column
-from schemas.inputs import ID
+from schemas.inputs import ID, STRINGS, given
 from schemas.rules import Between, Required
 
 METRICS = ("inner_product", "cosine")
@@ -93,6 +93,25 @@ TRAINING = Contract(
             column("epoch", pa.int32(), "Epoch the figure is of; -1 for the finished model.", rules=(Between(-1, 1e6),)),
             column("name", pa.string(), "Figure: loss, recall@20, recall@20[type=track] and so on.", rules=(Required(),)),
             column("value", pa.float64(), "Its value.", rules=(Between(-1e15, 1e15),)),
+        ]
+    ),
+)  # fmt: skip
+
+_x = given("example")
+EXAMPLE = Contract(
+    name="example",
+    version="1.0.0",
+    owner="segue-train",
+    description="What somebody liked after a context: what rankings are judged on and fusions are fitted on. Of a later "
+    "time than all that the ranking models learned from; whoever writes the examples sees to that.",
+    key=("example_id",),
+    shard_by=None,
+    schema=pa.schema(
+        [
+            _x("example_id", pa.string(), "Example; those of one key follow each other in its order.", *ID, nullable=False),
+            _x("key", pa.string(), "User or session: no split has examples of one on both sides.", *ID, nullable=False),
+            _x("context", STRINGS, "Items so far, oldest first; null: the history of the user `key`."),
+            _x("target", STRINGS, "Items liked afterwards; unknown ones count as missed.", Required()),
         ]
     ),
 )  # fmt: skip

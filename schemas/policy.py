@@ -40,13 +40,15 @@ class SurfacePolicy:
       size: candidates in a full set. `minimum_size`: below it a set counts as short.
       fill_to: the fallback source fills a set only up to this size.
       fallback: the source that is always available, last in `flow`.
-      flow: the order in which unused slots are given on.
+      explore: the source whose slots are drawn by lot and given to nobody else; empty where nothing is explored.
+      flow: the order in which unused slots are given on, to all sources but `explore`.
       expires_hours: how long a set may be served after it takes effect.
       fresh_days: how long after its release an item counts as fresh.
       recent_skip_days: a skipped item stays out that long. `recent_play_days`: a played one, for discovery sources.
       artist_early, artist_early_slots: candidates of one artist among the first slots; `artist`: in the whole set.
       album, show, publisher: candidates of one album, show or publisher in the whole set.
       max_run: consecutive candidates of one artist; 0 means any.
+      source_seconds: what one source may take for a shard; its sets go without one that takes longer.
     """
 
     name: str
@@ -54,6 +56,7 @@ class SurfacePolicy:
     minimum_size: int
     fill_to: int
     fallback: str
+    explore: str
     flow: tuple[str, ...]
     sources: tuple[Quota, ...]
     expires_hours: int
@@ -67,12 +70,14 @@ class SurfacePolicy:
     show: int
     publisher: int
     max_run: int
+    source_seconds: float
 
     def __post_init__(self) -> None:
-        names = [quota.source_id for quota in self.sources]
+        names = [quota.source_id for quota in self.sources if quota.source_id != self.explore]
         if sorted(self.flow) != sorted(names):
             raise ValueError(
-                f"surface {self.name}: flow must name each source once; sources {names}, flow {list(self.flow)}"
+                f"surface {self.name}: flow must name each source once, but not explore {self.explore!r}; sources {names},"
+                f" flow {list(self.flow)}"
             )
         if self.flow[-1] != self.fallback:
             raise ValueError(
@@ -83,6 +88,23 @@ class SurfacePolicy:
                 f"surface {self.name}: expected minimum_size <= fill_to <= size, came"
                 f" {self.minimum_size}/{self.fill_to}/{self.size}"
             )
+        self._check_exploration()
+
+    def _check_exploration(self) -> None:
+        found = [quota for quota in self.sources if quota.source_id == self.explore]
+        if not self.explore:
+            return
+        if not found or found[0].minimum != found[0].maximum or self.explore_slots >= self.size:
+            quota = f"{found[0].minimum}/{found[0].target}/{found[0].maximum}" if found else "no quota"
+            raise ValueError(
+                f"surface {self.name}: explore {self.explore!r} needs a source with minimum = target = maximum, below the"
+                f' size of {self.size}; came {quota}. Write its slots three times, or explore = "" to explore nothing'
+            )
+
+    @property
+    def explore_slots(self) -> int:
+        """Slots of a set that are drawn by lot."""
+        return next((quota.target for quota in self.sources if quota.source_id == self.explore), 0)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -15,14 +15,14 @@ from typing import NamedTuple
 import polars as pl
 import pytest
 from toy_models import ToyModel, ToyModels
-from toy_road import DATE, NOW, MemoryBundle, days_ago, instant, offer_in, policy, quota
+from toy_road import DATE, NOW, days_ago, instant, offer_in, policy, quota
 
 from pipelines.recommend import count_exposure
 from schemas.candidates import CANDIDATE_SET, EXPOSURE, PROPOSAL
 from schemas.catalogue import CONTRACTS
 from schemas.contract import Contract
 from schemas.inputs import CAMPAIGN, EVENT, ITEM, TOMBSTONE, USER
-from schemas.models import EMBEDDING_DIM, ITEM_EMBEDDING, USER_EMBEDDING, VOCABULARY, Space
+from schemas.models import EMBEDDING_DIM, EXAMPLE, ITEM_EMBEDDING, USER_EMBEDDING, VOCABULARY, Space
 from schemas.tallies import (
     ARTIST_TOP,
     CO_LISTEN,
@@ -36,6 +36,7 @@ from schemas.tallies import (
 from transforms import groups, recommend, retrieve, tallies, train
 from transforms.audit import flatten
 from transforms.candidate_sets import Provenance
+from transforms.conformance import MemoryBundle
 from transforms.decode import POSITION
 from transforms.embed.inference import Embedder
 from transforms.embed.vectors import ITEMS, USERS, Rows, finish_batch, read_batch
@@ -149,6 +150,11 @@ def raw_tombstones() -> list[dict]:
     ]
 
 
+def raw_examples() -> list[dict]:
+    contexts = [["i00", "i01"], None]
+    return [{"example_id": f"u{n}#0", "key": f"u{n}", "context": contexts[n], "target": ["i02"]} for n in range(2)]
+
+
 def raw_table(contract: Contract, rows: list[dict]) -> pl.DataFrame:
     """Return the rows as a producer's; a column that no row has is filled with one value of its type."""
     schema = polars_schema(given_contract(contract))
@@ -188,7 +194,7 @@ class Given:
         return MemoryBundle(self.tables).read(name, columns, where)
 
     def paths(self, name):
-        return [self.tables[name]]
+        return [self.tables[name]] if name in self.tables else []
 
 
 def ingest_events(tables: Tables) -> pl.DataFrame:
@@ -277,7 +283,6 @@ FIELDS = {
     "run_id": "run", "run_mode": "batch", "logical_date": DATE, "base_run_id": None, "bundle_id": "b",
     "catalog_snapshot_id": "c", "user_snapshot_id": "u", "campaign_snapshot_id": "p", "policy_version": "v",
     "code_version": "1", "experiment_arms": [], "gate_report_id": "g",
-    "exploration_policy": {"id": "none", "slots": 0, "seed": 0},
 }  # fmt: skip
 
 
@@ -297,6 +302,7 @@ STEPS = {
         Step(USER, ("raw_user",), functools.partial(ingest_rows, USER)),
         Step(CAMPAIGN, ("raw_campaign",), functools.partial(ingest_rows, CAMPAIGN)),
         Step(TOMBSTONE, ("raw_tombstone",), functools.partial(ingest_rows, TOMBSTONE)),
+        Step(EXAMPLE, ("raw_example",), functools.partial(ingest_rows, EXAMPLE)),
         Step(EVENT, ("raw_event", "user", "tombstone"), ingest_events),
         Step(HISTORY, ("event",), lambda tables: histories(tables["event"])),
         Step(POPULARITY_PARTIAL, ("event", "user"),
@@ -322,7 +328,8 @@ STEPS = {
     )
 }  # fmt: skip
 RAW = {"raw_event": (EVENT, raw_events), "raw_item": (ITEM, raw_items), "raw_user": (USER, raw_users),
-           "raw_campaign": (CAMPAIGN, raw_campaigns), "raw_tombstone": (TOMBSTONE, raw_tombstones)}  # fmt: skip
+           "raw_campaign": (CAMPAIGN, raw_campaigns), "raw_tombstone": (TOMBSTONE, raw_tombstones),
+           "raw_example": (EXAMPLE, raw_examples)}  # fmt: skip
 
 
 @pytest.fixture(scope="module", autouse=True)

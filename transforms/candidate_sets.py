@@ -18,6 +18,7 @@ from schemas.candidates import CANDIDATE, CANDIDATE_SET, CONTRACT_VERSION
 from schemas.hashing import hash64, hash64_one, mix64
 from schemas.policy import SurfacePolicy
 from transforms.blend import Blended
+from transforms.explore import EXPLORATION_ID, record_seeds
 from transforms.filters import Facts, Instant
 from transforms.sources import Source
 
@@ -40,10 +41,12 @@ class Provenance:
     Attributes:
       fields: the set-level columns that are the same for every record, by name.
       artifacts: per signal type, what a score rests on.
+      left_out: why the sets of the shard lack a source.
     """
 
     fields: Mapping[str, object]
     artifacts: Mapping[str, Rests]
+    left_out: tuple[str, ...] = ()
 
 
 def assemble(
@@ -63,13 +66,16 @@ def assemble(
     sizes = candidates.group_by("k", maintain_order=True).agg(
         pl.len().cast(pl.Int32).alias("out"), pl.col("__personal").sum().cast(pl.Int32).alias("personal")
     )
-    records = facts.records.join(sizes, on="k").sort("k")
+    drawn = pl.Series("slots", blended.explored.slots).cast(pl.Int32)
+    seeds = pl.Series("seed", record_seeds(facts.records, instant) >> np.uint64(1)).cast(pl.Int64)
+    records = facts.records.with_columns(drawn, seeds).join(sizes, on="k").sort("k")
     # Two recordings of one canonical item from one source: its better proposal speaks for both.
     sourced = blended.sources.unique(["k", "position", "source_id"], keep="first", maintain_order=True)
     nested = _nested(candidates, sourced, records["out"].to_numpy(), sources, policy, provenance)
     counts = _counts(blended, records)
     level = _fallback_level(policy)
-    flat = records.with_columns(level.alias("fallback_level"), _degraded(policy).alias("degraded_reasons"))
+    reasons = _degraded(policy, provenance.left_out)
+    flat = records.with_columns(level.alias("fallback_level"), reasons.alias("degraded_reasons"))
     return _table(flat, nested, counts, policy, instant, provenance)
 
 
@@ -116,9 +122,9 @@ def _nested(
         "position": candidates["position"].to_arrow(),
         "blend_score": candidates["blend_score"].to_arrow(),
         "sources": _list(per_candidate, _source_structs(proposals, policy, provenance)),
-        "is_exploration": pa.array(np.zeros(candidates.height, bool)),
-        "propensity": pa.array(np.ones(candidates.height)),
-        "stratum": pa.nulls(candidates.height, pa.string()),
+        "is_exploration": candidates["source_id"].eq_missing(policy.explore).to_arrow(),
+        "propensity": candidates["propensity"].to_arrow(),
+        "stratum": candidates["stratum"].to_arrow(),
         "promo": pa.nulls(candidates.height, CANDIDATE.field("promo").type),
         "familiarity": candidates["familiarity"].to_arrow(),
         "is_fresh": candidates["is_fresh"].to_arrow(),
@@ -193,14 +199,15 @@ def _fallback_level(policy: SurfacePolicy) -> pl.Expr:
     )
 
 
-def _degraded(policy: SurfacePolicy) -> pl.Expr:
+def _degraded(policy: SurfacePolicy, left_out: Sequence[str]) -> pl.Expr:
     reasons = {
         "no_history": ~pl.col("seen"),
         "opted_out": pl.col("opted_out"),
         "unknown_market": pl.col("market") == "*",
         "below_minimum_size": pl.col("out") < policy.minimum_size,
+        "too_few_to_explore": pl.col("slots") < policy.explore_slots,
     }
-    named = [pl.when(test).then(pl.lit(name)) for name, test in reasons.items()]
+    named = [pl.when(test).then(pl.lit(name)) for name, test in reasons.items()] + [pl.lit(name) for name in left_out]
     return pl.concat_list(named).list.drop_nulls()
 
 
@@ -233,12 +240,25 @@ def _table(
         "expires_at": _repeat(instant.expires_at, n, schema.field("expires_at").type),
         "counts": counts,
         "candidates": nested,
+        "exploration_policy": _exploration(flat, policy),
     }
     for name in ("record_key", "user_id", "context_key", "market", "tier", "fallback_level", "degraded_reasons"):
         arrays[name] = flat[name].to_arrow()
     for name, value in provenance.fields.items():
         arrays[name] = _repeat(value, n, schema.field(name).type)
     return pa.table({name: arrays[name] for name in schema.names})
+
+
+def _exploration(flat: pl.DataFrame, policy: SurfacePolicy) -> pa.StructArray:
+    """Say how the explored items of each record were drawn; nothing drawn has no seed."""
+    drawn = pl.col("slots") > 0
+    told = flat.select(
+        pl.lit(EXPLORATION_ID if policy.explore else "none").alias("id"),
+        "slots",
+        pl.when(drawn).then("seed").otherwise(0).alias("seed"),
+    )
+    columns = {name: told[name].to_arrow() for name in ("id", "slots", "seed")}
+    return _struct(columns, CANDIDATE_SET.schema.field("exploration_policy").type)
 
 
 def _repeat(value: object, n: int, type_: pa.DataType) -> pa.Array:

@@ -11,11 +11,12 @@ import polars as pl
 from schemas.candidates import PROPOSAL
 from schemas.policy import SurfacePolicy
 from schemas.tallies import ANY
-from transforms.audit import audit
+from transforms.audit import audit, fairness
 from transforms.blend import blend
 from transforms.candidate_sets import Provenance, assemble, concatenate
 from transforms.facts import SEED_COLUMNS, group_facts, group_of, seed_facts, user_facts
 from transforms.filters import Facts, Instant
+from transforms.panel import reasons_of
 from transforms.reach import World, read_world
 from transforms.retrieve import ShardBundle, blocks, seed_table, user_table
 from transforms.shards import Output, Shard, read_tables
@@ -42,7 +43,7 @@ class Recommend:
         world, bundle, proposals, groups = self._given(shard)
         users = user_table(shard)
         wanted = (self._user_block(block, proposals, groups, world, bundle) for block in blocks(users, BLEND_BLOCK))
-        return self._finished(wanted, proposals.height)
+        return self._finished(wanted, proposals.height, reasons_of(shard))
 
     def _user_block(self, users: pl.DataFrame, proposals: pl.DataFrame, groups: pl.DataFrame, world: World,
                     bundle: ShardBundle) -> tuple[pl.DataFrame, Facts]:  # fmt: skip
@@ -56,7 +57,7 @@ class Recommend:
         """Return the sets of the shard's seed items, one per market it was played in."""
         world, bundle, proposals, groups = self._given(shard)
         wanted = (self._seed_block(b, proposals, groups, world, bundle) for b in blocks(seed_table(shard), BLEND_BLOCK))
-        return self._finished(wanted, proposals.height)
+        return self._finished(wanted, proposals.height, reasons_of(shard))
 
     def _seed_block(self, seeds: pl.DataFrame, proposals: pl.DataFrame, groups: pl.DataFrame, world: World,
                     bundle: ShardBundle) -> tuple[pl.DataFrame, Facts]:  # fmt: skip
@@ -78,14 +79,18 @@ class Recommend:
         groups = read_tables(shard.paths("groups"), PROPOSAL)
         return read_world(shard), ShardBundle(shard), shard.read("proposal"), groups
 
-    def _finished(self, wanted: Iterable[tuple[pl.DataFrame, Facts]], rows_in: int) -> Output:
+    def _finished(
+        self, wanted: Iterable[tuple[pl.DataFrame, Facts]], rows_in: int, left_out: tuple[str, ...] = ()
+    ) -> Output:
         tables, counters = [], dict[str, int]()
+        provenance = dataclasses.replace(self.provenance, left_out=left_out)
         for proposals, facts in wanted:
             blended = blend(proposals, facts, self.policy, self.instant)
-            table = assemble(blended, facts, self.policy, self.instant, self.sources, self.provenance)
+            table = assemble(blended, facts, self.policy, self.instant, self.sources, provenance)
             tables.append(table)
             removed = blended.removed_by_rule().group_by("rule").agg(pl.col("len").sum()).rows()
             found = audit(table, facts, self.policy, self.instant) | {f"removed:{rule}": n for rule, n in removed}
+            found |= fairness(blended.explored.cells)
             for name, n in found.items():
                 counters[name] = counters.get(name, 0) + n
         return Output(concatenate(tables), rows_in=rows_in, counters=counters)

@@ -10,15 +10,15 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import polars as pl
 
-from schemas.candidates import PROPOSAL
 from schemas.catalogue import CONTRACTS
 from schemas.policy import SurfacePolicy
 from schemas.tallies import ANY
 from transforms.filters import Instant
 from transforms.histories import exploded
+from transforms.panel import Panel
 from transforms.reach import seed_rights, unwanted, user_rights
 from transforms.shards import Output, Shard, read_tables
-from transforms.sources import Audience, Source, propose
+from transforms.sources import Audience, Source
 from transforms.tallies import primary_artist
 
 BLOCK = 4_000
@@ -44,6 +44,10 @@ class ShardBundle:
         sort_key = [name for name in contract.key if columns is None or name in columns]
         picked = found.select(columns) if columns else found
         return picked.collect(engine="streaming").sort(sort_key)
+
+    def parts(self, name: str, columns: Sequence[str]) -> Iterator[pl.DataFrame]:
+        """Yield a dataset file by file."""
+        return (read_tables([path], CONTRACTS[name], columns) for path in self.shard.paths(name))
 
 
 OpenBundle = Callable[[Shard], ShardBundle]
@@ -95,9 +99,7 @@ def retrieve_users(
     """Propose for every user of a shard, in the proposal contract."""
     users, bundle = user_table(shard), open_bundle(shard)
     audiences = (user_audience(block, bundle, policy, instant) for block in blocks(users))
-    found = [propose(sources, audience, bundle) for audience in audiences]
-    frame = pl.concat(found) if found else read_tables([], PROPOSAL)
-    return Output(frame.sort(PROPOSAL.key), rows_in=users.height)
+    return Panel(sources, policy.source_seconds).output(shard, audiences, bundle, users.height)
 
 
 def seed_table(shard: Shard) -> pl.DataFrame:
@@ -119,11 +121,8 @@ def retrieve_seeds(
 ) -> Output:
     """Propose what follows every item of a shard that was played, in the proposal contract."""
     seeds, bundle = seed_table(shard)["item_id"].unique().sort(), open_bundle(shard)
-    found = [
-        propose(sources, seed_audience(block, bundle, policy, instant), bundle) for block in blocks(seeds.to_frame())
-    ]
-    frame = pl.concat(found) if found else read_tables([], PROPOSAL)
-    return Output(frame.sort(PROPOSAL.key), rows_in=len(seeds))
+    audiences = (seed_audience(block, bundle, policy, instant) for block in blocks(seeds.to_frame()))
+    return Panel(sources, policy.source_seconds).output(shard, audiences, bundle, len(seeds))
 
 
 def seed_audience(seeds: pl.DataFrame, bundle: ShardBundle, policy: SurfacePolicy, instant: Instant) -> Audience:

@@ -12,6 +12,7 @@ from validation.checks import graded, percent, skipped
 from validation.drift import poisson_noise
 from validation.event_gates import MIN_ROWS_TO_VANISH, judge_events
 from validation.model_gates import judge_training, judge_vectors
+from validation.proposal_gates import judge_proposals
 from validation.statistics import Statistics
 from validation.thresholds import DatasetThresholds, ItemThresholds, Thresholds, default_thresholds
 
@@ -49,6 +50,8 @@ def _of_dataset(
             return list(_items(statistics, previous, limits.item))
         case "candidate_set":
             return judge_candidate_sets(manifest, previous, limits.candidate_set)
+        case "proposal":
+            return list(judge_proposals(manifest))
         case "exposure":
             return judge_exposure(manifest, previous, limits.candidate_set)
         case "training":

@@ -5,7 +5,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from benchmarks.protocols import cut, numbered
+from benchmarks.protocols import cut, named
 
 SEQUENCES = {1: [1, 2, 3, 4, 5], 2: [3, 1, 2], 3: [4, 5]}
 
@@ -70,7 +70,9 @@ def test_of_pairs_the_end_of_each_row_is_validation_and_nothing_asked_is_fitted_
     assert trained.height == 240 + 30 * valid
 
 
-def test_what_is_not_in_the_vocabulary_is_left_out_or_gets_a_number_of_its_own():
-    lists, ids = pl.Series([[7, 8], [9], []], dtype=pl.List(pl.Int64)), pl.Series("item_id", ["track-7", "track-9"])
-    assert [one.tolist() for one in numbered(lists, ids, "track")] == [[0], [1], []]
-    assert [one.tolist() for one in numbered(lists, ids, "track", unknown=2)] == [[0, 2], [1], []]
+def test_what_is_asked_names_items_and_tells_examples_of_one_key_apart():
+    asked = pl.DataFrame({"key": ["b", "a", "b"], "context": [[7], [8], [7, 9]], "target": [[1], [2], [3]]})
+    found = named(asked, "track")
+    assert found["example_id"].to_list() == ["b#000000000", "a#000000000", "b#000000001"]
+    assert found["context"].to_list() == [["track-7"], ["track-8"], ["track-7", "track-9"]]
+    assert named(asked.drop("context"), "track")["context"].to_list() == [None] * 3

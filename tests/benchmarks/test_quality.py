@@ -6,6 +6,10 @@ import numpy as np
 import polars as pl
 
 from benchmarks.quality import main
+from pipelines.bundle import demand_servable
+from pipelines.runner import load_manifest
+from transforms.embed.fuse import Fusion
+from transforms.io.store import open_store
 
 
 def test_a_folder_with_tastes_in_it_is_ranked_far_above_chance(tmp_path, capsys):
@@ -24,3 +28,9 @@ def test_a_folder_with_tastes_in_it_is_ranked_far_above_chance(tmp_path, capsys)
     assert found["apart"] < 1e-9
     assert set(found["test"]) == {"spectral", "graph_filter", "blend", "spectral, re-scored"}
     assert "what each adds" in capsys.readouterr().out
+    store = open_store(str(tmp_path / "work/data/root"))
+    bundle = demand_servable(store, found["bundle"])
+    assert set(bundle.parts) == {"vocabulary", "fusion", "spectral", "graph_filter"}
+    fused = load_manifest(store, bundle.parts["fusion"].manifest)
+    fusion = Fusion.from_bytes(store.read_bytes(fused.artifact("fusion.json").path))
+    assert bundle.metrics == {f"nDCG@20 of {form}": round(figure, 6) for form, figure in fusion.figures.items()}

@@ -249,7 +249,7 @@ def test_records_are_reproduced_in_every_field(surface: str, store: Store) -> No
     records = frame(store, sets).sort("record_key", "context_key").to_dicts()
     for record in records[:: len(records) // 8]:
         with one_record(store, data, record["record_key"], sets.num_shards) as shard:
-            assert published_again(reblend(shard, sets, record), record) == record
+            assert published_again(shard, reblend(shard, sets, record), record) == record
 
 
 def test_a_record_that_is_not_reproduced_is_said_to_differ(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -92,7 +92,7 @@ class Interactions:
         return counted
 
 
-def from_lists(lists: Sequence[Sequence[int]], num_items: int) -> Interactions:
+def from_lists(lists: Sequence[Sequence[int] | np.ndarray], num_items: int) -> Interactions:
     """Return interactions of strength 1 from lists of item numbers."""
     starts = np.concatenate([[0], np.cumsum([len(one) for one in lists])]).astype(np.int64)
     items = np.concatenate([np.asarray(one, np.int32) for one in lists]) if len(lists) else np.empty(0, np.int32)

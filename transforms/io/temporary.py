@@ -17,14 +17,15 @@ def cache_folder() -> str:
     return os.path.join(tempfile.gettempdir(), f"{CACHE}{os.getuid()}")
 
 
-def sweep(now: float) -> int:
+def sweep() -> int:
     """Delete temporary files and fetched copies of this user that are older than `KEPT_S`; return how many.
 
-    Args:
-      now: seconds since the epoch.
+    The age is by the clock of the file system: a run whose own is ahead takes nothing from one at work beside it.
     """
+    with tempfile.TemporaryFile() as just_now:
+        before = os.fstat(just_now.fileno()).st_mtime - KEPT_S
     tops = [Path(cache_folder()), *Path(tempfile.gettempdir()).glob(f"{PREFIX}*")]
-    return sum(_sweep(top, now - KEPT_S) for top in tops)
+    return sum(_sweep(top, before) for top in tops)
 
 
 def _sweep(top: Path, before: float) -> int:

@@ -1,0 +1,104 @@
+"""Sources that fail or dawdle cost their own proposals and nothing else, and it is told why."""
+
+import dataclasses
+import json
+
+import polars as pl
+import pytest
+from toy_road import audience, table
+
+from schemas.models import SpaceMismatch
+from transforms.conformance import MemoryBundle
+from transforms.io.store import StoreError, open_store
+from transforms.panel import LEFT_OUT, Panel, reasons_of
+from transforms.shards import Output, Shard, Task
+from transforms.sources import Source, none_found
+
+BLOCKS = [audience([{"key": "ann"}, {"key": "bob"}]), audience([{"key": "cid"}])]
+TASK = Task("00003", 3, {})
+
+
+def of_item(item_id: str):
+    def propose(audience, bundle):
+        rows = audience.keys.select("key", pl.lit(item_id).alias("item_id"), pl.lit(1.0).alias("raw_score"))
+        return pl.concat([none_found(), rows], how="diagonal").with_columns(pl.col("seed_item_ids").fill_null([]))
+
+    return propose
+
+
+def source(propose) -> Source:
+    return Source(propose, "kind", "toy", "reason", 9)
+
+
+def fails_for(key: str, error: Exception):
+    def propose(audience, bundle):
+        if key in audience.keys["key"].to_list():
+            raise error
+        return of_item("bad")(audience, bundle)
+
+    return propose
+
+
+def asked(sources, clock=lambda: 0.0, seconds=10.0) -> Output:
+    shard = Shard(TASK, open_store("/nowhere"))
+    return Panel(sources, seconds, clock).output(shard, BLOCKS, MemoryBundle({}), 3)
+
+
+def rows(output: Output) -> list[tuple]:
+    return pl.DataFrame(output.frame).select("key", "source_id", "item_id").rows()
+
+
+GOOD = [(key, "good", "a") for key in ("ann", "bob", "cid")]
+
+
+def test_sources_that_answer_are_not_spoken_of():
+    found = asked({"good": source(of_item("a"))})
+    assert rows(found) == GOOD
+    assert (found.rows_in, found.counters, found.artifacts) == (3, {"asked": 3}, {})
+
+
+@pytest.mark.parametrize("key", ["ann", "cid"], ids=["in the first block", "in the last block"])
+def test_a_source_that_fails_is_left_out_of_the_whole_shard(key, tmp_path):
+    found = asked({"good": source(of_item("a")), "bad": source(fails_for(key, KeyError("title")))})
+    assert rows(found) == GOOD
+    assert found.counters == {"asked": 3, "left_out:bad:failed": 3}
+    (told,) = found.artifacts.values()
+    detail = json.loads(told)["bad"]["detail"]
+    assert detail.startswith("KeyError in test_panel.py, line ")
+    assert detail.endswith(": 'title'")
+    (tmp_path / "told.json").write_bytes(told)
+    shard = Shard(dataclasses.replace(TASK, inputs={LEFT_OUT: ("told.json",)}), open_store(str(tmp_path)))
+    assert reasons_of(shard) == ("source_failed:bad",)
+
+
+def test_a_source_of_the_wrong_columns_is_one_that_fails():
+    wrong = Source(lambda audience, bundle: pl.DataFrame({"who": ["ann"]}), "kind", "toy", "reason", 9)
+    assert asked({"good": source(of_item("a")), "bad": wrong}).counters == {"asked": 3, "left_out:bad:failed": 3}
+
+
+def test_a_source_that_takes_too_long_is_left_out_and_not_asked_again():
+    seconds, calls = iter([0, 1, 1, 20, 20, 21]), []
+
+    def slow(audience, bundle):
+        calls.append(audience)
+        return of_item("b")(audience, bundle)
+
+    found = asked({"good": source(of_item("a")), "slow": source(slow)}, lambda: float(next(seconds)))
+    assert rows(found) == GOOD
+    assert found.counters == {"asked": 3, "left_out:slow:slow": 3}
+    assert b"more than 10 s for a shard" in next(iter(found.artifacts.values()))
+    assert len(calls) == 1
+
+
+@pytest.mark.parametrize(
+    "error", [SpaceMismatch("two spaces"), StoreError("no root"), FileNotFoundError("gone"), MemoryError()]
+)
+def test_what_is_wrong_for_every_source_stops_the_run(error):
+    with pytest.raises(type(error)):
+        asked({"bad": source(fails_for("ann", error))})
+
+
+def test_nobody_to_ask_for_gives_no_proposals():
+    shard = Shard(TASK, open_store("/nowhere"))
+    found = Panel({"good": source(of_item("a"))}, 1.0).output(shard, [], MemoryBundle({}), 0)
+    assert pl.DataFrame(found.frame).columns == table("proposal", []).columns

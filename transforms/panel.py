@@ -1,0 +1,89 @@
+"""The sources of a surface as one shard asks them: each answers for the whole shard, or its sets go without it.
+
+A source that raises, or takes longer than the policy grants it, costs the sets of the shard its proposals and nothing
+else; the reason stands in their `degraded_reasons` and in the file `left-out-<shard>.json`. What would be wrong for every
+source stops the run all the same: two spaces, a store that cannot be read, no memory.
+"""
+
+import json
+import time
+import traceback
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+
+import polars as pl
+
+from schemas.candidates import PROPOSAL
+from schemas.models import SpaceMismatch
+from transforms.io.store import StoreError
+from transforms.shards import Output, Shard, read_tables
+from transforms.sources import Audience, Bundle, Source, propose
+
+FAILED, SLOW = "failed", "slow"
+ASKED, LEFT_OUT = "asked", "left_out"
+_EVERYBODYS = (SpaceMismatch, StoreError, FileNotFoundError, MemoryError)
+
+
+class Panel:
+    """The sources that answered so far, and why the others do not.
+
+    Attributes:
+      left_out: by source, `failed` or `slow`, and what is known of it.
+    """
+
+    def __init__(self, sources: Mapping[str, Source], seconds: float, clock: Callable[[], float] = time.monotonic):
+        self.sources, self.seconds, self.clock = sources, seconds, clock
+        self.spent = dict.fromkeys(sources, 0.0)
+        self.left_out: dict[str, tuple[str, str]] = {}
+
+    def ask(self, audience: Audience, bundle: Bundle) -> pl.DataFrame:
+        """Return what the sources propose for one block of the shard."""
+        asked = [name for name in self.sources if name not in self.left_out]
+        found = [self._ask(name, audience, bundle) for name in asked]
+        return pl.concat([read_tables([], PROPOSAL), *found])
+
+    def _ask(self, name: str, audience: Audience, bundle: Bundle) -> pl.DataFrame:
+        begun = self.clock()
+        try:
+            found = propose({name: self.sources[name]}, audience, bundle)
+        except _EVERYBODYS:
+            raise
+        except Exception as error:
+            self.left_out[name] = (FAILED, _told(error))
+            return read_tables([], PROPOSAL)
+        self.spent[name] += self.clock() - begun
+        if self.spent[name] > self.seconds:
+            self.left_out[name] = (SLOW, f"more than {self.seconds:g} s for a shard")
+        return found
+
+    def output(self, shard: Shard, blocks: Iterable[Audience], bundle: Bundle, rows: int) -> Output:
+        """Ask for every block and return the proposals of the sources that answered for all of them.
+
+        Args:
+          rows: keys of the shard.
+        """
+        found = [self.ask(audience, bundle) for audience in blocks]
+        frame = pl.concat([read_tables([], PROPOSAL), *found])
+        kept = frame.filter(~pl.col("source_id").is_in(list(self.left_out)))
+        reasons = {name: {"reason": reason, "detail": detail} for name, (reason, detail) in self.left_out.items()}
+        return Output(
+            kept.sort(PROPOSAL.key),
+            rows_in=rows,
+            counters={ASKED: rows}
+            | {f"{LEFT_OUT}:{name}:{reason}": rows for name, (reason, _) in self.left_out.items()},
+            artifacts={f"left-out-{shard.task.name}.json": json.dumps(reasons, indent=1, sort_keys=True).encode()}
+            if reasons
+            else {},
+        )
+
+
+def _told(error: Exception) -> str:
+    """Return an error in one line, with the place it came from."""
+    where = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{type(error).__name__} in {Path(where.filename).name}, line {where.lineno}: {error}"[:500]
+
+
+def reasons_of(shard: Shard) -> tuple[str, ...]:
+    """Return why the sets of a shard lack a source: `source_failed:<id>` or `source_slow:<id>`, sorted."""
+    told = [json.loads(Path(path).read_bytes()) for path in shard.paths(LEFT_OUT)]
+    return tuple(sorted(f"source_{one['reason']}:{name}" for reasons in told for name, one in reasons.items()))
