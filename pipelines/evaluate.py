@@ -139,10 +139,10 @@ def evaluate(day: str, surface: str, data: Mapping[str, Manifest], events: Manif
 
 
 def _rankings(policy: Mapping, surface: str) -> tuple[str, ...]:
-    """Return the names of all rankings; the source that everything falls back to is `FALLBACK` where it stands alone."""
+    """Return the names of all rankings. Alone stand sources that propose for a key; `FALLBACK` is the one of charts."""
     baselines = (FALLBACK, REPEAT_LAST) if surface == HOME else (FALLBACK,)
     sources = [quota["source_id"] for quota in policy["sources"]]
-    alone = sorted({*sources} - {policy["fallback"]})
+    alone = sorted({*sources} - {policy["fallback"], policy.get("explore")})
     return (SETS, ORACLE, *baselines, *alone, *part_names(sources))
 
 

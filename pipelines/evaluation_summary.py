@@ -5,6 +5,7 @@ The launcher holds the cells of one surface, 8 KB each, of some thousands: they 
 
 import dataclasses
 import json
+import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -30,6 +31,7 @@ SHOWN = {
     HOME: (("recall", 10), ("recall", 50), ("recall", 100), ("recall", 300), ("ndcg", 10), ("hit", 10)),
     NOW_PLAYING: (("hit", 1), ("hit", 10), ("hit", 50), ("hit", 100), ("ndcg", 10), ("recall", 100)),
 }
+FIGURES = {"only hits": 0, "slots": 1}
 BASELINES = (FALLBACK, REPEAT_LAST, ORACLE)
 _INTERVAL = tuple[float, float, float]
 
@@ -282,14 +284,15 @@ def _sources(summary: Summary) -> Iterable[str]:
     yield f"\n  {f'source, {target} @{DEPTH}':<24}" + "".join(f"{head:>12}" for head in heads)
     for name in summary.sources:
         figures = source_figures(summary, name)
-        yield f"  {name:<24}" + "".join(f"{figures[head]:>12,.4f}" for head in heads)
+        yield f"  {name:<24}" + "".join(f"{figures[head]:>12,.{FIGURES.get(head, 4)}f}" for head in heads)
 
 
 def source_figures(summary: Summary, name: str) -> dict[str, float]:
-    """Return what a source is worth alone and within the sets, on the headline's target; `only hits` counts them."""
-    aim, _, _ = HEADLINES[summary.surface]
+    """Return what a source is worth alone and within the sets, on the headline's target; `only hits` counts them.
 
-    alone = name if name in summary.rankings else FALLBACK
+    `alone` is NaN for one that proposes for nobody in particular.
+    """
+    aim, _, _ = HEADLINES[summary.surface]
 
     def mean(ranking: str, metric: str, k: int, target: str = aim) -> float:
         found = summary.of(target, ranking, metric, k)
@@ -297,7 +300,7 @@ def source_figures(summary: Summary, name: str) -> dict[str, float]:
 
     slots, hits = mean(name, "slots", 0, "all"), mean(f"within{PART_OF}{name}", "hits", 0, "all")
     return {
-        "alone": mean(alone, "recall", DEPTH),
+        "alone": mean(name, "recall", DEPTH) if name in summary.rankings else math.nan,
         "in sets": mean(f"within{PART_OF}{name}", "recall", DEPTH),
         "only": mean(f"only{PART_OF}{name}", "recall", DEPTH),
         "only hits": round(mean(f"only{PART_OF}{name}", "hits", 0) * summary.users(aim)),

@@ -1,5 +1,6 @@
 """The section of the report page on what the sets were worth against what was played afterwards."""
 
+import math
 from collections.abc import Iterator, Sequence
 
 from pipelines import report_words as words
@@ -130,7 +131,7 @@ def _sources(summary: Summary) -> str:
     for name in summary.sources:
         one = source_figures(summary, name)
         slots, each = f"{one['slots']:,.1f}", f"{one['hits/slot']:.4f}"
-        shares = [share(one[head], 1) for head in ("alone", "in sets", "only")]
+        shares = ["" if math.isnan(one[head]) else share(one[head], 1) for head in ("alone", "in sets", "only")]
         rows.append([_name(name), *shares, bar(one["only"]), f"{one['only hits']:,.0f}", slots, each])
     heads = (
         "Source",

@@ -66,10 +66,23 @@ def manifest_of(store: LocalStore, name: str) -> Manifest:
     return load_manifest(store, json.loads(store.read_bytes(record_path(DAY)))["manifests"][name])
 
 
+NEEDED = {
+    "event/": ["event_id", "event_ts", "event_type", "user_id", "session_id", "item_id", "label", "market", "is_organic",
+               "campaign_id", "private_session", "consent_personalization"],
+    "item/": ["item_id", "canonical_id"],
+    "proposal/home": ["key", "item_id", "source_id", "source_rank"],
+}  # fmt: skip
+"""Columns that the loops look at; of sets, the canonical ids of the candidates."""
+
+
 @functools.cache
 def rows_of(store: LocalStore, name: str) -> list[dict]:
     paths = [store.local(file.path) for file in manifest_of(store, name).files]
-    return pl.concat([pl.read_parquet(path, hive_partitioning=False) for path in paths]).to_dicts()
+    rows = pl.concat([pl.read_parquet(path, hive_partitioning=False) for path in paths])
+    if name in NEEDED:
+        return rows.select(NEEDED[name]).to_dicts()
+    ids = pl.col("candidates").list.eval(pl.element().struct.field("canonical_id"))
+    return rows.select("record_key", "market", "tier", ids).to_dicts()
 
 
 def wanted_by_hand(store: LocalStore, target: str) -> dict[str, set[str]]:
@@ -98,8 +111,7 @@ def wanted_by_hand(store: LocalStore, target: str) -> dict[str, set[str]]:
 def lists_by_hand(store: LocalStore, ranking: str) -> dict[str, list[str]]:
     """Return the canonical ids that each user is given, the best first."""
     if ranking == SETS:
-        own = {row["record_key"]: row["candidates"] for row in rows_of(store, "candidate_set/home")}
-        return {user: [candidate["canonical_id"] for candidate in candidates] for user, candidates in own.items()}
+        return {row["record_key"]: row["candidates"] for row in rows_of(store, "candidate_set/home")}
     canonical = {row["item_id"]: row["canonical_id"] for row in rows_of(store, "item/")}
     found: dict[str, list[str]] = {}
     for row in sorted(rows_of(store, "proposal/home"), key=lambda row: row["source_rank"]):
@@ -132,7 +144,7 @@ def test_what_came_next_is_what_plain_loops_say(store, judged_figures):
     """Next item hit@10 and recall of sessions@100, after the play of a seed in its market."""
     start = datetime.datetime(2026, 1, 24, 0, 30, tzinfo=UTC)
     canonical = {row["item_id"]: row["canonical_id"] for row in rows_of(store, "item/")}
-    lists = {(row["record_key"], row["market"], row["tier"]): [c["canonical_id"] for c in row["candidates"]]
+    lists = {(row["record_key"], row["market"], row["tier"]): row["candidates"]
              for row in rows_of(store, "candidate_set/now_playing")}  # fmt: skip
     sessions: dict[tuple[str, str], list[dict]] = {}
     for event in sorted(rows_of(store, "event/"), key=lambda event: (event["event_ts"], event["event_id"])):
@@ -219,10 +231,8 @@ def test_identical_roots_differ_in_nothing(store, capsys, tmp_path):
     verdict = json.loads(out.read_text())
     assert verdict["merge"] is True
     assert {(one["low"], one["high"], one["relative"]) for one in verdict["differences"]} == {(0.0, 0.0, 0.0)}
-    assert {check["name"]: check["outcome"] for check in verdict["checks"]} == {
-        "home_coverage": "passed",
-        "cost": "passed",
-    }
+    names = {"home_coverage", "now_playing_coverage", "cost"}
+    assert {(check["name"], check["outcome"]) for check in verdict["checks"]} == {(name, "passed") for name in names}
     assert "\n  MERGE" in capsys.readouterr().out
 
 
@@ -251,6 +261,25 @@ def test_judging_again_does_nothing(store, capsys):
     assert "the protocol asks for 4 at the least" in shown.err
     assert "the blend " in shown.out
     assert store.read_bytes(evaluation_path(DAY)) == before
+
+
+def test_events_of_a_raw_folder_are_ingested_as_the_road_does(store, small_road, capsys):
+    before = store.read_bytes(evaluation_path(DAY))
+    assert job.main(["run", "--from", DAY, "--to", DAY, "--root", store.root, "--raw", str(small_road.raw)]) == 0
+    assert store.read_bytes(evaluation_path(DAY)) == before, "equal events, equal evaluation"
+    assert "ingest_event" in capsys.readouterr().err
+
+
+def test_the_page_of_the_date_shows_it(store):
+    content = store.read_bytes(f"reports/{DAY}/index.html").decode()
+    for shown in (
+        'id="evaluation"',
+        "Home: found afterwards",
+        "Now Playing: found afterwards",
+        "Best possible",
+        "Skips in between",
+    ):
+        assert shown in content
 
 
 def test_what_cannot_be_judged_is_said_with_the_next_step(store, small_road, tmp_path):
