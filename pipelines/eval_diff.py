@@ -25,6 +25,7 @@ DECIDES = {HOME: (("recall", 300), ("ndcg", 10)), NOW_PLAYING: (("hit", 100), ("
 """The figures that can refuse: what a set holds at all, and what it puts first. All others are told."""
 DROP, COVERAGE_DROP, COST_RISE = 0.02, 0.05, 0.20
 """Merge rule of `docs/evaluation.md`: relative."""
+LOST_SHOWN = 20
 WAIVABLE = "evaluation"
 _RUN = "/runs/date="
 
@@ -186,7 +187,14 @@ def in_words(found: Verdict) -> str:
     dates = "; ".join(f"{name}: {len(days)} date(s), {days[0]} to {days[-1]}" for name, days in found.dates.items())
     overall = [one for one in found.differences if one.slice == "all" and (one.metric, one.k) in DECIDES[one.surface]]
     head = f"  {'figure':<52}{'users':>9}{'base':>9}{'head':>9}{'change':>9}  95 % interval"
-    lines = [f"\n  {dates}", head, *map(_line, overall), *(f"  LOST {_line(one).lstrip()}" for one in found.lost)]
+    lines = [
+        f"\n  {dates}",
+        head,
+        *map(_line, overall),
+        *(f"  LOST {_line(one).lstrip()}" for one in found.lost[:LOST_SHOWN]),
+    ]
+    if len(found.lost) > LOST_SHOWN:
+        lines.append(f"  and {len(found.lost) - LOST_SHOWN} more lost, in the verdict file")
     lines += [_told(check) for check in found.checks]
     return "\n".join([*lines, f"\n  {'MERGE' if found.merge else 'DO NOT MERGE'}"])
 
