@@ -62,14 +62,18 @@ class Served:
     @property
     def parts(self) -> dict[str, Manifest]:
         """Every dataset sources ask, by the name a task knows it by."""
-        return _datasets(self.ingested, self.tables) | {
-            "vocabulary": self.models.vocabulary,
-            "encoder_vocabulary": self.models.encoder.vocabulary,
-            "encoder": self.models.encoder.training,
-            "session_knn": self.models.session_knn,
-            "item_embedding": self.models.items,
-            "user_embedding": self.models.users,
-        }
+        return (
+            _datasets(self.ingested, self.tables)
+            | {
+                "vocabulary": self.models.vocabulary,
+                "encoder_vocabulary": self.models.encoder.vocabulary,
+                "encoder": self.models.encoder.training,
+                "session_knn": self.models.session_knn,
+                "item_embedding": self.models.items,
+                "user_embedding": self.models.users,
+            }
+            | ({"index": self.models.index} if self.models.index else {})
+        )
 
     @property
     def shared(self) -> dict[str, Manifest]:
@@ -131,7 +135,7 @@ SURFACES: dict[str, Surface] = {
          "encoder_vocabulary", "session_knn"),
     ),
 }  # fmt: skip
-_WEIGHTS = ("encoder", "session_knn")
+_WEIGHTS, _INDEX = ("encoder", "session_knn"), frozenset({"index"})
 _ASKED_OF_POLICY = (
     "recent_play_days",
     "recent_skip_days",
@@ -143,7 +147,7 @@ _ASKED_OF_POLICY = (
     "source_seconds",
 )
 """What decides on proposals."""
-_ASKED_ONLY = ("user_embedding", "item_embedding", "vocabulary", "encoder_vocabulary", *_WEIGHTS)
+_ASKED_ONLY = ("user_embedding", "item_embedding", "vocabulary", "encoder_vocabulary", *_WEIGHTS, *_INDEX)
 """What only sources ask: blending needs none of it."""
 
 
@@ -162,11 +166,16 @@ def _datasets(ingested: Ingested, tables: Tables) -> dict[str, Manifest]:
 
 
 def _inputs(surface: Surface, data: Mapping[str, Manifest]) -> dict[str, tuple[str, ...] | Sequence[DataFile]]:
-    whole: dict[str, tuple[str, ...] | Sequence[DataFile]] = {
-        name: paths(data[name].artifacts if name in _WEIGHTS else data[name].files)
-        for name in (*surface.whole, "tombstone")
-    }
-    return whole | {name: data[name].files for name in surface.per_shard}
+    names = (*surface.whole, "tombstone", *(_INDEX & data.keys()))
+    given: dict[str, tuple[str, ...] | Sequence[DataFile]] = {name: whole(name, data[name]) for name in names}
+    return given | {name: data[name].files for name in surface.per_shard}
+
+
+def whole(name: str, manifest: Manifest) -> tuple[str, ...]:
+    """Return what a task that sees all of an input is given of it: of models the weights, of an index its records too."""
+    if name in _INDEX:
+        return paths((*manifest.files, *manifest.artifacts))
+    return paths(manifest.artifacts if name in _WEIGHTS else manifest.files)
 
 
 def retrieve(surface: Surface, served: Served) -> Stage:
@@ -185,7 +194,9 @@ def retrieve(surface: Surface, served: Served) -> Stage:
             sources=surface.sources,
             policy=policy,
             instant=instant,
-            open_bundle=functools.partial(ModelBundle, space=served.models.encoder.space, instant=instant),
+            open_bundle=functools.partial(
+                ModelBundle, space=served.models.encoder.space, instant=instant, code_version=road.code_version
+            ),
         ),
     )
     return Stage(

@@ -6,6 +6,9 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+AUTO, EXACT, IVF = "auto", "exact", "ivf"
+INDICES = (AUTO, EXACT, IVF)
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Quota:
@@ -96,6 +99,7 @@ class RoadPolicy:
       *_half_life_days: age at which a tally weighs half.
       retrain_days: days for which one encoder serves; in between, only what changed is embedded.
       encoder_epochs: passes over the histories at the most.
+      index: how vectors are searched among, one of `INDICES`; `auto`: an IVF-PQ index where it costs less than exact search.
     """
 
     window_days: int
@@ -104,8 +108,11 @@ class RoadPolicy:
     transition_half_life_days: float
     retrain_days: int
     encoder_epochs: int
+    index: str
 
     def __post_init__(self) -> None:
+        if self.index not in INDICES:
+            raise ValueError(f"index is one of {', '.join(INDICES)}, came {self.index!r}")
         for name in ("retrain_days", "encoder_epochs"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, came {getattr(self, name)}")
