@@ -62,18 +62,17 @@ class Served:
     @property
     def parts(self) -> dict[str, Manifest]:
         """Every dataset sources ask, by the name a task knows it by."""
-        return (
-            _datasets(self.ingested, self.tables)
-            | {
-                "vocabulary": self.models.vocabulary,
-                "encoder_vocabulary": self.models.encoder.vocabulary,
-                "encoder": self.models.encoder.training,
-                "session_knn": self.models.session_knn,
-                "item_embedding": self.models.items,
-                "user_embedding": self.models.users,
-            }
-            | ({"index": self.models.index} if self.models.index else {})
-        )
+        named = {
+            "vocabulary": self.models.vocabulary,
+            "encoder_vocabulary": self.models.encoder.vocabulary,
+            "encoder": self.models.encoder.training,
+            "session_knn": self.models.session_knn,
+            "item_embedding": self.models.items,
+            "user_embedding": self.models.users,
+            "index": self.models.index,
+        }
+        trained = {name: manifest for name, manifest in named.items() if manifest}
+        return _datasets(self.ingested, self.tables) | trained
 
     @property
     def shared(self) -> dict[str, Manifest]:
