@@ -23,6 +23,7 @@ from schemas.manifest import Manifest
 from schemas.models import Space
 from transforms.explain import Reblended, left_over, removals, would_be_removed
 from transforms.filters import ITEM_COLUMNS
+from transforms.index.files import Terms
 from transforms.io.store import Store
 from transforms.retrieve import ShardBundle
 from transforms.shards import Shard
@@ -136,7 +137,8 @@ def _absent(again: Reblended, shard: Shard, item_id: str, sets: Manifest, record
     if removed:
         return {"verdict": "removed", "removals": removed}
     surface = SURFACES[sets.qualifier]
-    found = everything_found(shard, surface, record, policy_of(sets), instant_of(sets), space)
+    terms = Terms(space, sets.code_version)
+    found = everything_found(shard, surface, record, policy_of(sets), instant_of(sets), terms)
     items = ShardBundle(shard).lookup("item", "item_id", pl.Series([item_id]), list(ITEM_COLUMNS))
     asked = [_asked(name, again, found, item_id, items) for name in sources_of(surface.name)]
     return {"verdict": "not_proposed", "asked": asked}
