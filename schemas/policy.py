@@ -105,6 +105,11 @@ class SurfacePolicy:
             )
 
     @property
+    def by_seed(self) -> bool:
+        """Tell whether a set is for what plays, not for who listens."""
+        return self.name == "now_playing"
+
+    @property
     def explore_slots(self) -> int:
         """Slots of a set that are drawn by lot."""
         return next((quota.target for quota in self.sources if quota.source_id == self.explore), 0)

@@ -15,10 +15,11 @@ import polars as pl
 from schemas.hashing import hash64, hash64_one, mix64
 from schemas.policy import SurfacePolicy
 from transforms.explore import Explored, explore, nothing_explored
-from transforms.filters import HARD_FILTERS, NO_CODE, Facts, Instant, Judged, Rows, hard_filters
+from transforms.filters import HARD_FILTERS, NO_CODE, Facts, Instant, Judged, Rows, hard_filters, series
 
 NOT_DRAWN = "not_drawn"
-RULES = (*HARD_FILTERS, "duplicate", "quota", "cap:artist", "cap:album", "cap:show", "cap:publisher", "size", NOT_DRAWN)
+RULES = (*HARD_FILTERS, "duplicate", "quota", "series", "cap:artist", "cap:album", "cap:show", "cap:publisher", "size",
+         NOT_DRAWN)  # fmt: skip
 _CODE = {name: code for code, name in enumerate(RULES, start=1)}
 _SLOT_BITS, _TIE_BITS = 14, 12
 _OVER = np.int64(1) << 31
@@ -271,13 +272,13 @@ def apply_caps(chosen: Rows, slots: np.ndarray, facts: Facts, policy: SurfacePol
     """Name what exceeds its quota or the caps per artist, album, show and publisher, and order the rest.
 
     An artist's surplus of the first slots goes behind them. What is over a cap goes to the very end, where it serves only
-    to bring a short set to its minimum; an item without the attribute is never capped by it.
+    to bring a short set to its minimum; an item without the attribute is never capped by it. Of a series of audiobooks the
+    first one stays, and no other, however short the set.
 
     Returns:
       Rule codes (0: none) and each row's place within its record.
     """
     rule = np.where(slots >= _OVER, _CODE["quota"], 0).astype(np.uint8)
-    index = np.arange(len(chosen))
     artist = pl.Series(facts.items["artists"]).list.first().struct.field("artist_id")
     # The narrow first: what an album gives away must not use up its artist's room.
     limits = {"album": policy.album, "show": policy.show, "artist": policy.artist, "publisher": policy.publisher}
@@ -287,19 +288,32 @@ def apply_caps(chosen: Rows, slots: np.ndarray, facts: Facts, policy: SurfacePol
         "show": facts.items["show_id"],
         "publisher": facts.items["publisher"],
     }
+    again = _counted(chosen, rule, _dense(facts.items.select(series()).to_series())) >= 1
+    rule[again] = _CODE["series"]
     late = np.zeros(len(chosen), bool)
     for name, limit in limits.items():
-        code = _dense(columns[name])[chosen.i]
-        counted = np.flatnonzero((rule == 0) & (code != NO_CODE))
-        nth = _nth(_order(chosen.k[counted], code[counted], index[counted]), chosen.k[counted], code[counted])
-        rule[counted[nth >= limit]] = _CODE[f"cap:{name}"]
+        nth = _counted(chosen, rule, _dense(columns[name]))
+        rule[nth >= limit] = _CODE[f"cap:{name}"]
         if name == "artist":
-            late[counted[nth >= policy.artist_early]] = True
+            late[nth >= policy.artist_early] = True
     early = np.flatnonzero((rule == 0) & ~late)
     ahead = _within(_starts(chosen.k[early]))
     late[early[ahead >= policy.artist_early_slots]] = True
-    over = np.where(rule == _CODE["quota"], 2, rule != 0)
-    return rule, _nth(_order(chosen.k, over, late, index), chosen.k)
+    over = np.where(np.isin(rule, (_CODE["quota"], _CODE["series"])), 2, rule != 0)
+    return rule, _nth(_order(chosen.k, over, late, np.arange(len(chosen))), chosen.k)
+
+
+def _counted(chosen: Rows, rule: np.ndarray, code: np.ndarray) -> np.ndarray:
+    """Return how often the code of each row's item stands before it in its record; -1 without one, or where a rule holds.
+
+    Args:
+      code: by item, `NO_CODE` for none.
+    """
+    mine = code[chosen.i]
+    counted = np.flatnonzero((rule == 0) & (mine != NO_CODE))
+    nth = np.full(len(chosen), -1)
+    nth[counted] = _nth(_order(chosen.k[counted], mine[counted], counted), chosen.k[counted], mine[counted])
+    return nth
 
 
 def cut(

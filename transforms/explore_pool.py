@@ -15,7 +15,7 @@ import polars as pl
 from schemas.hashing import hash64, hash64_one, mix64, unit_interval
 from schemas.inputs import ITEM_TYPES
 from schemas.tallies import ANY
-from transforms.filters import Instant
+from transforms.filters import Instant, in_order
 from transforms.reach import ADULT, KIDS, REACH_COLUMNS, Reach, World, read_world
 from transforms.sources import Audience, Bundle, Source, none_found
 
@@ -24,7 +24,7 @@ POOL = 1_000
 AGES, BANDS = ("old", "recent", "new"), ("low", "middle", "high")
 RECENT_DAYS = 365
 KINDS = tuple(kind for kind in ITEM_TYPES if kind != "chapter")
-"""What may be explored: a chapter is for whoever heard the one before it."""
+"""What may be explored, but for parts in order: these are for whoever heard the one before."""
 STRATA = tuple(f"{kind}|{age}|{band}" for kind in KINDS for age in AGES for band in BANDS)
 
 
@@ -118,7 +118,7 @@ def _sampling(audience: Audience, bundle: Bundle) -> Sampling:
 
 def _parts(bundle: Bundle) -> Iterator[pl.DataFrame]:
     parts = bundle.parts("item", [*REACH_COLUMNS, "canonical_id"])
-    return (part.filter(pl.col("item_type").is_in(KINDS)) for part in parts)
+    return (part.filter(pl.col("item_type").is_in(KINDS), ~in_order()) for part in parts)
 
 
 def _nothing() -> pl.DataFrame:

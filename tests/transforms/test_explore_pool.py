@@ -7,9 +7,10 @@ import random
 import numpy as np
 import polars as pl
 import pytest
-from toy_road import NOW, MemoryBundle, audience, days_ago, instant, item, offer_in, policy, quota, table
+from toy_road import NOW, audience, days_ago, instant, item, offer_in, policy, quota, table
 
 from transforms import explore_pool
+from transforms.conformance import MemoryBundle
 from transforms.explore_pool import STRATA, explorable, sampling_rates
 from transforms.groups import RetrieveGroups
 from transforms.sources import Source

@@ -156,6 +156,7 @@ def test_what_is_unwanted_was_hidden_blocked_skipped_played_or_heard_out():
 
 def test_a_seed_is_followed_by_what_whoever_may_play_it_may_play():
     seeds = [item("a", explicit=True, age_rating=18, languages=["sv"]), item("b", age_rating=None)]
-    found = seed_rights(table("item", seeds)).to_dicts()
+    found = seed_rights(table("item", seeds), pl.Series(["b"])).to_dicts()
     told = [(one["market"], one["explicit_allowed"], one["max_age"], one["languages"]) for one in found]
     assert told == [(None, True, 18, ["sv"]), (None, False, 0, None)]
+    assert [(one["may_begin"], one["other_books"]) for one in found] == [(False, True), (False, False)]
