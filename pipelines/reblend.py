@@ -24,6 +24,7 @@ from schemas.models import Space
 from schemas.policy import Quota, SurfacePolicy
 from schemas.tallies import ANY
 from transforms.blend import blend
+from transforms.calibrate import Calibration
 from transforms.candidate_sets import Provenance, Rests, assemble
 from transforms.explain import Reblended
 from transforms.facts import SEED_COLUMNS, group_facts, seed_facts, user_facts
@@ -129,7 +130,8 @@ def _given(shard: Shard, surface: str, record: Mapping) -> tuple[pl.DataFrame, F
 def published_again(shard: Shard, reblended: Reblended, record: Mapping) -> dict:
     """Return the record as the road would publish it today."""
     left_out = () if record["record_key"] == DEFAULT_KEY else reasons_of(shard)
-    provenance = Provenance({name: record[name] for name in _OF_THE_RUN}, artifacts_of(record), left_out)
+    calibration = Calibration.read(shard.paths("calibration"))
+    provenance = Provenance({name: record[name] for name in _OF_THE_RUN}, artifacts_of(record), left_out, calibration)
     table = assemble(
         reblended.blended,
         reblended.facts,

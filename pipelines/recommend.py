@@ -1,6 +1,7 @@
 """Retrieve, blend and count exposure: from tallies to the candidate sets of one surface."""
 
 import dataclasses
+import datetime
 import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
@@ -15,6 +16,7 @@ from pipelines.runner import Stage, input_ref
 from schemas.candidates import CANDIDATE_SET, EXPOSURE, PROPOSAL
 from schemas.manifest import DataFile, Manifest
 from schemas.policy import SurfacePolicy
+from transforms.calibrate import Since, since_of_seeds, since_of_users
 from transforms.candidate_sets import Provenance, Rests
 from transforms.explore_pool import HOME_EXPLORE_SOURCES, NOW_PLAYING_EXPLORE_SOURCES
 from transforms.filters import Instant
@@ -48,17 +50,19 @@ class Tables:
     popularity: Manifest
     artist_top: Manifest
     co_listen: Manifest
+    transition_partial: Manifest
     transition: Manifest
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Served:
-    """What a surface is served from: inputs, tallies, models, and the road with its policy."""
+    """What surfaces are served from: inputs, tallies, models, calibrations by surface, and the road with its policy."""
 
     road: Road
     ingested: Ingested
     tables: Tables
     models: Models
+    calibrations: Mapping[str, Manifest]
 
     @property
     def parts(self) -> dict[str, Manifest]:
@@ -70,6 +74,7 @@ class Served:
             "session_knn": self.models.session_knn,
             "item_embedding": self.models.items,
             "user_embedding": self.models.users,
+            **{f"calibration_{surface}": manifest for surface, manifest in self.calibrations.items()},
         }
 
     @property
@@ -109,6 +114,7 @@ class Surface:
 
     Attributes:
       per_shard: inputs of which a task sees its own shard. `whole`: inputs of which it sees all.
+      since: what its calibration is judged by, of the tables `judged_by`.
     """
 
     name: str
@@ -117,6 +123,8 @@ class Surface:
     retrieve: Callable[..., Output]
     per_shard: tuple[str, ...]
     whole: tuple[str, ...]
+    since: Callable[[Shard, datetime.datetime], Since]
+    judged_by: tuple[str, ...]
 
 
 SURFACES: dict[str, Surface] = {
@@ -124,6 +132,7 @@ SURFACES: dict[str, Surface] = {
         HOME, HOME_SOURCES | HOME_VECTOR_SOURCES, HOME_GROUP_SOURCES | HOME_EXPLORE_SOURCES, retrieve_users,
         ("user", "history", "user_embedding"),
         ("co_listen", "item", "popularity", "item_embedding", "vocabulary", "encoder", "encoder_vocabulary"),
+        since_of_users, ("user", "history"),
     ),
     NOW_PLAYING: Surface(
         NOW_PLAYING, NOW_PLAYING_SOURCES | NOW_PLAYING_VECTOR_SOURCES,
@@ -131,6 +140,7 @@ SURFACES: dict[str, Surface] = {
         ("popularity_partial",),
         ("co_listen", "transition", "artist_top", "item", "popularity", "item_embedding", "vocabulary", "encoder",
          "encoder_vocabulary", "session_knn"),
+        since_of_seeds, ("transition_partial",),
     ),
 }  # fmt: skip
 _WEIGHTS = ("encoder", "session_knn")
@@ -205,12 +215,14 @@ def _asked(sources: Mapping[str, Source], policy: SurfacePolicy) -> dict[str, So
 def blend(surface: Surface, served: Served, proposals: Manifest) -> Stage:
     """Return the stage that turns proposals into candidate sets."""
     road, ingested, tables = served.road, served.ingested, served.tables
-    data = served.parts | {"proposal": proposals}
+    calibration = served.calibrations[surface.name]
+    data = served.parts | {"proposal": proposals, "calibration": calibration}
     policy = road.policy.surfaces[surface.name]
     groups = tuple(file.path for file in proposals.files if file.path.endswith(f"part-{GROUPS}.parquet"))
     own = [file for file in proposals.files if file.path not in groups]
     common = {"item": paths(ingested.items.files), "popularity": paths(tables.popularity.files)}
     common |= {"tombstone": paths(ingested.tombstones.files), "groups": groups}
+    common |= {"calibration": paths(calibration.files)}
     inputs: dict[str, tuple[str, ...] | Sequence[DataFile]] = {
         **common,
         **{name: data[name].files for name in surface.per_shard if name not in ("item", *_ASKED_ONLY)},

@@ -55,6 +55,26 @@ PROPOSAL = Contract(
                "user.explicit_filter", "user.age_band", "user.languages", "user.blocked_artists", "user.hidden_items"),
 )  # fmt: skip
 
+CALIBRATION = Contract(
+    name="calibration",
+    version="1.0.0",
+    owner="segue-blend",
+    description="How often what a source proposed at a rank was played afterwards, as a probability that falls with the "
+    "rank. A fit over all its inputs, without lineage by column.",
+    key=("source_id", "source_rank"),
+    shard_by=None,
+    schema=pa.schema(
+        [
+            column("source_id", pa.string(), "Source.", rules=ID),
+            column("source_rank", pa.int32(), "0 is the source's best for a key.", rules=(Between(0, 1e6),)),
+            column("trials", pa.float64(), "Proposals at the rank that could be taken up; older ones weigh less.",
+                   rules=(Between(0, 1e15),)),
+            column("positives", pa.float64(), "Those that were taken up, weighed likewise.", rules=(Between(0, 1e15),)),
+            column("probability", pa.float64(), "P(taken up | proposed at the rank).", rules=(Between(0, 1),)),
+        ]
+    ),
+)  # fmt: skip
+
 _SOURCE = pa.struct(
     [
         pa.field("source_id", pa.string(), False),

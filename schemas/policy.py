@@ -116,6 +116,7 @@ class RoadPolicy:
       *_half_life_days: age at which a tally weighs half.
       retrain_days: days for which one encoder serves; in between, only what changed is embedded.
       encoder_epochs: passes over the histories at the most.
+      calibration_half_life_days: age at which what came of a proposal weighs half.
     """
 
     window_days: int
@@ -124,6 +125,7 @@ class RoadPolicy:
     transition_half_life_days: float
     retrain_days: int
     encoder_epochs: int
+    calibration_half_life_days: float
 
     def __post_init__(self) -> None:
         for name in ("retrain_days", "encoder_epochs"):

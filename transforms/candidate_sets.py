@@ -18,6 +18,7 @@ from schemas.candidates import CANDIDATE, CANDIDATE_SET, CONTRACT_VERSION
 from schemas.hashing import hash64, hash64_one, mix64
 from schemas.policy import SurfacePolicy
 from transforms.blend import Blended
+from transforms.calibrate import Calibration
 from transforms.explore import EXPLORATION_ID, record_seeds
 from transforms.filters import Facts, Instant
 from transforms.sources import Source
@@ -41,12 +42,13 @@ class Provenance:
     Attributes:
       fields: the set-level columns that are the same for every record, by name.
       artifacts: per signal type, what a score rests on.
-      left_out: why the sets of the shard lack a source.
+      left_out: why the sets of the shard lack a source. calibration: of the surface.
     """
 
     fields: Mapping[str, object]
     artifacts: Mapping[str, Rests]
     left_out: tuple[str, ...] = ()
+    calibration: Calibration = dataclasses.field(default_factory=lambda: Calibration({}))
 
 
 def assemble(
@@ -136,10 +138,7 @@ def _nested(
 
 def _source_structs(proposals: pl.DataFrame, policy: SurfacePolicy, provenance: Provenance) -> pa.StructArray:
     kind = CANDIDATE.field("sources").type.value_type
-    targets = {quota.source_id: float(max(quota.target, 1)) for quota in policy.sources}
-    calibrated = 1.0 / (
-        1.0 + pl.col("source_rank") / pl.col("source_id").replace_strict(targets, return_dtype=pl.Float64)
-    )
+    chance = provenance.calibration.of(proposals["source_id"], proposals["source_rank"].to_numpy(), policy)
     rests = provenance.artifacts
     named: dict[str, dict[str, Any]] = {
         "model_id": {signal: one.model_id for signal, one in rests.items()},
@@ -148,7 +147,7 @@ def _source_structs(proposals: pl.DataFrame, policy: SurfacePolicy, provenance: 
     }
     shown = proposals.select(
         "source_id", "signal_type", "seed_item_ids", "seed_event_ts", "source_rank", "raw_score", "score_kind",
-        calibrated.cast(pl.Float32).alias("calibrated_score"),
+        pl.Series("calibrated_score", chance, pl.Float32),
         *[
             pl.col("signal_type").replace_strict(words, default=None, return_dtype=pl.String).alias(name)
             for name, words in named.items()
