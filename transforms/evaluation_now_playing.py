@@ -11,7 +11,7 @@ import polars as pl
 
 from schemas.hashing import hash64, unit_interval
 from schemas.tallies import ANY
-from transforms.evaluation import Judged
+from transforms.evaluation import UNIT_SLICES, Judged
 from transforms.evaluation_home import (
     EVENT_COLUMNS,
     Window,
@@ -121,4 +121,4 @@ def judge_seeds(shard: Shard, contexts: pl.DataFrame) -> Judged:
     wanted = targets.select(pl.col("seed").alias("key"), "unit", "canonical_id", pl.col("item_ids").alias("item_id"))
     best = oracle(targets.filter("possible").select("unit", "canonical_id"))
     found = pl.concat([hits, read_proposals(shard.paths("proposal"), wanted.explode("item_id")), best])
-    return Judged(units.drop("context"), targets, found, per_unit)
+    return Judged(units.select("unit", "user_id", *UNIT_SLICES), targets, found, per_unit)
