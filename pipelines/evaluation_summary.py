@@ -258,7 +258,7 @@ def whole_sets(summary: Summary) -> str:
         else ""
     )
     return (
-        f"sets: {found['size'][0]:,.0f} candidates{known}, {found['fresh'][0]:.1%} fresh; all of them hold {covered:.1%} of what may"
+        f"sets: {found['size'][0]:,.0f} candidates{known}, {found['fresh'][0]:.1%} fresh, {found['tail'][0]:.1%} beyond the charts; all of them hold {covered:.1%} of what may"
         f" be recommended, Gini {gini:.3f}"
     )
 
