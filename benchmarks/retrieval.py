@@ -1,6 +1,7 @@
 """Exact search in bulk beside what else there is, one core each: `python -m benchmarks.retrieval --items 1000000`.
 
-Others: flat FAISS as it comes and with its threshold for BLAS set to 1 (below it, it looks at one query at a time), an
+Ours also through lists of codes, as `[road] index = "ivf"` has it; that has codes of `dim / 4 + 8` bytes on disk besides the
+vectors. Others: flat FAISS as it comes and with its threshold for BLAS set to 1 (below it, it looks at one query at a time), an
 IVF-PQ index with refinement, and hnswlib, Voyager and ScaNN where they are installed. Figures are CPU time; what is
 compared was measured in turns, and a ratio is the median of those of the turns.
 """
@@ -16,8 +17,11 @@ from typing import Any
 import faiss
 import numpy as np
 
+from benchmarks.retrieve_stage import stage
 from transforms.embed.weights import unpack
-from transforms.index.exact import NOTHING, QUERIES_AT_ONCE, ExactIndex, Limits, fastest
+from transforms.index.build import SAMPLED_PER_LIST, assemble, encode, flat, num_lists, train
+from transforms.index.exact import FLOAT32, NOTHING, QUERIES_AT_ONCE, ExactIndex, Found, Limits, fastest
+from transforms.index.ivf import IvfIndex
 
 BATCHES = (1, 4, 16, 64, 256, 999, 1_024, 4_096)
 SHARES = (0.9, 0.5, 0.1, 0.01)
@@ -55,7 +59,7 @@ def ratio(own: list[float], other: list[float]) -> float:
     return statistics.median(b / a for a, b in zip(own, other, strict=True))
 
 
-def flat(index: faiss.IndexFlatIP, threshold: int) -> Search:
+def flat_faiss(index: faiss.IndexFlatIP, threshold: int) -> Search:
     """Return the search of a flat index that uses BLAS from `threshold` products on."""
 
     def search(queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
@@ -69,7 +73,7 @@ def flat(index: faiss.IndexFlatIP, threshold: int) -> Search:
 def others(items: np.ndarray, k: int) -> dict[str, tuple[Search, float]]:
     """Return approximate searches with the CPU seconds of building them; of those not installed, says so."""
     found = {}
-    for name, build in {"IVF-PQ, refined": _ivf_pq, "hnswlib": _hnswlib, "Voyager": _voyager, "ScaNN": _scann}.items():
+    for name, build in OTHERS.items():
         started = time.process_time()
         try:
             found[name] = build(items, k), time.process_time() - started
@@ -120,13 +124,28 @@ def _scann(items: np.ndarray, k: int) -> Search:
     return lambda queries, k: index.search_batched(queries, k)
 
 
+def _own_index(items: np.ndarray, k: int) -> Search:
+    lists = num_lists(len(items))
+    sample = np.random.default_rng(0).permutation(len(items))[: SAMPLED_PER_LIST * lists]
+    trained = train(items[np.sort(sample)], lists, 0)
+    codes = assemble(trained, *encode(trained, items))
+    print(f"  codes: {len(faiss.serialize_index(codes)) / len(items):.1f} bytes an item on disk", flush=True)
+    index = IvfIndex(codes, [ExactIndex(flat(items), FLOAT32)])
+    return lambda queries, k: rows_and_scores(index.search(queries, k))
+
+
+OTHERS = {
+    "ours, lists of codes": _own_index, "IVF-PQ, refined": _ivf_pq, "hnswlib": _hnswlib, "Voyager": _voyager, "ScaNN": _scann,
+}  # fmt: skip
+
+
 def table(items: np.ndarray, queries: np.ndarray, k: int, rounds: int, approximate: bool) -> dict[str, Any]:
     """Return queries a second, recall and ratio of every search, in batches of `QUERIES_AT_ONCE`."""
     exact, index = faiss.IndexFlatIP(items.shape[1]), ExactIndex.of(items)
     exact.add(items)
     searches: dict[str, tuple[Search, float]] = {
-        "ours": (lambda asked, k: rows_and_scores(index, asked, k), 0.0),
-        "flat FAISS, BLAS": (flat(exact, 1), 0.0),
+        "ours": (lambda asked, k: rows_and_scores(index.search(asked, k)), 0.0),
+        "flat FAISS, BLAS": (flat_faiss(exact, 1), 0.0),
     }
     if approximate:
         searches |= others(items, k)
@@ -146,9 +165,8 @@ def table(items: np.ndarray, queries: np.ndarray, k: int, rounds: int, approxima
     return found
 
 
-def rows_and_scores(index: ExactIndex, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return what ours finds as the others do: rows and scores."""
-    found = index.search(queries, k)
+def rows_and_scores(found: Found) -> tuple[np.ndarray, np.ndarray]:
+    """Return what ours found as the others do: rows and scores."""
     return found.rows, found.scores
 
 
@@ -164,7 +182,7 @@ def batches(items: np.ndarray, queries: np.ndarray, k: int, rounds: int) -> dict
     found = {}
     for size in BATCHES:
         some = queries[:size]
-        ways = {"as it comes": flat(exact, DEFAULT_THRESHOLD), "BLAS": flat(exact, 1)}
+        ways = {"as it comes": flat_faiss(exact, DEFAULT_THRESHOLD), "BLAS": flat_faiss(exact, 1)}
         if size > 64:
             ways.pop("as it comes" if size * items.shape[1] < DEFAULT_THRESHOLD else "BLAS")
         works = {name: (lambda way=way, some=some: way(some, k)) for name, way in ways.items()}
@@ -219,7 +237,7 @@ def main() -> None:
     parser.add_argument("--k", type=int, default=500)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--weights", type=Path, help="of a trained model: its item vectors, in place of synthetic ones")
-    parser.add_argument("--only", choices=("table", "batches", "filtered", "growth"), help="one part")
+    parser.add_argument("--only", choices=("table", "batches", "filtered", "growth", "stage"), help="one part")
     parser.add_argument("--exact", action="store_true", help="leave approximate indices out")
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
@@ -234,6 +252,7 @@ def main() -> None:
     parts: dict[str, Callable[[], Any]] = {
         "table": lambda: table(*asked, approximate=not given.exact), "batches": lambda: batches(*asked),
         "filtered": lambda: filtered(*asked), "growth": lambda: growth(*asked),
+        "stage": lambda: stage(given.items, given.queries, given.rounds),
     }  # fmt: skip
     found: dict[str, Any] = {"items": len(items), "dim": items.shape[1], "k": given.k, "product": fastest()}
     for name, part in parts.items():

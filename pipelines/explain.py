@@ -23,6 +23,7 @@ from schemas.manifest import Manifest
 from schemas.models import Space
 from transforms.explain import Reblended, left_over, removals, would_be_removed
 from transforms.filters import ITEM_COLUMNS
+from transforms.index.files import Terms
 from transforms.io.store import Store
 from transforms.retrieve import ShardBundle
 from transforms.shards import Shard
@@ -125,7 +126,8 @@ def _candidate(record: Mapping, item_id: str, catalogue: Catalogue, lineage: lis
         model = (source["model_id"], source["model_version"])
         artifact = {"dataset": model[0], "run": model[1], "manifest": manifests.get(model[1])} if model[0] else None
         sources.append(shown | {"seeds": [seeds[seed] for seed in source["seed_item_ids"] or []], "artifact": artifact})
-    kept = ("position", "blend_score", "reason_code", "familiarity", "is_fresh", "available_until", "canonical_id")
+    kept = ("position", "blend_score", "reason_code", "familiarity", "is_fresh", "available_until", "canonical_id",
+            "is_exploration", "propensity", "stratum")  # fmt: skip
     return {name: found[name] for name in kept} | {"sources": sources}
 
 
@@ -135,7 +137,8 @@ def _absent(again: Reblended, shard: Shard, item_id: str, sets: Manifest, record
     if removed:
         return {"verdict": "removed", "removals": removed}
     surface = SURFACES[sets.qualifier]
-    found = everything_found(shard, surface, record, policy_of(sets), instant_of(sets), space)
+    terms = Terms(space, sets.code_version)
+    found = everything_found(shard, surface, record, policy_of(sets), instant_of(sets), terms)
     items = ShardBundle(shard).lookup("item", "item_id", pl.Series([item_id]), list(ITEM_COLUMNS))
     asked = [_asked(name, again, found, item_id, items) for name in sources_of(surface.name)]
     return {"verdict": "not_proposed", "asked": asked}

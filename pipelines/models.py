@@ -3,7 +3,7 @@
 import dataclasses
 import datetime
 
-from pipelines import embed, ingest, train
+from pipelines import embed, index, ingest, train
 from pipelines.embed import Encoder
 from pipelines.road import Ingested, Road, window
 from pipelines.runner import Runner, load_manifest
@@ -29,6 +29,7 @@ class Models:
     Attributes:
       vocabulary: of the date; `encoder` has that of the date it was trained for.
       items, users: vectors of the encoder's space.
+      index: to search among those of items; None: exact search does.
     """
 
     vocabulary: Manifest
@@ -36,9 +37,10 @@ class Models:
     session_knn: Manifest
     items: Manifest
     users: Manifest
+    index: Manifest | None = None
 
     def __post_init__(self) -> None:
-        for vectors in (self.items, self.users):
+        for vectors in filter(None, (self.items, self.users, self.index)):
             demand_same_space(self.encoder.space, embed.space_in(vectors), vectors.path)
 
     @property
@@ -49,8 +51,8 @@ class Models:
     @property
     def by_name(self) -> dict[str, Manifest]:
         """The manifests by `dataset/qualifier`."""
-        every = (self.vocabulary, self.encoder.training, self.session_knn, self.items, self.users)
-        return {f"{manifest.dataset}/{manifest.qualifier}": manifest for manifest in every}
+        every = (self.vocabulary, self.encoder.training, self.session_knn, self.items, self.users, self.index)
+        return {f"{manifest.dataset}/{manifest.qualifier}": manifest for manifest in every if manifest}
 
 
 def training_date(road: Road, events: Manifest) -> datetime.date:
@@ -74,7 +76,10 @@ def model_all(runner: Runner, road: Road, raw: Store, ingested: Ingested, histor
     for what, rows in ((ITEMS, ingested.items), (USERS, histories)):
         before = runner.previous.get(f"{what.embedding}/{what.dataset}")
         vectors[what.dataset] = runner.run(embed.embed(road, runner.store, what, rows, encoder, before))
-    return Models(numbered, encoder, sessions, vectors["item"], vectors["history"])
+    items, users = vectors["item"], vectors["history"]
+    pays = index.pays(road.policy.road, items, users)
+    built = runner.run(index.index(road, items, users, ingested.items)) if pays else None
+    return Models(numbered, encoder, sessions, items, users, built)
 
 
 def _encoder(runner: Runner, road: Road, raw: Store, ingested: Ingested) -> Encoder:

@@ -14,13 +14,12 @@ from contextlib import contextmanager
 import polars as pl
 import pyarrow as pa
 
-from pipelines.recommend import GROUPS, HOME, SURFACES, Surface
+from pipelines.recommend import GROUPS, HOME, SURFACES, Surface, whole
 from pipelines.road import paths
 from schemas.candidates import PROPOSAL
 from schemas.catalogue import CONTRACTS
 from schemas.hashing import shard_of
 from schemas.manifest import Manifest
-from schemas.models import Space
 from schemas.policy import Quota, SurfacePolicy
 from schemas.tallies import ANY
 from transforms.blend import blend
@@ -30,6 +29,7 @@ from transforms.explain import Reblended
 from transforms.facts import SEED_COLUMNS, group_facts, seed_facts, user_facts
 from transforms.filters import Facts, Instant
 from transforms.groups import group_key
+from transforms.index.files import Terms
 from transforms.io.store import Store
 from transforms.io.temporary import PREFIX
 from transforms.model_bundle import ModelBundle
@@ -79,9 +79,7 @@ def one_record(store: Store, data: Mapping[str, Manifest], key: str, num_shards:
     number = shard_number(key, num_shards)
     groups = tuple(file.path for file in data["proposal"].files if file.path.endswith(f"part-{GROUPS}.parquet"))
     with tempfile.TemporaryDirectory(prefix=PREFIX) as folder:
-        inputs = {
-            name: paths(manifest.artifacts or manifest.files) for name, manifest in data.items() if name not in _KEYED
-        }
+        inputs = {name: whole(name, manifest) for name, manifest in data.items() if name not in _KEYED}
         for name in _KEYED.keys() & data.keys():
             own = [path for path in paths(data[name].files, number) if path not in groups]
             inputs[name] = (_only(store, own, name, key, f"{folder}/{name}.parquet"),)
@@ -161,7 +159,7 @@ def sources_of(surface: str) -> dict[str, Source]:
 
 
 def everything_found(
-    shard: Shard, surface: Surface, record: Mapping, policy: SurfacePolicy, instant: Instant, space: Space
+    shard: Shard, surface: Surface, record: Mapping, policy: SurfacePolicy, instant: Instant, terms: Terms
 ) -> pl.DataFrame:
     """Ask the sources of a surface again for one record, for all they find; the proposal contract's columns."""
     keys = pl.DataFrame(
@@ -172,7 +170,7 @@ def everything_found(
     )
     if record["record_key"].startswith(GROUP_PREFIX[0]):
         return shared
-    opened = functools.partial(ModelBundle, space=space, instant=instant)
+    opened = functools.partial(ModelBundle, space=terms.space, instant=instant, code_version=terms.code_version)
     own = surface.retrieve(shard, _unlimited(surface.sources), policy, instant, opened).frame
     return pl.concat([own, shared])
 

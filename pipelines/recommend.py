@@ -67,7 +67,7 @@ class Served:
     @property
     def parts(self) -> dict[str, Manifest]:
         """Every dataset sources ask, by the name a task knows it by."""
-        return _datasets(self.ingested, self.tables) | {
+        named = {
             "vocabulary": self.models.vocabulary,
             "encoder_vocabulary": self.models.encoder.vocabulary,
             "encoder": self.models.encoder.training,
@@ -75,7 +75,10 @@ class Served:
             "item_embedding": self.models.items,
             "user_embedding": self.models.users,
             **{f"calibration_{surface}": manifest for surface, manifest in self.calibrations.items()},
+            "index": self.models.index,
         }
+        trained = {name: manifest for name, manifest in named.items() if manifest}
+        return _datasets(self.ingested, self.tables) | trained
 
     @property
     def shared(self) -> dict[str, Manifest]:
@@ -143,11 +146,11 @@ SURFACES: dict[str, Surface] = {
         since_of_seeds, ("transition_partial",),
     ),
 }  # fmt: skip
-_WEIGHTS = ("encoder", "session_knn")
+_WEIGHTS, _INDEX = ("encoder", "session_knn"), frozenset({"index"})
 _ASKED_OF_POLICY = ("recent_play_days", "recent_skip_days", "expires_hours", "fresh_days", "explore", "album", "show",
                     "artist", "publisher", "source_seconds")  # fmt: skip
 """What decides on proposals."""
-_ASKED_ONLY = ("user_embedding", "item_embedding", "vocabulary", "encoder_vocabulary", *_WEIGHTS)
+_ASKED_ONLY = ("user_embedding", "item_embedding", "vocabulary", "encoder_vocabulary", *_WEIGHTS, *_INDEX)
 """What only sources ask: blending needs none of it."""
 
 
@@ -166,11 +169,16 @@ def _datasets(ingested: Ingested, tables: Tables) -> dict[str, Manifest]:
 
 
 def _inputs(surface: Surface, data: Mapping[str, Manifest]) -> dict[str, tuple[str, ...] | Sequence[DataFile]]:
-    whole: dict[str, tuple[str, ...] | Sequence[DataFile]] = {
-        name: paths(data[name].artifacts if name in _WEIGHTS else data[name].files)
-        for name in (*surface.whole, "tombstone")
-    }
-    return whole | {name: data[name].files for name in surface.per_shard}
+    names = (*surface.whole, "tombstone", *(_INDEX & data.keys()))
+    given: dict[str, tuple[str, ...] | Sequence[DataFile]] = {name: whole(name, data[name]) for name in names}
+    return given | {name: data[name].files for name in surface.per_shard}
+
+
+def whole(name: str, manifest: Manifest) -> tuple[str, ...]:
+    """Return what a task that sees all of an input is given of it: of models the weights, of an index its records too."""
+    if name in _INDEX:
+        return paths((*manifest.files, *manifest.artifacts))
+    return paths(manifest.artifacts if name in _WEIGHTS else manifest.files)
 
 
 def retrieve(surface: Surface, served: Served) -> Stage:
@@ -189,7 +197,9 @@ def retrieve(surface: Surface, served: Served) -> Stage:
             sources=surface.sources,
             policy=policy,
             instant=instant,
-            open_bundle=functools.partial(ModelBundle, space=served.models.encoder.space, instant=instant),
+            open_bundle=functools.partial(
+                ModelBundle, space=served.models.encoder.space, instant=instant, code_version=road.code_version
+            ),
         ),
     )
     return Stage(

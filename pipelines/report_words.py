@@ -23,6 +23,7 @@ DATASETS = {
     "training": "Training",
     "item_embedding": "Item vectors",
     "user_embedding": "User vectors",
+    "index": "Index",
     "proposal": "Proposals",
     "candidate_set": "Candidate sets",
     "exposure": "Exposure",

@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from schemas.contract import Contract, column
 from schemas.inputs import ID, STRINGS, given
-from schemas.rules import Between, Required
+from schemas.rules import Between, OneOf, Required
 
 METRICS = ("inner_product", "cosine")
 _PLAYED = ("history.positives",)
@@ -161,4 +161,30 @@ USER_EMBEDDING = Contract(
         ]
     ),
     rows_from=("history.positives", "vocabulary.item_id"),
+)  # fmt: skip
+
+INDEX = Contract(
+    name="index",
+    version="1.0.0",
+    owner="segue-index",
+    description="One row per segment of an index: a run of the sorted ids of item vectors, whose lists of codes and vectors "
+    "are the artifacts `<segment>.codes` and `<segment>.vectors`. They are opened by who agrees with the row, see "
+    "`transforms.index.files`.",
+    key=("segment",),
+    shard_by=None,
+    schema=pa.schema(
+        [
+            column("segment", pa.int32(), "Its place among the segments.", rules=(Between(0, 2**31 - 1),)),
+            column("rows", pa.int64(), "Vectors in it.", rules=(Between(1, 2**31 - 1),),
+                   derived_from=("?item_embedding.item_id",)),
+            _space(),
+            column("metric", pa.string(), "Metric of the space.", rules=(OneOf(METRICS),)),
+            column("factory", pa.string(), "What FAISS calls such an index.", rules=(Required(),)),
+            column("ids_digest", pa.string(), "Digest of the ids in order.", rules=(Required(),),
+                   derived_from=("item_embedding.item_id",)),
+            column("bytes", pa.int64(), "Size of its files.", unit="bytes", rules=(Between(1, 1e15),)),
+            column("code_version", pa.string(), "The code that built it.", rules=(Required(),)),
+        ]
+    ),
+    rows_from=("item_embedding.item_id",),
 )  # fmt: skip

@@ -6,6 +6,9 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+AUTO, EXACT, IVF = "auto", "exact", "ivf"
+INDICES = (AUTO, EXACT, IVF)
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Quota:
@@ -117,6 +120,7 @@ class RoadPolicy:
       retrain_days: days for which one encoder serves; in between, only what changed is embedded.
       encoder_epochs: passes over the histories at the most.
       calibration_half_life_days: age at which what came of a proposal weighs half.
+      index: how vectors are searched among, one of `INDICES`; `auto`: an IVF-PQ index where it costs less than exact search.
     """
 
     window_days: int
@@ -126,8 +130,11 @@ class RoadPolicy:
     retrain_days: int
     encoder_epochs: int
     calibration_half_life_days: float
+    index: str
 
     def __post_init__(self) -> None:
+        if self.index not in INDICES:
+            raise ValueError(f"index is one of {', '.join(INDICES)}, came {self.index!r}")
         for name in ("retrain_days", "encoder_epochs"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, came {getattr(self, name)}")

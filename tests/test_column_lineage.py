@@ -33,13 +33,14 @@ from schemas.tallies import (
     TRANSITION,
     TRANSITION_PARTIAL,
 )
-from transforms import groups, recommend, retrieve, tallies, train
+from transforms import explore_pool, groups, recommend, retrieve, tallies, train
 from transforms.audit import flatten
 from transforms.candidate_sets import Provenance
 from transforms.conformance import MemoryBundle
 from transforms.decode import POSITION
 from transforms.embed.inference import Embedder
 from transforms.embed.vectors import ITEMS, USERS, Rows, finish_batch, read_batch
+from transforms.explore_pool import HOME_EXPLORE_SOURCES
 from transforms.histories import histories
 from transforms.ingest import SOURCE, MergeEvents, MergeRows, given_contract
 from transforms.shards import TARGET, Task
@@ -53,8 +54,8 @@ RENAMED_TOGETHER = {f"co_listen_partial.{name}": ("item_id", "other_item_id") fo
 DECAY = (DATE, 7.0, 1)
 HOME = policy(
     quota("home.co_listen", 1, 2, 4, discovery=True), quota("home.relisten", 1, 1, 3),
-    quota("home.follow_new", 1, 1, 3, discovery=True), quota("home.popular_market", 1, 1, 9, personal=False),
-    size=9, minimum_size=2, fill_to=8, artist_early=1, artist_early_slots=3, artist=3, album=1, show=1, publisher=2,
+    quota("home.follow_new", 1, 1, 3, discovery=True), quota("home.explore", 1, 1, 1, personal=False, discovery=True),
+    quota("home.popular_market", 1, 1, 9, personal=False), explore="home.explore", size=9, minimum_size=2, fill_to=8, artist_early=1, artist_early_slots=3, artist=3, album=1, show=1, publisher=2,
     recent_play_days=1,
 )  # fmt: skip
 NOW_PLAYING = policy(
@@ -245,7 +246,7 @@ def embedding(what: Rows, tables: Tables) -> pl.DataFrame:
 
 def proposals(tables: Tables) -> pl.DataFrame:
     given = Given(tables)
-    home = groups.RetrieveGroups(HOME_GROUP_SOURCES, HOME, instant(HOME))(given).frame
+    home = groups.RetrieveGroups(HOME_GROUP_SOURCES | HOME_EXPLORE_SOURCES, HOME, instant(HOME))(given).frame
     playing = groups.RetrieveGroups(NOW_PLAYING_GROUP_SOURCES, NOW_PLAYING, instant(NOW_PLAYING))(given).frame
     users = retrieve.retrieve_users(given, HOME_SOURCES | HOME_VECTOR_SOURCES, HOME, instant(HOME), opened).frame
     seeds = retrieve.retrieve_seeds(
@@ -261,7 +262,8 @@ def opened(given: Given) -> ToyModels:
 def candidate_sets(tables: Tables) -> pl.DataFrame:
     watermark = tables["history"]["last_event_ts"].max()  # as `pipelines.recommend` takes it from the statistics
     fields = FIELDS | {"sequence": round(watermark.timestamp() * 1e6), "source_watermark": watermark}
-    home, playing = HOME_SOURCES | HOME_GROUP_SOURCES, NOW_PLAYING_SOURCES | NOW_PLAYING_GROUP_SOURCES
+    home = HOME_SOURCES | HOME_GROUP_SOURCES | HOME_EXPLORE_SOURCES
+    playing = NOW_PLAYING_SOURCES | NOW_PLAYING_GROUP_SOURCES
     work = ((HOME, home, "users"), (HOME, home, "groups"), (NOW_PLAYING, playing, "seeds"))
     made = []
     for surface, sources, who in work:
@@ -336,6 +338,7 @@ RAW = {"raw_event": (EVENT, raw_events), "raw_item": (ITEM, raw_items), "raw_use
 def _in_memory():
     """Let transforms look tables up in memory."""
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(explore_pool, "POOL", 6)  # of twelve items, so that rates are below 1
         for module in (retrieve, groups, recommend):
             patch.setattr(module, "ShardBundle", lambda given: MemoryBundle(given.tables))
         patch.setattr(recommend, "read_tables", lambda paths, contract: paths[0])

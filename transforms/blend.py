@@ -153,11 +153,11 @@ def offer(proposals: pl.DataFrame, facts: Facts, policy: SurfacePolicy, pools: b
     codes = {quota.source_id: code for code, quota in enumerate(policy.sources)}
     items = facts.items.select("item_id").with_row_index("i")
     table = proposals.select("key", "item_id", "source_id", "source_rank").with_row_index("p")
-    table = table if pools else table.filter(pl.col("source_id") != policy.explore)
     coded = table.join(items, on="item_id", how="left", maintain_order="left").select(
         "key", "p", pl.col("i").fill_null(int(NO_CODE)),
         pl.col("source_id").replace_strict(codes, return_dtype=pl.UInt8).alias("s"), pl.col("source_rank").alias("r"),
     )  # fmt: skip
+    coded = coded if pools else coded.filter(pl.col("s") != codes.get(policy.explore, len(codes)))
     own = facts.records.select("k", pl.col("record_key").alias("key")).join(
         coded, on="key", maintain_order="left_right"
     )

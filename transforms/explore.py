@@ -136,7 +136,7 @@ def _rows(pools: Pools, k: np.ndarray, i: np.ndarray, row: np.ndarray, policy: S
 def pools_of(proposals: pl.DataFrame, facts: Facts, policy: SurfacePolicy, instant: Instant) -> Pools:
     """Return what each kind of record may be offered of its group's pool, by the rules that ask nothing personal."""
     pool = _pool(proposals, facts, policy)
-    items, strata = pool["i"].unique().sort(), pl.concat([pool["stratum"], _NONE]).unique().sort()
+    items, strata = pool["i"].unique().sort(), pool["stratum"].unique().sort() if pool.height else _NONE
     kind_of, kinds = _kinds(facts.records)
     offered = kinds.select("kind", pl.col("group").alias("key")).join(pool, on="key", maintain_order="left_right")
     kind, i = offered["kind"].to_numpy(), items.search_sorted(offered["i"]).to_numpy().astype(np.int64)
@@ -161,9 +161,9 @@ def pools_of(proposals: pl.DataFrame, facts: Facts, policy: SurfacePolicy, insta
 
 def _pool(proposals: pl.DataFrame, facts: Facts, policy: SurfacePolicy) -> pl.DataFrame:
     """Return `key`, `p`, `i`, `stratum` of the pools of all groups, one recording per canonical item, in order."""
-    offered = proposals.select("key", "item_id", "source_id", "stratum", "source_rank").with_row_index("p")
-    known = facts.items.select("item_id", "canonical_id").with_row_index("i")
-    pool = offered.filter(pl.col("source_id") == policy.explore).join(known, on="item_id")
+    there = (proposals["source_id"] == policy.explore).arg_true()
+    offered = proposals.select("key", "item_id", "stratum", "source_rank")[there].with_columns(there.alias("p"))
+    pool = offered.join(facts.items.select("item_id", "canonical_id").with_row_index("i"), on="item_id")
     single = pool.sort("key", "canonical_id", "source_rank").unique(["key", "canonical_id"], keep="first")
     return single.select("key", "p", "i", pl.col("stratum").fill_null(_NONE[0])).sort("key", "stratum", "i")
 

@@ -23,7 +23,9 @@ POOL = 1_000
 """Items of a pool: on Home each has a chance of about 1 in 100, far above the floor of the propensities, 1 in 10,000."""
 AGES, BANDS = ("old", "recent", "new"), ("low", "middle", "high")
 RECENT_DAYS = 365
-STRATA = tuple(f"{kind}|{age}|{band}" for kind in ITEM_TYPES for age in AGES for band in BANDS)
+KINDS = tuple(kind for kind in ITEM_TYPES if kind != "chapter")
+"""What may be explored: a chapter is for whoever heard the one before it."""
+STRATA = tuple(f"{kind}|{age}|{band}" for kind in KINDS for age in AGES for band in BANDS)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,7 +50,7 @@ class Sampling:
         known = items.join(self.bands, on="item_id", how="left", maintain_order="left")
         days = (pl.lit(self.instant.effective_from) - pl.col("release_ts")).dt.total_milliseconds() / 86_400_000.0
         age = pl.when(days <= self.fresh_days).then(2).when(days <= RECENT_DAYS).then(1).otherwise(0)
-        kind = pl.col("item_type").replace_strict({one: n for n, one in enumerate(ITEM_TYPES)}, return_dtype=pl.Int64)
+        kind = pl.col("item_type").replace_strict({one: n for n, one in enumerate(KINDS)}, return_dtype=pl.Int64)
         code = (kind * len(AGES) + age) * len(BANDS) + pl.col("band").fill_null(0)
         return known.select(code.cast(pl.Int64)).to_series().to_numpy()
 
@@ -115,7 +117,8 @@ def _sampling(audience: Audience, bundle: Bundle) -> Sampling:
 
 
 def _parts(bundle: Bundle) -> Iterator[pl.DataFrame]:
-    return bundle.parts("item", [*REACH_COLUMNS, "canonical_id"])
+    parts = bundle.parts("item", [*REACH_COLUMNS, "canonical_id"])
+    return (part.filter(pl.col("item_type").is_in(KINDS)) for part in parts)
 
 
 def _nothing() -> pl.DataFrame:

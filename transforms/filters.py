@@ -302,8 +302,9 @@ def personal_pairs(facts: Facts, items: np.ndarray) -> tuple[np.ndarray, np.ndar
     """Return `k`, and the place in `items` (rows of `facts.items`), of the pairs that a record's own rules may be about."""
     near = dataclasses.replace(facts, items=facts.items[items])
     seen = (_seed_pairs(near), _blocked_pairs(near), facts.hidden, facts.played, facts.skipped)
-    told = pl.concat([pairs.select("k", "item_id") for pairs in seen])
-    found = told.join(near.items.select("item_id").with_row_index("i"), on="item_id").unique(["k", "i"]).sort("k", "i")
+    codes = near.items.select("item_id").with_row_index("i")
+    told = pl.concat([pairs.select("k", "item_id").join(codes, on="item_id").select("k", "i") for pairs in seen])
+    found = told.unique().sort("k", "i")
     return found["k"].to_numpy().astype(np.int64), found["i"].to_numpy().astype(np.int64)
 
 

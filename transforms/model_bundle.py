@@ -1,7 +1,7 @@
 """The trained part of a bundle, as sources see it: vectors, the encoder, neighbour sessions.
 
-Memory: once per worker process, the vectors of all items (`4 * dim` bytes each) with their ids and reach, the encoder
-and the sessions; per task, the vectors of its users.
+Memory: once per worker process, the vectors of all items (`4 * dim` bytes each; with an index they are mapped, and its
+codes are held) with their ids and reach, the encoder and the sessions; per task, the vectors of its users.
 """
 
 import dataclasses
@@ -12,22 +12,23 @@ import numpy as np
 import polars as pl
 
 from schemas.inputs import ITEM
-from schemas.models import VOCABULARY, Space, SpaceMismatch
+from schemas.models import INDEX, VOCABULARY, Space, SpaceMismatch
 from transforms.embed.interactions import from_listens
 from transforms.embed.vectors import EncoderFiles
 from transforms.embed.weights import unpack
 from transforms.filters import Instant
 from transforms.index.exact import ExactIndex
+from transforms.index.files import Terms, open_index
 from transforms.io.store import open_store
 from transforms.kin import KIN_COLUMNS, Kin
 from transforms.reach import REACH_COLUMNS, Reach, read_world
 from transforms.retrieve import ShardBundle
 from transforms.shards import Shard, Task, read_tables
-from transforms.vector_sources import Items, long_form
+from transforms.vector_sources import Index, Items, long_form
 
 ENCODER, ENCODER_VOCABULARY, SESSION_KNN = "encoder", "encoder_vocabulary", "session_knn"
 _ONE_AT_A_TIME = threading.Lock()
-_OF_ITEMS = ("item_embedding", "item", "tombstone", "popularity")
+_OF_ITEMS = ("item_embedding", INDEX.name, "item", "tombstone", "popularity")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,16 +38,19 @@ class ModelBundle(ShardBundle):
     Attributes:
       space: of all vectors. Rows of another are refused where they are read.
       instant: when what is found will be offered.
+      code_version: of the run; an index of other code is refused.
     """
 
     space: Space
     instant: Instant
+    code_version: str
 
     def items(self) -> Items:
         """Return all items with a vector."""
         inputs = tuple((name, self.shard.task.inputs.get(name, ())) for name in _OF_ITEMS)
+        terms = Terms(self.space, self.code_version)
         with _ONE_AT_A_TIME:  # tasks in threads of one process would each make their own
-            return _items(self.shard.store.root, inputs, self.space, dataclasses.replace(self.instant, seed=""))
+            return _items(self.shard.store.root, inputs, terms, dataclasses.replace(self.instant, seed=""))
 
     def user_vectors(self, keys: pl.Series) -> tuple[pl.Series, np.ndarray]:
         """Return those of the keys that have a vector, sorted, and the vectors."""
@@ -92,14 +96,25 @@ def _matrix(rows: pl.DataFrame, space: Space) -> np.ndarray:
 
 
 @functools.lru_cache(maxsize=1)
-def _items(root: str, inputs: tuple[tuple[str, tuple[str, ...]], ...], space: Space, instant: Instant) -> Items:
+def _items(root: str, inputs: tuple[tuple[str, tuple[str, ...]], ...], terms: Terms, instant: Instant) -> Items:
     shard = Shard(Task("items", 0, dict(inputs)), open_store(root))
-    rows = shard.read("item_embedding").sort("item_id")
-    demand_space(rows, space, "item_embedding")
-    ids, paths = rows["item_id"], shard.paths("item")
+    ids, index = _index(shard, terms)
+    paths = shard.paths("item")
     reach = Reach.of((read_tables([path], ITEM, REACH_COLUMNS) for path in paths), ids, instant, read_world(shard))
     kin = Kin.read((read_tables([path], ITEM, KIN_COLUMNS) for path in paths), ids)
-    return Items(ids, ExactIndex.of(_matrix(rows, space)), reach, kin)
+    return Items(ids, index, reach, kin)
+
+
+def _index(shard: Shard, terms: Terms) -> tuple[pl.Series, Index]:
+    """Return the ids of all items with a vector, sorted, and the index a task was given, else an exact one."""
+    built = shard.paths(INDEX.name)
+    rows = shard.read("item_embedding", ["item_id", "space_id"] if built else None).sort("item_id")
+    demand_space(rows, terms.space, "item_embedding")
+    if not built:
+        return rows["item_id"], ExactIndex.of(_matrix(rows, terms.space))
+    records = [path for path in built if path.endswith(".parquet")]
+    files = [path for path in built if path not in records]
+    return rows["item_id"], open_index(read_tables(records, INDEX), files, rows["item_id"], terms)
 
 
 @functools.lru_cache(maxsize=2)

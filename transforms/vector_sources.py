@@ -1,7 +1,7 @@
 """Sources that rest on trained models: vectors of users, sessions and items, and neighbour sessions.
 
-Search is exact, among what each listener may be offered (`transforms.reach`). Memory: the items of a space with their
-index, once per worker; `MASKS_AT_ONCE` bytes per item; what a search holds, and at times most of the vectors again, packed
+Search is among what each listener may be offered (`transforms.reach`), exact or by an index. Memory: the items of a space
+with their index, once per worker; `MASKS_AT_ONCE` bytes per item; what a search holds, and at times most of the vectors again, packed
 (`transforms.index.exact`).
 """
 
@@ -12,7 +12,7 @@ from typing import Protocol
 import numpy as np
 import polars as pl
 
-from transforms.index.exact import NOTHING, ExactIndex, Limits
+from transforms.index.exact import NOTHING, Found, Limits
 from transforms.kin import Kin, looked_at
 from transforms.reach import Reach
 from transforms.sources import TALK, Audience, Bundle, Source, none_found
@@ -26,6 +26,16 @@ TWO_TOWER_LIMIT, SEQUENCE_LIMIT, FRESH_LIMIT = 300, 130, 60
 SESSION_LIMIT, SIMILAR_LIMIT, KNN_LIMIT = 60, 40, 80
 
 
+class Index(Protocol):
+    """Vectors to search among."""
+
+    def take(self, rows: np.ndarray) -> np.ndarray:
+        """Return the vectors of rows, `(n, dim) float32`."""
+
+    def search(self, queries: np.ndarray, k: int, limits: Limits | None = None) -> Found:
+        """Return items of great inner product with every query: k, or all it may find where those are fewer."""
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class Items:
     """All items with a vector.
@@ -36,7 +46,7 @@ class Items:
     """
 
     ids: pl.Series
-    index: ExactIndex
+    index: Index
     reach: Reach
     kin: Kin
 
@@ -179,7 +189,7 @@ def similar(audience: Audience, bundle: Models) -> pl.DataFrame:
     """
     items = bundle.items()
     rows = items.rows(audience.keys["key"])
-    found = nearest(audience, items.ids.gather(rows), items.index.vectors[rows], items, SIMILAR_LIMIT)
+    found = nearest(audience, items.ids.gather(rows), items.index.take(rows), items, SIMILAR_LIMIT)
     return _of_seed(_same_language(found, bundle))
 
 

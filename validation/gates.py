@@ -11,6 +11,7 @@ from validation.candidate_gates import judge_candidate_sets, judge_exposure
 from validation.checks import graded, percent, skipped
 from validation.drift import poisson_noise
 from validation.event_gates import MIN_ROWS_TO_VANISH, judge_events
+from validation.index_gates import judge_index
 from validation.model_gates import judge_training, judge_vectors
 from validation.proposal_gates import judge_proposals
 from validation.statistics import Statistics
@@ -60,6 +61,8 @@ def _of_dataset(
             return list(judge_vectors(manifest, limits.embedding, limits.embedding.item_coverage))
         case "user_embedding":
             return list(judge_vectors(manifest, limits.embedding, limits.embedding.user_coverage))
+        case "index":
+            return list(judge_index(manifest, limits.index))
         case name if name in _COMPARED:
             return [_rows(statistics, previous, limits.dataset)]
     return []

@@ -97,6 +97,16 @@ class EmbeddingThresholds:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class IndexThresholds:
+    """Section `index`."""
+
+    recall: float
+    slice_recall: float
+    slice_items: int
+    self_retrieval: float
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class Thresholds:
     """All thresholds; what each means and where it comes from is said in `thresholds.toml`."""
 
@@ -105,6 +115,7 @@ class Thresholds:
     dataset: DatasetThresholds
     candidate_set: CandidateSetThresholds
     embedding: EmbeddingThresholds
+    index: IndexThresholds
 
 
 @functools.cache
@@ -128,6 +139,7 @@ def parse_thresholds(text: str) -> Thresholds:
         _section(DatasetThresholds, "dataset", tables["dataset"]),
         _section(CandidateSetThresholds, "candidate_set", tables["candidate_set"]),
         _section(EmbeddingThresholds, "embedding", tables["embedding"]),
+        _section(IndexThresholds, "index", tables["index"]),
     )
 
 

@@ -64,7 +64,7 @@ def test_rates_fill_the_pool_and_no_further(seed):
     counts = np.random.default_rng(seed).integers(0, 500, len(STRATA))
     for size in (1, 1_000, 10**9):
         rates = sampling_rates(counts, size)
-        assert ((0 < rates) & (rates <= 1)).all()
+        assert ((rates > 0) & (rates <= 1)).all()
         assert (rates * counts).sum() == pytest.approx(min(size, counts.sum()))
 
 
@@ -118,6 +118,10 @@ def test_one_recording_stands_for_its_canonical_item_the_likeliest_one(monkeypat
         found = pool(tables, days=days)
         twins = found.filter(pl.col("item_id").is_in(["a", "y", "z"]))["item_id"].to_list()
         assert twins in ([], ["y"])
+
+
+def test_a_chapter_is_not_to_be_explored():
+    assert pool(bundle([item("a"), item("b", item_type="chapter")]))["item_id"].to_list() == ["a"]
 
 
 def test_children_have_a_pool_for_children():

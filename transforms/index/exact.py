@@ -31,7 +31,8 @@ PACKING = 40
 _ROUNDING = 2.0**-23  # of |u| |v|, per component: what two sums of float32 products may differ by, at the most
 _OF_BFLOAT16 = 2.0**-8  # relative, of rounding a product to bfloat16: twice the most
 _WORD = 8
-_LAST = np.uint64(0xFFFFFFFFFFFFFFFF)
+LAST = np.uint64(0xFFFFFFFFFFFFFFFF)
+"""The key of nothing."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -45,6 +46,11 @@ class Found:
 
     rows: np.ndarray
     scores: np.ndarray
+
+    @classmethod
+    def of(cls, keys: np.ndarray) -> "Found":
+        """Return what keys stand for, see `to_keys`."""
+        return cls((keys & np.uint64(0xFFFFFFFF)).astype(np.uint32).view(np.int32), to_scores(keys))
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -97,12 +103,20 @@ class Limits:
 
     def allow(self, query: np.ndarray, place: np.ndarray, rows: np.ndarray) -> np.ndarray:
         """Tell which pairs of query and place in a part of these rows may be found."""
-        allowed = self.masks[self.mask_of[query], place]
-        if len(self.without) and len(query):
-            pair = query.astype(np.int64) << 32 | rows[place]
-            at = np.minimum(np.searchsorted(self.without, pair), len(self.without) - 1)
-            allowed &= self.without[at] != pair
-        return np.asarray(allowed)
+        return np.asarray(self.masks[self.mask_of[query], place] & ~self.deny(query, rows[place]))
+
+    def deny(self, query: np.ndarray, row: np.ndarray) -> np.ndarray:
+        """Tell which pairs of query and row of the index a query goes without."""
+        if not len(self.without):
+            return np.zeros(len(query), bool)
+        pair = query.astype(np.int64) << 32 | row
+        return np.asarray(self.without[np.minimum(np.searchsorted(self.without, pair), len(self.without) - 1)] == pair)
+
+    def run(self, first: int, last: int) -> "Limits":
+        """Return those of a run of rows, by their places in it."""
+        row = self.without & 0xFFFFFFFF
+        without = self.without[(row >= first) & (row < last)] - first
+        return Limits(self.masks[:, first:last], self.mask_of, without)
 
 
 def fastest() -> str:
@@ -162,6 +176,10 @@ class ExactIndex:
 
     def __len__(self) -> int:
         return int(self._flat.ntotal)
+
+    def take(self, rows: np.ndarray) -> np.ndarray:
+        """Return the vectors of rows, `(n, dim) float32`."""
+        return np.asarray(self.vectors[rows])
 
     def search(self, queries: np.ndarray, k: int, limits: Limits | None = None) -> Found:
         """Return the best of all items, see `Part.search`.
@@ -233,23 +251,22 @@ class Part:
         if k < 1:
             raise ValueError(f"k must be 1 or more, got {k}")
         demand_finite(queries, "query")
-        keys = np.full((len(queries), k), _LAST)
+        keys = np.full((len(queries), k), LAST)
         for first in range(0, len(queries) if len(self) else 0, QUERIES_AT_ONCE):
             some = slice(first, first + QUERIES_AT_ONCE)
             own = limits.of(some, self._rows) if limits else None
             keys[some] = self._search(np.ascontiguousarray(queries[some]), k, own)
-        rows = (keys & np.uint64(0xFFFFFFFF)).astype(np.uint32).view(np.int32)
-        return Found(rows, _scores(keys))
+        return Found.of(keys)
 
     def _search(self, queries: np.ndarray, k: int, limits: Limits | None) -> np.ndarray:
-        """Return the keys of the best items, `(num_queries, k) uint64`, see `_keys`."""
+        """Return the keys of the best items, `(num_queries, k) uint64`, see `to_keys`."""
         every = np.arange(len(queries))
         open_to = limits.open_to if limits else np.full(len(queries), len(self))
         without = limits.count_without(len(queries)) if limits else np.zeros(len(queries), np.int64)
         threshold = self._threshold(queries, k + without, open_to, limits)
         keys = self._reaching(queries, threshold, k, limits)
         last = np.minimum(k, open_to - without) - 1
-        found = np.where(last < 0, np.float32("inf"), _scores(keys[every, np.maximum(last, 0)]))
+        found = np.where(last < 0, np.float32("inf"), to_scores(keys[every, np.maximum(last, 0)]))
         again = np.flatnonzero(found < threshold)
         if len(again):
             keys[again] = self._reaching(queries[again], found[again], k, limits and limits.take(again))
@@ -277,7 +294,7 @@ class Part:
 
     def _reaching(self, queries: np.ndarray, threshold: np.ndarray, k: int, limits: Limits | None) -> np.ndarray:
         """Return the keys of the best k among all items whose bound reaches the threshold."""
-        keys = np.full((len(queries), k), _LAST)
+        keys = np.full((len(queries), k), LAST)
         for query, place in self._survivors(queries, threshold, limits):
             keys = self._best(queries, keys, query, place)
         return keys
@@ -318,7 +335,7 @@ class Part:
             own = np.full((len(some), len(columns)), NOTHING, np.int64)
             there = columns < counts[some, None]
             own[there] = rows[(starts[some, None] + columns)[there]]
-            both = np.hstack([keys[some], _keys(self._index.scores(queries[some], own), own)])
+            both = np.hstack([keys[some], to_keys(self._index.scores(queries[some], own), own)])
             keys[some] = np.sort(np.partition(both, k - 1, axis=1)[:, :k], axis=1)
         return keys
 
@@ -465,16 +482,16 @@ def _alike(counts: np.ndarray) -> Iterator[np.ndarray]:
         order = order[size:]
 
 
-def _keys(scores: np.ndarray, rows: np.ndarray) -> np.ndarray:
+def to_keys(scores: np.ndarray, rows: np.ndarray) -> np.ndarray:
     """Return uint64 whose order is that of scores, the greatest first, and then of rows."""
     bits = (scores + np.float32(0)).view(np.uint32)
     ascending = np.where(bits >> 31, ~bits, bits | np.uint32(0x80000000))
     keys = (~ascending).astype(np.uint64) << np.uint64(32) | (rows & 0xFFFFFFFF).astype(np.uint64)
-    return np.where(rows == NOTHING, _LAST, keys)
+    return np.where(rows == NOTHING, LAST, keys)
 
 
-def _scores(keys: np.ndarray) -> np.ndarray:
+def to_scores(keys: np.ndarray) -> np.ndarray:
     """Return the scores in keys; minus infinity where there is nothing."""
     ascending = ~(keys >> np.uint64(32)).astype(np.uint32)
     bits = np.where(ascending >> 31, ascending & np.uint32(0x7FFFFFFF), ~ascending)
-    return np.where(keys == _LAST, np.float32("-inf"), bits.view(np.float32))
+    return np.where(keys == LAST, np.float32("-inf"), bits.view(np.float32))

@@ -235,6 +235,18 @@ def plan(sizes: Sizes, speeds: Speeds = MEASURED) -> Plan:
     return Plan(chosen, options, _reason(chosen, options, sizes), tuple(_warnings(chosen, sizes, speeds)))
 
 
+def prefers_index(items: int, users: int, dim: int, recall: float, k: int) -> bool:
+    """Tell whether building an index and asking it for so many users costs less than exact search in float32.
+
+    In float32 on every machine: equal sizes must give equal results, whatever processor plans them.
+    """
+    if items > MOST_ITEMS or not items or not users:
+        return False
+    sizes = Sizes(items, users, dim, workers=1, k=k, recall=recall, markets=1)
+    by_name = {one.method: one for one in plan(sizes).options}
+    return by_name[IVF_PQ].reaches and by_name[IVF_PQ].price < by_name[FLOAT32].price
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class _Way:
     """What a method takes: bytes per item, and seconds per query and item, per query and shard, and per item.
@@ -375,8 +387,8 @@ def _why_not(one: Option, chosen: Option, sizes: Sizes) -> str:
 
 def _warnings(chosen: Option, sizes: Sizes, speeds: Speeds) -> list[str]:
     found = []
-    if chosen.method in (IVF_PQ, GPU) or chosen.shards > 1:
-        found.append("this is not built yet: jobs search exactly, on processors, with all items on every worker")
+    if chosen.method == GPU or chosen.shards > 1:
+        found.append("this is not built yet: jobs search on processors, with all items on every worker")
     if not chosen.fits:
         enough = math.ceil(10 * chosen.least / GIB) / 10
         found.append(
@@ -417,7 +429,7 @@ def _of_pq(chosen: Option, sizes: Sizes, speeds: Speeds) -> list[str]:
     if sizes.k > most:
         found.append(f"its recall is not known above k={most}")
     if sizes.markets > 1:
-        found.append("it filters after the search: those who are then short of k items must be asked again exactly")
+        found.append("who may be offered less than a quarter of the items is searched for exactly")
     if chosen.resident + chosen.mapped > sizes.memory * GIB:
         rows = f"{REFINED * sizes.k:,} rows per user"
         found.append(f"the vectors do not fit beside the codes: {rows} are read from disk, which is not in the hours")

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from transforms.index import exact
+from transforms.index import exact, ivf
 from transforms.index import plan as plan_module
 from transforms.index.plan import (
     BFLOAT16,
@@ -21,6 +21,7 @@ from transforms.index.plan import (
     Sizes,
     Speeds,
     plan,
+    prefers_index,
 )  # fmt: skip
 
 SIZES = st.builds(
@@ -171,10 +172,10 @@ CORNERS = [
     (Sizes(100_000_000, 600_000_000, 1_024, 10_000), FLOAT32, ["above what IVF-PQ reached"]),
     (Sizes(100_000_000, 600_000_000, 1_024, 10_000, bfloat16=True), BFLOAT16, ["above what IVF-PQ reached"]),
     (Sizes(100_000_000, 600_000_000, 128, 1_000, recall=1, gpus=8), GPU, ["a roof from data sheets"]),
-    (Sizes(100_000_000, 600_000_000, 128, 1_000, recall=0.9), IVF_PQ, ["asked again exactly", "measure it on yours"]),
+    (Sizes(100_000_000, 600_000_000, 128, 1_000, recall=0.9), IVF_PQ, ["searched for exactly", "measure it on yours"]),
     (Sizes(10_000_000, 10_000_000, 1_024, 100, recall=0.9, memory=4), IVF_PQ, ["4 GiB", "read from disk"]),
     (Sizes(10_000_000, 10_000_000, 128, 100, k=900, recall=0.9), IVF_PQ, ["not known above k=500"]),
-    (Sizes(10_000_000, 10_000_000, 128, 100, k=100), IVF_PQ, ["asked again exactly"]),
+    (Sizes(10_000_000, 10_000_000, 128, 100, k=100), IVF_PQ, ["searched for exactly"]),
     (Sizes(10_000_000, 10_000_000, 128, 100, k=3_000, gpus=8), FLOAT32, []),
     (Sizes(10_000_000, 10_000_000, 2_048, 100, memory=2.2), IVF_PQ, ["above what"]),
     (Sizes(10_000_000, 10_000_000, 128, 100, memory=0.1), FLOAT32, ["memory does not suffice, 0.1 GiB", "MEMORY=2.1 "]),
@@ -195,6 +196,25 @@ def test_corners(sizes, method, words):
     assert planned.chosen.method == method
     assert [part for part in words if part not in said] == []
     assert all(one.method in planned.reason for one in planned.options if one is not planned.chosen)
+
+
+@pytest.mark.parametrize(
+    ("items", "users", "yes"),
+    [(10_000, 1_000_000, False), (200_000, 1_000, False), (300_000, 1_000_000, True), (10**8, 6 * 10**8, True),
+     (10**8, 100, False), (0, 10, False), (10, 0, False), (2**31, 10**8, False)],
+)  # fmt: skip
+def test_an_index_is_preferred_where_users_make_its_building_pay(items, users, yes):
+    assert prefers_index(items, users, 64, 0.95, 100) is yes
+
+
+def test_an_index_that_does_not_reach_the_recall_is_not_preferred():
+    assert not prefers_index(10**8, 6 * 10**8, 64, 0.995, 100)
+
+
+def test_the_plan_reckons_with_what_an_index_does():
+    assert plan_module.REFINED == ivf.REFINED
+    assert Speeds().pq_probed / Speeds().pq_lists == ivf.PROBED_SHARE
+    assert ivf.EXACT_SHARE == 0.25
 
 
 def test_as_many_workers_as_are_said_to_be_needed_are_done_in_time():
