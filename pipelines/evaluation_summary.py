@@ -285,7 +285,11 @@ def _sources(summary: Summary) -> Iterable[str]:
     yield f"\n  {f'source, {target} @{DEPTH}':<24}" + "".join(f"{head:>12}" for head in heads)
     for name in summary.sources:
         figures = source_figures(summary, name)
-        yield f"  {name:<24}" + "".join(f"{figures[head]:>12,.{FIGURES.get(head, 4)}f}" for head in heads)
+        yield f"  {name:<24}" + "".join(f"{_told(head, figures[head]):>12}" for head in heads)
+
+
+def _told(head: str, value: float) -> str:
+    return "-" if math.isnan(value) else f"{value:,.{FIGURES.get(head, 4)}f}"
 
 
 def source_figures(summary: Summary, name: str) -> dict[str, float]:

@@ -260,6 +260,7 @@ def test_judging_again_does_nothing(store, capsys):
     assert "unchanged, skipped" in shown.err + shown.out
     assert "the protocol asks for 4 at the least" in shown.err
     assert "the blend " in shown.out
+    assert "nan" not in shown.out
     assert store.read_bytes(evaluation_path(DAY)) == before
 
 
