@@ -27,10 +27,12 @@ example-explain = USER=u009e291030 SURFACE=home, or: make explain SEED=tr0013161
 example-report = DATE=2026-01-31
 example-rollback = SURFACE=home
 example-label = BUNDLE=b1946ac92492d234 LABEL=canary
+example-evaluate = FROM=2026-01-20 TO=2026-01-23
+example-eval-diff = BASE=../before HEAD=../after
 example-plan = ITEMS=1000000 USERS=10000000 DIM=128 WORKERS=100
-NEEDS := $(addprefix need-,RAW DATE FROM TO USER SEED SURFACE BUNDLE LABEL ITEMS USERS DIM WORKERS)
+NEEDS := $(addprefix need-,RAW DATE FROM TO USER SEED SURFACE BUNDLE LABEL ITEMS USERS DIM WORKERS BASE HEAD)
 
-.PHONY: help setup demo test batch backfill explain rollback status bundles label report world plan contracts benchmark benchmark-quality soak check format clean $(NEEDS)
+.PHONY: help setup demo test batch backfill explain rollback status bundles label report world plan evaluate eval-diff contracts benchmark benchmark-quality soak check format clean $(NEEDS)
 
 help: ## List the targets
 	@awk -F ': .*## ' '/^[a-z-]+: .*## / {printf "  make %-18s %s\n", $$1, $$2}' Makefile
@@ -69,6 +71,12 @@ label: need-BUNDLE need-LABEL $(STAMP) ## Put a label on a bundle that is not li
 
 report: need-DATE $(STAMP) ## Write the report page of a date again: DATE=
 	@$(PY) -m jobs.report --date "$$DATE" $(root)
+
+evaluate: need-FROM need-TO $(STAMP) ## Judge the sets of a range of dates by what was played after each: FROM= TO= [RAW=folder with later events]
+	@$(PY) -m jobs.evaluate run --from "$$FROM" --to "$$TO" $(root) $(call flag,--raw,RAW)
+
+eval-diff: need-BASE need-HEAD $(STAMP) ## Say whether HEAD may replace BASE, slice by slice: BASE=root HEAD=root, both judged [OUT=file WAIVERS=]
+	@$(PY) -m jobs.evaluate diff --base "$$BASE" --head "$$HEAD" $(call flag,--out,OUT) $(call flag,--waivers,WAIVERS)
 
 world: need-RAW need-DATE $(STAMP) ## Write a synthetic world: RAW=new folder DATE=its last day [PRESET=laptop SEED=7 EVENTS= DAYS= FORMAT=jsonl]
 	@$(PY) -m jobs.world --out "$$RAW" --end "$$DATE" $(call flag,--preset,PRESET) $(call flag,--seed,SEED) \

@@ -88,6 +88,8 @@ def _item_lines(item: Mapping) -> list[str]:
     by = f" by {item['artist']}" if item["artist"] else ""
     rows = [f"  {item['item_id']}  {item['title'] or 'not in the catalogue'}{by}", f"  {said}", ""]
     rows += [line for source in item["sources"] for line in _source_lines(source)]
+    if item.get("is_exploration"):
+        rows.append(f"           drawn by lot with probability {item['propensity']:.4g} from {item['stratum']}")
     title = "not by" if item["verdict"] == "in" else "because"
     for removal in item["removals"]:
         number = "" if removal["detail"] is None else f" [{removal['detail']:g}]"

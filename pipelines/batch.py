@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 
 from pipelines import ingest, recommend, tallies
 from pipelines.bundle import write_bundle
+from pipelines.calibrate import calibrate
 from pipelines.experiments import experiments, write_experiments
 from pipelines.models import model_all
 from pipelines.publish import publish
@@ -44,9 +45,11 @@ def run_road(runner: Runner, road: Road, raw: Store, surfaces: tuple[str, ...]) 
     ingested = ingest_all(runner, road, raw)
     tables = tally_all(runner, road, ingested)
     models = model_all(runner, road, raw, ingested, tables.histories)
-    served = Served(road, ingested, tables, models)
+    calibrations = calibrate_all(runner, road, ingested, tables)
+    served = Served(road, ingested, tables, models, calibrations)
     write_bundle(runner.store, served.bundle)
     manifests = {**manifests_by_name(ingested), **manifests_by_name(tables), **models.by_name}
+    manifests |= {f"{m.dataset}/{name}": m for name, m in calibrations.items()}
     finished = {}
     for name in surfaces:
         surface = SURFACES[name]
@@ -72,6 +75,12 @@ def ingest_all(runner: Runner, road: Road, raw: Store) -> Ingested:
     return Ingested(events, items, users, campaigns, tombstones)
 
 
+def calibrate_all(runner: Runner, road: Road, ingested: Ingested, tables: Tables) -> dict[str, Manifest]:
+    """Calibrate the sources of every surface by what came of the last run's proposals, whatever is run today."""
+    rest = ingested, tables.histories, tables.transition_partial
+    return {name: runner.run(calibrate(runner, road, surface, *rest)) for name, surface in SURFACES.items()}
+
+
 def tally_all(runner: Runner, road: Road, ingested: Ingested) -> Tables:
     """Count what happened up to the logical date."""
     histories = runner.run(tallies.build_histories(road, ingested))
@@ -84,6 +93,7 @@ def tally_all(runner: Runner, road: Road, ingested: Ingested) -> Tables:
         popularity=runner.run(tallies.popularity(road, plays)),
         artist_top=runner.run(tallies.artist_top(road, plays, ingested.items)),
         co_listen=runner.run(tallies.co_listen(road, pairs)),
+        transition_partial=followers,
         transition=runner.run(tallies.transition(road, followers, ingested.items)),
     )
 

@@ -210,5 +210,28 @@ def line(values: Sequence[float], label: str) -> str:
     )
 
 
+def curves(series: Mapping[str, Sequence[float]], ticks: Sequence[str], label: str) -> str:
+    """Draw shares over the same ticks, from 0 up to the highest, one line per colour; a legend says which is whose."""
+    width, height, left, top = 420, 190, 46, 10
+    most = max((value for values in series.values() for value in values), default=0.0) or 1.0
+    across, base = width - left - 14, height - 22
+    x = [left + (0.5 if len(ticks) == 1 else i / (len(ticks) - 1)) * across for i in range(len(ticks))]
+    drawn = ""
+    for colour, values in series.items():
+        points = " ".join(
+            f"{a:.1f},{base - value / most * (base - top):.1f}" for a, value in zip(x, values, strict=True)
+        )
+        drawn += f'<polyline fill="none" stroke-width="2" stroke="var(--{colour})" points="{points}"/>'
+    named = "".join(
+        f'<text x="{a:.1f}" y="{base + 16}" text-anchor="middle">{tick}</text>'
+        for a, tick in zip(x, ticks, strict=True)
+    )
+    named += f'<text x="{left - 6}" y="{top + 4}" text-anchor="end">{most:.0%}</text>'
+    return (
+        f'<svg class="line" role="img" aria-label="{html.escape(label)}" viewBox="0 0 {width} {height}">'
+        f'<path class="axis" d="M{left} {top}V{base}H{left + across}"/>{drawn}{named}</svg>'
+    )
+
+
 def _percent(share: float) -> str:
     return f"{100 * min(max(share, 0.0), 1.0):.2f}%"

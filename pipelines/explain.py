@@ -126,7 +126,8 @@ def _candidate(record: Mapping, item_id: str, catalogue: Catalogue, lineage: lis
         model = (source["model_id"], source["model_version"])
         artifact = {"dataset": model[0], "run": model[1], "manifest": manifests.get(model[1])} if model[0] else None
         sources.append(shown | {"seeds": [seeds[seed] for seed in source["seed_item_ids"] or []], "artifact": artifact})
-    kept = ("position", "blend_score", "reason_code", "familiarity", "is_fresh", "available_until", "canonical_id")
+    kept = ("position", "blend_score", "reason_code", "familiarity", "is_fresh", "available_until", "canonical_id",
+            "is_exploration", "propensity", "stratum")  # fmt: skip
     return {name: found[name] for name in kept} | {"sources": sources}
 
 

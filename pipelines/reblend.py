@@ -23,6 +23,7 @@ from schemas.manifest import Manifest
 from schemas.policy import Quota, SurfacePolicy
 from schemas.tallies import ANY
 from transforms.blend import blend
+from transforms.calibrate import Calibration
 from transforms.candidate_sets import Provenance, Rests, assemble
 from transforms.explain import Reblended
 from transforms.facts import SEED_COLUMNS, group_facts, seed_facts, user_facts
@@ -47,7 +48,7 @@ _EVERYTHING = 2**31 - 1
 _OF_THE_RUN = (
     "run_id", "gate_report_id", "run_mode", "logical_date", "sequence", "source_watermark", "base_run_id", "bundle_id",
     "catalog_snapshot_id", "user_snapshot_id", "campaign_snapshot_id", "policy_version", "code_version",
-    "experiment_arms", "exploration_policy",
+    "experiment_arms",
 )  # fmt: skip
 
 
@@ -127,7 +128,8 @@ def _given(shard: Shard, surface: str, record: Mapping) -> tuple[pl.DataFrame, F
 def published_again(shard: Shard, reblended: Reblended, record: Mapping) -> dict:
     """Return the record as the road would publish it today."""
     left_out = () if record["record_key"] == DEFAULT_KEY else reasons_of(shard)
-    provenance = Provenance({name: record[name] for name in _OF_THE_RUN}, artifacts_of(record), left_out)
+    calibration = Calibration.read(shard.paths("calibration"))
+    provenance = Provenance({name: record[name] for name in _OF_THE_RUN}, artifacts_of(record), left_out, calibration)
     table = assemble(
         reblended.blended,
         reblended.facts,

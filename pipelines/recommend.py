@@ -1,6 +1,7 @@
 """Retrieve, blend and count exposure: from tallies to the candidate sets of one surface."""
 
 import dataclasses
+import datetime
 import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
@@ -15,7 +16,9 @@ from pipelines.runner import Stage, input_ref
 from schemas.candidates import CANDIDATE_SET, EXPOSURE, PROPOSAL
 from schemas.manifest import DataFile, Manifest
 from schemas.policy import SurfacePolicy
+from transforms.calibrate import Since, since_of_seeds, since_of_users
 from transforms.candidate_sets import Provenance, Rests
+from transforms.explore_pool import HOME_EXPLORE_SOURCES, NOW_PLAYING_EXPLORE_SOURCES
 from transforms.filters import Instant
 from transforms.groups import RetrieveGroups
 from transforms.model_bundle import ModelBundle
@@ -47,17 +50,19 @@ class Tables:
     popularity: Manifest
     artist_top: Manifest
     co_listen: Manifest
+    transition_partial: Manifest
     transition: Manifest
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Served:
-    """What a surface is served from: inputs, tallies, models, and the road with its policy."""
+    """What surfaces are served from: inputs, tallies, models, calibrations by surface, and the road with its policy."""
 
     road: Road
     ingested: Ingested
     tables: Tables
     models: Models
+    calibrations: Mapping[str, Manifest]
 
     @property
     def parts(self) -> dict[str, Manifest]:
@@ -69,6 +74,7 @@ class Served:
             "session_knn": self.models.session_knn,
             "item_embedding": self.models.items,
             "user_embedding": self.models.users,
+            **{f"calibration_{surface}": manifest for surface, manifest in self.calibrations.items()},
             "index": self.models.index,
         }
         trained = {name: manifest for name, manifest in named.items() if manifest}
@@ -111,6 +117,7 @@ class Surface:
 
     Attributes:
       per_shard: inputs of which a task sees its own shard. `whole`: inputs of which it sees all.
+      since: what its calibration is judged by, of the tables `judged_by`.
     """
 
     name: str
@@ -119,32 +126,29 @@ class Surface:
     retrieve: Callable[..., Output]
     per_shard: tuple[str, ...]
     whole: tuple[str, ...]
+    since: Callable[[Shard, datetime.datetime], Since]
+    judged_by: tuple[str, ...]
 
 
 SURFACES: dict[str, Surface] = {
     HOME: Surface(
-        HOME, HOME_SOURCES | HOME_VECTOR_SOURCES, HOME_GROUP_SOURCES, retrieve_users,
+        HOME, HOME_SOURCES | HOME_VECTOR_SOURCES, HOME_GROUP_SOURCES | HOME_EXPLORE_SOURCES, retrieve_users,
         ("user", "history", "user_embedding"),
         ("co_listen", "item", "popularity", "item_embedding", "vocabulary", "encoder", "encoder_vocabulary"),
+        since_of_users, ("user", "history"),
     ),
     NOW_PLAYING: Surface(
-        NOW_PLAYING, NOW_PLAYING_SOURCES | NOW_PLAYING_VECTOR_SOURCES, NOW_PLAYING_GROUP_SOURCES, retrieve_seeds,
+        NOW_PLAYING, NOW_PLAYING_SOURCES | NOW_PLAYING_VECTOR_SOURCES,
+        NOW_PLAYING_GROUP_SOURCES | NOW_PLAYING_EXPLORE_SOURCES, retrieve_seeds,
         ("popularity_partial",),
         ("co_listen", "transition", "artist_top", "item", "popularity", "item_embedding", "vocabulary", "encoder",
          "encoder_vocabulary", "session_knn"),
+        since_of_seeds, ("transition_partial",),
     ),
 }  # fmt: skip
 _WEIGHTS, _INDEX = ("encoder", "session_knn"), frozenset({"index"})
-_ASKED_OF_POLICY = (
-    "recent_play_days",
-    "recent_skip_days",
-    "expires_hours",
-    "album",
-    "show",
-    "artist",
-    "publisher",
-    "source_seconds",
-)
+_ASKED_OF_POLICY = ("recent_play_days", "recent_skip_days", "expires_hours", "fresh_days", "explore", "album", "show",
+                    "artist", "publisher", "source_seconds")  # fmt: skip
 """What decides on proposals."""
 _ASKED_ONLY = ("user_embedding", "item_embedding", "vocabulary", "encoder_vocabulary", *_WEIGHTS, *_INDEX)
 """What only sources ask: blending needs none of it."""
@@ -187,7 +191,7 @@ def retrieve(surface: Surface, served: Served) -> Stage:
     instant = Instant.of(road.date, policy)
     used = sorted({*inputs, *whole})
     work = WorkOfShard(
-        RetrieveGroups(surface.group_sources, policy, instant),
+        RetrieveGroups(_asked(surface.group_sources, policy), policy, instant),
         functools.partial(
             surface.retrieve,
             sources=surface.sources,
@@ -208,20 +212,27 @@ def retrieve(surface: Surface, served: Served) -> Stage:
         transform=functools.partial(process, work=work),
         num_parts=road.num_shards + 1,
         num_shards=road.num_shards,
-        config={"sources": sorted([*surface.sources, *surface.group_sources])}
+        config={"sources": sorted([*surface.sources, *_asked(surface.group_sources, policy)])}
         | {name: getattr(policy, name) for name in _ASKED_OF_POLICY},
     )
+
+
+def _asked(sources: Mapping[str, Source], policy: SurfacePolicy) -> dict[str, Source]:
+    """Return the sources a policy has slots for: one may explore nothing."""
+    return {name: source for name, source in sources.items() if any(q.source_id == name for q in policy.sources)}
 
 
 def blend(surface: Surface, served: Served, proposals: Manifest) -> Stage:
     """Return the stage that turns proposals into candidate sets."""
     road, ingested, tables = served.road, served.ingested, served.tables
-    data = served.parts | {"proposal": proposals}
+    calibration = served.calibrations[surface.name]
+    data = served.parts | {"proposal": proposals, "calibration": calibration}
     policy = road.policy.surfaces[surface.name]
     groups = tuple(file.path for file in proposals.files if file.path.endswith(f"part-{GROUPS}.parquet"))
     own = [file for file in proposals.files if file.path not in groups]
     common = {"item": paths(ingested.items.files), "popularity": paths(tables.popularity.files)}
     common |= {"tombstone": paths(ingested.tombstones.files), "groups": groups}
+    common |= {"calibration": paths(calibration.files)}
     inputs: dict[str, tuple[str, ...] | Sequence[DataFile]] = {
         **common,
         **{name: data[name].files for name in surface.per_shard if name not in ("item", *_ASKED_ONLY)},
@@ -277,7 +288,6 @@ def _fields(served: Served) -> dict[str, object]:
         "policy_version": road.policy.version,
         "code_version": road.code_version,
         "experiment_arms": [],
-        "exploration_policy": {"id": "none", "slots": 0, "seed": 0},
     }
 
 
@@ -289,6 +299,7 @@ def _artifacts(served: Served) -> dict[str, Rests]:
         "popularity": tables.popularity,
         "transition": tables.transition,
         "artist": tables.artist_top,
+        "exploration": served.ingested.items,
         "neighbour_session": models.session_knn,
     }
     space = models.encoder.space.id

@@ -14,6 +14,7 @@ import polars as pl
 import pyarrow.parquet as pq
 
 from pipelines.batch import record_path
+from pipelines.evaluation_summary import Summary, evaluations_of, summarise
 from pipelines.experiments import Experiment, experiments
 from pipelines.report_examples import Example, Named, examples, name_items
 from pipelines.report_sets import Curve, Survey, exposure_curve, survey, talk_items, talk_listeners
@@ -103,6 +104,7 @@ class Report:
     models: tuple[Experiment, ...]
     rejections: tuple[Rejected, ...]
     surfaces: tuple[SurfaceView, ...]
+    evaluations: tuple[Summary, ...]
 
 
 def gather(store: Store, day: str) -> Report:
@@ -140,6 +142,7 @@ def gather(store: Store, day: str) -> Report:
             for rejected in read_rejections(store, manifest)
         ),
         surfaces=tuple(_surface(store, name, datasets, record["released"].get(name, "")) for name in surfaces),
+        evaluations=tuple(summarise(store, name, [day]) for name in sorted(evaluations_of(store, day))),
     )
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from pipelines import report_words as words
 from pipelines.charts import Edge, Node, bar, flow
 from pipelines.report import Rejected, Report, StageView, SurfaceView
+from pipelines.report_evaluation import render_evaluations
 from pipelines.report_html import block, count, details, seconds, share, size, table, text
 from pipelines.report_models import render_models
 from pipelines.report_surface import render_surface, source_colours
@@ -34,6 +35,7 @@ def render(report: Report) -> str:
         _head(report),
         _road(report),
         surfaces,
+        render_evaluations(report.evaluations),
         render_models(report.models),
         _checks(report),
         _rejections(report),
@@ -73,6 +75,7 @@ def _long(day: str) -> str:
 
 def _head(report: Report) -> str:
     sections = [("road", "Road"), *((s.name, words.surface(s.name)) for s in report.surfaces)]
+    sections += [("evaluation", "Evaluation")] if report.evaluations else []
     sections += [("models", "Models")] if report.models else []
     sections += [("checks", "Checks"), ("rejections", "Rejections"), ("lineage", "Lineage")]
     links = "".join(f'<li><a href="#{text(anchor)}">{text(name)}</a></li>' for anchor, name in sections)

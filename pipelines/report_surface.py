@@ -19,11 +19,17 @@ def source_colours(surfaces: tuple[SurfaceView, ...]) -> dict[str, str]:
     """Give each source of every surface its colour; a fallback source is grey."""
     colours: dict[str, str] = {}
     for surface in surfaces:
-        for name in [*surface.policy["flow"], *surface.slots]:
+        for name in [*_sources_of(surface), *surface.slots]:
             grey = name == surface.policy["fallback"]
             number = sum(colour != "grey" for colour in colours.values())
             colours.setdefault(name, "grey" if grey else f"c{number % COLOURS}")
     return colours
+
+
+def _sources_of(view: SurfaceView) -> list[str]:
+    """Return the sources with slots: those of the flow, then what is drawn by lot."""
+    named = [quota["source_id"] for quota in view.policy["sources"]]
+    return [*view.policy["flow"], *(name for name in named if name not in view.policy["flow"])]
 
 
 def render_surface(view: SurfaceView, colours: Mapping[str, str]) -> str:
@@ -52,7 +58,7 @@ def _examples(view: SurfaceView, colours: Mapping[str, str]) -> str:
     if not view.examples:
         return ""
     shown = "".join(_example(example, colours, opened=i < _OPEN) for i, example in enumerate(view.examples))
-    names = {words.source(name): colours[name] for name in view.policy["flow"]}
+    names = {words.source(name): colours[name] for name in _sources_of(view)}
     note = (
         "The first candidates of a few sets, in blend order, beside what the user liked last. The same people are "
         "shown every day, chosen by hash to cover what there is. A ranker still has to order them."
@@ -146,7 +152,7 @@ def _sources(view: SurfaceView, colours: Mapping[str, str]) -> str:
     sets, slots = max(view.sets.counters["sets"], 1), max(view.sets.counters["slots"], 1)
     quotas = {quota["source_id"]: quota for quota in view.policy["sources"]}
     rows = []
-    for name in [*view.policy["flow"], *(name for name in view.slots if name not in quotas)]:
+    for name in [*_sources_of(view), *(name for name in view.slots if name not in quotas)]:
         quota = quotas.get(name, {"minimum": 0, "target": 0, "maximum": 0})
         n = view.slots.get(name, 0)
         low, target, high = quota["minimum"], quota["target"], quota["maximum"]

@@ -37,6 +37,7 @@ SOURCES = {
     "home.sequence": "Goes on from lately",
     "home.fresh_content": "Fresh and alike",
     "home.popular_market": "Popular in market",
+    "home.explore": "Explored",
     "np.session_knn": "Neighbour sessions",
     "np.session": "Goes on from this",
     "np.similar": "Like this",
@@ -44,6 +45,7 @@ SOURCES = {
     "np.artist_radio": "Artist radio",
     "np.familiar": "Listeners return",
     "np.popular_market": "Popular in market",
+    "np.explore": "Explored",
 }
 REASONS = {
     "because_you_listened": "goes with",
@@ -58,6 +60,7 @@ REASONS = {
     "played_with_this": "played in the same sessions",
     "same_artist": "same or related artist",
     "listeners_return": "its listeners come back to this",
+    "exploring": "drawn by lot, to learn who likes it",
 }
 RULES = {
     "unknown_item": "not in the catalogue",
@@ -83,8 +86,9 @@ RULES = {
     "cap:show": "enough of the show",
     "cap:publisher": "enough of the publisher",
     "size": "the set was full",
+    "not_drawn": "not drawn to be explored",
 }
-CHOICES = ("duplicate", "quota", "cap:", "size")
+CHOICES = ("duplicate", "quota", "cap:", "size", "not_drawn")
 LEVELS = {
     0: "personal",
     1: "partly personal",
@@ -98,6 +102,7 @@ DEGRADED = {
     "opted_out": "opted out of personal sets",
     "unknown_market": "market unknown",
     "below_minimum_size": "shorter than the minimum",
+    "too_few_to_explore": "too few items to explore",
 }
 LEFT_OUT = {"source_failed": "{} failed", "source_slow": "{} was too slow"}
 PICKS = {"about talk": "mostly talk", "a child's account": "a child's account"}

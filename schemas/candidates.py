@@ -43,14 +43,36 @@ PROPOSAL = Contract(
                    rules=(MaxLength(3),), derived_from=("history.positives", "popularity_partial.item_id")),
             column("seed_event_ts", TIMESTAMP, "Last event of the strongest seed.", nullable=True,
                    derived_from=("history.positives",)),
+            column("stratum", pa.string(), "Stratum an item to explore was sampled from: type, age and popularity.",
+                   nullable=True, derived_from=("item.item_type", "item.release_ts", "popularity.rank")),
         ]
     ),
     rows_from=(*_WHO, *_SERVABLE, *_SCORED, "item.genres", "co_listen.item_id", "co_listen.other_item_id", "co_listen.rank",
                "transition.context_id", "transition.next_item_id", "artist_top.artist_id", "artist_top.item_id",
-               "popularity.tier", "popularity.item_id", "item_embedding.item_id", "item_embedding.vector",
+               "popularity.tier", "popularity.item_id", "popularity.item_type", "popularity.rank", "item_embedding.item_id", "item_embedding.vector",
                "user_embedding.user_id", "user_embedding.vector", "vocabulary.item_id", "vocabulary.positives",
                "item.languages", "item.explicit", "item.age_rating", "history.market", "user.market", "user.tier",
                "user.explicit_filter", "user.age_band", "user.languages", "user.blocked_artists", "user.hidden_items"),
+)  # fmt: skip
+
+CALIBRATION = Contract(
+    name="calibration",
+    version="1.0.0",
+    owner="segue-blend",
+    description="How often what a source proposed at a rank was played afterwards, as a probability that falls with the "
+    "rank. A fit over all its inputs, without lineage by column.",
+    key=("source_id", "source_rank"),
+    shard_by=None,
+    schema=pa.schema(
+        [
+            column("source_id", pa.string(), "Source.", rules=ID),
+            column("source_rank", pa.int32(), "0 is the source's best for a key.", rules=(Between(0, 1e6),)),
+            column("trials", pa.float64(), "Proposals at the rank that could be taken up; older ones weigh less.",
+                   rules=(Between(0, 1e15),)),
+            column("positives", pa.float64(), "Those that were taken up, weighed likewise.", rules=(Between(0, 1e15),)),
+            column("probability", pa.float64(), "P(taken up | proposed at the rank).", rules=(Between(0, 1),)),
+        ]
+    ),
 )  # fmt: skip
 
 _SOURCE = pa.struct(
@@ -118,7 +140,7 @@ _COUNTS = pa.struct(
     ]
 )
 _PROPOSED = ("proposal.item_id", "proposal.source_id", "proposal.source_rank", "item.canonical_id")
-_SHOWN = ("proposal.raw_score", "proposal.score_kind", "proposal.signal_type", "proposal.seed_item_ids",
+_SHOWN = ("proposal.raw_score", "proposal.stratum", "proposal.score_kind", "proposal.signal_type", "proposal.seed_item_ids",
           "proposal.seed_event_ts", "item.item_type", "item.release_ts", "item.availability", "history.positives")  # fmt: skip
 _RECORD = ("user.user_id", "history.user_id", "popularity_partial.item_id", "proposal.key")
 _FILTERED = ("item.languages", "item.explicit", "item.age_rating", "item.album_id", "item.publisher", "user.market",
@@ -172,7 +194,8 @@ CANDIDATE_SET = Contract(
             _set("policy_version", pa.string(), "Quotas, caps and thresholds.", *ID),
             _set("code_version", pa.string(), "Code.", *ID),
             _set("experiment_arms", pa.list_(_ARM), "Experiments."),
-            _set("exploration_policy", _EXPLORATION, "How explored items were drawn."),
+            _set("exploration_policy", _EXPLORATION, "How explored items were drawn: sampler, items drawn, seed of the record.",
+                 sources=("proposal.key", "proposal.item_id", "proposal.source_id", "item.availability")),
             _set("fallback_level", pa.int32(),
                  "0 personal, 1 partial, 2 market and content, 3 market popular, 4 static.",
                  Between(0, 4), sources=("proposal.source_id", "user.market", "history.market")),

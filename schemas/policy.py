@@ -43,7 +43,8 @@ class SurfacePolicy:
       size: candidates in a full set. `minimum_size`: below it a set counts as short.
       fill_to: the fallback source fills a set only up to this size.
       fallback: the source that is always available, last in `flow`.
-      flow: the order in which unused slots are given on.
+      explore: the source whose slots are drawn by lot and given to nobody else; empty where nothing is explored.
+      flow: the order in which unused slots are given on, to all sources but `explore`.
       expires_hours: how long a set may be served after it takes effect.
       fresh_days: how long after its release an item counts as fresh.
       recent_skip_days: a skipped item stays out that long. `recent_play_days`: a played one, for discovery sources.
@@ -58,6 +59,7 @@ class SurfacePolicy:
     minimum_size: int
     fill_to: int
     fallback: str
+    explore: str
     flow: tuple[str, ...]
     sources: tuple[Quota, ...]
     expires_hours: int
@@ -74,10 +76,11 @@ class SurfacePolicy:
     source_seconds: float
 
     def __post_init__(self) -> None:
-        names = [quota.source_id for quota in self.sources]
+        names = [quota.source_id for quota in self.sources if quota.source_id != self.explore]
         if sorted(self.flow) != sorted(names):
             raise ValueError(
-                f"surface {self.name}: flow must name each source once; sources {names}, flow {list(self.flow)}"
+                f"surface {self.name}: flow must name each source once, but not explore {self.explore!r}; sources {names},"
+                f" flow {list(self.flow)}"
             )
         if self.flow[-1] != self.fallback:
             raise ValueError(
@@ -88,6 +91,23 @@ class SurfacePolicy:
                 f"surface {self.name}: expected minimum_size <= fill_to <= size, came"
                 f" {self.minimum_size}/{self.fill_to}/{self.size}"
             )
+        self._check_exploration()
+
+    def _check_exploration(self) -> None:
+        found = [quota for quota in self.sources if quota.source_id == self.explore]
+        if not self.explore:
+            return
+        if not found or found[0].minimum != found[0].maximum or self.explore_slots >= self.size:
+            quota = f"{found[0].minimum}/{found[0].target}/{found[0].maximum}" if found else "no quota"
+            raise ValueError(
+                f"surface {self.name}: explore {self.explore!r} needs a source with minimum = target = maximum, below the"
+                f' size of {self.size}; came {quota}. Write its slots three times, or explore = "" to explore nothing'
+            )
+
+    @property
+    def explore_slots(self) -> int:
+        """Slots of a set that are drawn by lot."""
+        return next((quota.target for quota in self.sources if quota.source_id == self.explore), 0)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -99,6 +119,7 @@ class RoadPolicy:
       *_half_life_days: age at which a tally weighs half.
       retrain_days: days for which one encoder serves; in between, only what changed is embedded.
       encoder_epochs: passes over the histories at the most.
+      calibration_half_life_days: age at which what came of a proposal weighs half.
       index: how vectors are searched among, one of `INDICES`; `auto`: an IVF-PQ index where it costs less than exact search.
     """
 
@@ -108,6 +129,7 @@ class RoadPolicy:
     transition_half_life_days: float
     retrain_days: int
     encoder_epochs: int
+    calibration_half_life_days: float
     index: str
 
     def __post_init__(self) -> None:

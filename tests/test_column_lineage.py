@@ -15,7 +15,7 @@ from typing import NamedTuple
 import polars as pl
 import pytest
 from toy_models import ToyModel, ToyModels
-from toy_road import DATE, NOW, MemoryBundle, days_ago, instant, offer_in, policy, quota
+from toy_road import DATE, NOW, days_ago, instant, offer_in, policy, quota
 
 from pipelines.recommend import count_exposure
 from schemas.candidates import CANDIDATE_SET, EXPOSURE, PROPOSAL
@@ -33,12 +33,14 @@ from schemas.tallies import (
     TRANSITION,
     TRANSITION_PARTIAL,
 )
-from transforms import groups, recommend, retrieve, tallies, train
+from transforms import explore_pool, groups, recommend, retrieve, tallies, train
 from transforms.audit import flatten
 from transforms.candidate_sets import Provenance
+from transforms.conformance import MemoryBundle
 from transforms.decode import POSITION
 from transforms.embed.inference import Embedder
 from transforms.embed.vectors import ITEMS, USERS, Rows, finish_batch, read_batch
+from transforms.explore_pool import HOME_EXPLORE_SOURCES
 from transforms.histories import histories
 from transforms.ingest import SOURCE, MergeEvents, MergeRows, given_contract
 from transforms.shards import TARGET, Task
@@ -52,8 +54,8 @@ RENAMED_TOGETHER = {f"co_listen_partial.{name}": ("item_id", "other_item_id") fo
 DECAY = (DATE, 7.0, 1)
 HOME = policy(
     quota("home.co_listen", 1, 2, 4, discovery=True), quota("home.relisten", 1, 1, 3),
-    quota("home.follow_new", 1, 1, 3, discovery=True), quota("home.popular_market", 1, 1, 9, personal=False),
-    size=9, minimum_size=2, fill_to=8, artist_early=1, artist_early_slots=3, artist=3, album=1, show=1, publisher=2,
+    quota("home.follow_new", 1, 1, 3, discovery=True), quota("home.explore", 1, 1, 1, personal=False, discovery=True),
+    quota("home.popular_market", 1, 1, 9, personal=False), explore="home.explore", size=9, minimum_size=2, fill_to=8, artist_early=1, artist_early_slots=3, artist=3, album=1, show=1, publisher=2,
     recent_play_days=1,
 )  # fmt: skip
 NOW_PLAYING = policy(
@@ -244,7 +246,7 @@ def embedding(what: Rows, tables: Tables) -> pl.DataFrame:
 
 def proposals(tables: Tables) -> pl.DataFrame:
     given = Given(tables)
-    home = groups.RetrieveGroups(HOME_GROUP_SOURCES, HOME, instant(HOME))(given).frame
+    home = groups.RetrieveGroups(HOME_GROUP_SOURCES | HOME_EXPLORE_SOURCES, HOME, instant(HOME))(given).frame
     playing = groups.RetrieveGroups(NOW_PLAYING_GROUP_SOURCES, NOW_PLAYING, instant(NOW_PLAYING))(given).frame
     users = retrieve.retrieve_users(given, HOME_SOURCES | HOME_VECTOR_SOURCES, HOME, instant(HOME), opened).frame
     seeds = retrieve.retrieve_seeds(
@@ -260,7 +262,8 @@ def opened(given: Given) -> ToyModels:
 def candidate_sets(tables: Tables) -> pl.DataFrame:
     watermark = tables["history"]["last_event_ts"].max()  # as `pipelines.recommend` takes it from the statistics
     fields = FIELDS | {"sequence": round(watermark.timestamp() * 1e6), "source_watermark": watermark}
-    home, playing = HOME_SOURCES | HOME_GROUP_SOURCES, NOW_PLAYING_SOURCES | NOW_PLAYING_GROUP_SOURCES
+    home = HOME_SOURCES | HOME_GROUP_SOURCES | HOME_EXPLORE_SOURCES
+    playing = NOW_PLAYING_SOURCES | NOW_PLAYING_GROUP_SOURCES
     work = ((HOME, home, "users"), (HOME, home, "groups"), (NOW_PLAYING, playing, "seeds"))
     made = []
     for surface, sources, who in work:
@@ -282,7 +285,6 @@ FIELDS = {
     "run_id": "run", "run_mode": "batch", "logical_date": DATE, "base_run_id": None, "bundle_id": "b",
     "catalog_snapshot_id": "c", "user_snapshot_id": "u", "campaign_snapshot_id": "p", "policy_version": "v",
     "code_version": "1", "experiment_arms": [], "gate_report_id": "g",
-    "exploration_policy": {"id": "none", "slots": 0, "seed": 0},
 }  # fmt: skip
 
 
@@ -336,6 +338,7 @@ RAW = {"raw_event": (EVENT, raw_events), "raw_item": (ITEM, raw_items), "raw_use
 def _in_memory():
     """Let transforms look tables up in memory."""
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(explore_pool, "POOL", 6)  # of twelve items, so that rates are below 1
         for module in (retrieve, groups, recommend):
             patch.setattr(module, "ShardBundle", lambda given: MemoryBundle(given.tables))
         patch.setattr(recommend, "read_tables", lambda paths, contract: paths[0])

@@ -40,6 +40,10 @@ def test_help_lists_every_target_in_one_line_each():
         (["rollback"], "SURFACE"),
         (["world"], "RAW"),
         (["plan"], "ITEMS"),
+        (["evaluate"], "FROM"),
+        (["evaluate", "FROM=2026-01-20"], "TO"),
+        (["eval-diff"], "BASE"),
+        (["eval-diff", "BASE=x"], "HEAD"),
         (["plan", "ITEMS=1", "USERS=1", "DIM=1"], "WORKERS"),
     ],
 )

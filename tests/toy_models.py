@@ -5,9 +5,9 @@ import functools
 
 import numpy as np
 import polars as pl
-from toy_road import MemoryBundle
 
 from schemas.models import EMBEDDING_DIM
+from transforms.conformance import MemoryBundle
 from transforms.filters import Instant
 from transforms.index.exact import ExactIndex
 from transforms.kin import Kin

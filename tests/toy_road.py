@@ -1,6 +1,5 @@
 """Hand-made rows of every dataset, a bundle in memory, and facts for blending: small worlds whose answer is known."""
 
-import dataclasses
 import datetime
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -26,7 +25,6 @@ FIELDS = {
     "base_run_id": None,
     "bundle_id": "b", "catalog_snapshot_id": "c", "user_snapshot_id": "u", "campaign_snapshot_id": "p",
     "policy_version": "v", "code_version": "1", "experiment_arms": [], "gate_report_id": "g",
-    "exploration_policy": {"id": "none", "slots": 0, "seed": 0},
 }  # fmt: skip
 PROVENANCE = Provenance(FIELDS, {"toy": Rests("model", "7")})
 _STAMP = pl.Datetime("us", "UTC")
@@ -73,20 +71,6 @@ def history(user_id: str, positives=(), skips=(), market="SE") -> dict:
         "skips": list(skips), "num_events": len(listens), "num_positives": len(positives),
         "first_event_ts": min(times), "last_event_ts": max(times),
     }  # fmt: skip
-
-
-@dataclasses.dataclass
-class MemoryBundle:
-    """Tables by name, as sources ask for them."""
-
-    tables: Mapping[str, pl.DataFrame]
-
-    def read(self, name, columns=None, where=None):
-        rows = self.tables[name].filter(where) if where is not None else self.tables[name]
-        return rows.select(columns) if columns else rows
-
-    def lookup(self, name, column, ids, columns=None):
-        return self.read(name, columns, pl.col(column).is_in(ids.implode()))
 
 
 def shard(folder: Path, tables: Mapping[str, pl.DataFrame]) -> Shard:
@@ -140,10 +124,10 @@ def proposals(
 
 
 def policy(*quotas: Quota, **figures) -> SurfacePolicy:
-    """Return a policy without caps that bind; the last quota is the fallback's, and `flow` the order of the quotas."""
-    names = tuple(quota.source_id for quota in quotas)
+    """Return a policy without caps that bind; the last quota is the fallback's, but for what `explore` names."""
+    names = tuple(quota.source_id for quota in quotas if quota.source_id != figures.get("explore"))
     free = {
-        "name": "home", "size": 100, "minimum_size": 0, "fill_to": 100, "fallback": names[-1], "flow": names,
+        "name": "home", "size": 100, "minimum_size": 0, "fill_to": 100, "fallback": names[-1], "explore": "", "flow": names,
         "sources": quotas, "expires_hours": 36, "fresh_days": 30, "recent_skip_days": 7, "recent_play_days": 30,
         "artist_early": 1000, "artist_early_slots": 50, "artist": 1000, "album": 1000, "show": 1000,
         "publisher": 1000, "max_run": 0, "source_seconds": 3600.0,

@@ -8,9 +8,13 @@ import pyarrow as pa
 
 from schemas.hashing import hash64, unit_interval
 from schemas.policy import SurfacePolicy
+from transforms.blend import NOT_DRAWN
+from transforms.explore import FLOOR
 from transforms.filters import Facts, Instant
+from validation.candidate_gates import EXPLORED, EXPLORED_EXPECTED
 
 JACCARD_PAIRS_PER_BLOCK = 200
+TOLERANCE = 1e-6
 
 
 def audit(table: pa.Table, facts: Facts, policy: SurfacePolicy, instant: Instant) -> dict[str, int]:
@@ -34,6 +38,7 @@ def audit(table: pa.Table, facts: Facts, policy: SurfacePolicy, instant: Instant
         if table.num_rows
         else 0,
         **_availability_violations(rows, facts, instant),
+        **_exploration(table, policy),
         **{f"slots_by_source:{name}": n for name, n in rows["source_id"].value_counts().sort("source_id").rows()},
     }
     return counters | _overlap(rows, policy)
@@ -87,6 +92,50 @@ def _availability_violations(rows: pl.DataFrame, facts: Facts, instant: Instant)
         "market_violations": pairs.join(in_market, on=["item_id", "market"], how="anti").height,
         "tier_violations": pairs.join(for_tier, on=["item_id", "market", "tier"], how="anti").height,
     }
+
+
+def _exploration(table: pa.Table, policy: SurfacePolicy) -> dict[str, int]:
+    """Count sets whose share of explored items, or whose propensities, are not what the policy and the pool give.
+
+    In a set, with what it counts as not drawn, propensities must add up to the explored items within 1e-6, none may be below
+    `FLOOR`, and all others must be 1. As many items must be explored as the set says, and as the policy and the pool allow.
+    """
+    columns = ["candidates", "counts", "exploration_policy"]
+    frame = pl.from_arrow(table.select(columns))
+    assert isinstance(frame, pl.DataFrame)
+    chance, drawn = (
+        pl.col("candidates").list.eval(pl.element().struct.field(name)) for name in ("propensity", "is_exploration")
+    )
+    rules = pl.col("counts").struct.field("filtered_by_rule")
+    left = rules.list.eval(
+        pl.when(pl.element().struct.field("rule") == NOT_DRAWN).then(pl.element().struct.field("count")).otherwise(0)
+    )
+    told = frame.select(
+        pl.col("exploration_policy").struct.field("slots"),
+        left.list.sum().fill_null(0).alias("left"),
+        chance=chance,
+        drawn=drawn,
+    ).with_row_index("set")
+    each = told.explode("chance", "drawn")
+    explored = pl.col("chance").filter("drawn")
+    sums = each.group_by("set", maintain_order=True).agg(
+        pl.col("slots").first(), pl.col("left").first(), pl.col("drawn").sum().alias("n"), explored.sum().alias("sum"),
+        explored.min().fill_null(1.0).alias("least"), (pl.col("chance").filter(~pl.col("drawn")) != 1).any().alias("wrong"),
+    )  # fmt: skip
+    pool, n = pl.col("n") + pl.col("left"), pl.col("n")
+    share = (n != pl.col("slots")) | (n != pl.min_horizontal(pool, policy.explore_slots))
+    off = (pl.col("sum") * pool - n * n).abs() > TOLERANCE * n
+    wrong = off | (pl.col("least") < FLOOR) | (pl.col("sum") > n) | pl.col("wrong")
+    counted = sums.select(
+        explored_slots=n.sum(), exploration_share_violations=share.sum(), propensity_violations=wrong.sum()
+    )
+    return {name: int(value or 0) for name, value in counted.row(0, named=True).items()}
+
+
+def fairness(cells: pl.DataFrame) -> dict[str, int]:
+    """Count, by stratum and by hash of the item, what was drawn, and what the propensities add up to, in millionths."""
+    drawn = {f"{EXPLORED}{cell}": n for cell, n in cells.select("cell", "drawn").rows()}
+    return drawn | {f"{EXPLORED_EXPECTED}{cell}": round(1e6 * n) for cell, n in cells.select("cell", "expected").rows()}
 
 
 def _overlap(rows: pl.DataFrame, policy: SurfacePolicy) -> dict[str, int]:

@@ -1,6 +1,7 @@
 """Blend: from proposals to ordered candidates, for a block of records at once.
 
     hard filters, each removal named -> one row per canonical item, all its sources kept -> quotas -> caps -> size
+    -> slots drawn by lot, spread through the list
 
 Pure, and vectorised over records with integer codes; the stream calls the same functions.
 Memory: about 60 bytes per proposal and record of the block.
@@ -13,9 +14,11 @@ import polars as pl
 
 from schemas.hashing import hash64, hash64_one, mix64
 from schemas.policy import SurfacePolicy
+from transforms.explore import Explored, explore, nothing_explored
 from transforms.filters import HARD_FILTERS, NO_CODE, Facts, Instant, Judged, Rows, hard_filters
 
-RULES = (*HARD_FILTERS, "duplicate", "quota", "cap:artist", "cap:album", "cap:show", "cap:publisher", "size")
+NOT_DRAWN = "not_drawn"
+RULES = (*HARD_FILTERS, "duplicate", "quota", "cap:artist", "cap:album", "cap:show", "cap:publisher", "size", NOT_DRAWN)
 _CODE = {name: code for code, name in enumerate(RULES, start=1)}
 _SLOT_BITS, _TIE_BITS = 14, 12
 _OVER = np.int64(1) << 31
@@ -48,10 +51,12 @@ class Blended:
     Attributes:
       proposals: the table `Removed.p` points into.
       candidates: `k`, `position`, `item_id`, `item_type`, `canonical_id`, `artist_id`, `release_ts`, `available_until`,
-        `blend_score` and `source_id`, the source whose slot it took; sorted by `k` and `position`.
+        `blend_score`, `source_id`, the source whose slot it took, `propensity` (1 where it was not drawn), `stratum` (null
+        where it was not drawn); sorted by `k` and `position`.
       sources: every surviving proposal behind a candidate: `k`, `position` and `PROPOSAL_COLUMNS`.
       offered: proposals judged, by `k`. Each is removed under one rule or stands behind a candidate; a recording that
-        another one stands for is both, removed as `duplicate` and among the sources.
+        another one stands for is both, removed as `duplicate` and among the sources. Of a pool, only what may be drawn
+        counts, and what is not drawn is counted but not listed: `removals` would be as large as the pools.
     """
 
     proposals: pl.DataFrame
@@ -59,6 +64,7 @@ class Blended:
     sources: pl.DataFrame
     removals: Removed
     offered: np.ndarray
+    explored: Explored
 
     @property
     def removed(self) -> pl.DataFrame:
@@ -73,7 +79,10 @@ class Blended:
         """Count removals: `k`, `rule`, `len`, sorted."""
         counted = pl.DataFrame({"k": self.removals.k, "code": self.removals.rule}).group_by("k", "code").len()
         names = pl.col("code").cast(pl.Int64).replace_strict({v: n for n, v in _CODE.items()}, return_dtype=pl.String)
-        return counted.select("k", names.alias("rule"), "len").sort("k", "rule")
+        k = np.flatnonzero(self.explored.left)
+        not_drawn = pl.DataFrame({"k": k, "rule": [NOT_DRAWN] * len(k), "len": self.explored.left[k]})
+        spelled = counted.select("k", names.alias("rule"), "len")
+        return pl.concat([spelled, not_drawn.cast(spelled.schema)]).sort("k", "rule")
 
 
 def blend(proposals: pl.DataFrame, facts: Facts, policy: SurfacePolicy, instant: Instant) -> Blended:
@@ -94,13 +103,34 @@ def blend(proposals: pl.DataFrame, facts: Facts, policy: SurfacePolicy, instant:
     slots, first = fill_quotas(kept, merged, canonical, policy, _ties(kept, facts, instant))
     chosen = kept.take(first)
     rule, place = apply_caps(chosen, slots, facts, policy)
-    rule, position = cut(chosen, slots, rule, place, facts, policy)
+    rule, position = cut(chosen, slots, rule, place, policy)
     taken = rule == 0
+    settled = chosen.take(taken)
+    explored, last = _explored(proposals, settled, facts, policy, instant)
+    whole = Rows.joined(settled, explored.rows)
+    place = interleave(whole.k, np.concatenate([position[taken], explored.turn]), len(settled))
+    place = without_runs(whole, place, facts, policy)
+    position[taken] = place[: len(settled)]
     of = _standing_for(kept, canonical, first)
     removals = _removals(rows, judged, kept, twin, rule[of], position[of])
-    candidates = _candidates(chosen.take(taken), until[first][taken], position[taken], facts, policy)
-    sources = _sources(proposals, kept, chosen.s[of], rule[of], position[of])
-    return Blended(proposals, candidates, sources, removals, np.bincount(rows.k, minlength=facts.records.height))
+    end = np.concatenate([until[first][taken], last.available_until])
+    candidates = _candidates(whole, end, place, explored, facts, policy)
+    sources = _sources(proposals, kept, chosen.s[of], rule[of], position[of], explored.rows, place[len(settled) :])
+    offered = np.bincount(rows.k, minlength=facts.records.height) + explored.sizes
+    return Blended(proposals, candidates, sources, removals, offered, explored)
+
+
+def _explored(
+    proposals: pl.DataFrame, settled: Rows, facts: Facts, policy: SurfacePolicy, instant: Instant
+) -> tuple[Explored, Judged]:
+    """Draw what is explored, and judge it as everything else is."""
+    if not policy.explore:
+        explored = nothing_explored(facts.records.height)
+    else:
+        explored = explore(proposals, facts, (settled.k, settled.i), policy, instant)
+    judged = hard_filters(explored.rows, facts, policy, instant)
+    assert not judged.rule.any(), "a pool holds what a hard filter removes: propensities would be wrong"
+    return explored, judged
 
 
 def _needed(passed: Rows, shared: Rows, facts: Facts, policy: SurfacePolicy) -> np.ndarray:
@@ -112,10 +142,13 @@ def _needed(passed: Rows, shared: Rows, facts: Facts, policy: SurfacePolicy) -> 
     return survivors[shared.k] < _AMPLE * policy.fill_to
 
 
-def offer(proposals: pl.DataFrame, facts: Facts, policy: SurfacePolicy) -> tuple[Rows, Rows]:
+def offer(proposals: pl.DataFrame, facts: Facts, policy: SurfacePolicy, pools: bool = False) -> tuple[Rows, Rows]:
     """Number the proposals of a block: each record is offered its own, and those of its market and tier.
 
     Records need `record_key` and `group`, the keys of their proposals.
+
+    Args:
+      pools: whether also what is only there to draw from.
     """
     codes = {quota.source_id: code for code, quota in enumerate(policy.sources)}
     items = facts.items.select("item_id").with_row_index("i")
@@ -124,6 +157,7 @@ def offer(proposals: pl.DataFrame, facts: Facts, policy: SurfacePolicy) -> tuple
         "key", "p", pl.col("i").fill_null(int(NO_CODE)),
         pl.col("source_id").replace_strict(codes, return_dtype=pl.UInt8).alias("s"), pl.col("source_rank").alias("r"),
     )  # fmt: skip
+    coded = coded if pools else coded.filter(pl.col("s") != codes.get(policy.explore, len(codes)))
     own = facts.records.select("k", pl.col("record_key").alias("key")).join(
         coded, on="key", maintain_order="left_right"
     )
@@ -223,7 +257,8 @@ def _slots(rows: Rows, ties: np.ndarray, policy: SurfacePolicy) -> np.ndarray:
     low, aim, high = (
         np.array([getattr(q, name) for q in policy.sources])[rows.s] for name in ("minimum", "target", "maximum")
     )
-    flow = np.array([policy.flow.index(quota.source_id) for quota in policy.sources])[rows.s]
+    turn = {source: place for place, source in enumerate(policy.flow)}
+    flow = np.array([turn.get(quota.source_id, len(turn)) for quota in policy.sources])[rows.s]
     phase = np.where(n < low, 0, np.where(n < aim, 1, 2 + flow))
     done = np.where(n < low, 0, np.where(n < aim, low, aim))
     width = np.where(n < low, low, np.where(n < aim, aim - low, high - aim))
@@ -268,34 +303,49 @@ def apply_caps(chosen: Rows, slots: np.ndarray, facts: Facts, policy: SurfacePol
 
 
 def cut(
-    chosen: Rows, slots: np.ndarray, rule: np.ndarray, place: np.ndarray, facts: Facts, policy: SurfacePolicy
+    chosen: Rows, slots: np.ndarray, rule: np.ndarray, place: np.ndarray, policy: SurfacePolicy
 ) -> tuple[np.ndarray, np.ndarray]:
     """Cut to size; the fallback source fills a set no further than `fill_to`, caps no further than `minimum_size`.
 
     Returns:
-      Rule codes, 0 for candidates, and positions of the candidates.
+      Rule codes, 0 for candidates, and positions of the candidates without what is explored.
     """
     fallback = [quota.source_id for quota in policy.sources].index(policy.fallback)
     filler = (chosen.s == fallback) & (slots >= np.int64(2) << (_SLOT_BITS + _TIE_BITS))
     capped = rule >= _CODE["cap:artist"]
     rule = np.where(capped & (place < policy.minimum_size), 0, rule).astype(np.uint8)
-    too_far = (place >= policy.size) | (filler & (place >= policy.fill_to))
+    too_far = (place >= policy.size - policy.explore_slots) | (filler & (place >= policy.fill_to))
     rule = np.where((rule == 0) & too_far, _CODE["size"], rule).astype(np.uint8)
     taken = np.flatnonzero(rule == 0)
     order = taken[_order(chosen.k[taken], place[taken])]
     position = place.copy()
     position[order] = _within(_starts(chosen.k[order]))
-    if policy.max_run:
-        position[order] = _without_runs(chosen, order, position[order], facts, policy.max_run)
     return rule, position
 
 
-def _without_runs(chosen: Rows, order: np.ndarray, position: np.ndarray, facts: Facts, max_run: int) -> np.ndarray:
+def interleave(k: np.ndarray, place: np.ndarray, num_settled: int) -> np.ndarray:
+    """Spread what is explored evenly through each record's list: the j-th of m at (2 j + 1) / 2 m of the way.
+
+    Args:
+      place: from 0 on, within what is settled of a record, the first `num_settled` rows, and within what is explored.
+    """
+    explored = np.arange(len(k)) >= num_settled
+    both = np.stack([np.bincount(k[explored == one], minlength=int(k.max(initial=0)) + 1) for one in (True, False)])
+    order = _order(k, (2 * place + 1) * both[explored.astype(np.int64), k], explored, place)
+    position = np.empty(len(k), np.int64)
+    position[order] = _within(_starts(k[order]))
+    return position
+
+
+def without_runs(chosen: Rows, position: np.ndarray, facts: Facts, policy: SurfacePolicy) -> np.ndarray:
     """Reorder the records in which more than `max_run` candidates of one artist follow each other.
 
     The next candidate of another artist is drawn forward; where there is none, the run stays. Only the records that
     need it are walked through.
     """
+    max_run, order = policy.max_run, _order(chosen.k, position)
+    if not max_run:
+        return position
     k = chosen.k[order]
     artist = _dense(pl.Series(facts.items["artists"]).list.first().struct.field("artist_id"))[chosen.i[order]]
     run = np.zeros(len(order), bool)
@@ -309,7 +359,7 @@ def _without_runs(chosen: Rows, order: np.ndarray, position: np.ndarray, facts: 
     result = position.copy()
     for record in np.unique(np.searchsorted(bounds, np.flatnonzero(run), side="right") - 1):
         start, stop = bounds[record], bounds[record + 1]
-        result[start:stop] = _spread(artist[start:stop].tolist(), max_run)
+        result[order[start:stop]] = _spread(artist[start:stop].tolist(), max_run)
     return result
 
 
@@ -349,29 +399,40 @@ def _removals(
 
 
 def _candidates(
-    taken: Rows, until: np.ndarray, position: np.ndarray, facts: Facts, policy: SurfacePolicy
+    taken: Rows, until: np.ndarray, position: np.ndarray, explored: Explored, facts: Facts, policy: SurfacePolicy
 ) -> pl.DataFrame:
-    order = _order(taken.k, position)
+    """Put candidates in order; those explored are the last rows of `taken`."""
+    order, settled = _order(taken.k, position), len(taken) - len(explored.turn)
     taken, until, position = taken.take(order), until[order], position[order].astype(np.int32)
+    propensity = np.append(np.ones(settled), explored.propensity)[order]
+    stratum = pl.concat([pl.Series("stratum", [None] * settled, pl.String), explored.stratum]).gather(order)
     artist = pl.col("artists").list.first().struct.field("artist_id").alias("artist_id")
     shown = facts.items.select("item_id", "item_type", "canonical_id", artist, "release_ts")[taken.i.astype(np.int64)]
     names = pl.Series("source_id", [quota.source_id for quota in policy.sources]).gather(taken.s.astype(np.int64))
     end = pl.Series("available_until", until).replace(-1, None).cast(pl.Datetime("us", "UTC"))
     score = (1.0 / (1.0 + position / policy.size)).astype(np.float32)
     return shown.with_columns(
-        pl.Series("k", taken.k), pl.Series("position", position), end, pl.Series("blend_score", score), names
-    )
+        pl.Series("k", taken.k), pl.Series("position", position), end, pl.Series("blend_score", score), names,
+        pl.Series("propensity", propensity), stratum.alias("stratum"),
+    )  # fmt: skip
 
 
 def _sources(
-    proposals: pl.DataFrame, kept: Rows, slot_of: np.ndarray, rule: np.ndarray, position: np.ndarray
+    proposals: pl.DataFrame,
+    kept: Rows,
+    slot_of: np.ndarray,
+    rule: np.ndarray,
+    position: np.ndarray,
+    drawn: Rows,
+    drawn_position: np.ndarray,
 ) -> pl.DataFrame:
     """Return every surviving proposal whose record took its canonical item, with the candidate's position.
 
-    The source whose slot it took comes first, then the better rank.
+    The source whose slot it took comes first, then the better rank. What was drawn has the pool for its source.
     """
-    there = np.flatnonzero(rule == 0)
-    other = (kept.s != slot_of)[there].astype(np.int64)
-    there = there[_order(kept.k[there], position[there], other, kept.r[there], kept.s[there])]
-    rows = proposals.select(PROPOSAL_COLUMNS)[kept.p[there].astype(np.int64)]
-    return rows.with_columns(pl.Series("k", kept.k[there]), pl.Series("position", position[there].astype(np.int32)))
+    there = rule == 0
+    behind, at = Rows.joined(kept.take(there), drawn), np.concatenate([position[there], drawn_position])
+    other = behind.s != np.append(slot_of[there], drawn.s)
+    order = _order(behind.k, at, other, behind.r, behind.s)
+    rows = proposals.select(PROPOSAL_COLUMNS)[behind.p[order].astype(np.int64)]
+    return rows.with_columns(pl.Series("k", behind.k[order]), pl.Series("position", at[order].astype(np.int32)))

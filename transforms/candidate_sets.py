@@ -18,6 +18,8 @@ from schemas.candidates import CANDIDATE, CANDIDATE_SET, CONTRACT_VERSION
 from schemas.hashing import hash64, hash64_one, mix64
 from schemas.policy import SurfacePolicy
 from transforms.blend import Blended
+from transforms.calibrate import Calibration
+from transforms.explore import EXPLORATION_ID, record_seeds
 from transforms.filters import Facts, Instant
 from transforms.sources import Source
 
@@ -40,12 +42,13 @@ class Provenance:
     Attributes:
       fields: the set-level columns that are the same for every record, by name.
       artifacts: per signal type, what a score rests on.
-      left_out: why the sets of the shard lack a source.
+      left_out: why the sets of the shard lack a source. calibration: of the surface.
     """
 
     fields: Mapping[str, object]
     artifacts: Mapping[str, Rests]
     left_out: tuple[str, ...] = ()
+    calibration: Calibration = dataclasses.field(default_factory=lambda: Calibration({}))
 
 
 def assemble(
@@ -65,7 +68,9 @@ def assemble(
     sizes = candidates.group_by("k", maintain_order=True).agg(
         pl.len().cast(pl.Int32).alias("out"), pl.col("__personal").sum().cast(pl.Int32).alias("personal")
     )
-    records = facts.records.join(sizes, on="k").sort("k")
+    drawn = pl.Series("slots", blended.explored.slots).cast(pl.Int32)
+    seeds = pl.Series("seed", record_seeds(facts.records, instant) >> np.uint64(1)).cast(pl.Int64)
+    records = facts.records.with_columns(drawn, seeds).join(sizes, on="k").sort("k")
     # Two recordings of one canonical item from one source: its better proposal speaks for both.
     sourced = blended.sources.unique(["k", "position", "source_id"], keep="first", maintain_order=True)
     nested = _nested(candidates, sourced, records["out"].to_numpy(), sources, policy, provenance)
@@ -119,9 +124,9 @@ def _nested(
         "position": candidates["position"].to_arrow(),
         "blend_score": candidates["blend_score"].to_arrow(),
         "sources": _list(per_candidate, _source_structs(proposals, policy, provenance)),
-        "is_exploration": pa.array(np.zeros(candidates.height, bool)),
-        "propensity": pa.array(np.ones(candidates.height)),
-        "stratum": pa.nulls(candidates.height, pa.string()),
+        "is_exploration": candidates["source_id"].eq_missing(policy.explore).to_arrow(),
+        "propensity": candidates["propensity"].to_arrow(),
+        "stratum": candidates["stratum"].to_arrow(),
         "promo": pa.nulls(candidates.height, CANDIDATE.field("promo").type),
         "familiarity": candidates["familiarity"].to_arrow(),
         "is_fresh": candidates["is_fresh"].to_arrow(),
@@ -133,10 +138,7 @@ def _nested(
 
 def _source_structs(proposals: pl.DataFrame, policy: SurfacePolicy, provenance: Provenance) -> pa.StructArray:
     kind = CANDIDATE.field("sources").type.value_type
-    targets = {quota.source_id: float(max(quota.target, 1)) for quota in policy.sources}
-    calibrated = 1.0 / (
-        1.0 + pl.col("source_rank") / pl.col("source_id").replace_strict(targets, return_dtype=pl.Float64)
-    )
+    chance = provenance.calibration.of(proposals["source_id"], proposals["source_rank"].to_numpy(), policy)
     rests = provenance.artifacts
     named: dict[str, dict[str, Any]] = {
         "model_id": {signal: one.model_id for signal, one in rests.items()},
@@ -145,7 +147,7 @@ def _source_structs(proposals: pl.DataFrame, policy: SurfacePolicy, provenance: 
     }
     shown = proposals.select(
         "source_id", "signal_type", "seed_item_ids", "seed_event_ts", "source_rank", "raw_score", "score_kind",
-        calibrated.cast(pl.Float32).alias("calibrated_score"),
+        pl.Series("calibrated_score", chance, pl.Float32),
         *[
             pl.col("signal_type").replace_strict(words, default=None, return_dtype=pl.String).alias(name)
             for name, words in named.items()
@@ -202,6 +204,7 @@ def _degraded(policy: SurfacePolicy, left_out: Sequence[str]) -> pl.Expr:
         "opted_out": pl.col("opted_out"),
         "unknown_market": pl.col("market") == "*",
         "below_minimum_size": pl.col("out") < policy.minimum_size,
+        "too_few_to_explore": pl.col("slots") < policy.explore_slots,
     }
     named = [pl.when(test).then(pl.lit(name)) for name, test in reasons.items()] + [pl.lit(name) for name in left_out]
     return pl.concat_list(named).list.drop_nulls()
@@ -236,12 +239,25 @@ def _table(
         "expires_at": _repeat(instant.expires_at, n, schema.field("expires_at").type),
         "counts": counts,
         "candidates": nested,
+        "exploration_policy": _exploration(flat, policy),
     }
     for name in ("record_key", "user_id", "context_key", "market", "tier", "fallback_level", "degraded_reasons"):
         arrays[name] = flat[name].to_arrow()
     for name, value in provenance.fields.items():
         arrays[name] = _repeat(value, n, schema.field(name).type)
     return pa.table({name: arrays[name] for name in schema.names})
+
+
+def _exploration(flat: pl.DataFrame, policy: SurfacePolicy) -> pa.StructArray:
+    """Say how the explored items of each record were drawn; nothing drawn has no seed."""
+    drawn = pl.col("slots") > 0
+    told = flat.select(
+        pl.lit(EXPLORATION_ID if policy.explore else "none").alias("id"),
+        "slots",
+        pl.when(drawn).then("seed").otherwise(0).alias("seed"),
+    )
+    columns = {name: told[name].to_arrow() for name in ("id", "slots", "seed")}
+    return _struct(columns, CANDIDATE_SET.schema.field("exploration_policy").type)
 
 
 def _repeat(value: object, n: int, type_: pa.DataType) -> pa.Array:

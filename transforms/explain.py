@@ -10,7 +10,8 @@ from collections.abc import Mapping
 import polars as pl
 
 from schemas.policy import SurfacePolicy
-from transforms.blend import RULES, Blended, offer
+from transforms.blend import NOT_DRAWN, RULES, Blended, offer
+from transforms.explore import nothing_explored
 from transforms.filters import HARD_FILTERS, Facts, Instant, hard_filters
 
 NOT_NEEDED = "not_needed"
@@ -64,8 +65,12 @@ _WORDS: Mapping[str, tuple[str, str]] = {
     "cap:show": (_CAP, _HIGHER_CAP),
     "cap:publisher": (_CAP, _HIGHER_CAP),
     "size": (
-        "it came to position {detail:.0f}, counted from 0, and the set holds {size}",
+        "it came to position {detail:.0f}, counted from 0, and the set holds {size} besides what it explores",
         "a better place, or a larger size",
+    ),
+    NOT_DRAWN: (
+        "it could be explored: {explored} of {pool} items were drawn by lot, each with a chance of {chance:.2%}",
+        "luck on another day, or more slots of {source}",
     ),
     "size:fallback": (
         "it came to position {detail:.0f}, counted from 0, and {source} fills a set up to {fill_to} only",
@@ -116,10 +121,22 @@ def removals(reblended: Reblended, item_id: str) -> list[dict]:
 
 
 def left_over(reblended: Reblended, item_id: str) -> list[dict]:
-    """Return, for an item that was offered and never judged, that it was not needed, once per source."""
+    """Return why an item that was offered and never judged was left over, once per source.
+
+    It was not needed, or, of a pool, not drawn, unless it could not be.
+    """
     sources = reblended.offered.filter(pl.col("item_id") == item_id)["source_id"].sort().to_list()
-    rows = [{"item_id": item_id, "source_id": source, "rule": NOT_NEEDED, "detail": None} for source in sources]
-    return [_removal(reblended, item_id, row) for row in rows]
+    return [_left_over(reblended, item_id, source) for source in sources]
+
+
+def _left_over(reblended: Reblended, item_id: str, source: str) -> dict:
+    items = reblended.facts.items.filter(pl.col("item_id") == item_id)
+    row = {"item_id": item_id, "source_id": source, "rule": NOT_NEEDED, "detail": None}
+    if source != reblended.policy.explore:
+        return _removal(reblended, item_id, row)
+    alike = reblended.candidates.filter(pl.col("canonical_id").is_in(items["canonical_id"].implode())).height
+    drawn = _removal(reblended, item_id, row | {"rule": "duplicate" if alike else NOT_DRAWN})
+    return would_be_removed(reblended, item_id, source, items) or drawn
 
 
 def would_be_removed(reblended: Reblended, item_id: str, source_id: str, items: pl.DataFrame) -> dict | None:
@@ -140,12 +157,13 @@ def would_be_removed(reblended: Reblended, item_id: str, source_id: str, items: 
     facts = dataclasses.replace(reblended.facts, records=record, items=items, **mine)
     proposal = {"key": record["record_key"][0], "item_id": item_id, "source_id": source_id, "source_rank": 0}
     offered = pl.DataFrame([proposal], schema_overrides={"source_rank": pl.Int32})
-    own, _ = offer(offered, facts, reblended.policy)
+    own, _ = offer(offered, facts, reblended.policy, pools=True)
     judged = hard_filters(own, facts, reblended.policy, reblended.instant)
     if not judged.rule[0]:
         return None
     row = {"source_id": source_id, "rule": HARD_FILTERS[judged.rule[0] - 1], "detail": float(judged.detail[0])}
-    alone = dataclasses.replace(reblended, k=0, facts=facts)
+    blended = dataclasses.replace(reblended.blended, explored=nothing_explored(1))
+    alone = dataclasses.replace(reblended, k=0, facts=facts, blended=blended)
     return _removal(alone, item_id, row | {"detail": None if judged.detail[0] != judged.detail[0] else row["detail"]})
 
 
@@ -169,7 +187,8 @@ def _numbers(reblended: Reblended, item_id: str, row: Mapping) -> dict[str, obje
     offered = reblended.offered.filter((pl.col("item_id") == item_id) & (pl.col("source_id") == row["source_id"]))
     needs = reblended.facts.needs.filter(pl.col("needs") == record["needs"])
     detail = row["detail"] if row["detail"] is not None else 0.0
-    kind = row["rule"].removeprefix("cap:")
+    kind, pool = row["rule"].removeprefix("cap:"), int(reblended.blended.explored.sizes[reblended.k])
+    explored = min(policy.explore_slots, pool)
     return {
         **_item_words(reblended, item_id, kind),
         "source": row["source_id"],
@@ -177,7 +196,10 @@ def _numbers(reblended: Reblended, item_id: str, row: Mapping) -> dict[str, obje
         "rank": offered["source_rank"][0] if offered.height else "?",
         "maximum": quota.maximum if quota else "?",
         "limit": getattr(policy, kind, 0),
-        "size": policy.size,
+        "size": policy.size - policy.explore_slots,
+        "explored": explored,
+        "pool": pool,
+        "chance": explored / max(pool, 1),
         "fill_to": policy.fill_to,
         "start": _time(instant.effective_from),
         "end": _time(instant.expires_at),

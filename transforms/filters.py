@@ -298,6 +298,16 @@ def _blocked_pairs(facts: Facts) -> pl.DataFrame:
     return facts.blocked.join(pl.concat(owners).drop_nulls(), on="artist_id").select("k", "item_id").unique()
 
 
+def personal_pairs(facts: Facts, items: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return `k`, and the place in `items` (rows of `facts.items`), of the pairs that a record's own rules may be about."""
+    near = dataclasses.replace(facts, items=facts.items[items])
+    seen = (_seed_pairs(near), _blocked_pairs(near), facts.hidden, facts.played, facts.skipped)
+    codes = near.items.select("item_id").with_row_index("i")
+    told = pl.concat([pairs.select("k", "item_id").join(codes, on="item_id").select("k", "i") for pairs in seen])
+    found = told.unique().sort("k", "i")
+    return found["k"].to_numpy().astype(np.int64), found["i"].to_numpy().astype(np.int64)
+
+
 def _foreign(k: np.ndarray, i: np.ndarray, talk: np.ndarray, facts: Facts) -> np.ndarray:
     """Tell which rows are talk in none of the record's languages; unknown languages pass."""
     foreign = np.zeros(len(k), bool)

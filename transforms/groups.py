@@ -28,7 +28,8 @@ class RetrieveGroups:
 
     What may not be played there is left out here, once for all users of the group; filtering later would starve small
     markets. The best `KEEP` stay, and so do the best `KEEP` that anybody may hear, children too, however explicit the
-    charts of a market are. Memory: charts of all markets, markets x tiers x twice `KEEP` rows.
+    charts of a market are; of what may be explored, all stays. Memory: charts of all markets, and markets x tiers x (twice
+    `KEEP` and a pool) rows.
     """
 
     sources: Mapping[str, Source]
@@ -51,7 +52,7 @@ class RetrieveGroups:
         grown_up = facts.records.with_columns(
             pl.lit(True).alias("explicit_allowed"), pl.lit(ADULT, pl.Int32).alias("max_age")
         )
-        _, shared = offer(found, facts, self.policy)
+        _, shared = offer(found, facts, self.policy, pools=True)
         judged = hard_filters(shared, dataclasses.replace(facts, records=grown_up), self.policy, self.instant)
         passed = ~np.isin(judged.rule, [1 + HARD_FILTERS.index(name) for name in _GROUP_RULES])
         for_all = hard_filters(shared, facts, self.policy, self.instant).rule == 0
@@ -61,6 +62,7 @@ class RetrieveGroups:
         place = pl.int_range(pl.len(), dtype=pl.Int32).over("key", "source_id").alias("source_rank")
         place_for_all = pl.col("__for_all").cum_sum().over("key", "source_id")
         best = (pl.col("source_rank") < KEEP) | (pl.col("__for_all") & (place_for_all <= KEEP))
+        best |= pl.col("source_id") == self.policy.explore
         return kept.with_columns(place).filter(best).drop("__for_all")
 
 

@@ -20,7 +20,7 @@ from transforms.shards import Output, Shard, read_tables
 from transforms.sources import Audience, Bundle, Source, propose
 
 FAILED, SLOW = "failed", "slow"
-LEFT_OUT = "left_out"
+ASKED, LEFT_OUT = "asked", "left_out"
 _EVERYBODYS = (SpaceMismatch, StoreError, FileNotFoundError, MemoryError)
 
 
@@ -69,7 +69,8 @@ class Panel:
         return Output(
             kept.sort(PROPOSAL.key),
             rows_in=rows,
-            counters={f"{LEFT_OUT}:{name}:{reason}": rows for name, (reason, _) in self.left_out.items()},
+            counters={ASKED: rows}
+            | {f"{LEFT_OUT}:{name}:{reason}": rows for name, (reason, _) in self.left_out.items()},
             artifacts={f"left-out-{shard.task.name}.json": json.dumps(reasons, indent=1, sort_keys=True).encode()}
             if reasons
             else {},

@@ -42,7 +42,7 @@ class World:
     gone: pl.Series
 
 
-def read_world(shard: Shard) -> World:
+def read_world(shard: Shard | Bundle) -> World:
     """Read what the task's charts and tombstones say; markets and tombstoned items, a few thousand ids."""
     markets = shard.read("popularity", ["market"], pl.col("market") != ANY)["market"].unique().sort().to_list()
     gone = shard.read("tombstone", ["id"], pl.col("entity") == "item")["id"]

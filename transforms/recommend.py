@@ -11,8 +11,9 @@ import polars as pl
 from schemas.candidates import PROPOSAL
 from schemas.policy import SurfacePolicy
 from schemas.tallies import ANY
-from transforms.audit import audit
+from transforms.audit import audit, fairness
 from transforms.blend import blend
+from transforms.calibrate import Calibration
 from transforms.candidate_sets import Provenance, assemble, concatenate
 from transforms.facts import SEED_COLUMNS, group_facts, group_of, seed_facts, user_facts
 from transforms.filters import Facts, Instant
@@ -43,7 +44,7 @@ class Recommend:
         world, bundle, proposals, groups = self._given(shard)
         users = user_table(shard)
         wanted = (self._user_block(block, proposals, groups, world, bundle) for block in blocks(users, BLEND_BLOCK))
-        return self._finished(wanted, proposals.height, reasons_of(shard))
+        return self._finished(shard, wanted, proposals.height)
 
     def _user_block(self, users: pl.DataFrame, proposals: pl.DataFrame, groups: pl.DataFrame, world: World,
                     bundle: ShardBundle) -> tuple[pl.DataFrame, Facts]:  # fmt: skip
@@ -57,7 +58,7 @@ class Recommend:
         """Return the sets of the shard's seed items, one per market it was played in."""
         world, bundle, proposals, groups = self._given(shard)
         wanted = (self._seed_block(b, proposals, groups, world, bundle) for b in blocks(seed_table(shard), BLEND_BLOCK))
-        return self._finished(wanted, proposals.height, reasons_of(shard))
+        return self._finished(shard, wanted, proposals.height)
 
     def _seed_block(self, seeds: pl.DataFrame, proposals: pl.DataFrame, groups: pl.DataFrame, world: World,
                     bundle: ShardBundle) -> tuple[pl.DataFrame, Facts]:  # fmt: skip
@@ -71,7 +72,7 @@ class Recommend:
     def groups(self, shard: Shard) -> Output:
         """Return the sets for users (or seed items) nobody has seen, one per market and tier."""
         world, bundle, _, groups = self._given(shard)
-        made = self._finished([(groups, group_facts(groups, world, bundle))], groups.height)
+        made = self._finished(shard, [(groups, group_facts(groups, world, bundle))], groups.height)
         # Sets for nobody in particular are charts by design: they say nothing of how personal those of users are.
         return dataclasses.replace(made, counters={**made.counters, "fallback_level_3_or_more": 0})
 
@@ -79,17 +80,17 @@ class Recommend:
         groups = read_tables(shard.paths("groups"), PROPOSAL)
         return read_world(shard), ShardBundle(shard), shard.read("proposal"), groups
 
-    def _finished(
-        self, wanted: Iterable[tuple[pl.DataFrame, Facts]], rows_in: int, left_out: tuple[str, ...] = ()
-    ) -> Output:
+    def _finished(self, shard: Shard, wanted: Iterable[tuple[pl.DataFrame, Facts]], rows_in: int) -> Output:
         tables, counters = [], dict[str, int]()
-        provenance = dataclasses.replace(self.provenance, left_out=left_out)
+        calibration = Calibration.read(shard.paths("calibration"))
+        provenance = dataclasses.replace(self.provenance, left_out=reasons_of(shard), calibration=calibration)
         for proposals, facts in wanted:
             blended = blend(proposals, facts, self.policy, self.instant)
             table = assemble(blended, facts, self.policy, self.instant, self.sources, provenance)
             tables.append(table)
             removed = blended.removed_by_rule().group_by("rule").agg(pl.col("len").sum()).rows()
             found = audit(table, facts, self.policy, self.instant) | {f"removed:{rule}": n for rule, n in removed}
+            found |= fairness(blended.explored.cells)
             for name, n in found.items():
                 counters[name] = counters.get(name, 0) + n
         return Output(concatenate(tables), rows_in=rows_in, counters=counters)

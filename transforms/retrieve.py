@@ -45,6 +45,10 @@ class ShardBundle:
         picked = found.select(columns) if columns else found
         return picked.collect(engine="streaming").sort(sort_key)
 
+    def parts(self, name: str, columns: Sequence[str]) -> Iterator[pl.DataFrame]:
+        """Yield a dataset file by file."""
+        return (read_tables([path], CONTRACTS[name], columns) for path in self.shard.paths(name))
+
 
 OpenBundle = Callable[[Shard], ShardBundle]
 

@@ -333,12 +333,17 @@ def merge_parts(
     group: tuple[str, Iterable[tuple[str, str]]], workspace: Workspace, merge: Work, targets: Mapping[str, Task]
 ) -> str:
     """Merge the parts of one target, `(target, [(kind, path), ...])`, and write the output."""
+    return process_shard(with_parts(group, targets), workspace, merge)
+
+
+def with_parts(group: tuple[str, Iterable[tuple[str, str]]], targets: Mapping[str, Task]) -> Task:
+    """Return the task of a target with its parts, `(target, [(kind, path), ...])`, among the inputs."""
     target, parts = group
     task, inputs = targets[target], dict[str, tuple[str, ...]]()
     for kind, path in sorted(parts):
         if path:
             inputs[kind] = (*inputs.get(kind, ()), path)
-    return process_shard(dataclasses.replace(task, inputs={**task.inputs, **inputs}), workspace, merge)
+    return dataclasses.replace(task, inputs={**task.inputs, **inputs})
 
 
 def process_shard(task: Task, workspace: Workspace, work: Work) -> str:

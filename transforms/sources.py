@@ -6,7 +6,7 @@ what all proposals carry. Another source is one more function and one more line 
 
 import dataclasses
 import datetime
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -43,6 +43,9 @@ class Bundle(Protocol):
 
     def lookup(self, name: str, column: str, ids: pl.Series, columns: Sequence[str] | None = None) -> pl.DataFrame:
         """Return the rows whose `column` is one of `ids`; memory is bounded by them, not by the dataset."""
+
+    def parts(self, name: str, columns: Sequence[str]) -> Iterator[pl.DataFrame]:
+        """Yield a dataset part by part, a file or less at a time."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -94,8 +97,10 @@ def _ranked(name: str, source: Source, found: pl.DataFrame) -> pl.DataFrame:
         "key", "raw_score", "item_id", descending=[False, True, False]
     )
     rank = pl.int_range(pl.len(), dtype=pl.Int32).over("key").alias("source_rank")
+    drawn = [] if "stratum" in found.columns else [pl.lit(None, pl.String).alias("stratum")]
     return (
         best.with_columns(
+            *drawn,
             rank,
             pl.lit(name).alias("source_id"),
             pl.lit(source.score_kind).alias("score_kind"),

@@ -17,6 +17,8 @@ _ZERO = {
     "explicit_violations": "they hold explicit items in spite of a filter",
     "tombstone_violations": "they hold items that were taken down",
     "duplicate_items": "they hold an item twice",
+    "exploration_share_violations": "they explore more or fewer items than the policy and the pool give",
+    "propensity_violations": "the propensities of what they explore do not add up to its slots, or are below their floor",
 }
 _SETS = ("sets", "slots", *_ZERO, "sets_below_minimum", "fallback_level_3_or_more", "jaccard_ppm_sum", "jaccard_pairs")
 _EXPOSURE = (
@@ -29,6 +31,9 @@ _EXPOSURE = (
     "gini_ppm",
 )
 _SLOTS_BY_SOURCE = "slots_by_source:"
+EXPLORED, EXPLORED_EXPECTED = "explored:", "explored_expected_ppm:"
+_HASH = "hash:"
+_LEAST_EXPECTED = 5.0  # below it, a cell's count is no normal number (Cochran 1954)
 
 
 def judge_candidate_sets(
@@ -54,6 +59,7 @@ def judge_candidate_sets(
         _fallback(n, limits),
         _overlap(n, limits),
         *_sources(n, previous.counters if previous else {}, limits),
+        *_fairness(n, limits),
     ]
 
 
@@ -198,3 +204,31 @@ def _sources(n: Mapping[str, int], before: Mapping[str, int], limits: CandidateS
         )
         threshold, warn = f"W beyond {percent(limits.source_change_warn)}", abs(change) > limits.source_change_warn
         yield graded(key, change, threshold, n["slots"], warn=warn, message=message)
+
+
+def _fairness(n: Mapping[str, int], limits: CandidateSetThresholds) -> Iterator[CheckResult]:
+    """Compare what was drawn with the propensities, over strata and over hashes of items, by a chi-square test.
+
+    Draws of one record keep each other off a cell, which makes the test milder, never sharper.
+    """
+    for name, by_hash in (("exploration_by_stratum", False), ("exploration_by_hash", True)):
+        cells = [key.removeprefix(EXPLORED) for key in sorted(n) if key.startswith(EXPLORED)]
+        mine = [cell for cell in cells if cell.startswith(_HASH) == by_hash]
+        pairs = [(n[EXPLORED + cell], n.get(EXPLORED_EXPECTED + cell, 0) / 1e6) for cell in mine]
+        large = [pair for pair in pairs if pair[1] >= _LEAST_EXPECTED]
+        if len(large) < 2:
+            yield skipped(name, "too few items were explored")
+            continue
+        z = _standard_score(sum((drawn - mean) ** 2 / mean for drawn, mean in large), len(large))
+        message = (
+            f"what was explored differs from its propensities by {z:.1f} standard deviations over {len(large)} cells: the"
+            " draw is broken, and weights made from these propensities would be wrong. Look at transforms/explore.py"
+        )
+        most = limits.exploration_block
+        yield graded(name, z, f"<= {most:g}", sum(drawn for drawn, _ in large), block=z > most, message=message)
+
+
+def _standard_score(chi_square: float, freedom: int) -> float:
+    """Return the normal score of a chi-square value (Wilson and Hilferty 1931)."""
+    spread = 2 / (9 * freedom)
+    return float(((chi_square / freedom) ** (1 / 3) - (1 - spread)) / math.sqrt(spread))

@@ -77,6 +77,7 @@ class CandidateSetThresholds:
     source_share: float
     coverage_fall_warn: float
     gini_rise_warn: float
+    exploration_block: float
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ import polars as pl
 import pytest
 from small_road import SmallRoad
 
+from jobs.explain import lines
 from pipelines import explain as module
 from pipelines.explain import ancestry, explain, verify
 from pipelines.publish import read_pointer
@@ -168,6 +169,36 @@ def holds(rule: str, user: str, item_id: str, removal: dict, answer: dict, store
             limit = 40 if removal["source_id"] == "home.popular_market" else 60
             return detail >= limit and str(limit) in why
     return False
+
+
+def test_an_item_that_was_drawn_says_how_likely_it_was(store: Store, home: list[dict]) -> None:
+    record = next(one for one in home if one["record_key"] != "*")
+    drawn = next(one for one in record["candidates"] if one["is_exploration"])
+    item = explain(store, Question("home", record["record_key"], drawn["item_id"]))["item"]
+    assert (item["verdict"], item["is_exploration"], item["reason_code"]) == ("in", True, "exploring")
+    assert (item["propensity"], item["stratum"]) == (drawn["propensity"], drawn["stratum"])
+    (source,) = item["sources"]
+    assert (source["source_id"], source["artifact"]["dataset"]) == ("home.explore", "item")
+    said = "\n".join(lines(explain(store, Question("home", record["record_key"], drawn["item_id"]))))
+    assert f"drawn by lot with probability {drawn['propensity']:.4g} from {drawn['stratum']}" in said
+
+
+def test_an_item_that_was_not_drawn_says_how_likely_it_was(store: Store, home: list[dict]) -> None:
+    """Of a pool of thousands only what was drawn is listed; the others are told apart from what may not be drawn."""
+    record = next(one for one in home if one["tier"] == "free" and not one["degraded_reasons"])
+    sets = live(store, "home")
+    with one_record(store, inputs(store, sets), record["record_key"], sets.num_shards) as shard:
+        again = reblend(shard, sets, record)
+    known = {one["item_id"] for one in record["candidates"]} | set(again.blended.removed["item_id"])
+    pool = again.offered.filter((pl.col("source_id") == "home.explore") & ~pl.col("item_id").is_in(sorted(known)))
+    found = [explain(store, Question("home", record["record_key"], one))["item"] for one in pool["item_id"][:12]]
+    assert {item["verdict"] for item in found} == {"removed"}
+    rules = {row["rule"]: row for item in found for row in item["removals"] if row["source_id"] == "home.explore"}
+    size, drawn = int(again.blended.explored.sizes[0]), record["exploration_policy"]["slots"]
+    assert (
+        f"{drawn} of {size} items were drawn by lot, each with a chance of {drawn / size:.2%}"
+        in rules["not_drawn"]["why"]
+    )
 
 
 def test_what_no_source_proposed_is_told_per_source(store: Store, home: list[dict]) -> None:

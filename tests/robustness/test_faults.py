@@ -1,5 +1,6 @@
 """Planted faults: each is stopped by its check, in words, and what was live stays live."""
 
+import re
 import shutil
 
 import faults
@@ -153,3 +154,24 @@ def test_a_popularity_collapse_is_stopped(unmade, capsys, monkeypatch):
     said = stopped(folders, capsys, "--surface", "home")
     assert "mean_jaccard [failed]" in said or "single_item_share [failed]" in said
     assert "popularity aside" in said
+
+
+def broken(audience, bundle) -> pl.DataFrame:
+    raise KeyError("no such model")
+
+
+def test_a_source_that_fails_degrades_the_sets_and_not_the_run(unmade, capsys, monkeypatch):
+    folders = unmade("proposal", "candidate_set", "exposure")
+    failing = Source(broken, "cosine_sum", "co_listen", "because_you_listened", 120)
+    monkeypatch.setitem(SURFACES["home"].sources, "home.co_listen", failing)
+    assert folders.run("--surface", "home") == 0
+    sets = pl.read_parquet(folders.root / f"data/candidate_set/date={TODAY}/*/*.parquet", hive_partitioning=False)
+    lacking = pl.col("degraded_reasons").list.contains("source_failed:home.co_listen")
+    assert sets.filter(pl.col("record_key") != "*").select(lacking).to_series().all()
+    sources = sets["candidates"].explode().struct.field("sources").explode().struct.field("source_id")
+    assert "home.co_listen" not in sources.to_list()
+    assert {"home.two_tower", "home.relisten"} <= set(sources)
+    (page,) = folders.root.glob("validation/proposal-home.html")
+    assert re.search(
+        r"home\.co_listen failed for (\d+) of \1 keys \(100 ?%\): their sets go without it", page.read_text()
+    )

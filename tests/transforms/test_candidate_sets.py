@@ -1,6 +1,7 @@
 import dataclasses
 import datetime
 
+import numpy as np
 import polars as pl
 import pyarrow as pa
 import pytest
@@ -25,6 +26,7 @@ from schemas.candidates import CANDIDATE_SET
 from schemas.hashing import hash64_one
 from transforms.audit import audit
 from transforms.blend import blend
+from transforms.calibrate import Calibration
 from transforms.candidate_sets import Provenance, assemble
 from transforms.sources import Source
 
@@ -33,9 +35,9 @@ REASONED = {
 }
 
 
-def assembled(offered, told, surface, group=None) -> list[dict]:
+def assembled(offered, told, surface, group=None, provenance=PROVENANCE) -> list[dict]:
     made = blend(proposals(offered, group=group), told, surface, instant(surface))
-    return assemble(made, told, surface, instant(surface), REASONED, PROVENANCE).to_pylist()
+    return assemble(made, told, surface, instant(surface), REASONED, provenance).to_pylist()
 
 
 @pytest.mark.parametrize(
@@ -82,7 +84,16 @@ def test_a_source_names_the_artifact_its_score_rests_on():
     (row,) = assembled({"own": ["a", "b", "c"]}, facts([item("a"), item("b"), item("c")]), surface)
     sources = [c["sources"][0] for c in row["candidates"]]
     assert [(s["model_id"], s["model_version"]) for s in sources] == [("model", "7")] * 3
-    assert [s["calibrated_score"] for s in sources] == pytest.approx([1, 1 / 1.25, 1 / 1.5])
+
+
+def test_a_source_says_how_likely_its_proposal_is_taken_up():
+    surface, told = policy(quota("own", 0, 4, 9), quota("chart")), facts([item("a"), item("b"), item("c")])
+    unseen = [0.02, 0.02 / 1.25, 0.02 / 1.5]
+    for calibration, expected in (({}, unseen), ({"own": np.array([0.5, 0.25])}, [0.5, 0.25, 0.25])):
+        known = dataclasses.replace(PROVENANCE, calibration=Calibration(calibration))
+        (row,) = assembled({"own": ["a", "b", "c"]}, told, surface, provenance=known)
+        found = [c["sources"][0]["calibrated_score"] for c in row["candidates"]]
+        assert found == pytest.approx(expected)
 
 
 def test_a_record_without_candidates_is_left_out():

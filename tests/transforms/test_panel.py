@@ -5,9 +5,10 @@ import json
 
 import polars as pl
 import pytest
-from toy_road import MemoryBundle, audience, table
+from toy_road import audience, table
 
 from schemas.models import SpaceMismatch
+from transforms.conformance import MemoryBundle
 from transforms.io.store import StoreError, open_store
 from transforms.panel import LEFT_OUT, Panel, reasons_of
 from transforms.shards import Output, Shard, Task
@@ -53,14 +54,14 @@ GOOD = [(key, "good", "a") for key in ("ann", "bob", "cid")]
 def test_sources_that_answer_are_not_spoken_of():
     found = asked({"good": source(of_item("a"))})
     assert rows(found) == GOOD
-    assert (found.rows_in, found.counters, found.artifacts) == (3, {}, {})
+    assert (found.rows_in, found.counters, found.artifacts) == (3, {"asked": 3}, {})
 
 
 @pytest.mark.parametrize("key", ["ann", "cid"], ids=["in the first block", "in the last block"])
 def test_a_source_that_fails_is_left_out_of_the_whole_shard(key, tmp_path):
     found = asked({"good": source(of_item("a")), "bad": source(fails_for(key, KeyError("title")))})
     assert rows(found) == GOOD
-    assert found.counters == {"left_out:bad:failed": 3}
+    assert found.counters == {"asked": 3, "left_out:bad:failed": 3}
     (told,) = found.artifacts.values()
     detail = json.loads(told)["bad"]["detail"]
     assert detail.startswith("KeyError in test_panel.py, line ")
@@ -72,7 +73,7 @@ def test_a_source_that_fails_is_left_out_of_the_whole_shard(key, tmp_path):
 
 def test_a_source_of_the_wrong_columns_is_one_that_fails():
     wrong = Source(lambda audience, bundle: pl.DataFrame({"who": ["ann"]}), "kind", "toy", "reason", 9)
-    assert asked({"good": source(of_item("a")), "bad": wrong}).counters == {"left_out:bad:failed": 3}
+    assert asked({"good": source(of_item("a")), "bad": wrong}).counters == {"asked": 3, "left_out:bad:failed": 3}
 
 
 def test_a_source_that_takes_too_long_is_left_out_and_not_asked_again():
@@ -84,7 +85,7 @@ def test_a_source_that_takes_too_long_is_left_out_and_not_asked_again():
 
     found = asked({"good": source(of_item("a")), "slow": source(slow)}, lambda: float(next(seconds)))
     assert rows(found) == GOOD
-    assert found.counters == {"left_out:slow:slow": 3}
+    assert found.counters == {"asked": 3, "left_out:slow:slow": 3}
     assert b"more than 10 s for a shard" in next(iter(found.artifacts.values()))
     assert len(calls) == 1
 

@@ -9,7 +9,6 @@ import pytest
 from toy_road import (
     END,
     NOW,
-    MemoryBundle,
     days_ago,
     facts,
     history,
@@ -25,6 +24,7 @@ from toy_road import (
 )
 
 from schemas.inputs import TIERS
+from transforms.conformance import MemoryBundle
 from transforms.filters import Facts, Rows, hard_filters
 from transforms.reach import Reach, World, seed_rights, user_rights
 from transforms.retrieve import user_audience, user_table

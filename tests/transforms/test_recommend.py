@@ -1,3 +1,4 @@
+import dataclasses
 import datetime
 import random
 from collections import Counter
@@ -30,6 +31,7 @@ from schemas.candidates import CANDIDATE_SET
 from schemas.inputs import TIERS
 from schemas.policy import SurfacePolicy
 from transforms import retrieve
+from transforms.explore_pool import HOME_EXPLORE_SOURCES, NOW_PLAYING_EXPLORE_SOURCES
 from transforms.groups import KEEP, RetrieveGroups
 from transforms.io.tables import conform
 from transforms.recommend import Recommend
@@ -44,14 +46,20 @@ from validation.rows import split_rows
 
 HOME = policy(
     quota("home.co_listen", 2, 4, 8, discovery=True), quota("home.relisten", 1, 3, 6),
-    quota("home.follow_new", 0, 2, 5, discovery=True), quota("home.popular_market", 1, 2, 30, personal=False),
+    quota("home.follow_new", 0, 2, 5, discovery=True), quota("home.explore", 3, 3, 3, personal=False, discovery=True),
+    quota("home.popular_market", 1, 2, 30, personal=False), explore="home.explore",
     size=20, minimum_size=5, fill_to=15, artist_early=2, artist_early_slots=5, artist=4, album=2, show=1,
 )  # fmt: skip
 NOW_PLAYING = policy(
     quota("np.transition", 2, 4, 8), quota("np.familiar", 1, 1, 3), quota("np.artist_radio", 0, 2, 5),
-    quota("np.popular_market", 0, 0, 30, personal=False),
-    name="now_playing", size=12, minimum_size=4, fill_to=6, max_run=2, artist=6, recent_play_days=0,
+    quota("np.explore", 2, 2, 2, personal=False), quota("np.popular_market", 0, 0, 30, personal=False),
+    explore="np.explore", name="now_playing", size=12, minimum_size=4, fill_to=6, max_run=2, artist=6, recent_play_days=0,
 )  # fmt: skip
+
+
+PLAIN = dataclasses.replace(
+    HOME, explore="", sources=tuple(quota for quota in HOME.sources if quota.source_id != HOME.explore)
+)
 
 
 # A random world, and the road over it.
@@ -167,11 +175,16 @@ class Made(NamedTuple):
 def recommend(folder: Path, world: Mapping[str, pl.DataFrame], surface: SurfacePolicy, who: str) -> Made:
     """Run retrieve, blend, assemble and audit over one shard; `who` is users, seeds or groups."""
     own, shared = (
-        (HOME_SOURCES, HOME_GROUP_SOURCES) if surface is HOME else (NOW_PLAYING_SOURCES, NOW_PLAYING_GROUP_SOURCES)
+        (HOME_SOURCES, HOME_GROUP_SOURCES | HOME_EXPLORE_SOURCES)
+        if surface.name == "home"
+        else (NOW_PLAYING_SOURCES, NOW_PLAYING_GROUP_SOURCES | NOW_PLAYING_EXPLORE_SOURCES)
     )
+    shared = {name: source for name, source in shared.items() if name in {quota.source_id for quota in surface.sources}}
     read = shard(folder / "world", world)
     groups = RetrieveGroups(shared, surface, instant(surface))(read).frame
-    proposed = (retrieve_users if surface is HOME else retrieve_seeds)(read, own, surface, instant(surface)).frame
+    proposed = (retrieve_users if surface.name == "home" else retrieve_seeds)(
+        read, own, surface, instant(surface)
+    ).frame
     given = shard(folder / "proposed", {**world, "groups": groups, "proposal": proposed})
     made = getattr(Recommend(surface, instant(surface), {**own, **shared}, PROVENANCE), who)(given)
     return Made(made.frame, made.counters, pl.concat([proposed, groups]), world, surface)
@@ -346,8 +359,8 @@ def tiny_world(**tables) -> dict[str, pl.DataFrame]:
 
 
 def home(folder, **tables) -> dict[str, dict]:
-    """Return the Home sets of a tiny world by user."""
-    made = recommend(folder, tiny_world(**tables), HOME, "users")
+    """Return the Home sets of a tiny world by user, without what is explored."""
+    made = recommend(folder, tiny_world(**tables), PLAIN, "users")
     assert made.counters["empty_sets"] == 0
     return {row["record_key"]: row for row in made.table.to_pylist()}
 

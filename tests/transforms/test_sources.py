@@ -6,11 +6,13 @@ import tomllib
 import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
-from toy_road import MemoryBundle, audience, days_ago, item, table
+from toy_road import audience, days_ago, item, table
 
 from jobs.options import POLICY_FILE
 from schemas.candidates import PROPOSAL
 from schemas.policy import Policy
+from transforms.conformance import MemoryBundle
+from transforms.explore_pool import HOME_EXPLORE_SOURCES, NOW_PLAYING_EXPLORE_SOURCES
 from transforms.io.tables import conform
 from transforms.sources import (
     ALL_SOURCES,
@@ -417,6 +419,7 @@ def test_no_source_sees_what_is_yet_to_come():
 def test_every_source_of_the_policy_is_there_and_proposes_more_than_it_may_place():
     surfaces = Policy.from_dict(tomllib.loads(POLICY_FILE.read_text()), "surfaces.toml").surfaces.values()
     quotas = {one.source_id: one for surface in surfaces for one in surface.sources}
-    every = ALL_SOURCES | HOME_VECTOR_SOURCES | NOW_PLAYING_VECTOR_SOURCES
+    explored = HOME_EXPLORE_SOURCES | NOW_PLAYING_EXPLORE_SOURCES
+    every = ALL_SOURCES | HOME_VECTOR_SOURCES | NOW_PLAYING_VECTOR_SOURCES | explored
     assert sorted(quotas) == sorted(every)
     assert [name for name, one in quotas.items() if every[name].limit <= one.maximum] == []

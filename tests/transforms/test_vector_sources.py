@@ -6,8 +6,9 @@ import math
 import numpy as np
 import polars as pl
 import pytest
-from toy_road import MemoryBundle, audience, days_ago, instant, item, listen, offer_in, policy, quota, table
+from toy_road import audience, days_ago, instant, item, listen, offer_in, policy, quota, table
 
+from transforms.conformance import MemoryBundle
 from transforms.index.exact import ExactIndex
 from transforms.kin import Kin
 from transforms.reach import Reach, World
@@ -55,7 +56,8 @@ class PlaneBundle(MemoryBundle):
         return np.array([at(PLACES[last[key]]) for key in keys], np.float32).reshape(-1, 2)
 
     def neighbour_sessions(self, listens, keys, limit):
-        return pl.DataFrame({"key": ["east", "east"], "item_id": ["east", "north"], "raw_score": [2.0, 1.0]})
+        held = pl.DataFrame({"item_id": ["east", "north"], "raw_score": [2.0, 1.0]})
+        return keys.to_frame("key").join(held, how="cross")
 
 
 def bundle(users=None, items=(), plays=()) -> PlaneBundle:

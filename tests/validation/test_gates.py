@@ -7,7 +7,7 @@ import pytest
 from schemas.catalogue import CONTRACTS
 from schemas.contract import Contract
 from schemas.inputs import EVENT
-from schemas.manifest import CheckResult, Manifest
+from schemas.manifest import CheckResult, DataFile, Manifest
 from validation.gates import judge
 from validation.statistics import ColumnStatistics, DayStatistics, Statistics
 
@@ -325,6 +325,7 @@ def test_rows_of_tallies_against_the_last_run(name, rows, severity):
 SETS = {
     "sets": 1000, "slots": 300_000, "empty_sets": 0, "market_violations": 0, "tier_violations": 0,
     "explicit_violations": 0, "tombstone_violations": 0, "duplicate_items": 0, "sets_below_minimum": 1,
+    "exploration_share_violations": 0, "propensity_violations": 0,
     "fallback_level_3_or_more": 50,
     "jaccard_ppm_sum": 200 * 50_000, "jaccard_pairs": 200, "slots_by_source:a": 200_000, "slots_by_source:b": 99_000,
     "slots_by_source:c": 1_000,
@@ -345,6 +346,8 @@ def sets(**counters) -> Manifest:
         ({"tier_violations": 1}, {"tier_violations": "critical"}),
         ({"explicit_violations": 1}, {"explicit_violations": "critical"}),
         ({"tombstone_violations": 1}, {"tombstone_violations": "critical"}),
+        ({"exploration_share_violations": 1}, {"exploration_share_violations": "critical"}),
+        ({"propensity_violations": 1}, {"propensity_violations": "critical"}),
         ({"duplicate_items": 1}, {"duplicate_items": "critical"}),
         ({"sets_below_minimum": 2}, {"sets_below_minimum": "critical"}),
         ({"sets_below_minimum": 2, "eligible_items": 2_000}, {"sets_below_minimum": "warning"}),
@@ -433,3 +436,28 @@ def test_every_contract_can_be_judged_without_history(name):
     columns = {column: ColumnStatistics() for column in contract.schema.names}
     for result in judge(contract, manifest(name, Statistics(0, columns, {})), None):
         assert result.threshold
+
+
+# Proposals.
+
+
+def proposals(**counters: int) -> list[CheckResult]:
+    told = manifest(
+        "proposal", Statistics(0, {}, {}), counters=counters, artifacts=(DataFile("told.json", "0", 0, 1, 0),)
+    )
+    return judge(CONTRACTS["proposal"], told, None)
+
+
+def test_sources_that_answer_pass():
+    (found,) = proposals(asked=200)
+    assert (found.name, found.outcome, found.of) == ("sources_answer", "passed", 200)
+
+
+def test_a_source_that_does_not_answer_is_a_warning_with_the_place_of_its_error():
+    found = proposals(asked=200, **{"left_out:a.b:failed": 50, "left_out:c:slow": 1})
+    assert [(one.name, one.outcome, one.severity, one.observed) for one in found] == [
+        ("sources_answer:a.b", "failed", "warning", 50), ("sources_answer:c", "failed", "warning", 1),
+    ]  # fmt: skip
+    assert found[0].message.startswith("a.b failed for 50 of 200 keys (25 %): their sets go without it")
+    assert "told.json" in found[0].message
+    assert found[1].message.startswith("c was too slow for 1 of 200 keys")

@@ -1,0 +1,122 @@
+"""What sets were worth afterwards: `python -m jobs.evaluate run --from D1 --to D2`, `... diff --base ROOT --head ROOT`."""
+
+import argparse
+import datetime
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from jobs.batch import guarded, write_page
+from jobs.options import POLICY_FILE, build_runner, iso_date, leave, read_policy
+from pipelines import eval_diff, evaluate
+from pipelines.backfill import dates
+from pipelines.evaluate import EvaluationError
+from pipelines.evaluation_summary import in_words, summarise, to_json, write_evaluation
+from pipelines.recommend import HOME, NOW_PLAYING
+from pipelines.road import Road
+from pipelines.runner import Runner
+from schemas.manifest import Manifest
+from transforms.io.store import open_store
+from validation.waivers import parse_waivers
+
+SURFACES = (HOME, NOW_PLAYING)
+WINDOWS = 4
+"""Dates that the protocol asks for at the least."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; 0 when dates were judged, or a change may be merged; 1 when not; 2 on bad arguments."""
+    parser = _parser()
+    options = parser.parse_args(argv)
+    if options.command == "diff":
+        return guarded(lambda: _diff(options))
+    if options.last < options.first:
+        parser.error(f"expected --from <= --to, came {options.first} and {options.last}")
+    return guarded(lambda: _run(options))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="jobs.evaluate", description="What candidate sets were worth afterwards.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    run = commands.add_parser("run", help="judge the committed sets of a range of dates")
+    run.add_argument("--root", default=os.environ.get("ROOT", ".segue"), help="folder or gs:// address of the sets")
+    run.add_argument("--from", dest="first", required=True, type=iso_date, help="first logical date")
+    run.add_argument("--to", dest="last", required=True, type=iso_date, help="last logical date")
+    run.add_argument("--raw", help="input folder with later events (default: the events that the latest run has read)")
+    diff = commands.add_parser("diff", help="say whether HEAD may replace BASE")
+    for name in ("base", "head"):
+        diff.add_argument(
+            f"--{name}", required=True, help="a root that was judged, or ROOT/runs/date=YYYY-MM-DD of one"
+        )
+    diff.add_argument("--out", type=Path, help="verdict file (default: eval-diff.json in HEAD's root)")
+    diff.add_argument("--waivers", type=Path, help='waivers file, dataset = "evaluation"')
+    return parser
+
+
+def _run(options: argparse.Namespace) -> int:
+    store, days = open_store(options.root), dates(options.first, options.last)
+    with store.lock(f"evaluate {options.first} to {options.last}"):
+        runner = build_runner(store, days[-1], [], None, {"from": days[0], "to": days[-1]})
+        events = _events(runner, options, days)
+        judged = {surface: _judge(runner, surface, days, events) for surface in SURFACES}
+        if not any(judged.values()):
+            raise EvaluationError(f"none of the {len(days)} date(s) can be judged; the reasons are above")
+        for surface, found in ((surface, found) for surface, found in judged.items() if found):
+            print(in_words(summary := summarise(store, surface, found)))
+            path = f"evaluations/{surface}-{found[0]}-{found[-1]}.json"
+            store.write_bytes(path, (json.dumps(to_json(summary), indent=1) + "\n").encode())
+            print(f"\n  every figure  {store.root}/{path}")
+        for day in sorted({day for found in judged.values() for day in found}):
+            print(f"  page  {write_page(store, day)}")
+    return 0
+
+
+def _events(runner: Runner, options: argparse.Namespace, days: Sequence[str]) -> Manifest:
+    """Return the events of the days after the dates: of a raw folder where one is given, else what was read last."""
+    latest = evaluate.latest_events(runner.store)
+    if not options.raw:
+        return latest
+    last = datetime.date.fromisoformat(max(evaluate.last_day(days[-1], surface) for surface in SURFACES))
+    policy = read_policy(POLICY_FILE)
+    return evaluate.ingest_later(
+        runner, Road(last, latest.num_shards, policy, runner.code_version, "batch"), open_store(options.raw)
+    )
+
+
+def _judge(runner: Runner, surface: str, days: Sequence[str], events: Manifest) -> list[str]:
+    """Judge every date that can be judged, and say why the others cannot; return those that were."""
+    judged = list[str]()
+    for day in days:
+        try:
+            data = evaluate.demand_judgeable(runner.store, day, surface, events)
+        except EvaluationError as error:
+            print(f"  {surface} of {day} is left out: {error}", file=sys.stderr)
+            continue
+        write_evaluation(runner.store, day, {surface: runner.run(evaluate.evaluate(day, surface, data, events))})
+        judged.append(day)
+    if len(judged) < WINDOWS:
+        said = f"{len(judged)} date(s) of {surface} were judged; the protocol asks for {WINDOWS} at the least"
+        print(f"  WARNING  {said}", file=sys.stderr)
+    return judged
+
+
+def _diff(options: argparse.Namespace) -> int:
+    (base, base_day), (head, head_day) = (eval_diff.part_run(address) for address in (options.base, options.head))
+    roots = (open_store(base), base_day), (open_store(head), head_day)
+    waivers = (
+        parse_waivers(options.waivers.read_text(encoding="utf-8"), str(options.waivers)) if options.waivers else []
+    )
+    verdict = eval_diff.compare_roots(*roots, SURFACES, waivers)
+    print(eval_diff.in_words(verdict))
+    if options.out:
+        options.out.write_text(verdict.to_json(), encoding="utf-8")
+    else:
+        roots[1][0].write_bytes("eval-diff.json", verdict.to_json().encode())
+    print(f"  verdict  {options.out or f'{head}/eval-diff.json'}")
+    return 0 if verdict.merge else 1
+
+
+if __name__ == "__main__":
+    leave(main())

@@ -1,0 +1,101 @@
+"""Calibrate: what came of the last run's proposals, from committed files alone."""
+
+import datetime
+import functools
+from collections.abc import Mapping, Sequence
+
+import apache_beam as beam
+
+from pipelines.recommend import GROUPS, Surface
+from pipelines.road import Ingested, Road, paths, shard_tasks, subset_ref
+from pipelines.runner import Runner, Stage, input_ref
+from schemas.candidates import CALIBRATION
+from schemas.manifest import DataFile, Manifest
+from transforms.calibrate import CountTaken, FitCalibration
+from transforms.io.store import Store
+from transforms.shards import ExchangeShards, Task, Workspace
+
+OLDEST_DAYS = 7
+"""Proposals older than this were made for another time."""
+
+
+def calibrate(
+    runner: Runner, road: Road, surface: Surface, ingested: Ingested, histories: Manifest, followed: Manifest
+) -> Stage:
+    """Return the stage that calibrates the sources of a surface, from nothing where no earlier proposals are left.
+
+    Args:
+      histories, followed: of the date; the partials of transitions.
+    """
+    proposals = _judgeable(runner, road, surface)
+    earlier = runner.previous.get(f"{CALIBRATION.name}/{surface.name}")
+    data = {"user": ingested.users, "history": histories, "transition_partial": followed}
+    given = {name: _since(data[name], proposals) for name in surface.judged_by} if proposals else {}
+    days = (road.date - datetime.date.fromisoformat(earlier.date)).days if earlier else 0
+    fade = 0.5 ** (days / road.policy.road.calibration_half_life_days)
+    refs = [subset_ref(name, data[name], files) for name, files in given.items()]
+    if proposals:
+        refs += [input_ref(proposals), input_ref(ingested.tombstones)]
+    if earlier:
+        refs.append(input_ref(earlier))
+    return Stage(
+        name="calibrate",
+        qualifier=surface.name,
+        contract=CALIBRATION,
+        date=road.day,
+        inputs=tuple(refs),
+        tasks=_tasks(road, proposals, ingested, given) if proposals else (),
+        transform=functools.partial(
+            _calibrate,
+            count=CountTaken(surface.since, _end(proposals.date) if proposals else road.end),
+            fit=FitCalibration(road.policy.surfaces[surface.name], fade),
+            before=paths(earlier.files) if earlier else (),
+        ),
+        num_emits=road.num_shards if proposals else 0,
+        num_parts=1,
+        num_shards=1,
+        config={"sources": [quota.source_id for quota in road.policy.surfaces[surface.name].sources], "fade": fade}
+        | {"targets": [quota.target for quota in road.policy.surfaces[surface.name].sources]},
+    )
+
+
+def _judgeable(runner: Runner, road: Road, surface: Surface) -> Manifest | None:
+    """Return the proposals of the last good road, where they are young, of as many shards, and still there."""
+    found = runner.previous.get(f"proposal/{surface.name}")
+    if found is None or found.num_shards != road.num_shards:
+        return None
+    young = (road.date - datetime.date.fromisoformat(found.date)).days <= OLDEST_DAYS
+    return found if young and _there(runner.store, found.files) else None
+
+
+def _there(store: Store, files: Sequence[DataFile]) -> bool:
+    folders = {file.path.rpartition("/")[0] for file in files}
+    found = {path for folder in folders for path in store.list(folder)}
+    return all(file.path in found for file in files)
+
+
+def _end(day: str) -> datetime.datetime:
+    return datetime.datetime.combine(
+        datetime.date.fromisoformat(day), datetime.time(), datetime.UTC
+    ) + datetime.timedelta(days=1)
+
+
+def _since(data: Manifest, proposals: Manifest) -> list[DataFile]:
+    """Return the files that hold what came after the proposals."""
+    return [file for file in data.files if file.event_date is None or file.event_date > proposals.date]
+
+
+def _tasks(
+    road: Road, proposals: Manifest, ingested: Ingested, given: Mapping[str, Sequence[DataFile]]
+) -> tuple[Task, ...]:
+    groups = tuple(file.path for file in proposals.files if file.path.endswith(f"part-{GROUPS}.parquet"))
+    own = [file for file in proposals.files if file.path not in groups]
+    return shard_tasks(
+        road.num_shards, {**given, "proposal": own, "groups": groups, "tombstone": paths(ingested.tombstones.files)}
+    )
+
+
+def _calibrate(
+    space: Workspace, tasks: Sequence[Task], count: CountTaken, fit: FitCalibration, before: tuple[str, ...]
+) -> beam.PTransform:
+    return ExchangeShards(space, count, fit, {"00000": Task("00000", 0, {"before": before})})

@@ -1,0 +1,46 @@
+"""What candidate sets were worth against what was played afterwards: sums over users that add up, and what they mean."""
+
+import pyarrow as pa
+
+from schemas.contract import Contract, column
+from schemas.rules import Between, MaxLength, OneOf, Required
+
+UNIT = 2**20
+"""Figures of one user are rounded to 1/UNIT. Sums of such numbers are exact in int64 and in float64 up to 2^33 users, so
+that blocks, shards and dates may be added in any order and give the same bytes."""
+REPLICATES = 1_000
+TARGETS = ("all", "discovery", "organic", "session")
+SLICES = ("all", "market", "tier", "tenure", "skips", "type", "age", "device")
+SETS, FALLBACK, REPEAT_LAST, ORACLE = "sets", "fallback", "repeat_last", "oracle"
+UNITS = "units"
+
+EVALUATION = Contract(
+    name="evaluation",
+    version="1.0.0",
+    owner="segue-evaluate",
+    description="What the candidate sets of a date were worth against what was played after it: one figure per ranking, "
+    "slice and metric, with its bootstrap. Every figure rests on all events, sets and proposals: there is no lineage by column.",
+    key=("logical_date", "surface", "target", "ranking", "slice", "part", "metric", "k"),
+    shard_by=None,
+    schema=pa.schema(
+        [
+            column("logical_date", pa.date32(), "Date the sets are as of."),
+            column("surface", pa.string(), "Surface.", rules=(OneOf(("home", "now_playing")),)),
+            column("target", pa.string(), "What counts as a hit: any positive, what was not played in 90 days, what the user picked, or the rest of a session.",
+                   rules=(OneOf(TARGETS),)),
+            column("ranking", pa.string(), "The sets, one source alone, a baseline, or the oracle; empty on rows of units.",
+                   rules=(MaxLength(200),)),
+            column("slice", pa.string(), "What the units are told apart by.", rules=(OneOf(SLICES),)),
+            column("part", pa.string(), "Part of the slice: a market, a tier and so on.", rules=(MaxLength(200),)),
+            column("metric", pa.string(), "Figure; units: how many there are.", rules=(Required(),)),
+            column("k", pa.int32(), "Places that count; 0 where the figure is of the whole list.", rules=(Between(0, 500),)),
+            column("value", pa.float64(), "Mean over units.", rules=(Between(0, 1e15),)),
+            column("units", pa.int64(), "Users on Home, plays on Now Playing, that had a target.", rules=(Between(1, 1e12),)),
+            column("low", pa.float64(), "2.5 % quantile of the bootstrap over users.", rules=(Between(0, 1e15),)),
+            column("high", pa.float64(), "97.5 % quantile.", rules=(Between(0, 1e15),)),
+            column("total", pa.int64(), "Sum over units.", unit="1/1048576", rules=(Between(0, 9.2e18),)),
+            column("replicates", pa.list_(pa.int64()), "The sum in each replicate, users weighed by a Poisson draw that their id and "
+                   "the replicate decide.", unit="1/1048576", rules=(MaxLength(REPLICATES),)),
+        ]
+    ),
+)  # fmt: skip

@@ -1,0 +1,314 @@
+"""The evaluation of a published road against plain loops over its files, and what cannot be judged."""
+
+import dataclasses
+import datetime
+import functools
+import itertools
+import json
+import math
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import polars as pl
+import pytest
+from small_road import SmallRoad
+
+from jobs import evaluate as job
+from pipelines import evaluate
+from pipelines.batch import record_path
+from pipelines.evaluate import EvaluationError, demand_judgeable, latest_events, window_of
+from pipelines.evaluation_summary import evaluation_path, gather_sums, overlap, summarise
+from pipelines.runner import load_manifest
+from schemas.evaluation import SETS
+from schemas.manifest import Manifest
+from transforms.evaluation import Sums, from_frame
+from transforms.evaluation_shards import EmitSums
+from transforms.io.store import LocalStore
+from transforms.shards import Shard
+
+DAY = "2026-01-23"
+"""The sets of the last day of the small road are judged as if they were of this one: a week of events lies after it."""
+UTC = datetime.UTC
+
+
+def pretend(road: SmallRoad, folder: Path) -> LocalStore:
+    """Return a copy of a road whose run of the last day is entered as one of `DAY`, too."""
+    shutil.copytree(road.root, folder)
+    store = LocalStore(str(folder))
+    store.write_bytes(record_path(DAY), store.read_bytes(record_path(road.date.isoformat())))
+    return store
+
+
+@pytest.fixture(scope="module")
+def store(small_road: SmallRoad, tmp_path_factory: pytest.TempPathFactory) -> LocalStore:
+    store = pretend(small_road, tmp_path_factory.mktemp("evaluated") / "root")
+    assert job.main(["run", "--from", DAY, "--to", DAY, "--root", store.root]) == 0
+    return store
+
+
+@pytest.fixture(scope="module")
+def judged_figures(store: LocalStore) -> Callable[[str], pl.DataFrame]:
+    def read(surface: str) -> pl.DataFrame:
+        manifest = load_manifest(store, json.loads(store.read_bytes(evaluation_path(DAY)))[surface])
+        assert all(check.outcome == "passed" for check in manifest.checks)
+        return pl.concat([pl.read_parquet(store.local(file.path)) for file in manifest.files])
+
+    return read
+
+
+@pytest.fixture(scope="module")
+def figures(judged_figures) -> pl.DataFrame:
+    return judged_figures("home")
+
+
+def manifest_of(store: LocalStore, name: str) -> Manifest:
+    return load_manifest(store, json.loads(store.read_bytes(record_path(DAY)))["manifests"][name])
+
+
+NEEDED = {
+    "event/": ["event_id", "event_ts", "event_type", "user_id", "session_id", "item_id", "label", "market", "is_organic",
+               "campaign_id", "private_session", "consent_personalization"],
+    "item/": ["item_id", "canonical_id"],
+    "proposal/home": ["key", "item_id", "source_id", "source_rank"],
+}  # fmt: skip
+"""Columns that the loops look at; of sets, the canonical ids of the candidates."""
+
+
+@functools.cache
+def rows_of(store: LocalStore, name: str) -> list[dict]:
+    paths = [store.local(file.path) for file in manifest_of(store, name).files]
+    rows = pl.concat([pl.read_parquet(path, hive_partitioning=False) for path in paths])
+    if name in NEEDED:
+        return rows.select(NEEDED[name]).to_dicts()
+    ids = pl.col("candidates").list.eval(pl.element().struct.field("canonical_id"))
+    return rows.select("record_key", "market", "tier", ids).to_dicts()
+
+
+def wanted_by_hand(store: LocalStore, target: str) -> dict[str, set[str]]:
+    """Return what each user wanted."""
+    start = datetime.datetime(2026, 1, 25, tzinfo=UTC)
+    canonical = {row["item_id"]: row["canonical_id"] for row in rows_of(store, "item/")}
+    wanted: dict[str, set[str]] = {}
+    played = set()
+    for event in rows_of(store, "event/"):
+        pair = event["user_id"], canonical.get(event["item_id"], event["item_id"])
+        if event["private_session"] or event["consent_personalization"] is False:
+            continue
+        if event["event_ts"] < start - datetime.timedelta(days=1) and (
+            event["event_type"] == "play" or event["label"] > 0
+        ):
+            played.add(pair)
+        during = start <= event["event_ts"] < start + datetime.timedelta(days=7)
+        organic = event["is_organic"] is not False and event["campaign_id"] is None
+        if during and event["label"] > 0 and (target != "organic" or organic):
+            wanted.setdefault(pair[0], set()).add(pair[1])
+    if target == "discovery":
+        wanted = {user: {one for one in items if (user, one) not in played} for user, items in wanted.items()}
+    return {user: items for user, items in wanted.items() if items}
+
+
+def lists_by_hand(store: LocalStore, ranking: str) -> dict[str, list[str]]:
+    """Return the canonical ids that each user is given, the best first."""
+    if ranking == SETS:
+        return {row["record_key"]: row["candidates"] for row in rows_of(store, "candidate_set/home")}
+    canonical = {row["item_id"]: row["canonical_id"] for row in rows_of(store, "item/")}
+    found: dict[str, list[str]] = {}
+    for row in sorted(rows_of(store, "proposal/home"), key=lambda row: row["source_rank"]):
+        if row["source_id"] == ranking:
+            found.setdefault(row["key"], []).append(canonical[row["item_id"]])
+    return found
+
+
+@pytest.mark.parametrize("ranking", [SETS, "home.co_listen"])
+@pytest.mark.parametrize("target", ["all", "discovery", "organic"])
+def test_the_stage_says_what_plain_loops_say(store, figures, target, ranking):
+    wanted, lists = wanted_by_hand(store, target), lists_by_hand(store, ranking)
+    assert ranking != SETS or wanted.keys() <= lists.keys(), "every user of this road has a set of their own"
+    recalls, gains = [], []
+    for user, items in wanted.items():
+        given = lists.get(user, [])
+        places = [given.index(one) for one in items if one in given]
+        recalls.append(sum(place < 50 for place in places) / len(items))
+        ideal = sum(1 / math.log2(place + 2) for place in range(min(10, len(items))))
+        gains.append(sum(1 / math.log2(place + 2) for place in places if place < 10) / ideal)
+    own = figures.filter(pl.col("slice") == "all", pl.col("target") == target, pl.col("ranking") == ranking)
+    for metric, k, expected in (("recall", 50, recalls), ("ndcg", 10, gains)):
+        (row,) = own.filter(pl.col("metric") == metric, pl.col("k") == k).to_dicts()
+        assert row["units"] == len(wanted) > 100
+        assert row["value"] == pytest.approx(sum(expected) / len(expected), abs=1e-6)
+        assert row["low"] < row["value"] < row["high"]
+
+
+def test_what_came_next_is_what_plain_loops_say(store, judged_figures):
+    """Next item hit@10 and recall of sessions@100, after the play of a seed in its market."""
+    start = datetime.datetime(2026, 1, 24, 0, 30, tzinfo=UTC)
+    canonical = {row["item_id"]: row["canonical_id"] for row in rows_of(store, "item/")}
+    lists = {(row["record_key"], row["market"], row["tier"]): row["candidates"]
+             for row in rows_of(store, "candidate_set/now_playing")}  # fmt: skip
+    sessions: dict[tuple[str, str], list[dict]] = {}
+    for event in sorted(rows_of(store, "event/"), key=lambda event: (event["event_ts"], event["event_id"])):
+        open_ = not event["private_session"] and event["consent_personalization"] is not False
+        during = start <= event["event_ts"] < start + datetime.timedelta(days=1)
+        if open_ and during and event["event_type"] in ("play", "skip") and event["label"] > 0:
+            sessions.setdefault((event["user_id"], event["session_id"]), []).append(event)
+    hits, recalls = [], []
+    for heard in sessions.values():
+        for seed, event in itertools.pairwise(heard):
+            if seed["item_id"] != event["item_id"]:
+                hits.append(
+                    canonical.get(event["item_id"], event["item_id"])
+                    in served(lists, seed["item_id"], event["market"])[:10]
+                )
+        rest = [event for event in heard[1:] if event["item_id"] != heard[0]["item_id"]]
+        wanted = {canonical.get(event["item_id"], event["item_id"]) for event in rest}
+        if wanted:
+            given = served(lists, heard[0]["item_id"], rest[0]["market"])[:100]
+            recalls.append(len(wanted & set(given)) / len(wanted))
+    own = judged_figures("now_playing").filter(pl.col("slice") == "all", pl.col("ranking") == SETS)
+    for target, metric, k, expected in (("all", "hit", 10, hits), ("session", "recall", 100, recalls)):
+        (row,) = own.filter(pl.col("target") == target, pl.col("metric") == metric, pl.col("k") == k).to_dicts()
+        assert row["units"] == len(expected) > 50
+        assert 0 < row["value"] == pytest.approx(sum(expected) / len(expected), abs=1e-6)
+
+
+def served(lists: dict[tuple[str, str, str], list[str]], seed: str, market: str | None) -> list[str]:
+    """Return the set of a seed in a market, or the chart that stands in for it."""
+    names = [(seed, market, "*"), ("*", market, "*"), ("*", "*", "*")]
+    return next(lists[name] for name in names if name in lists)
+
+
+def test_slices_add_up_to_the_whole(figures):
+    counted = (
+        figures.filter(pl.col("metric") == "units", pl.col("target") == "all")
+        .group_by("slice")
+        .agg(pl.col("units").sum())
+    )
+    by_slice = dict(counted.rows())
+    assert by_slice["market"] == by_slice["tier"] == by_slice["tenure"] == by_slice["all"]
+    assert by_slice["type"] >= by_slice["all"]
+
+
+def test_sets_hold_no_more_than_the_oracle(figures):
+    own = figures.filter(pl.col("metric") == "recall", pl.col("k") == 300, pl.col("slice") == "all")
+    for target, rows in own.group_by("target"):
+        values = dict(rows.select("ranking", "value").rows())
+        assert 0 < values[SETS] < values["oracle"] < 1, target
+        assert values["oracle"] > 0.9  # few items are new after a date, or not for everybody
+
+
+def test_the_summary_says_what_each_source_is_worth(store):
+    summary = summarise(store, "home", [DAY])
+    shared = overlap(summary)
+    assert shared["home.two_tower", "home.two_tower"] == 1
+    assert 0 < shared["home.sequence", "home.two_tower"] <= 1
+    within = summary.of("all", "within:home.two_tower", "recall", 300)
+    only = summary.of("all", "only:home.two_tower", "recall", 300)
+    whole = summary.of("all", SETS, "recall", 300)
+    assert only[0] <= within[0] <= whole[0]
+    contest = summary.contest()
+    assert contest.verdict in ("wins", "loses", "undecided")
+    assert contest.difference[0] == pytest.approx(contest.sets[0] - contest.source[0])
+    assert summary.catalogue[DAY]["covered"] > 0.1
+
+
+def test_one_task_for_two_shards_gives_the_same_sums(store, monkeypatch):
+    monkeypatch.setattr(evaluate, "TASKS", 1)
+    events = latest_events(store)
+    stage = evaluate.evaluate(DAY, "home", demand_judgeable(store, DAY, "home", events), events)
+    emit, sums = EmitSums(window_of(DAY, "home", 36), tuple(stage.config["rankings"])), Sums()
+    for task in stage.tasks:
+        sums.merge(from_frame(emit(Shard(task, store))["sums"]))
+    committed = gather_sums(store, "home", [DAY])
+    assert len(stage.tasks) == 1
+    assert all((sums.cells[cell] == own).all() for cell, own in committed.cells.items())
+
+
+def test_identical_roots_differ_in_nothing(store, capsys, tmp_path):
+    out = tmp_path / "verdict.json"
+    assert job.main(["diff", "--base", store.root, "--head", f"{store.root}/runs/date={DAY}", "--out", str(out)]) == 0
+    verdict = json.loads(out.read_text())
+    assert verdict["merge"] is True
+    assert {(one["low"], one["high"], one["relative"]) for one in verdict["differences"]} == {(0.0, 0.0, 0.0)}
+    names = {"home_coverage", "now_playing_coverage", "cost"}
+    assert {(check["name"], check["outcome"]) for check in verdict["checks"]} == {(name, "passed") for name in names}
+    assert "\n  MERGE" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("seconds", "waiver", "code"), [(1.1, "", 0), (1.3, "home_coverage", 1), (1.3, "cost", 0)])
+def test_a_dearer_run_needs_a_waiver(store, tmp_path, seconds, waiver, code):
+    dearer = LocalStore(shutil.copytree(Path(store.root) / "runs", tmp_path / "root" / "runs").parent.as_posix())
+    (tmp_path / "root" / "data").symlink_to(Path(store.root) / "data")
+    record = json.loads(dearer.read_bytes(record_path(DAY)))
+    record["stages"] = [stage | {"seconds": stage["seconds"] * seconds} for stage in record["stages"]]
+    dearer.write_bytes(record_path(DAY), json.dumps(record).encode())
+    text = (
+        f'[[waiver]]\ncheck = "{waiver}"\ndataset = "evaluation"\nowner = "me"\nreason = "why"\nexpires = 2027-01-01\n'
+    )
+    (tmp_path / "waivers.toml").write_text(text if waiver else "")
+    arguments = ["--base", store.root, "--head", dearer.root, "--waivers", str(tmp_path / "waivers.toml")]
+    assert job.main(["diff", *arguments]) == code
+
+
+def test_judging_again_does_nothing(store, capsys):
+    before = store.read_bytes(evaluation_path(DAY))
+    assert job.main(["run", "--from", DAY, "--to", DAY, "--root", store.root]) == 0
+    shown = capsys.readouterr()
+    assert "unchanged, skipped" in shown.err + shown.out
+    assert "the protocol asks for 4 at the least" in shown.err
+    assert "the blend " in shown.out
+    assert store.read_bytes(evaluation_path(DAY)) == before
+
+
+def test_events_of_a_raw_folder_are_ingested_as_the_road_does(store, small_road, capsys):
+    before = store.read_bytes(evaluation_path(DAY))
+    assert job.main(["run", "--from", DAY, "--to", DAY, "--root", store.root, "--raw", str(small_road.raw)]) == 0
+    assert store.read_bytes(evaluation_path(DAY)) == before, "equal events, equal evaluation"
+    assert "ingest_event" in capsys.readouterr().err
+
+
+def test_the_page_of_the_date_shows_it(store):
+    content = store.read_bytes(f"reports/{DAY}/index.html").decode()
+    for shown in (
+        'id="evaluation"',
+        "Home: found afterwards",
+        "Now Playing: found afterwards",
+        "Best possible",
+        "Skips in between",
+    ):
+        assert shown in content
+
+
+def test_what_cannot_be_judged_is_said_with_the_next_step(store, small_road, tmp_path):
+    events = latest_events(store)
+    with pytest.raises(EvaluationError, match=r"home has no finished run of 2026-01-22: run `make backfill` for it"):
+        demand_judgeable(store, "2026-01-22", "home", events)
+    with pytest.raises(
+        EvaluationError, match=r"2026-01-31 is judged by events up to 2026-02-08, the last ones there are of 2026-01-31"
+    ):
+        demand_judgeable(store, "2026-01-31", "home", events)
+    with pytest.raises(EvaluationError, match=r"the sets of 2026-01-23 are in 2 shards, events in 3: .* SHARDS=3"):
+        demand_judgeable(store, DAY, "home", dataclasses.replace(events, num_shards=3))
+    retired = pretend(small_road, tmp_path / "retired")
+    retired.delete(manifest_of(retired, "candidate_set/home").files[0].path)
+    with pytest.raises(
+        EvaluationError, match=r"the sets of 2026-01-23 were retired .* run `make backfill` for that date"
+    ):
+        demand_judgeable(retired, DAY, "home", events)
+
+
+def test_commands_that_cannot_do_anything_say_so(tmp_path, capsys, store):
+    root = str(tmp_path)
+    assert job.main(["run", "--from", DAY, "--to", DAY, "--root", root]) == 1
+    assert "no road has finished under" in capsys.readouterr().err
+    assert job.main(["diff", "--base", root, "--head", store.root]) == 1
+    assert "have no judged date in common: run `make evaluate` on both" in capsys.readouterr().err
+    assert job.main(["run", "--from", "2026-01-20", "--to", "2026-01-21", "--root", store.root]) == 1
+    assert "none of the 2 date(s) can be judged; the reasons are above" in capsys.readouterr().err
+    with pytest.raises(
+        EvaluationError, match=r"home of 2026-01-20 was not judged under .*: run `make evaluate` for it"
+    ):
+        gather_sums(store, "home", ["2026-01-20"])
+    with pytest.raises(SystemExit):
+        job.main(["run", "--from", "2026-01-21", "--to", "2026-01-20"])
+    assert "expected --from <= --to, came 2026-01-21 and 2026-01-20" in capsys.readouterr().err

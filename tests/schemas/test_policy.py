@@ -1,0 +1,35 @@
+import dataclasses
+
+import pytest
+from toy_road import policy, quota
+
+DRAWN = {"explore": "pool", "fallback": "chart", "flow": ("own", "chart")}
+
+
+def explored(*slots: int, **figures):
+    return policy(quota("own"), quota("chart"), quota("pool", *slots), **(DRAWN | figures))
+
+
+def test_a_surface_knows_how_many_slots_are_drawn():
+    assert explored(9, 9, 9).explore_slots == 9
+    assert policy(quota("own"), quota("chart")).explore_slots == 0
+
+
+@pytest.mark.parametrize(
+    ("slots", "figures", "came"),
+    [
+        ((1, 9, 9), {}, "came 1/9/9"),
+        ((100, 100, 100), {}, "below the size of 100; came 100/100/100"),
+        ((9, 9, 9), {"explore": "nobody", "flow": ("own", "chart", "pool"), "fallback": "pool"}, "came no quota"),
+    ],
+)
+def test_slots_to_explore_are_fixed_and_leave_room(slots, figures, came):
+    with pytest.raises(ValueError, match=f'surface home: explore .*minimum = target = maximum.*{came}.*explore = ""'):
+        explored(*slots, **figures)
+
+
+def test_what_is_drawn_takes_no_part_in_the_flow():
+    with pytest.raises(
+        ValueError, match=r"flow must name each source once, but not explore 'pool'; sources .*'own', 'chart'"
+    ):
+        dataclasses.replace(explored(9, 9, 9), flow=("own", "pool", "chart"))

@@ -1,0 +1,198 @@
+"""Calibrate: how likely what a source proposes at a rank is taken up, from the last run's proposals and what came of them.
+
+    proposals of an earlier date x plays since -> trials and positives by source and rank
+      + the last calibration's, halved with every half-life -> smoothed -> falling with the rank
+
+The proposals rest on nothing later than their date, and only what was played after it counts: no play is on both sides.
+By rank and not by score, because ranks survive a training that changes the scale of the scores; scores of two sources
+are never compared.
+
+Memory: the proposals of one shard to keys that were active since; a row per source and rank besides.
+"""
+
+import dataclasses
+import datetime
+from collections.abc import Callable, Mapping
+
+import numpy as np
+import polars as pl
+import scipy.optimize
+
+from schemas.candidates import CALIBRATION, PROPOSAL
+from schemas.policy import Quota, SurfacePolicy
+from schemas.tallies import ANY
+from transforms.facts import group_of
+from transforms.groups import group_key
+from transforms.histories import exploded
+from transforms.reach import World
+from transforms.retrieve import user_table
+from transforms.shards import Output, Shard, read_tables
+
+PRIOR_TRIALS = 50.0
+"""Of a rank, trials at the source's own rate are taken as seen: a rank of few trials says little by itself."""
+UNSEEN_RATE = 0.02
+"""Rate of a source nobody has seen proposals of, where no other source has been seen either."""
+DEEPEST = 2_000
+_NEXT_TO_NOTHING = 1e-9
+_COUNTS = {"source_id": pl.String, "source_rank": pl.Int32, "trials": pl.Float64, "positives": pl.Float64}
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Since:
+    """What was played after a date: who could take something up, and what was.
+
+    Attributes:
+      trials: `key`, `weight`. taken: `key`, `item_id`, `weight`; at most the key's weight each.
+      groups: `key`, `group`: whose charts a key was offered.
+    """
+
+    trials: pl.DataFrame
+    taken: pl.DataFrame
+    groups: pl.DataFrame
+
+    def of_groups(self) -> tuple[pl.DataFrame, pl.DataFrame]:
+        """Return both by group."""
+        found = []
+        for frame in (self.trials, self.taken):
+            named = frame.join(self.groups, on="key", maintain_order="left").with_columns(pl.col("group").alias("key"))
+            by = [name for name in frame.columns if name != "weight"]
+            found.append(named.group_by(by).agg(pl.col("weight").sum()).sort(by))
+        return found[0], found[1]
+
+
+def since_of_users(shard: Shard, after: datetime.datetime) -> Since:
+    """Return what the users of a shard who listened since played: everything of weight 1."""
+    users = user_table(shard).filter(~pl.col("personalization_opt_out"))
+    liked = exploded(users, "positives").filter((pl.col("event_ts") >= after) & (pl.col("label") > 0))
+    taken = liked.select(pl.col("user_id").alias("key"), "item_id").unique().sort("key", "item_id")
+    charts = read_tables(shard.paths("groups"), PROPOSAL, ["key"])["key"].unique().str.split("|").list.get(1)
+    market = group_of(pl.col("tier"), World(sorted(set(charts) - {ANY}), pl.Series(dtype=pl.String)))
+    groups = users.select(pl.col("user_id").alias("key"), market.alias("group"))
+    one = pl.lit(1.0).alias("weight")
+    return Since(taken.select("key").unique().sort("key").with_columns(one), taken.with_columns(one), groups)
+
+
+def since_of_seeds(shard: Shard, after: datetime.datetime) -> Since:
+    """Return what followed the items of a shard: the share of each follower, by how often the item was followed."""
+    followed = shard.read(
+        "transition_partial", ["item_id", "next_item_id", "weight"], pl.col("event_date") >= after.date()
+    )
+    taken = followed.group_by(pl.col("item_id").alias("key"), pl.col("next_item_id").alias("item_id")).agg(
+        pl.col("weight").cast(pl.Float64).sum()
+    )
+    taken = taken.sort("key", "item_id")
+    trials = taken.group_by("key", maintain_order=True).agg(pl.col("weight").sum())
+    return Since(trials, taken, trials.select("key", pl.lit(group_key(ANY, ANY)).alias("group")))
+
+
+@dataclasses.dataclass(frozen=True)
+class CountTaken:
+    """Count the proposals of a shard that could be taken up and those that were, by source and rank.
+
+    Attributes:
+      since: what was played. `after`: the end of the proposals' date.
+    """
+
+    since: Callable[[Shard, datetime.datetime], Since]
+    after: datetime.datetime
+
+    def __call__(self, shard: Shard) -> dict[str, pl.DataFrame]:
+        since = self.since(shard, self.after)
+        columns = ["key", "source_id", "source_rank", "item_id"]
+        asked = pl.col("key").is_in(since.trials["key"].implode()) & (pl.col("source_rank") < DEEPEST)
+        own = shard.read("proposal", columns, asked)
+        shared = read_tables(shard.paths("groups"), PROPOSAL, columns, pl.col("source_rank") < DEEPEST)
+        counted = [counts(own, since.trials, since.taken), counts(shared, *since.of_groups())]
+        return {"counts": pl.concat(counted).with_columns(pl.lit("00000").alias("__target"))}
+
+
+def counts(proposals: pl.DataFrame, trials: pl.DataFrame, taken: pl.DataFrame) -> pl.DataFrame:
+    """Return `source_id`, `source_rank`, `trials`, `positives` of proposals to whoever could take them up."""
+    tried = proposals.join(trials, on="key", maintain_order="left").rename({"weight": "trials"})
+    both = tried.join(taken.rename({"weight": "positives"}), on=["key", "item_id"], how="left", maintain_order="left")
+    by = ["source_id", "source_rank"]
+    added = both.sort(*by, "key", "item_id").group_by(by, maintain_order=True).agg(pl.col("trials", "positives").sum())
+    return added.select([pl.col(name).cast(kind) for name, kind in _COUNTS.items()])
+
+
+@dataclasses.dataclass(frozen=True)
+class FitCalibration:
+    """Add the counts of all shards to the last calibration's, and fit a probability to every rank.
+
+    Attributes:
+      fade: what the last calibration's counts are multiplied by.
+    """
+
+    policy: SurfacePolicy
+    fade: float
+
+    def __call__(self, shard: Shard) -> Output:
+        fresh = shard.parts("counts", _COUNTS)
+        before = read_tables(shard.paths("before"), CALIBRATION, list(_COUNTS))
+        faded = before.with_columns(pl.col("trials", "positives") * self.fade)
+        by = ["source_id", "source_rank"]
+        known = [quota.source_id for quota in self.policy.sources]
+        every = pl.concat([fresh, faded]).filter(pl.col("source_id").is_in(known)).sort(*by, "trials", "positives")
+        total = every.group_by(by, maintain_order=True).agg(pl.col("trials", "positives").sum())
+        trials, positives = (total[name].to_numpy().sum() for name in ("trials", "positives"))
+        rate = float(positives / trials) if trials else UNSEEN_RATE
+        fitted = [
+            fit(total.filter(pl.col("source_id") == quota.source_id), quota, rate) for quota in self.policy.sources
+        ]
+        return Output(pl.concat(fitted).select(CALIBRATION.schema.names).sort(by), rows_in=fresh.height)
+
+
+def fit(counted: pl.DataFrame, quota: Quota, rate: float) -> pl.DataFrame:
+    """Return the calibration of one source: isotonic regression, falling with the rank, over smoothed shares.
+
+    Ranks without a trial share the fate of their neighbours. A source without any trial: `unseen`.
+    Pool adjacent violators: Barlow, Bartholomew, Bremner and Brunk, "Statistical Inference under Order Restrictions" (1972).
+    """
+    deepest = int(counted["source_rank"].to_numpy().max(initial=quota.maximum - 1))
+    ranks = pl.DataFrame({"source_rank": np.arange(deepest + 1, dtype=np.int32)})
+    full = ranks.join(counted, on="source_rank", how="left", maintain_order="left").with_columns(
+        pl.lit(quota.source_id).alias("source_id"), pl.col("trials", "positives").fill_null(0.0)
+    )
+    trials, positives = full["trials"].to_numpy(), full["positives"].to_numpy()
+    if not trials.sum():
+        return full.with_columns(pl.Series("probability", unseen(np.arange(deepest + 1), quota, rate)))
+    own = positives.sum() / trials.sum()
+    share = (positives + PRIOR_TRIALS * own) / (trials + PRIOR_TRIALS)
+    weights = np.where(trials > 0, trials + PRIOR_TRIALS, _NEXT_TO_NOTHING)
+    fitted = scipy.optimize.isotonic_regression(share, weights=weights, increasing=False).x
+    return full.with_columns(pl.Series("probability", np.clip(fitted, 0.0, 1.0)))
+
+
+def unseen(ranks: np.ndarray, quota: Quota, rate: float) -> np.ndarray:
+    """Return what is assumed of a source nobody has seen proposals of: `rate`, halved at its target."""
+    return rate / (1 + ranks / max(quota.target, 1))
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Calibration:
+    """Probabilities by source and rank.
+
+    Attributes:
+      tables: per source, `(num_ranks,) float64`; deeper ranks have the last one.
+    """
+
+    tables: Mapping[str, np.ndarray]
+
+    @classmethod
+    def read(cls, paths: list[str]) -> "Calibration":
+        """Read what `FitCalibration` wrote."""
+        rows = read_tables(paths, CALIBRATION).sort("source_id", "source_rank")
+        parts = rows.partition_by("source_id", as_dict=True)
+        return cls({str(name): part["probability"].to_numpy() for (name,), part in parts.items()})
+
+    def of(self, source_ids: pl.Series, ranks: np.ndarray, policy: SurfacePolicy) -> np.ndarray:
+        """Return the probability of proposals, `(num_proposals,) float64`; of a source without a table, that of one unseen."""
+        found = np.empty(len(ranks))
+        for quota in policy.sources:
+            own = (source_ids == quota.source_id).to_numpy()
+            table = self.tables.get(quota.source_id)
+            if table is None:
+                found[own] = unseen(ranks[own], quota, UNSEEN_RATE)
+            else:
+                found[own] = table[np.minimum(ranks[own], len(table) - 1)]
+        return found

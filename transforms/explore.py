@@ -1,0 +1,285 @@
+"""Explore: draw a few items per record at random, and say with what probability each was drawn.
+
+    pool of the group -> what the record may be offered, and does not hold anyway -> systematic over strata -> slots
+
+The **propensity** of an explored item is the probability that this record's draw takes it, given the pool of the date, and
+given everything else in the set, which is settled before and does not depend on the draw:
+
+    propensity = slots / items       slots = min(slots of the policy, items)
+
+`items` counts what the draw is from: the pool of the record's market and tier (`transforms.explore_pool`), one recording per
+canonical item, without what a hard filter keeps from this record and without canonical items that the set holds anyway. Every
+one of them has the same propensity, they add up to the slots, and all others have none. Caps do not bind explored items: they
+come after the caps, and a draw that looked at what else was drawn would have no simple propensity.
+
+How: items lie in order of stratum and id; one random start and equal steps say how many each stratum gives (the expected share,
+rounded up or down), and these are drawn from the stratum without replacement. Seed: hash of record, surface, logical date and
+policy id. Numbers of 32 bits, compared as integers: the propensity holds to 2**-32 times `items`.
+
+Memory: what each kind of record may be offered, at most 2,000 kinds x 1,000 items x 40 bytes, and 200 bytes per slot.
+"""
+
+import dataclasses
+
+import numpy as np
+import polars as pl
+
+from schemas.hashing import hash64, hash64_one, mix64
+from schemas.policy import SurfacePolicy
+from transforms.filters import Facts, Instant, Rows, hard_filters, personal_pairs
+from transforms.reach import Reach, World
+
+EXPLORATION_ID = "systematic-over-strata-1"
+FLOOR = 1e-4
+"""The least propensity: below it one outcome would weigh as much as ten thousand others."""
+_CELLS = pl.Series("cell", [f"hash:{n:02d}" for n in range(16)])
+_NONE = pl.Series("stratum", ["none"])
+_BITS = 32
+_FAR = np.iinfo(np.int64).max
+Pairs = tuple[np.ndarray, np.ndarray]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Pools:
+    """What records draw from, by kind of record: all who are in one market and tier, of one age, and so on.
+
+    Attributes:
+      items: rows of `Facts.items` the pools are of, ascending. strata: names.
+      p, i, stratum: parallel arrays in order of kind, stratum and item: row of the proposal table, place in `items`, place in
+        `strata`. starts: where each kind begins, and the end. kind_of: kind of each record.
+      at: `(num_kinds, num_items)`, where a kind has the canonical item that an item is of, -1 where it has it not.
+    """
+
+    items: np.ndarray
+    strata: pl.Series
+    p: np.ndarray
+    i: np.ndarray
+    stratum: np.ndarray
+    starts: np.ndarray
+    kind_of: np.ndarray
+    at: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Explored:
+    """What was drawn, as parallel arrays in order of record and turn, and from how much.
+
+    Attributes:
+      rows: what was drawn. turn: place among the record's explored items. sizes: items each record drew from, by `k`.
+      cells: `cell`, `expected`: sum of the propensities, `drawn`: number of draws, over all records.
+    """
+
+    rows: Rows
+    turn: np.ndarray
+    propensity: np.ndarray
+    stratum: pl.Series
+    sizes: np.ndarray
+    cells: pl.DataFrame
+
+    @property
+    def slots(self) -> np.ndarray:
+        """Return how many items were drawn, by `k`, `(num_records,) int64`."""
+        return np.bincount(self.rows.k, minlength=len(self.sizes))
+
+    @property
+    def left(self) -> np.ndarray:
+        """Return how many might have been drawn and were not, by `k`, `(num_records,) int64`."""
+        return self.sizes - self.slots
+
+
+def nothing_explored(num_records: int) -> Explored:
+    """Return what a surface has that explores nothing."""
+    none = np.zeros(0, np.int64)
+    rows = Rows(none.astype(np.uint32), none, none, none.astype(np.uint8), none.astype(np.int32))
+    cells = pl.DataFrame(schema={"cell": pl.String, "expected": pl.Float64, "drawn": pl.Int64})
+    nowhere = pl.Series("stratum", [], pl.String)
+    return Explored(rows, none, none.astype(np.float64), nowhere, np.zeros(num_records, np.int64), cells)
+
+
+def explore(
+    proposals: pl.DataFrame, facts: Facts, held: tuple[np.ndarray, np.ndarray], policy: SurfacePolicy, instant: Instant
+) -> Explored:
+    """Draw what each record explores.
+
+    Args:
+      held: record and row of `facts.items` of all that the sets hold anyway.
+    """
+    pools = pools_of(proposals, facts, policy, instant)
+    without = _kept_out(pools, facts, held, policy, instant)
+    counts = _offered(pools, without, pools.stratum, len(pools.strata))
+    bounds = np.concatenate([np.zeros((len(counts), 1), np.int64), counts.cumsum(axis=1)], axis=1)
+    seeds, sizes = record_seeds(facts.records, instant), bounds[:, -1]
+    places = draw(seeds, bounds, policy.explore_slots)
+    k = np.repeat(np.arange(len(places)), (places >= 0).sum(axis=1))
+    row = _nth_offered(pools, without, k, places[places >= 0])
+    hashes = hash64(facts.items["item_id"].gather(pools.items).to_arrow())
+    order = np.lexsort((mix64(seeds[k], hashes[pools.i[row]]), k))
+    k, row = k[order], row[order]
+    chance = np.minimum(policy.explore_slots, sizes) / np.maximum(sizes, 1)
+    cell = (hashes >> np.uint64(60)).astype(np.int64)[pools.i]
+    cells = [
+        _cells(pools.strata, counts, chance, pools.stratum[row]),
+        _cells(_CELLS, _offered(pools, without, cell, len(_CELLS)), chance, cell[row]),
+    ]
+    turn = np.arange(len(k)) - np.searchsorted(k, k)
+    stratum = pools.strata.gather(pools.stratum[row])
+    rows = _rows(pools, k, pools.i[row], row, policy)
+    return Explored(rows, turn, chance[k], stratum, sizes, pl.concat(cells))
+
+
+def _rows(pools: Pools, k: np.ndarray, i: np.ndarray, row: np.ndarray, policy: SurfacePolicy) -> Rows:
+    source = [quota.source_id for quota in policy.sources].index(policy.explore)
+    codes = np.full(len(k), source, np.uint8)
+    return Rows(k.astype(np.uint32), pools.p[row], pools.items[i].astype(np.uint32), codes, np.zeros(len(k), np.int32))
+
+
+def pools_of(proposals: pl.DataFrame, facts: Facts, policy: SurfacePolicy, instant: Instant) -> Pools:
+    """Return what each kind of record may be offered of its group's pool, by the rules that ask nothing personal."""
+    pool = _pool(proposals, facts, policy)
+    items, strata = pool["i"].unique().sort(), pool["stratum"].unique().sort() if pool.height else _NONE
+    kind_of, kinds = _kinds(facts.records)
+    offered = kinds.select("kind", pl.col("group").alias("key")).join(pool, on="key", maintain_order="left_right")
+    kind, i = offered["kind"].to_numpy(), items.search_sorted(offered["i"]).to_numpy().astype(np.int64)
+    there = _masks(kinds, facts.items[items], facts, instant)[kind, i]
+    kind, i, offered = kind[there], i[there], offered.filter(pl.Series(there))
+    stratum = strata.search_sorted(offered["stratum"]).to_numpy().astype(np.int64)
+    canonical = _codes(facts.items["canonical_id"].gather(items))
+    at = np.full((kinds.height, len(items)), -1)
+    at[kind, canonical[i]] = np.arange(len(kind))
+    starts = np.searchsorted(kind, np.arange(kinds.height + 1))
+    return Pools(
+        items.to_numpy().astype(np.int64),
+        strata,
+        offered["p"].to_numpy(),
+        i,
+        stratum,
+        starts,
+        kind_of,
+        at[:, canonical],
+    )
+
+
+def _pool(proposals: pl.DataFrame, facts: Facts, policy: SurfacePolicy) -> pl.DataFrame:
+    """Return `key`, `p`, `i`, `stratum` of the pools of all groups, one recording per canonical item, in order."""
+    there = (proposals["source_id"] == policy.explore).arg_true()
+    offered = proposals.select("key", "item_id", "stratum", "source_rank")[there].with_columns(there.alias("p"))
+    pool = offered.join(facts.items.select("item_id", "canonical_id").with_row_index("i"), on="item_id")
+    single = pool.sort("key", "canonical_id", "source_rank").unique(["key", "canonical_id"], keep="first")
+    return single.select("key", "p", "i", pl.col("stratum").fill_null(_NONE[0])).sort("key", "stratum", "i")
+
+
+def _codes(ids: pl.Series) -> np.ndarray:
+    return (ids.rank("dense").cast(pl.Int64) - 1).to_numpy() if len(ids) else np.zeros(0, np.int64)
+
+
+def _kinds(records: pl.DataFrame) -> tuple[np.ndarray, pl.DataFrame]:
+    """Number the records by the rules they are under; return the number of each, and one record of each number."""
+    told = [pl.col("group", "needs"), pl.col("explicit_allowed", "max_age").cast(pl.String)]
+    spoken = pl.col("languages").list.sort().list.join(",").fill_null("")
+    kind = _codes(records.select(pl.concat_str([*told, spoken], separator="|")).to_series())
+    return kind, records.with_columns(pl.Series("kind", kind)).unique("kind", keep="first").sort("kind")
+
+
+def _masks(kinds: pl.DataFrame, items: pl.DataFrame, facts: Facts, instant: Instant) -> np.ndarray:
+    """Return what each kind of record may be offered, `(num_kinds, num_items) bool`."""
+    reach = Reach.of([items], items["item_id"], instant, World([], facts.gone))
+    places = {needs: rows.select("market", "tier").rows() for (needs,), rows in facts.needs.group_by("needs")}
+    masks = np.zeros((kinds.height, items.height), bool)
+    asked = kinds.select("needs", "explicit_allowed", "max_age", "languages").rows()
+    for kind, (needs, *rights) in enumerate(asked):
+        masks[kind] = np.logical_and.reduce([reach.mask(market, tier, *rights) for market, tier in places[needs]])
+    return masks
+
+
+def _kept_out(
+    pools: Pools, facts: Facts, held: tuple[np.ndarray, np.ndarray], policy: SurfacePolicy, instant: Instant
+) -> Pairs:
+    """Return, sorted, records and rows of `pools` that are for the record's kind to draw, and not for the record itself."""
+    k, i = personal_pairs(facts, pools.items)
+    row = pools.at[pools.kind_of[k], i]
+    own = (row >= 0) & (pools.i[row] == i) if len(pools.i) else row >= 0
+    k, i, row = k[own], i[own], row[own]
+    barred = hard_filters(_rows(pools, k, i, row, policy), facts, policy, instant).rule != 0
+    near = _alike(facts.items["canonical_id"], pools.items)[held[1]]
+    having, near = held[0][near >= 0].astype(np.int64), near[near >= 0]
+    had = pools.at[pools.kind_of[having], near]
+    pairs = np.concatenate([k[barred] << _BITS | row[barred], (having << _BITS | had)[had >= 0]])
+    pairs = np.unique(pairs)
+    return pairs >> _BITS, pairs & (1 << _BITS) - 1
+
+
+def _alike(canonical: pl.Series, items: np.ndarray) -> np.ndarray:
+    """Return, for each item, a place in `items` with the same canonical item, -1 where there is none."""
+    code = _codes(canonical)
+    place = np.full(len(code), -1)
+    place[code[items]] = np.arange(len(items))
+    return place[code]
+
+
+def _offered(pools: Pools, without: Pairs, column: np.ndarray, num_columns: int) -> np.ndarray:
+    """Count what each record draws from by a column of `pools`, `(num_records, num_columns) int64`."""
+    k, row = without
+    kind = np.repeat(np.arange(len(pools.starts) - 1), np.diff(pools.starts))
+    of_kind = _counted(kind, column, len(pools.starts) - 1, num_columns)
+    return of_kind[pools.kind_of] - _counted(k, column[row], len(pools.kind_of), num_columns)
+
+
+def _counted(row: np.ndarray, column: np.ndarray, num_rows: int, num_columns: int) -> np.ndarray:
+    flat = row * num_columns + column
+    return np.bincount(flat, minlength=num_rows * num_columns).reshape(num_rows, num_columns)
+
+
+def _nth_offered(pools: Pools, without: Pairs, k: np.ndarray, place: np.ndarray) -> np.ndarray:
+    """Return the rows of `pools` at places among what each record draws from.
+
+    The n-th row kept out of a record's, e rows from where its kind begins, moves all places from e - n on by one.
+    """
+    out, row = without
+    start = pools.starts[pools.kind_of]
+    nth = np.arange(len(out)) - np.searchsorted(out, out)
+    moving = out << _BITS | (row - start[out] - nth)
+    moved = np.searchsorted(moving, k << _BITS | place, side="right") - np.searchsorted(out, k)
+    return start[k] + place + moved
+
+
+def _cells(names: pl.Series, counts: np.ndarray, chance: np.ndarray, drawn: np.ndarray) -> pl.DataFrame:
+    found = np.bincount(drawn, minlength=len(names))
+    return pl.DataFrame({"cell": names.alias("cell"), "expected": chance @ counts, "drawn": found})
+
+
+def record_seeds(records: pl.DataFrame, instant: Instant) -> np.ndarray:
+    """Return what the draw of each record is seeded by, `(num_records,) uint64`."""
+    keys = mix64(hash64(records["record_key"].to_arrow()), hash64(records["context_key"].to_arrow()))
+    return mix64(keys, np.full(len(keys), hash64_one(f"{instant.seed}|{EXPLORATION_ID}"), np.uint64))
+
+
+def draw(seeds: np.ndarray, bounds: np.ndarray, slots: int) -> np.ndarray:
+    """Draw items of each record, every one of them with probability `min(1, slots / items)`.
+
+    Args:
+      seeds: `(num_records,) uint64`. bounds: `(num_records, num_strata + 1) int64`, where each stratum of a record's items
+        begins and ends: from 0 to the number of its items.
+
+    Returns:
+      `(num_records, slots) int64` places among the record's items, -1 beyond the number of them.
+    """
+    sizes = bounds[:, -1]
+    wanted, turns = np.minimum(slots, sizes), np.arange(slots)
+    points = (_random(seeds, 0)[:, None] + (turns << _BITS)) * sizes[:, None]
+    edges = bounds[:, 1:] * (wanted << _BITS)[:, None]
+    stratum = np.minimum((points[:, :, None] >= edges[:, None, :]).sum(axis=2), bounds.shape[1] - 2)
+    first, after = (np.take_along_axis(bounds, stratum + end, axis=1) for end in (0, 1))
+    places = np.full(stratum.shape, -1)
+    for turn in range(slots):
+        same = stratum[:, :turn] == stratum[:, turn, None]
+        left = after[:, turn] - first[:, turn] - same.sum(axis=1)
+        place = first[:, turn] + (_random(seeds, turn + 1) * left >> _BITS)
+        for taken in np.sort(np.where(same, places[:, :turn], _FAR), axis=1).T:
+            place += place >= taken
+        places[:, turn] = place
+    return np.where(turns < wanted[:, None], places, -1)
+
+
+def _random(seeds: np.ndarray, number: int) -> np.ndarray:
+    """Return a random number of each seed, below `2**32`."""
+    return (mix64(seeds, np.full(len(seeds), number, np.uint64)) >> np.uint64(64 - _BITS)).astype(np.int64)
