@@ -15,7 +15,7 @@ from pipelines.reblend import (
     reblend,
     sources_of,
 )
-from pipelines.recommend import SURFACES
+from pipelines.recommend import SURFACES, asked
 from pipelines.records import Catalogue, Question, find_record, published
 from pipelines.runner import load_manifest
 from pipelines.version import code_version
@@ -140,8 +140,8 @@ def _absent(again: Reblended, shard: Shard, item_id: str, sets: Manifest, record
     terms = Terms(space, sets.code_version)
     found = everything_found(shard, surface, record, policy_of(sets), instant_of(sets), terms)
     items = ShardBundle(shard).lookup("item", "item_id", pl.Series([item_id]), list(ITEM_COLUMNS))
-    asked = [_asked(name, again, found, item_id, items) for name in sources_of(surface.name)]
-    return {"verdict": "not_proposed", "asked": asked}
+    names = asked(sources_of(surface.name), again.policy)
+    return {"verdict": "not_proposed", "asked": [_asked(name, again, found, item_id, items) for name in names]}
 
 
 def _asked(name: str, again: Reblended, found: pl.DataFrame, item_id: str, items: pl.DataFrame) -> dict:
