@@ -55,7 +55,7 @@ def served(road: Road, made: dict[str, Manifest], built: Manifest | None) -> Ser
     encoder = Encoder(made["training/encoder"], made["vocabulary/"])
     vectors = made["item_embedding/item"], made["user_embedding/history"]
     models = Models(made["vocabulary/"], encoder, made["training/session_knn"], *vectors, built)
-    return Served(road, ingested, tables, models)
+    return Served(road, ingested, tables, models, {})
 
 
 def near(store: Store, proposals: Manifest) -> pl.DataFrame:
