@@ -27,7 +27,7 @@ from transforms.index.exact import (
 )
 
 PROBED_SHARE = 1 / 16
-"""Of the lists, where everything may be found: recall@100 .99 (`python -m benchmarks.retrieval --only table`)."""
+"""Of the lists, where everything may be found (the project's reference, decision rule); its stage measures what that finds."""
 EXACT_BELOW, EXACT_SHARE = 200_000, PROBED_SHARE**0.5
 """Items that may be found, up to which all of them are looked at (the project's reference, sizing); of a share below this
 one there are fewer than lists would give codes to look at."""
