@@ -81,7 +81,7 @@ class Verdict:
 def part_run(address: str) -> tuple[str, str | None]:
     """Part the address of a root, or of one run in it (`ROOT/runs/date=2026-01-31`), into root and date."""
     root, found, day = address.rstrip("/").rpartition(_RUN)
-    return (root, day) if found else (address, None)
+    return (root, day) if found else (day, None)
 
 
 def compare_roots(

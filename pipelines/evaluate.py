@@ -168,7 +168,7 @@ def _tasks(
     shared = {name: paths(data[name].files) for name in _SHARED}
     if surface == HOME:
         return tuple(_spread("", users | made, shared | {"groups": groups}, num_shards)), {}
-    between = _spread(SEEDS, made, {"groups": groups}, num_shards)
+    between = _spread(SEEDS, made, {"groups": groups, "popularity": shared["popularity"]}, num_shards)
     return tuple(_spread("", users, shared, num_shards)), {task.name: task for task in between}
 
 

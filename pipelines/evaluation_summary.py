@@ -248,7 +248,8 @@ def in_words(summary: Summary) -> str:
 def whole_sets(summary: Summary) -> str:
     """Say what the sets of the units are like, and how much of the catalogue all sets hold, on the mean date."""
     found = {
-        name: summary.of("all", SETS, name, 0) or (0.0, 0.0, 0.0) for name in ("size", "unknown", "new_artist", "fresh")
+        name: summary.of("all", SETS, name, 0) or (0.0, 0.0, 0.0)
+        for name in ("size", "unknown", "new_artist", "fresh", "tail")
     }
     dates = summary.catalogue.values()
     covered, gini = (sum(one[name] for one in dates) / len(dates) for name in ("covered", "gini"))
@@ -258,8 +259,8 @@ def whole_sets(summary: Summary) -> str:
         else ""
     )
     return (
-        f"sets: {found['size'][0]:,.0f} candidates{known}, {found['fresh'][0]:.1%} fresh; all of them hold {covered:.1%} of what may"
-        f" be recommended, Gini {gini:.3f}"
+        f"sets: {found['size'][0]:,.0f} candidates{known}, {found['fresh'][0]:.1%} fresh, {found['tail'][0]:.1%} beyond the"
+        f" charts; all of them hold {covered:.1%} of what may be recommended, Gini {gini:.3f}"
     )
 
 
@@ -284,7 +285,11 @@ def _sources(summary: Summary) -> Iterable[str]:
     yield f"\n  {f'source, {target} @{DEPTH}':<24}" + "".join(f"{head:>12}" for head in heads)
     for name in summary.sources:
         figures = source_figures(summary, name)
-        yield f"  {name:<24}" + "".join(f"{figures[head]:>12,.{FIGURES.get(head, 4)}f}" for head in heads)
+        yield f"  {name:<24}" + "".join(f"{_told(head, figures[head]):>12}" for head in heads)
+
+
+def _told(head: str, value: float) -> str:
+    return "-" if math.isnan(value) else f"{value:,.{FIGURES.get(head, 4)}f}"
 
 
 def source_figures(summary: Summary, name: str) -> dict[str, float]:

@@ -15,7 +15,7 @@ from pipelines.reblend import (
     reblend,
     sources_of,
 )
-from pipelines.recommend import SURFACES
+from pipelines.recommend import SURFACES, asked
 from pipelines.records import Catalogue, Question, find_record, published
 from pipelines.runner import load_manifest
 from pipelines.version import code_version
@@ -142,8 +142,8 @@ def _absent(again: Reblended, shard: Shard, item_id: str, sets: Manifest, record
     found = everything_found(shard, surface, record, policy_of(sets), instant_of(sets), terms)
     nothing, world = pl.Series([], dtype=pl.String), read_world(shard)
     items, _ = proposed_items(pl.Series([item_id]), nothing, world, ShardBundle(shard), instant_of(sets))
-    asked = [_asked(name, again, found, item_id, items) for name in sources_of(surface.name)]
-    return {"verdict": "not_proposed", "asked": asked}
+    names = asked(sources_of(surface.name), again.policy)
+    return {"verdict": "not_proposed", "asked": [_asked(name, again, found, item_id, items) for name in names]}
 
 
 def _asked(name: str, again: Reblended, found: pl.DataFrame, item_id: str, items: pl.DataFrame) -> dict:

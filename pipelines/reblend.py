@@ -14,7 +14,7 @@ from contextlib import contextmanager
 import polars as pl
 import pyarrow as pa
 
-from pipelines.recommend import GROUPS, SURFACES, Surface, whole
+from pipelines.recommend import GROUPS, SURFACES, Surface, asked, whole
 from pipelines.road import paths
 from schemas.candidates import PROPOSAL
 from schemas.catalogue import CONTRACTS
@@ -166,7 +166,9 @@ def everything_found(
         {"key": [group_key(record["market"], record["tier"])], "market": [record["market"]], "tier": [record["tier"]]}
     ).with_columns(pl.lit(None, pl.List(pl.String)).alias("follows"))
     shared = propose(
-        _unlimited(surface.group_sources), without_listens(keys, policy, instant.effective_from), ShardBundle(shard)
+        _unlimited(asked(surface.group_sources, policy)),
+        without_listens(keys, policy, instant.effective_from),
+        ShardBundle(shard),
     )
     if record["record_key"].startswith(GROUP_PREFIX[0]):
         return shared

@@ -192,7 +192,7 @@ def retrieve(surface: Surface, served: Served) -> Stage:
     instant = Instant.of(road.date, policy)
     used = sorted({*inputs, *whole})
     work = WorkOfShard(
-        RetrieveGroups(_asked(surface.group_sources, policy), policy, instant),
+        RetrieveGroups(asked(surface.group_sources, policy), policy, instant),
         functools.partial(
             surface.retrieve,
             sources=surface.sources,
@@ -213,12 +213,12 @@ def retrieve(surface: Surface, served: Served) -> Stage:
         transform=functools.partial(process, work=work),
         num_parts=road.num_shards + 1,
         num_shards=road.num_shards,
-        config={"sources": sorted([*surface.sources, *_asked(surface.group_sources, policy)])}
+        config={"sources": sorted([*surface.sources, *asked(surface.group_sources, policy)])}
         | {name: getattr(policy, name) for name in _ASKED_OF_POLICY},
     )
 
 
-def _asked(sources: Mapping[str, Source], policy: SurfacePolicy) -> dict[str, Source]:
+def asked(sources: Mapping[str, Source], policy: SurfacePolicy) -> dict[str, Source]:
     """Return the sources a policy has slots for: one may explore nothing."""
     return {name: source for name, source in sources.items() if any(q.source_id == name for q in policy.sources)}
 

@@ -30,6 +30,28 @@ def hash64(ids: pa.Array | pa.ChunkedArray) -> np.ndarray:
     return _through_dictionary(ids, lambda value: hash64_one(value), np.uint64)
 
 
+def mix_text(ids: pa.Array | pa.ChunkedArray) -> np.ndarray:
+    """Return a number per id from its bytes, `(n,) uint64`, several times as fast as `hash64`; a null is as an empty id.
+
+    For what only has to look random, tie-breaks for example: a polynomial in `_GOLDEN` over the bytes, then `mix64` with
+    the length. Who knows it can write ids that collide.
+    """
+    if isinstance(ids, pa.ChunkedArray):
+        ids = ids.combine_chunks()
+    ids = pc.fill_null(ids.cast(pa.large_string()), "")
+    _, offsets, data = ids.buffers()
+    ends = (
+        np.frombuffer(offsets, np.int64)[ids.offset : ids.offset + len(ids) + 1] if len(ids) else np.zeros(1, np.int64)
+    )
+    bytes_ = np.frombuffer(data, np.uint8)[ends[0] : ends[-1]] if data is not None else np.zeros(0, np.uint8)
+    lengths = np.diff(ends)
+    place = np.arange(len(bytes_)) - np.repeat(ends[:-1] - ends[0], lengths)
+    with np.errstate(over="ignore"):
+        powers = np.cumprod(np.full(int(lengths.max(initial=0)), _GOLDEN))
+        sums = np.append(np.uint64(0), np.cumsum((bytes_ + np.uint64(1)) * powers[place], dtype=np.uint64))
+        return mix64(sums[ends[1:] - ends[0]] - sums[ends[:-1] - ends[0]], lengths.astype(np.uint64))
+
+
 def hash64_one(text: str) -> int:
     """Return what `hash64` returns for one string."""
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")

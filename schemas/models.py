@@ -169,22 +169,19 @@ INDEX = Contract(
     owner="segue-index",
     description="One row per segment of an index: a run of the sorted ids of item vectors, whose lists of codes and vectors "
     "are the artifacts `<segment>.codes` and `<segment>.vectors`. They are opened by who agrees with the row, see "
-    "`transforms.index.files`.",
+    "`transforms.index.files`. A row describes files: it has no lineage by column.",
     key=("segment",),
     shard_by=None,
     schema=pa.schema(
         [
             column("segment", pa.int32(), "Its place among the segments.", rules=(Between(0, 2**31 - 1),)),
-            column("rows", pa.int64(), "Vectors in it.", rules=(Between(1, 2**31 - 1),),
-                   derived_from=("?item_embedding.item_id",)),
+            column("rows", pa.int64(), "Vectors in it.", rules=(Between(1, 2**31 - 1),)),
             _space(),
             column("metric", pa.string(), "Metric of the space.", rules=(OneOf(METRICS),)),
             column("factory", pa.string(), "What FAISS calls such an index.", rules=(Required(),)),
-            column("ids_digest", pa.string(), "Digest of the ids in order.", rules=(Required(),),
-                   derived_from=("item_embedding.item_id",)),
+            column("ids_digest", pa.string(), "Digest of the ids in order.", rules=(Required(),)),
             column("bytes", pa.int64(), "Size of its files.", unit="bytes", rules=(Between(1, 1e15),)),
             column("code_version", pa.string(), "The code that built it.", rules=(Required(),)),
         ]
     ),
-    rows_from=("item_embedding.item_id",),
 )  # fmt: skip

@@ -12,7 +12,7 @@ import dataclasses
 import numpy as np
 import polars as pl
 
-from schemas.hashing import hash64, hash64_one, mix64
+from schemas.hashing import hash64_one, mix64, mix_text
 from schemas.policy import SurfacePolicy
 from transforms.explore import Explored, explore, nothing_explored
 from transforms.filters import HARD_FILTERS, NO_CODE, Facts, Instant, Judged, Rows, hard_filters, series
@@ -226,7 +226,7 @@ def merge_canonical(kept: Rows, canonical: np.ndarray) -> tuple[np.ndarray, np.n
 
 def _ties(kept: Rows, facts: Facts, instant: Instant) -> np.ndarray:
     """Return what tells equal slots apart: bits of the hash of record, item and date."""
-    records, items = hash64(facts.records["record_key"].to_arrow()), hash64(facts.items["item_id"].to_arrow())
+    records, items = (mix_text(ids.to_arrow()) for ids in (facts.records["record_key"], facts.items["item_id"]))
     seed = np.uint64(hash64_one(instant.seed))
     mixed = mix64(mix64(records[kept.k], items[kept.i]), np.broadcast_to(seed, len(kept)))
     return (mixed >> np.uint64(64 - _TIE_BITS)).astype(np.int64)
@@ -255,17 +255,22 @@ def fill_quotas(
 def _slots(rows: Rows, ties: np.ndarray, policy: SurfacePolicy) -> np.ndarray:
     """Return slots in fixed point: 0..1 minima, 1..2 targets, 2+f the f-th of the flow; the tie-break in the low bits."""
     n = _nth(_order(rows.k, rows.s, rows.r, ties), rows.k, rows.s)
-    low, aim, high = (
-        np.array([getattr(q, name) for q in policy.sources])[rows.s] for name in ("minimum", "target", "maximum")
-    )
+    table = _slot_table(policy)
+    return (table[rows.s, np.minimum(n, table.shape[1] - 1)] << _TIE_BITS) | ties
+
+
+def _slot_table(policy: SurfacePolicy) -> np.ndarray:
+    """Return the slot of the n-th proposal of each source, `(num_sources, most + 1) int64`; `_OVER` beyond its maximum."""
+    n = np.arange(max(quota.maximum for quota in policy.sources) + 1)
     turn = {source: place for place, source in enumerate(policy.flow)}
-    flow = np.array([turn.get(quota.source_id, len(turn)) for quota in policy.sources])[rows.s]
-    phase = np.where(n < low, 0, np.where(n < aim, 1, 2 + flow))
-    done = np.where(n < low, 0, np.where(n < aim, low, aim))
-    width = np.where(n < low, low, np.where(n < aim, aim - low, high - aim))
-    step = ((2 * (n - done) + 1) << _SLOT_BITS) // (2 * np.maximum(width, 1))
-    slot = np.where(n < high, (phase.astype(np.int64) << _SLOT_BITS) + step, _OVER >> _TIE_BITS)
-    return (slot << _TIE_BITS) | ties
+    slots = []
+    for quota in policy.sources:
+        low, aim, high = quota.minimum, quota.target, quota.maximum
+        phase = np.where(n < low, 0, np.where(n < aim, 1, 2 + turn.get(quota.source_id, len(turn))))
+        done, end = np.select([n < low, n < aim], [0, low], aim), np.select([n < low, n < aim], [low, aim], high)
+        step = ((2 * (n - done) + 1) << _SLOT_BITS) // (2 * np.maximum(end - done, 1))
+        slots.append(np.where(n < high, (phase << _SLOT_BITS) + step, _OVER >> _TIE_BITS))
+    return np.stack(slots)
 
 
 def apply_caps(chosen: Rows, slots: np.ndarray, facts: Facts, policy: SurfacePolicy) -> tuple[np.ndarray, np.ndarray]:

@@ -20,7 +20,7 @@ import scipy.optimize
 
 from schemas.candidates import CALIBRATION, PROPOSAL
 from schemas.policy import Quota, SurfacePolicy
-from schemas.tallies import ANY
+from schemas.tallies import ANY, WEIGHT_UNIT
 from transforms.facts import group_of
 from transforms.groups import group_key
 from transforms.histories import exploded
@@ -78,7 +78,7 @@ def since_of_seeds(shard: Shard, after: datetime.datetime) -> Since:
         "transition_partial", ["item_id", "next_item_id", "weight"], pl.col("event_date") >= after.date()
     )
     taken = followed.group_by(pl.col("item_id").alias("key"), pl.col("next_item_id").alias("item_id")).agg(
-        pl.col("weight").cast(pl.Float64).sum()
+        pl.col("weight").sum() / WEIGHT_UNIT
     )
     taken = taken.sort("key", "item_id")
     trials = taken.group_by("key", maintain_order=True).agg(pl.col("weight").sum())
@@ -132,7 +132,8 @@ class FitCalibration:
         faded = before.with_columns(pl.col("trials", "positives") * self.fade)
         by = ["source_id", "source_rank"]
         known = [quota.source_id for quota in self.policy.sources]
-        every = pl.concat([fresh, faded]).filter(pl.col("source_id").is_in(known)).sort(*by, "trials", "positives")
+        every = pl.concat([fresh, faded]).filter(pl.col("source_id").is_in(known)).with_columns(self._rank())
+        every = every.sort(*by, "trials", "positives")
         total = every.group_by(by, maintain_order=True).agg(pl.col("trials", "positives").sum())
         trials, positives = (total[name].to_numpy().sum() for name in ("trials", "positives"))
         rate = float(positives / trials) if trials else UNSEEN_RATE
@@ -140,6 +141,10 @@ class FitCalibration:
             fit(total.filter(pl.col("source_id") == quota.source_id), quota, rate) for quota in self.policy.sources
         ]
         return Output(pl.concat(fitted).select(CALIBRATION.schema.names).sort(by), rows_in=fresh.height)
+
+    def _rank(self) -> pl.Expr:
+        """Return the rank that counts: what is drawn by lot has none, and each of a pool is as likely drawn."""
+        return pl.when(pl.col("source_id") == self.policy.explore).then(0).otherwise("source_rank").alias("source_rank")
 
 
 def fit(counted: pl.DataFrame, quota: Quota, rate: float) -> pl.DataFrame:

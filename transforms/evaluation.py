@@ -65,7 +65,7 @@ class Judged:
       units: one row per unit in order of `unit` (uint32, from 0): `user_id` and those of `UNIT_SLICES` that it knows.
       targets: `unit`, `canonical_id`, unique; a bool column for each kind of target it knows; `TARGET_SLICES`.
       hits: `unit`, `canonical_id`, `ranking`, `rank` (from 0): where a ranking holds a target, unique.
-      per_unit: `unit`, `ranking`, `metric`, `value`: figures of whole lists, that no target decides.
+      per_unit: `unit`, `ranking`, `metric`, `value`: figures of whole lists; those of units with a target of kind `all` count.
     """
 
     units: pl.DataFrame
@@ -126,7 +126,8 @@ def _columns(judged: Judged, rankings: list[str]) -> Iterator[tuple[Cell, np.nda
             for part, rows in _parts(wanted[slice_]):
                 cell = Cell(target, "", slice_, part, "", 0)
                 yield from _figures(cell, wanted[rows], judged.hits, [SETS, ORACLE], num_units)
-    for (ranking, metric), own in judged.per_unit.group_by("ranking", "metric", maintain_order=True):
+    counted = judged.per_unit.join(judged.targets.filter("all"), on="unit", how="semi", maintain_order="left")
+    for (ranking, metric), own in counted.group_by("ranking", "metric", maintain_order=True):
         values = np.bincount(own["unit"].to_numpy(), own["value"].to_numpy(), num_units)
         yield Cell("all", str(ranking), "all", "all", str(metric), 0), values
 

@@ -12,7 +12,16 @@ import polars as pl
 from schemas.evaluation import ORACLE, REPEAT_LAST
 from schemas.tallies import ANY
 from transforms.evaluation import Judged
-from transforms.evaluation_lists import CHART, HIT, chart_of, ranked_hits, read_proposals, read_sets, served_from
+from transforms.evaluation_lists import (
+    CHART,
+    HIT,
+    chart_of,
+    most_played,
+    ranked_hits,
+    read_proposals,
+    read_sets,
+    served_from,
+)
 from transforms.filters import Instant
 from transforms.histories import exploded, personal_events
 from transforms.reach import REACH_COLUMNS, Reach, read_world, user_rights
@@ -150,7 +159,7 @@ def _of_sets(shard: Shard, units: pl.DataFrame, targets: pl.DataFrame) -> tuple[
     personal = shard.read("candidate_set", ["record_key"])["record_key"]
     served = served_from(units.select("unit", "user_id", chart_of(groups, pl.col("tier"))), "user_id", personal)
     record = pl.when(pl.col("record_key") == ANY).then(CHART).otherwise("record_key")
-    return read_sets([*own, *groups], record, served, targets.select("unit", "canonical_id"))
+    return read_sets([*own, *groups], record, served, targets.select("unit", "canonical_id"), most_played(shard))
 
 
 def _repeated(users: pl.DataFrame, wanted: pl.DataFrame) -> pl.DataFrame:

@@ -11,7 +11,7 @@ import polars as pl
 
 from schemas.hashing import hash64, unit_interval
 from schemas.tallies import ANY
-from transforms.evaluation import Judged
+from transforms.evaluation import UNIT_SLICES, Judged
 from transforms.evaluation_home import (
     EVENT_COLUMNS,
     Window,
@@ -22,7 +22,7 @@ from transforms.evaluation_home import (
     target_table,
     unit_table,
 )
-from transforms.evaluation_lists import CHART, chart_of, read_proposals, read_sets, served_from
+from transforms.evaluation_lists import CHART, chart_of, most_played, read_proposals, read_sets, served_from
 from transforms.histories import personal_events
 from transforms.retrieve import ShardBundle, user_table
 from transforms.shards import Shard
@@ -115,10 +115,9 @@ def judge_seeds(shard: Shard, contexts: pl.DataFrame) -> Judged:
     there = shard.read("candidate_set", ["record_key", "market"]).select(of_market).to_series()
     seeds = units.select("unit", pl.format("{}|{}", "seed", "market").alias("own"), chart_of(groups, pl.lit(ANY)))
     record = pl.when(pl.col("record_key") == ANY).then(CHART).otherwise(of_market)
-    hits, per_unit = read_sets(
-        [*own, *groups], record, served_from(seeds, "own", there), targets.select("unit", "canonical_id")
-    )
+    served, aims = served_from(seeds, "own", there), targets.select("unit", "canonical_id")
+    hits, per_unit = read_sets([*own, *groups], record, served, aims, most_played(shard))
     wanted = targets.select(pl.col("seed").alias("key"), "unit", "canonical_id", pl.col("item_ids").alias("item_id"))
     best = oracle(targets.filter("possible").select("unit", "canonical_id"))
     found = pl.concat([hits, read_proposals(shard.paths("proposal"), wanted.explode("item_id")), best])
-    return Judged(units.drop("context"), targets, found, per_unit)
+    return Judged(units.select("unit", "user_id", *UNIT_SLICES), targets, found, per_unit)

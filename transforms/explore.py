@@ -16,7 +16,8 @@ How: items lie in order of stratum and id; one random start and equal steps say 
 rounded up or down), and these are drawn from the stratum without replacement. Seed: hash of record, surface, logical date and
 policy id. Numbers of 32 bits, compared as integers: the propensity holds to 2**-32 times `items`.
 
-Memory: what each kind of record may be offered, at most 2,000 kinds x 1,000 items x 40 bytes, and 200 bytes per slot.
+Memory: per kind of record (at most as many as records), 5 bytes for each item of the block's pools and 40 for each of its own
+pool; 200 bytes per slot.
 """
 
 import dataclasses
@@ -145,19 +146,11 @@ def pools_of(proposals: pl.DataFrame, facts: Facts, policy: SurfacePolicy, insta
     kind, i, offered = kind[there], i[there], offered.filter(pl.Series(there))
     stratum = strata.search_sorted(offered["stratum"]).to_numpy().astype(np.int64)
     canonical = _codes(_alike(facts.items).gather(items))
-    at = np.full((kinds.height, len(items)), -1)
+    at = np.full((kinds.height, len(items)), -1, np.int32)
     at[kind, canonical[i]] = np.arange(len(kind))
     starts = np.searchsorted(kind, np.arange(kinds.height + 1))
-    return Pools(
-        items.to_numpy().astype(np.int64),
-        strata,
-        offered["p"].to_numpy(),
-        i,
-        stratum,
-        starts,
-        kind_of,
-        at[:, canonical],
-    )
+    near, p = items.to_numpy().astype(np.int64), offered["p"].to_numpy()
+    return Pools(near, strata, p, i, stratum, starts, kind_of, at[:, canonical])
 
 
 def _pool(proposals: pl.DataFrame, facts: Facts, policy: SurfacePolicy) -> pl.DataFrame:
@@ -198,14 +191,14 @@ def _kept_out(
     """Return, sorted, records and rows of `pools` that are for the record's kind to draw, and not for the record itself."""
     k, i = personal_pairs(facts, pools.items)
     row = pools.at[pools.kind_of[k], i]
-    own = (row >= 0) & (pools.i[row] == i) if len(pools.i) else row >= 0
+    k, i, row = k[row >= 0], i[row >= 0], row[row >= 0]
+    own = pools.i[row] == i  # and not another recording of it
     k, i, row = k[own], i[own], row[own]
     barred = hard_filters(_rows(pools, k, i, row, policy), facts, policy, instant).rule != 0
     near = _place_of_alike(_alike(facts.items), pools.items)[held[1]]
     having, near = held[0][near >= 0].astype(np.int64), near[near >= 0]
     had = pools.at[pools.kind_of[having], near]
-    pairs = np.concatenate([k[barred] << _BITS | row[barred], (having << _BITS | had)[had >= 0]])
-    pairs = np.unique(pairs)
+    pairs = np.unique(np.concatenate([k[barred] << _BITS | row[barred], (having << _BITS | had)[had >= 0]]))
     return pairs >> _BITS, pairs & (1 << _BITS) - 1
 
 

@@ -166,6 +166,9 @@ def test_what_came_next_is_what_plain_loops_say(store, judged_figures):
             given = served(lists, heard[0]["item_id"], rest[0]["market"])[:100]
             recalls.append(len(wanted & set(given)) / len(wanted))
     own = judged_figures("now_playing").filter(pl.col("slice") == "all", pl.col("ranking") == SETS)
+    whole = dict(own.filter(pl.col("k") == 0, pl.col("target") == "all").select("metric", "value").rows())
+    assert 20 <= whole["size"] <= 40, "as the policy of the small road says"
+    assert 0 <= whole["fresh"] <= 1 > whole["tail"]
     for target, metric, k, expected in (("all", "hit", 10, hits), ("session", "recall", 100, recalls)):
         (row,) = own.filter(pl.col("target") == target, pl.col("metric") == metric, pl.col("k") == k).to_dicts()
         assert row["units"] == len(expected) > 50
@@ -257,6 +260,7 @@ def test_judging_again_does_nothing(store, capsys):
     assert "unchanged, skipped" in shown.err + shown.out
     assert "the protocol asks for 4 at the least" in shown.err
     assert "the blend " in shown.out
+    assert "nan" not in shown.out
     assert store.read_bytes(evaluation_path(DAY)) == before
 
 

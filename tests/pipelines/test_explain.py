@@ -218,7 +218,7 @@ def test_what_no_source_proposed_is_told_per_source(store: Store, home: list[dic
     asked = {one["source_id"]: one for one in answer["item"]["asked"]}
     assert asked.keys() == {
         "home.co_listen", "home.follow_new", "home.relisten", "home.popular_market", "home.two_tower", "home.sequence",
-        "home.fresh_content",
+        "home.fresh_content", "home.explore",
     }  # fmt: skip
     mine = offered.filter(source_id="home.co_listen")
     assert asked["home.co_listen"]["proposed"] == mine.height

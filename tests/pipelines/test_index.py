@@ -46,13 +46,16 @@ def build(runner: Runner, road: Road, made: dict[str, Manifest]) -> Manifest:
 
 
 def served(road: Road, made: dict[str, Manifest], built: Manifest | None) -> Served:
-    names = ("histories", "popularity_partial", "popularity", "artist_top", "co_listen", "transition")
-    tables = Tables(**{name: made[f"{'history' if name == 'histories' else name}/"] for name in names})
-    ingested = Ingested(*(made[f"{name}/"] for name in ("event", "item", "user", "campaign", "tombstone")))
+    one = {"histories": "history", "events": "event", "items": "item", "users": "user", "campaigns": "campaign"}
+    one["tombstones"] = "tombstone"
+    tables, ingested = (
+        group(**{field.name: made[f"{one.get(field.name, field.name)}/"] for field in dataclasses.fields(group)})
+        for group in (Tables, Ingested)
+    )
     encoder = Encoder(made["training/encoder"], made["vocabulary/"])
     vectors = made["item_embedding/item"], made["user_embedding/history"]
     models = Models(made["vocabulary/"], encoder, made["training/session_knn"], *vectors, built)
-    return Served(road, ingested, tables, models)
+    return Served(road, ingested, tables, models, {})
 
 
 def near(store: Store, proposals: Manifest) -> pl.DataFrame:

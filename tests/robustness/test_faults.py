@@ -4,12 +4,13 @@ import re
 import shutil
 
 import faults
+import numpy as np
 import polars as pl
 import pytest
 from road_folders import TODAY, contents, ingest, reader_finds, write_raw
 
 from pipelines.recommend import SURFACES
-from transforms import filters
+from transforms import explore, filters
 from transforms.sources import Source, co_listen
 from transforms.world_setting import Setting
 
@@ -136,6 +137,14 @@ def test_a_market_leak_is_found_by_the_audit_where_the_filter_lets_it_pass(unmad
     said = stopped(folders, capsys, "--surface", surface)
     assert "market_violations [failed]" in said
     assert "they hold items that may not be played in their market" in said
+
+
+def test_a_draw_that_is_the_same_for_everybody_is_stopped(unmade, capsys, monkeypatch):
+    folders, draw = unmade("candidate_set", "exposure"), explore.draw
+    monkeypatch.setattr(explore, "draw", lambda seeds, bounds, slots: draw(np.zeros_like(seeds), bounds, slots))
+    said = stopped(folders, capsys, "--surface", "home")
+    assert "exploration_by_hash [failed]" in said
+    assert "the draw is broken" in said
 
 
 def the_same_for_everybody(audience, bundle) -> pl.DataFrame:

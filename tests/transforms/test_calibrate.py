@@ -63,15 +63,15 @@ def test_of_seeds_a_follower_counts_by_its_share(tmp_path):
     followed = [
         {"event_date": date, "item_id": seed, "next_item_id": item, "weight": weight}
         for date, seed, item, weight in [
-            (DATE, "s", "x", 6), (DATE, "s", "y", 2), (DATE, "t", "x", 1),
-            (DATE - datetime.timedelta(days=1), "s", "z", 18),
+            (DATE, "s", "x", 3072), (DATE, "s", "y", 1024), (DATE, "t", "x", 512),
+            (DATE - datetime.timedelta(days=1), "s", "z", 9216),
         ]
     ]  # fmt: skip
     mine = [*proposal("s", "a", "x", "z"), *proposal("t", "a", "y", "x"), *proposal("quiet", "a", "x")]
     charts = proposal("*|*|*", "charts", "x")
     task = given(tmp_path, proposal=mine, groups=charts, transition_partial=followed)
     found = counted(CountTaken(since_of_seeds, YESTERDAY)(task))
-    assert found == {("a", 0): (9, 6), ("a", 1): (9, 1), ("charts", 0): (9, 7)}
+    assert found == {("a", 0): (4.5, 3), ("a", 1): (4.5, 0.5), ("charts", 0): (4.5, 3.5)}
 
 
 def test_counts_do_not_depend_on_the_order_of_rows():
@@ -118,7 +118,7 @@ def test_a_source_nobody_saw_has_the_rate_of_the_others_and_halves_at_its_target
 SURFACE = policy(A, quota("b", 0, 1, 2))
 
 
-def fitted(folder, before=None, fade=1.0, **counts_of) -> pl.DataFrame:
+def fitted(folder, before=None, fade=1.0, surface=SURFACE, **counts_of) -> pl.DataFrame:
     class Parts:
         def parts(self, kind, schema):
             return pl.concat(
@@ -128,7 +128,7 @@ def fitted(folder, before=None, fade=1.0, **counts_of) -> pl.DataFrame:
         def paths(self, name):
             return [] if before is None else [str(before)]
 
-    return FitCalibration(SURFACE, fade)(Parts()).frame
+    return FitCalibration(surface, fade)(Parts()).frame
 
 
 def test_what_was_seen_before_counts_for_less(tmp_path):
@@ -146,6 +146,12 @@ def test_with_nothing_seen_every_source_is_unseen(tmp_path):
     found = fitted(tmp_path)
     assert found.filter(source_rank=0)["probability"].to_list() == [UNSEEN_RATE] * 2
     assert found["trials"].sum() == 0
+
+
+def test_of_what_is_drawn_by_lot_each_is_as_likely(tmp_path):
+    drawn = dataclasses.replace(SURFACE, explore="b", flow=("a",), fallback="a", sources=(A, quota("b", 2, 2, 2)))
+    found = fitted(tmp_path, surface=drawn, b=([1e6] * 4, [0.0, 1e4, 0.0, 1e4]))
+    assert found.filter(source_id="b")["probability"].to_list() == pytest.approx([0.005, 0.005])
 
 
 def test_probabilities_are_looked_up_by_source_and_rank():

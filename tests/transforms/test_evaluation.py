@@ -1,5 +1,6 @@
 """Metrics against plain loops, sums that merge in any order, and a bootstrap whose intervals are right."""
 
+import dataclasses
 import itertools
 import math
 
@@ -123,6 +124,19 @@ def test_metrics_are_those_of_plain_loops(judged, sums, target, part):
 def test_figures_of_whole_sets_are_means_too(sums):
     assert sums.cells[Cell("all", SETS, "all", "all", "fresh", 0)][0] == 300 * UNIT // 4
     assert sums.cells[Cell("all", SETS, "market", "SE", "fresh", 0)][0] > 0
+
+
+def test_figures_of_whole_sets_are_of_the_units_they_are_divided_by(judged, sums):
+    """A session of Now Playing is a unit beside its plays: what its set is like was counted already."""
+    few = pl.col("unit") < 100
+    sessions = dataclasses.replace(
+        judged, targets=judged.targets.with_columns(few.alias("all"), (~few).alias("session"))
+    )
+    cell = Cell("all", SETS, "all", "all", "fresh", 0)
+    found = measure(sessions, RANKINGS)
+    assert found.cells[cell][0] == 100 * UNIT // 4
+    assert found.cells[units_of(cell)][0] == 100 * UNIT
+    assert found.cells[Cell("session", "", "all", "all", UNITS, 0)][0] == 200 * UNIT
 
 
 def test_a_part_of_the_sets_has_hits_and_one_recall(sums):

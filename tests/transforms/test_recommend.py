@@ -230,6 +230,10 @@ def test_sets_keep_the_invariants_of_the_contract(made, seed, surface, who):
         assert len({c["item_id"] for c in found}) == len({c["canonical_id"] for c in found}) == len(found)
         assert [c["position"] for c in found] == list(range(len(found)))
         assert all(0 <= c["blend_score"] <= 1 and 0 < c["propensity"] <= 1 for c in found)
+        drawn = [c for c in found if c["is_exploration"]]
+        assert len(drawn) == row["exploration_policy"]["slots"] <= surface.explore_slots
+        assert all(c["is_exploration"] == (c["stratum"] is not None) for c in found)
+        assert all(c["is_exploration"] or c["propensity"] == 1 for c in found)
         assert all(c["available_until"] is None or c["available_until"] >= row["expires_at"] for c in found)
         for source in (s for c in found for s in c["sources"]):
             assert abs(source["raw_score"]) < 3e38
@@ -294,6 +298,8 @@ def test_every_record_has_a_set_and_the_audit_finds_nothing(made, seed, surface,
         "tombstone_violations",
         "market_violations",
         "tier_violations",
+        "exploration_share_violations",
+        "propensity_violations",
     )
     assert {name: one.counters[name] for name in violations} == dict.fromkeys(violations, 0)
     assert one.counters["sets"] == one.table.num_rows

@@ -27,7 +27,7 @@ from transforms.index.exact import (
 )
 
 PROBED_SHARE = 1 / 16
-"""Of the lists, where everything may be found: recall@100 .99 (`python -m benchmarks.retrieval --only table`)."""
+"""Of the lists, where everything may be found (the project's reference, decision rule); its stage measures what that finds."""
 EXACT_BELOW, EXACT_SHARE = 200_000, PROBED_SHARE**0.5
 """Items that may be found, up to which all of them are looked at (the project's reference, sizing); of a share below this
 one there are fewer than lists would give codes to look at."""
@@ -133,20 +133,19 @@ class IvfIndex:
         bits = np.packbits(mask, bitorder="little")
         selector = faiss.IDSelectorBitmap(len(mask), faiss.swig_ptr(bits))
         probed = min(int(np.ceil(PROBED_SHARE * self._lists.nlist * len(mask) / open_to)), self._lists.nlist)
-        left = np.argsort(without, kind="stable")  # those who go without as many ask for as many
+        wanted = max(REFINED * k, LEAST_REFINED) + _rounded_up(without)
+        left = np.arange(len(queries))
         while len(left):
             parameters = _parameters(probed, selector)
-            for first in range(0, len(left), QUERIES_AT_ONCE):
-                some = np.sort(left[first : first + QUERIES_AT_ONCE])
-                wanted = max(REFINED * k, LEAST_REFINED) + int(without[some].max())
-                keys[some] = self._refined(queries[some], k, wanted, parameters, limits.take(some))
+            for some in _alike(left, wanted):
+                keys[some] = self._refined(queries[some], k, int(wanted[some[0]]), parameters, limits.take(some))
             short = (keys[left] != LAST).sum(axis=1) < np.minimum(k, open_to - without[left])
             left = left[short]
             if probed == self._lists.nlist:
                 break
             probed = min(PROBED_AGAIN * probed, self._lists.nlist)
         if len(left):
-            keys[np.sort(left)] = self._scan(queries[np.sort(left)], k, limits.take(np.sort(left)))
+            keys[left] = self._scan(queries[left], k, limits.take(left))
         return keys
 
     def _refined(self, queries: np.ndarray, k: int, wanted: int, parameters: Any, limits: Limits) -> np.ndarray:
@@ -159,6 +158,18 @@ class IvfIndex:
             own = np.where((rows >= first) & (rows < last), rows - first, NOTHING)
             np.maximum(scores, segment.scores(queries, own), out=scores)
         return _best(k, np.full((len(queries), k), LAST), to_keys(scores, rows))
+
+
+def _rounded_up(counts: np.ndarray) -> np.ndarray:
+    """Return 0 or the next power of two: what a query asks for must not depend on who is asked with it."""
+    return np.where(counts > 0, 2 ** np.ceil(np.log2(np.maximum(counts, 1))).astype(np.int64), 0)
+
+
+def _alike(queries: np.ndarray, wanted: np.ndarray) -> Iterator[np.ndarray]:
+    """Yield queries, ascending, that want as many candidates, `QUERIES_AT_ONCE` of them."""
+    for count in np.unique(wanted[queries]):
+        same = queries[wanted[queries] == count]
+        yield from (same[first : first + QUERIES_AT_ONCE] for first in range(0, len(same), QUERIES_AT_ONCE))
 
 
 def _parameters(probed: int, selector: faiss.IDSelectorBitmap) -> Any:

@@ -183,7 +183,7 @@ class EncodeVectors:
         trained, layout = _training(shard.store.root, self.staging)
         rows = _embedded(shard, self.design)
         lists, codes = encode(trained, rows["vector"].to_numpy().reshape(-1, self.design.space.dim))
-        kinds = shard.read("item", ["item_id", "item_type"]).unique("item_id")
+        kinds = shard.read("item", ["item_id", "item_type"])
         segment = pl.Series(layout.edges, dtype=pl.String).search_sorted(rows["item_id"], side="right")
         coded = rows.join(kinds, on="item_id", how="left", maintain_order="left").select(
             "item_id", "vector", "item_type",
@@ -208,11 +208,8 @@ class EncodeVectors:
         """Return in which markets items are offered, a bit each; an item of no offer by name is offered everywhere."""
         offers, offered = _offers(shard, ids), np.zeros((len(ids), len(markets)), bool)
         offers = offers.filter(pl.col("market").is_in(markets))
-        item, market = (
-            ids.search_sorted(offers["item_id"]),
-            pl.Series(markets, dtype=pl.String).search_sorted(offers["market"]),
-        )
-        offered[item.to_numpy(), market.to_numpy()] = True
+        places = pl.Series(markets, dtype=pl.String).search_sorted(offers["market"])
+        offered[ids.search_sorted(offers["item_id"]).to_numpy(), places.to_numpy()] = True
         offered[~offered.any(axis=1)] = True
         return pl.Series([row.tobytes() for row in np.packbits(offered, axis=1)], dtype=pl.Binary)
 

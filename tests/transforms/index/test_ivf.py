@@ -130,6 +130,17 @@ def test_no_batch_no_thread_and_no_segment_changes_a_bit(index, monkeypatch):
     assert index.search(QUERIES, 80).scores.tobytes() == whole.scores.tobytes()
 
 
+def test_what_a_query_finds_does_not_rest_on_how_much_others_go_without(index):
+    heard = [np.arange(NUM)[:: 1 + query] for query in range(10)]
+    pairs = np.unique(np.concatenate([query << 32 | rows for query, rows in enumerate(heard)]))
+    own = Limits(VECTORS[:, :1].T > -0.3, np.zeros(10, np.int64), pairs)
+    whole = index.search(QUERIES[:10], 30, own)
+    for query in range(10):
+        alone = index.search(QUERIES[query : query + 1], 30, own.take(np.array([query])))
+        assert alone.rows.tobytes() == whole.rows[query].tobytes()
+        assert not np.isin(alone.rows, heard[query]).any()
+
+
 def test_vectors_of_rows_are_given_out_of_all_segments(index):
     rows = np.array([0, 1_999, 2_000, 4_500, 5_999])
     np.testing.assert_array_equal(index.take(rows), VECTORS[rows])
