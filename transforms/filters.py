@@ -5,6 +5,7 @@ Vectorised over the block: facts about items, about records and about pairs of b
 
 import dataclasses
 import datetime
+from collections.abc import Mapping
 
 import numpy as np
 import polars as pl
@@ -153,14 +154,21 @@ def hard_filters(rows: Rows, facts: Facts, policy: SurfacePolicy, instant: Insta
         "recently_played": (discovery & (played_age <= policy.recent_play_days), played_age),
         "language": (_foreign(k, i, item["talk"], facts), None),
     }
-    rule, detail = np.zeros(len(rows), np.uint8), np.full(len(rows), np.nan)
+    return Judged(*_first_failed(tests, len(rows)), until)
+
+
+def _first_failed(
+    tests: Mapping[str, tuple[np.ndarray, np.ndarray | None]], num_rows: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the number of the first rule each row fails, 0 for none, and the figure it was decided on."""
+    rule, detail = np.zeros(num_rows, np.uint8), np.full(num_rows, np.nan)
     for number, name in enumerate(HARD_FILTERS, start=1):
         fails, figure = tests[name]
         first = fails & (rule == 0)
         rule[first] = number
         if figure is not None:
             detail[first] = figure[first]
-    return Judged(rule, detail, until)
+    return rule, detail
 
 
 def _column(frame: pl.DataFrame, name: str) -> np.ndarray:
