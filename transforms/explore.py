@@ -36,7 +36,7 @@ FLOOR = 1e-4
 _CELLS = pl.Series("cell", [f"hash:{n:02d}" for n in range(16)])
 _NONE = pl.Series("stratum", ["none"])
 _BITS = 32
-_RIGHTS = ("explicit_allowed", "max_age", "may_begin", "other_books")
+_RIGHTS = ("explicit_allowed", "max_age", "other_books")
 _FAR = np.iinfo(np.int64).max
 Pairs = tuple[np.ndarray, np.ndarray]
 
@@ -175,13 +175,13 @@ def _kinds(records: pl.DataFrame) -> tuple[np.ndarray, pl.DataFrame]:
 
 
 def _masks(kinds: pl.DataFrame, items: pl.DataFrame, facts: Facts, instant: Instant) -> np.ndarray:
-    """Return what each kind of record may be offered, `(num_kinds, num_items) bool`."""
+    """Return what each kind of record may be offered, `(num_kinds, num_items) bool`; never a part in order."""
     reach = Reach.of([items], items["item_id"], instant, World([], facts.gone))
     places = {needs: rows.select("market", "tier").rows() for (needs,), rows in facts.needs.group_by("needs")}
     masks = np.zeros((kinds.height, items.height), bool)
-    asked = kinds.select("needs", *_RIGHTS[:2], "languages", *_RIGHTS[2:]).rows()
-    for kind, (needs, *rights) in enumerate(asked):
-        masks[kind] = np.logical_and.reduce([reach.mask(market, tier, *rights) for market, tier in places[needs]])
+    rights = "explicit_allowed", "max_age", "languages", pl.lit(False).alias("may_begin"), "other_books"
+    for kind, (needs, *asked) in enumerate(kinds.select("needs", *rights).rows()):
+        masks[kind] = np.logical_and.reduce([reach.mask(market, tier, *asked) for market, tier in places[needs]])
     return masks
 
 

@@ -15,7 +15,7 @@ import polars as pl
 from schemas.hashing import hash64, hash64_one, mix64, unit_interval
 from schemas.inputs import ITEM_TYPES
 from schemas.tallies import ANY
-from transforms.filters import Instant, in_order
+from transforms.filters import Instant
 from transforms.reach import ADULT, KIDS, REACH_COLUMNS, Reach, World, read_world
 from transforms.sources import Audience, Bundle, Source, none_found
 
@@ -65,7 +65,7 @@ class Sampling:
         reach = Reach.of([items], items["item_id"], self.instant, self.world)
         for market, tier in self.groups.select("market", "tier").rows():
             child = tier == KIDS
-            yield reach.mask(market, tier, not child, 0 if child else ADULT, None)
+            yield reach.mask(market, tier, not child, 0 if child else ADULT, None, may_begin=False)
 
 
 def explorable(audience: Audience, bundle: Bundle) -> pl.DataFrame:
@@ -118,7 +118,7 @@ def _sampling(audience: Audience, bundle: Bundle) -> Sampling:
 
 def _parts(bundle: Bundle) -> Iterator[pl.DataFrame]:
     parts = bundle.parts("item", [*REACH_COLUMNS, "canonical_id"])
-    return (part.filter(pl.col("item_type").is_in(KINDS), ~in_order()) for part in parts)
+    return (part.filter(pl.col("item_type").is_in(KINDS)) for part in parts)
 
 
 def _nothing() -> pl.DataFrame:

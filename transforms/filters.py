@@ -222,8 +222,9 @@ def in_order() -> pl.Expr:
 
 
 def series() -> pl.Expr:
-    """Return the series of audiobooks, null for all else."""
-    return pl.when(pl.col("item_type") == "audiobook").then("series_id").alias("series")
+    """Return the series of audiobooks, the same for every edition of one, null for all else."""
+    own = pl.when(pl.col("item_type") == "audiobook").then("series_id")
+    return own.max().over("canonical_id").alias("series")
 
 
 def covers(instant: Instant) -> pl.Expr:
