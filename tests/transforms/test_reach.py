@@ -53,6 +53,7 @@ def random_items(dice: random.Random) -> list[dict]:
         item(
             f"i{n:03d}", item_type=dice.choice(["track", "episode", "chapter"]), languages=dice.choice(LANGUAGES),
             release_ts=dice.choice([None, days_ago(5), NOW + datetime.timedelta(hours=1)]), availability=offers(),
+            is_serial=dice.choice([None, None, True]), is_trailer=dice.choice([None, None, False, True]),
             explicit=dice.random() < 0.2, age_rating=dice.choice([None, 0, 13, 18]), rec_eligible=dice.random() < 0.9,
             deleted_at=dice.choice([None, None, None, days_ago(1), NOW + datetime.timedelta(hours=1)]),
         )
