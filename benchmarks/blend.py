@@ -131,7 +131,7 @@ def one_of(facts: Facts, k: int) -> Facts:
     """Return the facts of one record."""
     mine = {
         name: getattr(facts, name).filter(pl.col("k") == k).with_columns(pl.lit(0, pl.UInt32).alias("k"))
-        for name in ("records", "blocked", "hidden", "played", "skipped")
+        for name in ("records", "blocked", "hidden", "played", "skipped", "nexts", "begun")
     }
     return dataclasses.replace(facts, **mine)
 
@@ -147,12 +147,12 @@ def measure(users: int, sources: int, items: int, rounds: int) -> dict[str, floa
     named = {
         quota.source_id: Source(lambda audience, bundle: offered, "k", "toy", "reason", OWN) for quota in policy.sources
     }
-    told = user_facts(people, offered, world, bundle)  # type: ignore[arg-type]
+    told = user_facts(people, offered, world, bundle, instant)  # type: ignore[arg-type]
     blended = blend(offered, told, policy, instant)
     sets = assemble(blended, told, policy, instant, named, Provenance(_RUN, {}))
     alone = _alone(offered, told, users)
     steps: Mapping[str, tuple[int, Callable[[], object]]] = {
-        "facts": (users, lambda: user_facts(people, offered, world, bundle)),  # type: ignore[arg-type]
+        "facts": (users, lambda: user_facts(people, offered, world, bundle, instant)),  # type: ignore[arg-type]
         "blend": (users, lambda: blend(offered, told, policy, instant)),
         "records": (users, lambda: assemble(blended, told, policy, instant, named, Provenance(_RUN, {}))),
         "audit": (users, lambda: audit(sets, told, policy, instant)),

@@ -22,9 +22,10 @@ from pipelines.version import code_version
 from schemas.manifest import Manifest
 from schemas.models import Space
 from transforms.explain import Reblended, left_over, removals, would_be_removed
-from transforms.filters import ITEM_COLUMNS
+from transforms.facts import proposed_items
 from transforms.index.files import Terms
 from transforms.io.store import Store
+from transforms.reach import read_world
 from transforms.retrieve import ShardBundle
 from transforms.shards import Shard
 
@@ -139,7 +140,8 @@ def _absent(again: Reblended, shard: Shard, item_id: str, sets: Manifest, record
     surface = SURFACES[sets.qualifier]
     terms = Terms(space, sets.code_version)
     found = everything_found(shard, surface, record, policy_of(sets), instant_of(sets), terms)
-    items = ShardBundle(shard).lookup("item", "item_id", pl.Series([item_id]), list(ITEM_COLUMNS))
+    nothing, world = pl.Series([], dtype=pl.String), read_world(shard)
+    items, _ = proposed_items(pl.Series([item_id]), nothing, world, ShardBundle(shard), instant_of(sets))
     names = asked(sources_of(surface.name), again.policy)
     return {"verdict": "not_proposed", "asked": [_asked(name, again, found, item_id, items) for name in names]}
 

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 import polars as pl
 import pyarrow as pa
 
-from pipelines.recommend import GROUPS, HOME, SURFACES, Surface, asked, whole
+from pipelines.recommend import GROUPS, SURFACES, Surface, asked, whole
 from pipelines.road import paths
 from schemas.candidates import PROPOSAL
 from schemas.catalogue import CONTRACTS
@@ -100,7 +100,7 @@ def reblend(shard: Shard, sets: Manifest, record: Mapping) -> Reblended:
       LookupError: the record's user or seed is not in the shard's inputs.
     """
     policy, instant = policy_of(sets), instant_of(sets)
-    offered, facts = _given(shard, sets.qualifier, record)
+    offered, facts = _given(shard, policy, instant, record)
     own = facts.records.filter(
         (pl.col("record_key") == record["record_key"]) & (pl.col("context_key") == record["context_key"])
     )
@@ -112,20 +112,20 @@ def reblend(shard: Shard, sets: Manifest, record: Mapping) -> Reblended:
     return Reblended(int(own["k"][0]), offered, facts, blended, policy, instant)
 
 
-def _given(shard: Shard, surface: str, record: Mapping) -> tuple[pl.DataFrame, Facts]:
+def _given(shard: Shard, policy: SurfacePolicy, instant: Instant, record: Mapping) -> tuple[pl.DataFrame, Facts]:
     """Return the record's proposals and facts."""
     world, bundle = read_world(shard), ShardBundle(shard)
-    tier = "*" if surface != HOME and record["record_key"] != DEFAULT_KEY else record["tier"]
+    tier = "*" if policy.by_seed and record["record_key"] != DEFAULT_KEY else record["tier"]
     market = record["market"] if record["market"] in world.markets else ANY
     groups = read_tables(shard.paths("groups"), PROPOSAL, where=pl.col("key") == group_key(market, tier))
     if record["record_key"] == DEFAULT_KEY:
-        return groups, group_facts(groups, world, bundle)
+        return groups, group_facts(groups, world, bundle, policy, instant)
     offered = pl.concat([shard.read("proposal"), groups])
-    if surface == HOME:
-        return offered, user_facts(user_table(shard), offered, world, bundle)
+    if not policy.by_seed:
+        return offered, user_facts(user_table(shard), offered, world, bundle, instant)
     seeds = seed_table(shard).filter(pl.col("market") == record["market"])
     items = bundle.lookup("item", "item_id", seeds["item_id"], SEED_COLUMNS)
-    return offered, seed_facts(seeds, items, offered, world, bundle)
+    return offered, seed_facts(seeds, items, offered, world, bundle, instant)
 
 
 def published_again(shard: Shard, reblended: Reblended, record: Mapping) -> dict:

@@ -23,6 +23,7 @@ from transforms.filters import Instant
 from transforms.groups import RetrieveGroups
 from transforms.model_bundle import ModelBundle
 from transforms.panel import LEFT_OUT
+from transforms.part_sources import HOME_PART_SOURCES, NOW_PLAYING_PART_SOURCES
 from transforms.recommend import Recommend
 from transforms.retrieve import retrieve_seeds, retrieve_users
 from transforms.shards import ExchangeShards, Output, ProcessShards, Shard, Task, Work, Workspace
@@ -132,13 +133,13 @@ class Surface:
 
 SURFACES: dict[str, Surface] = {
     HOME: Surface(
-        HOME, HOME_SOURCES | HOME_VECTOR_SOURCES, HOME_GROUP_SOURCES | HOME_EXPLORE_SOURCES, retrieve_users,
+        HOME, HOME_SOURCES | HOME_PART_SOURCES | HOME_VECTOR_SOURCES, HOME_GROUP_SOURCES | HOME_EXPLORE_SOURCES, retrieve_users,
         ("user", "history", "user_embedding"),
         ("co_listen", "item", "popularity", "item_embedding", "vocabulary", "encoder", "encoder_vocabulary"),
         since_of_users, ("user", "history"),
     ),
     NOW_PLAYING: Surface(
-        NOW_PLAYING, NOW_PLAYING_SOURCES | NOW_PLAYING_VECTOR_SOURCES,
+        NOW_PLAYING, NOW_PLAYING_SOURCES | NOW_PLAYING_PART_SOURCES | NOW_PLAYING_VECTOR_SOURCES,
         NOW_PLAYING_GROUP_SOURCES | NOW_PLAYING_EXPLORE_SOURCES, retrieve_seeds,
         ("popularity_partial",),
         ("co_listen", "transition", "artist_top", "item", "popularity", "item_embedding", "vocabulary", "encoder",
@@ -300,6 +301,7 @@ def _artifacts(served: Served) -> dict[str, Rests]:
         "transition": tables.transition,
         "artist": tables.artist_top,
         "exploration": served.ingested.items,
+        "part": served.ingested.items,
         "neighbour_session": models.session_knn,
     }
     space = models.encoder.space.id

@@ -30,6 +30,7 @@ DATASETS = {
 }
 SURFACES = {"home": "Home", "now_playing": "Now Playing"}
 SOURCES = {
+    "home.next_part": "Next part",
     "home.co_listen": "Listened together",
     "home.relisten": "Listen again",
     "home.follow_new": "New releases",
@@ -38,6 +39,7 @@ SOURCES = {
     "home.fresh_content": "Fresh and alike",
     "home.popular_market": "Popular in market",
     "home.explore": "Explored",
+    "np.next_part": "Next part",
     "np.session_knn": "Neighbour sessions",
     "np.session": "Goes on from this",
     "np.similar": "Like this",
@@ -48,6 +50,7 @@ SOURCES = {
     "np.explore": "Explored",
 }
 REASONS = {
+    "next_part": "comes next in the show or book",
     "because_you_listened": "goes with",
     "new_from_yours": "new from one they like",
     "listen_again": "due to be heard again",
@@ -71,16 +74,20 @@ RULES = {
     "explicit": "explicit content",
     "age": "age rating",
     "unreleased": "not released yet",
+    "trailer": "a trailer",
     "seed": "the seed itself",
     "blocked": "artist blocked by the user",
     "hidden": "hidden by the user",
     "opted_out": "user opted out of personal sets",
     "completed": "finished already",
+    "out_of_order": "not the next part of its show or book",
+    "book_unfinished": "the book goes on",
     "recent_skip": "skipped lately",
     "recently_played": "played lately",
     "language": "language not spoken",
     "duplicate": "same recording again",
     "quota": "over its source's quota",
+    "series": "another book of the series",
     "cap:artist": "enough of the artist",
     "cap:album": "enough of the album",
     "cap:show": "enough of the show",
@@ -88,7 +95,7 @@ RULES = {
     "size": "the set was full",
     "not_drawn": "not drawn to be explored",
 }
-CHOICES = ("duplicate", "quota", "cap:", "size", "not_drawn")
+CHOICES = ("duplicate", "quota", "series", "cap:", "size", "not_drawn")
 LEVELS = {
     0: "personal",
     1: "partly personal",

@@ -16,7 +16,8 @@ _SCORED = ("history.positives", "history.skips", *_TALLIES, "co_listen.other_ret
 _WHO = ("user.user_id", "user.deletion_requested_at", "user.personalization_opt_out", "tombstone.entity",
         "tombstone.id", "history.user_id", "popularity_partial.item_id")  # fmt: skip
 _SERVABLE = ("item.item_id", "item.item_type", "item.canonical_id", "item.artists", "item.show_id", "item.release_ts",
-             "item.availability", "item.rec_eligible", "item.deleted_at", "popularity.market")  # fmt: skip
+             "item.availability", "item.rec_eligible", "item.deleted_at", "item.season", "item.episode_no", "item.is_trailer",
+             "item.is_serial", "popularity.market")  # fmt: skip
 
 PROPOSAL = Contract(
     name="proposal",
@@ -143,7 +144,7 @@ _PROPOSED = ("proposal.item_id", "proposal.source_id", "proposal.source_rank", "
 _SHOWN = ("proposal.raw_score", "proposal.stratum", "proposal.score_kind", "proposal.signal_type", "proposal.seed_item_ids",
           "proposal.seed_event_ts", "item.item_type", "item.release_ts", "item.availability", "history.positives")  # fmt: skip
 _RECORD = ("user.user_id", "history.user_id", "popularity_partial.item_id", "proposal.key")
-_FILTERED = ("item.languages", "item.explicit", "item.age_rating", "item.album_id", "item.publisher", "user.market",
+_FILTERED = ("item.series_id", "item.languages", "item.explicit", "item.age_rating", "item.album_id", "item.publisher", "user.market",
              "user.tier", "user.explicit_filter", "user.age_band", "user.languages", "user.blocked_artists",
              "user.hidden_items", "history.market", "history.positives", "history.skips", "popularity_partial.market")  # fmt: skip
 

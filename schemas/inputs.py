@@ -135,6 +135,8 @@ ITEM = Contract(
             _i("episode_no", pa.int32(), "Number of an episode or chapter.", Between(0, 1_000_000)),
             _i("season", pa.int32(), "Season of an episode.", Between(0, 100_000)),
             _i("is_trailer", pa.bool_(), "A trailer of its show."),
+            _i("is_serial", pa.bool_(),
+               "To be heard in order of season and number; of a show and of each of its episodes; unknown counts as false."),
             _i("series_id", pa.string(), "Series of an audiobook.", MaxLength(200)),
             _i("is_video", pa.bool_(), "Needs a video-capable client."),
             column("text_hash", pa.string(), "Digest of title, description, artists and genres.",

@@ -43,6 +43,7 @@ from transforms.embed.vectors import ITEMS, USERS, Rows, finish_batch, read_batc
 from transforms.explore_pool import HOME_EXPLORE_SOURCES
 from transforms.histories import histories
 from transforms.ingest import SOURCE, MergeEvents, MergeRows, given_contract
+from transforms.part_sources import HOME_PART_SOURCES, NOW_PLAYING_PART_SOURCES
 from transforms.shards import TARGET, Task
 from transforms.sources import HOME_GROUP_SOURCES, HOME_SOURCES, NOW_PLAYING_GROUP_SOURCES, NOW_PLAYING_SOURCES
 from transforms.vector_sources import HOME_VECTOR_SOURCES, NOW_PLAYING_VECTOR_SOURCES
@@ -54,21 +55,26 @@ RENAMED_TOGETHER = {f"co_listen_partial.{name}": ("item_id", "other_item_id") fo
 DECAY = (DATE, 7.0, 1)
 HOME = policy(
     quota("home.co_listen", 1, 2, 4, discovery=True), quota("home.relisten", 1, 1, 3),
-    quota("home.follow_new", 1, 1, 3, discovery=True), quota("home.explore", 1, 1, 1, personal=False, discovery=True),
+    quota("home.follow_new", 1, 1, 3, discovery=True), quota("home.next_part", 2, 2, 3), quota("home.explore", 1, 1, 1, personal=False, discovery=True),
     quota("home.popular_market", 1, 1, 9, personal=False), explore="home.explore", size=9, minimum_size=2, fill_to=8, artist_early=1, artist_early_slots=3, artist=3, album=1, show=1, publisher=2,
     recent_play_days=1,
 )  # fmt: skip
 NOW_PLAYING = policy(
-    quota("np.transition", 1, 2, 4), quota("np.familiar", 1, 1, 3), quota("np.artist_radio", 0, 2, 3),
+    quota("np.next_part", 1, 1, 2), quota("np.transition", 1, 2, 4), quota("np.familiar", 1, 1, 3), quota("np.artist_radio", 0, 2, 3),
     quota("np.popular_market", 0, 0, 9, personal=False),
     name="now_playing", size=6, minimum_size=2, fill_to=5, max_run=1, artist=3, album=2, recent_play_days=0,
 )  # fmt: skip
+
+
+OF_USERS, OF_SEEDS = HOME_SOURCES | HOME_PART_SOURCES, NOW_PLAYING_SOURCES | NOW_PLAYING_PART_SOURCES
 
 
 # A small world, as a producer delivers it.
 
 
 def kind_of(n: int) -> str:
+    if n > 11:
+        return "chapter" if n < 15 else "audiobook"
     return "episode" if n % 4 == 3 else "track"
 
 
@@ -86,7 +92,15 @@ def raw_events() -> list[dict]:
         raw_event(n, n % 12, dice) | again | {"user_id": "u1", "event_type": "skip", "ms_played": 9}
         for n in range(168, 174)
     ]
-    return [raw_event(n, dice.randrange(12), dice) for n in range(150)] + repeats + skips
+    read = {
+        "event_type": "play", "ms_played": 400_000, "item_duration_ms": 410_000, "market": "SE", "is_organic": True,
+        "context_type": "album", "reason_start": "click", "session_id": "read",
+    }  # fmt: skip
+    books = [
+        raw_event(180 + n, item, dice) | again | read | {"user_id": f"u{n % 4}"}
+        for n, item in enumerate([12, 12, 15, 16, 12, 13, 16, 15])
+    ]
+    return [raw_event(n, dice.randrange(12), dice) for n in range(150)] + repeats + skips + books
 
 
 def raw_event(n: int, item: int, dice: random.Random) -> dict:
@@ -115,14 +129,15 @@ def raw_items() -> list[dict]:
         {
             "item_id": f"i{n:02d}", "item_type": kind_of(n), "canonical_id": dice.choice([None, "c1", "c2"]),
             "title": f"t{n}", "description": "d", "languages": [["en"], ["sv"]][n // 4 % 2],
-            "artists": [{"artist_id": f"a{n % 5}", "name": None, "role": None}] if n % 4 != 3 else None,
-            "album_id": dice.choice([None, "l1"]), "show_id": f"h{n % 2}" if n % 4 == 3 else None,
+            "artists": [{"artist_id": f"a{n % 5}", "name": None, "role": None}] if kind_of(n) == "track" else None,
+            "album_id": dice.choice([None, "l1"]), "show_id": "b" if kind_of(n) == "chapter" else f"h{n % 2}" if n % 4 == 3 else None,
+            "episode_no": n, "series_id": "s" if n > 14 else None,
             "publisher": "p" if n % 3 else None, "genres": [f"g{n % 2}"], "release_ts": days_ago(n - 0.5),
             "availability": offers[n % 4], "explicit": n in (5, 8), "age_rating": 18 if n == 4 else 0,
             "rec_eligible": n != 9,
             "duration_ms": 1000 + n, "updated_at": NOW, "deleted_at": days_ago(1) if n == 10 else None,
         }
-        for n in range(12)
+        for n in range(17)
     ]  # fmt: skip
 
 
@@ -248,9 +263,9 @@ def proposals(tables: Tables) -> pl.DataFrame:
     given = Given(tables)
     home = groups.RetrieveGroups(HOME_GROUP_SOURCES | HOME_EXPLORE_SOURCES, HOME, instant(HOME))(given).frame
     playing = groups.RetrieveGroups(NOW_PLAYING_GROUP_SOURCES, NOW_PLAYING, instant(NOW_PLAYING))(given).frame
-    users = retrieve.retrieve_users(given, HOME_SOURCES | HOME_VECTOR_SOURCES, HOME, instant(HOME), opened).frame
+    users = retrieve.retrieve_users(given, OF_USERS | HOME_VECTOR_SOURCES, HOME, instant(HOME), opened).frame
     seeds = retrieve.retrieve_seeds(
-        given, NOW_PLAYING_SOURCES | NOW_PLAYING_VECTOR_SOURCES, NOW_PLAYING, instant(NOW_PLAYING), opened
+        given, OF_SEEDS | NOW_PLAYING_VECTOR_SOURCES, NOW_PLAYING, instant(NOW_PLAYING), opened
     ).frame
     return pl.concat([home, playing, users, seeds])
 
@@ -262,8 +277,8 @@ def opened(given: Given) -> ToyModels:
 def candidate_sets(tables: Tables) -> pl.DataFrame:
     watermark = tables["history"]["last_event_ts"].max()  # as `pipelines.recommend` takes it from the statistics
     fields = FIELDS | {"sequence": round(watermark.timestamp() * 1e6), "source_watermark": watermark}
-    home = HOME_SOURCES | HOME_GROUP_SOURCES | HOME_EXPLORE_SOURCES
-    playing = NOW_PLAYING_SOURCES | NOW_PLAYING_GROUP_SOURCES
+    home = OF_USERS | HOME_GROUP_SOURCES | HOME_EXPLORE_SOURCES
+    playing = OF_SEEDS | NOW_PLAYING_GROUP_SOURCES
     work = ((HOME, home, "users"), (HOME, home, "groups"), (NOW_PLAYING, playing, "seeds"))
     made = []
     for surface, sources, who in work:

@@ -96,6 +96,7 @@ def audience(keys: Sequence[Mapping], listens: Sequence[Mapping] = (), skips: Se
     anything = told.select(
         "key", pl.lit("SE").alias("market"), pl.lit("free").alias("tier"), pl.lit(True).alias("explicit_allowed"),
         pl.lit(ADULT).alias("max_age"), pl.lit(None, pl.List(pl.String)).alias("languages"),
+        pl.lit(True).alias("may_begin"), pl.lit(True).alias("other_books"),
     )  # fmt: skip
     heard = frame(listens, listened)
     return Audience(
@@ -146,7 +147,7 @@ def record(key: str = "u1", needs: str = "SE|free", **columns) -> dict:
         "record_key": key, "user_id": key, "context_key": "", "market": market, "tier": tier, "needs": needs,
         "explicit_allowed": True, "max_age": 21, "languages": None, "opted_out": False, "seen": True,
         "seed_item_id": None, "seed_canonical_id": None, "last_event_ts": None,
-        "group": f"*|{needs}", "artists_known": None,
+        "group": f"*|{needs}", "artists_known": None, "may_begin": True, "other_books": True,
     } | columns  # fmt: skip
 
 
@@ -155,7 +156,7 @@ _RECORD = {
     "needs": pl.String, "explicit_allowed": pl.Boolean, "max_age": pl.Int32, "languages": pl.List(pl.String),
     "opted_out": pl.Boolean, "seen": pl.Boolean, "seed_item_id": pl.String, "seed_canonical_id": pl.String,
     "last_event_ts": _STAMP,
-    "group": pl.String, "artists_known": pl.List(pl.String),
+    "group": pl.String, "artists_known": pl.List(pl.String), "may_begin": pl.Boolean, "other_books": pl.Boolean,
 }  # fmt: skip
 
 
@@ -163,7 +164,8 @@ def facts(items: Sequence[Mapping], records: Sequence[Mapping] = (), **tables) -
     """Return facts of some records (`u1` where none are given); `needs` are spelled out as the records'.
 
     Args:
-      tables: `gone` (item ids), and rows of `needs`, `blocked`, `hidden`, `played`, `skipped` as tuples.
+      tables: `gone`, `openings` (item ids), and rows of `needs`, `blocked`, `hidden`, `played`, `skipped`, `nexts`, `begun` as
+        tuples.
     """
     told = pl.DataFrame(list(records) or [record()], schema=_RECORD).with_row_index("k")
     needs = [(one, *one.split("|")) for one in told["needs"].unique(maintain_order=True)]
@@ -173,10 +175,13 @@ def facts(items: Sequence[Mapping], records: Sequence[Mapping] = (), **tables) -
         "hidden": {"k": pl.UInt32, "item_id": pl.String},
         "played": {"k": pl.UInt32, "item_id": pl.String, "event_ts": _STAMP, "completed": pl.Boolean},
         "skipped": {"k": pl.UInt32, "item_id": pl.String, "event_ts": _STAMP},
+        "nexts": {"k": pl.UInt32, "item_id": pl.String, "show_id": pl.String},
+        "begun": {"k": pl.UInt32, "item_id": pl.String, "show_id": pl.String},
     }
     given = {"needs": needs} | tables
     frames = {name: pl.DataFrame(given.get(name, []), schema=schema, orient="row") for name, schema in columns.items()}
     rows = table("item", items).select(ITEM_COLUMNS).sort("item_id")
+    rows = rows.with_columns(opening=pl.col("item_id").is_in(tables.get("openings", [])))
     return Facts(records=told, items=rows, gone=pl.Series("id", tables.get("gone", []), pl.String), **frames)
 
 

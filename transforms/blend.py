@@ -15,10 +15,11 @@ import polars as pl
 from schemas.hashing import hash64_one, mix64, mix_text
 from schemas.policy import SurfacePolicy
 from transforms.explore import Explored, explore, nothing_explored
-from transforms.filters import HARD_FILTERS, NO_CODE, Facts, Instant, Judged, Rows, hard_filters
+from transforms.filters import HARD_FILTERS, NO_CODE, Facts, Instant, Judged, Rows, hard_filters, series
 
 NOT_DRAWN = "not_drawn"
-RULES = (*HARD_FILTERS, "duplicate", "quota", "cap:artist", "cap:album", "cap:show", "cap:publisher", "size", NOT_DRAWN)
+RULES = (*HARD_FILTERS, "duplicate", "quota", "series", "cap:artist", "cap:album", "cap:show", "cap:publisher", "size",
+         NOT_DRAWN)  # fmt: skip
 _CODE = {name: code for code, name in enumerate(RULES, start=1)}
 _SLOT_BITS, _TIE_BITS = 14, 12
 _OVER = np.int64(1) << 31
@@ -288,13 +289,13 @@ def apply_caps(chosen: Rows, slots: np.ndarray, facts: Facts, policy: SurfacePol
     """Name what exceeds its quota or the caps per artist, album, show and publisher, and order the rest.
 
     An artist's surplus of the first slots goes behind them. What is over a cap goes to the very end, where it serves only
-    to bring a short set to its minimum; an item without the attribute is never capped by it.
+    to bring a short set to its minimum; an item without the attribute is never capped by it. Of a series of audiobooks the
+    first one stays, and no other, however short the set.
 
     Returns:
       Rule codes (0: none) and each row's place within its record.
     """
     rule = np.where(slots >= _OVER, _CODE["quota"], 0).astype(np.uint8)
-    index = np.arange(len(chosen))
     artist = _primary_artist(facts)
     # The narrow first: what an album gives away must not use up its artist's room.
     limits = {"album": policy.album, "show": policy.show, "artist": policy.artist, "publisher": policy.publisher}
@@ -304,15 +305,27 @@ def apply_caps(chosen: Rows, slots: np.ndarray, facts: Facts, policy: SurfacePol
         "show": facts.items["show_id"],
         "publisher": facts.items["publisher"],
     }
+    again = _counted(chosen, rule, _dense(facts.items.select(series()).to_series())) >= 1
+    rule[again] = _CODE["series"]
     for name, limit in limits.items():
-        code = _dense(columns[name])[chosen.i]
-        counted = np.flatnonzero((rule == 0) & (code != NO_CODE))
-        nth = _nth(_order(chosen.k[counted], code[counted], index[counted]), chosen.k[counted], code[counted])
-        rule[counted[nth >= limit]] = _CODE[f"cap:{name}"]
+        rule[_counted(chosen, rule, _dense(columns[name])) >= limit] = _CODE[f"cap:{name}"]
     late, within = np.zeros(len(chosen), bool), np.flatnonzero(rule == 0)
     late[within] = _behind(chosen.k[within], _dense(artist)[chosen.i[within]], policy)
-    over = np.where(rule == _CODE["quota"], 2, rule != 0)
-    return rule, _nth(_order(chosen.k, over, late, index), chosen.k)
+    over = np.where(np.isin(rule, (_CODE["quota"], _CODE["series"])), 2, rule != 0)
+    return rule, _nth(_order(chosen.k, over, late, np.arange(len(chosen))), chosen.k)
+
+
+def _counted(chosen: Rows, rule: np.ndarray, code: np.ndarray) -> np.ndarray:
+    """Return how often the code of each row's item stands before it in its record; -1 without one, or where a rule holds.
+
+    Args:
+      code: by item, `NO_CODE` for none.
+    """
+    mine = code[chosen.i]
+    counted = np.flatnonzero((rule == 0) & (mine != NO_CODE))
+    nth = np.full(len(chosen), -1)
+    nth[counted] = _nth(_order(chosen.k[counted], mine[counted], counted), chosen.k[counted], mine[counted])
+    return nth
 
 
 def _behind(k: np.ndarray, artist: np.ndarray, policy: SurfacePolicy) -> np.ndarray:
@@ -343,10 +356,13 @@ def by_chance(
 ) -> np.ndarray:
     """Return the places of what was chosen in order of chance, an artist's surplus behind the first slots.
 
+    What a source that leads gave its slot stands before everything else.
+
     Args:
       over: what is over a cap, and in the set only to make it long enough: it stays at the end.
     """
-    order = np.lexsort((position, -chance, over, settled.k))
+    follows = ~np.array([quota.leads for quota in policy.sources])[settled.s]
+    order = np.lexsort((position, -chance, follows, over, settled.k))
     k, artist = settled.k[order], _dense(_primary_artist(facts))[settled.i[order]]
     final = order[_order(k, over[order], _behind(k, artist, policy), np.arange(len(order)))]
     place = np.empty(len(final), np.int64)

@@ -6,6 +6,7 @@ Memory: the shard's personal events of 90 days as pairs of user and item, its hi
 import dataclasses
 import datetime
 
+import numpy as np
 import polars as pl
 
 from schemas.evaluation import ORACLE, REPEAT_LAST
@@ -186,6 +187,9 @@ def possible(
     rights = user_rights(told).join(wanted.select("key", "unit", "canonical_id", "item_id"), on="key")
     ids = recordings["item_id"]
     reach = Reach.of([recordings.drop_nulls("rec_eligible").select(REACH_COLUMNS)], ids, instant, read_world(shard))
+    reach = dataclasses.replace(
+        reach, in_order=np.zeros_like(reach.in_order)
+    )  # which part comes next moves with what is played
     numbered = rights.join(pl.DataFrame({"item_id": ids}).with_row_index("row"), on="item_id")
     found = [
         own.filter(pl.Series(reach.mask(*own.select(columns).row(0))[own["row"].to_numpy()]))

@@ -38,6 +38,7 @@ _WORDS: Mapping[str, tuple[str, str]] = {
         "it is released on {release}, after the set takes effect on {start}",
         "a run for {release} or later",
     ),
+    "trailer": ("it is a trailer", "is_trailer = false in items/"),
     "seed": ("it is the seed itself, or the same recording ({canonical_id})", "another seed"),
     "blocked": ("the user blocked {blocked}", "the user's blocked_artists without {blocked}"),
     "hidden": ("the user hid it", "the user's hidden_items without it"),
@@ -46,6 +47,14 @@ _WORDS: Mapping[str, tuple[str, str]] = {
         "personalization_opt_out = false, or a source that is not personal",
     ),
     "completed": ("the user finished it already", "a history in which it was not played to its end"),
+    "out_of_order": (
+        "parts of {parent} are heard in order, and this is not the one that comes next here: that is {next_part}",
+        "{next_part} heard to its end, or a seed that is the part before it",
+    ),
+    "book_unfinished": (
+        "the book of {record_key} goes on with {next_part}; another one has time until its end",
+        "the last chapter of the book as the seed",
+    ),
     "recent_skip": (
         "the user skipped it {detail:.1f} days before the set; more than {recent_skip_days} must pass",
         "a run for {skip_over} or later, or recent_skip_days below {detail:.1f}",
@@ -60,6 +69,7 @@ _WORDS: Mapping[str, tuple[str, str]] = {
         "{source} had it at rank {rank}; what passed the filters before it took all of the source's {maximum} slots",
         "a better rank, or a maximum of {source} above {maximum}",
     ),
+    "series": ("a book of the series {series} comes before it, and one of a series is enough", "a better rank"),
     "cap:artist": (_CAP, _HIGHER_CAP),
     "cap:album": (_CAP, _HIGHER_CAP),
     "cap:show": (_CAP, _HIGHER_CAP),
@@ -152,7 +162,7 @@ def would_be_removed(reblended: Reblended, item_id: str, source_id: str, items: 
         name: getattr(reblended.facts, name)
         .filter(pl.col("k") == reblended.k)
         .with_columns(pl.lit(0, pl.UInt32).alias("k"))
-        for name in ("blocked", "hidden", "played", "skipped")
+        for name in ("blocked", "hidden", "played", "skipped", "nexts", "begun")
     }
     facts = dataclasses.replace(reblended.facts, records=record, items=items, **mine)
     proposal = {"key": record["record_key"][0], "item_id": item_id, "source_id": source_id, "source_rank": 0}
@@ -191,6 +201,7 @@ def _numbers(reblended: Reblended, item_id: str, row: Mapping) -> dict[str, obje
     explored = min(policy.explore_slots, pool)
     return {
         **_item_words(reblended, item_id, kind),
+        "record_key": record["record_key"],
         "source": row["source_id"],
         "detail": detail,
         "rank": offered["source_rank"][0] if offered.height else "?",
@@ -228,7 +239,8 @@ def _item_words(reblended: Reblended, item_id: str, capped: str) -> dict[str, ob
     words = (
         item["canonical_id"], item["age_rating"], _time(item["release_ts"]) if item["release_ts"] else "?", left,
         _offers(item["availability"]), _listed(item["languages"]), _twin(reblended, item),
-        _listed([name for one, name in owners.items() if one in blocked]), owner.get(capped, "?"),
+        _listed([name for one, name in owners.items() if one in blocked]), owner.get(capped, "?"), item["show_id"],
+        _next_part(reblended, item), item["series_id"],
     )  # fmt: skip
     return dict(zip(_ITEM_WORDS, words, strict=True))
 
@@ -243,7 +255,17 @@ _ITEM_WORDS = (
     "twin",
     "blocked",
     "what",
+    "parent",
+    "next_part",
+    "series",
 )
+
+
+def _next_part(reblended: Reblended, item: Mapping) -> str:
+    """Name the part that comes next for the record: in the show of an item, or, of a book, in the one it is about."""
+    mine = reblended.facts.nexts.filter(pl.col("k") == reblended.k)
+    of_item = mine if item["item_type"] == "audiobook" else mine.filter(pl.col("show_id") == item["show_id"])
+    return " or ".join(of_item["item_id"].sort().to_list()) or "none that is known"
 
 
 def _twin(reblended: Reblended, item: Mapping) -> str:

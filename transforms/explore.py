@@ -8,7 +8,7 @@ given everything else in the set, which is settled before and does not depend on
     propensity = slots / items       slots = min(slots of the policy, items)
 
 `items` counts what the draw is from: the pool of the record's market and tier (`transforms.explore_pool`), one recording per
-canonical item, without what a hard filter keeps from this record and without canonical items that the set holds anyway. Every
+canonical item and series of audiobooks, without what a hard filter keeps from this record and without canonical items and series that the set holds anyway. Every
 one of them has the same propensity, they add up to the slots, and all others have none. Caps do not bind explored items: they
 come after the caps, and a draw that looked at what else was drawn would have no simple propensity.
 
@@ -27,7 +27,7 @@ import polars as pl
 
 from schemas.hashing import hash64, hash64_one, mix64
 from schemas.policy import SurfacePolicy
-from transforms.filters import Facts, Instant, Rows, hard_filters, personal_pairs
+from transforms.filters import Facts, Instant, Rows, hard_filters, personal_pairs, series
 from transforms.reach import Reach, World
 
 EXPLORATION_ID = "systematic-over-strata-1"
@@ -36,6 +36,7 @@ FLOOR = 1e-4
 _CELLS = pl.Series("cell", [f"hash:{n:02d}" for n in range(16)])
 _NONE = pl.Series("stratum", ["none"])
 _BITS = 32
+_RIGHTS = ("explicit_allowed", "max_age", "other_books")
 _FAR = np.iinfo(np.int64).max
 Pairs = tuple[np.ndarray, np.ndarray]
 
@@ -144,7 +145,7 @@ def pools_of(proposals: pl.DataFrame, facts: Facts, policy: SurfacePolicy, insta
     there = _masks(kinds, facts.items[items], facts, instant)[kind, i]
     kind, i, offered = kind[there], i[there], offered.filter(pl.Series(there))
     stratum = strata.search_sorted(offered["stratum"]).to_numpy().astype(np.int64)
-    canonical = _codes(facts.items["canonical_id"].gather(items))
+    canonical = _codes(_alike(facts.items).gather(items))
     at = np.full((kinds.height, len(items)), -1, np.int32)
     at[kind, canonical[i]] = np.arange(len(kind))
     starts = np.searchsorted(kind, np.arange(kinds.height + 1))
@@ -153,11 +154,11 @@ def pools_of(proposals: pl.DataFrame, facts: Facts, policy: SurfacePolicy, insta
 
 
 def _pool(proposals: pl.DataFrame, facts: Facts, policy: SurfacePolicy) -> pl.DataFrame:
-    """Return `key`, `p`, `i`, `stratum` of the pools of all groups, one recording per canonical item, in order."""
+    """Return `key`, `p`, `i`, `stratum` of the pools of all groups, one recording or book per canonical item or series, in order."""
     there = (proposals["source_id"] == policy.explore).arg_true()
     offered = proposals.select("key", "item_id", "stratum", "source_rank")[there].with_columns(there.alias("p"))
-    pool = offered.join(facts.items.select("item_id", "canonical_id").with_row_index("i"), on="item_id")
-    single = pool.sort("key", "canonical_id", "source_rank").unique(["key", "canonical_id"], keep="first")
+    pool = offered.join(facts.items.select("item_id", _alike(facts.items)).with_row_index("i"), on="item_id")
+    single = pool.sort("key", "alike", "source_rank", "i").unique(["key", "alike"], keep="first")
     return single.select("key", "p", "i", pl.col("stratum").fill_null(_NONE[0])).sort("key", "stratum", "i")
 
 
@@ -167,20 +168,20 @@ def _codes(ids: pl.Series) -> np.ndarray:
 
 def _kinds(records: pl.DataFrame) -> tuple[np.ndarray, pl.DataFrame]:
     """Number the records by the rules they are under; return the number of each, and one record of each number."""
-    told = [pl.col("group", "needs"), pl.col("explicit_allowed", "max_age").cast(pl.String)]
+    told = [pl.col("group", "needs"), pl.col(_RIGHTS).cast(pl.String)]
     spoken = pl.col("languages").list.sort().list.join(",").fill_null("")
     kind = _codes(records.select(pl.concat_str([*told, spoken], separator="|")).to_series())
     return kind, records.with_columns(pl.Series("kind", kind)).unique("kind", keep="first").sort("kind")
 
 
 def _masks(kinds: pl.DataFrame, items: pl.DataFrame, facts: Facts, instant: Instant) -> np.ndarray:
-    """Return what each kind of record may be offered, `(num_kinds, num_items) bool`."""
+    """Return what each kind of record may be offered, `(num_kinds, num_items) bool`; never a part in order."""
     reach = Reach.of([items], items["item_id"], instant, World([], facts.gone))
     places = {needs: rows.select("market", "tier").rows() for (needs,), rows in facts.needs.group_by("needs")}
     masks = np.zeros((kinds.height, items.height), bool)
-    asked = kinds.select("needs", "explicit_allowed", "max_age", "languages").rows()
-    for kind, (needs, *rights) in enumerate(asked):
-        masks[kind] = np.logical_and.reduce([reach.mask(market, tier, *rights) for market, tier in places[needs]])
+    rights = "explicit_allowed", "max_age", "languages", pl.lit(False).alias("may_begin"), "other_books"
+    for kind, (needs, *asked) in enumerate(kinds.select("needs", *rights).rows()):
+        masks[kind] = np.logical_and.reduce([reach.mask(market, tier, *asked) for market, tier in places[needs]])
     return masks
 
 
@@ -194,16 +195,21 @@ def _kept_out(
     own = pools.i[row] == i  # and not another recording of it
     k, i, row = k[own], i[own], row[own]
     barred = hard_filters(_rows(pools, k, i, row, policy), facts, policy, instant).rule != 0
-    near = _alike(facts.items["canonical_id"], pools.items)[held[1]]
+    near = _place_of_alike(_alike(facts.items), pools.items)[held[1]]
     having, near = held[0][near >= 0].astype(np.int64), near[near >= 0]
     had = pools.at[pools.kind_of[having], near]
     pairs = np.unique(np.concatenate([k[barred] << _BITS | row[barred], (having << _BITS | had)[had >= 0]]))
     return pairs >> _BITS, pairs & (1 << _BITS) - 1
 
 
-def _alike(canonical: pl.Series, items: np.ndarray) -> np.ndarray:
-    """Return, for each item, a place in `items` with the same canonical item, -1 where there is none."""
-    code = _codes(canonical)
+def _alike(items: pl.DataFrame) -> pl.Series:
+    """Return what a set holds one item of: the series of an audiobook, else the canonical item."""
+    return items.select(pl.coalesce("series:" + series(), "canonical_id").alias("alike")).to_series()
+
+
+def _place_of_alike(alike: pl.Series, items: np.ndarray) -> np.ndarray:
+    """Return, for each item, a place in `items` of one that is alike, -1 where there is none."""
+    code = _codes(alike)
     place = np.full(len(code), -1)
     place[code[items]] = np.arange(len(items))
     return place[code]

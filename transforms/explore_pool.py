@@ -24,7 +24,7 @@ POOL = 1_000
 AGES, BANDS = ("old", "recent", "new"), ("low", "middle", "high")
 RECENT_DAYS = 365
 KINDS = tuple(kind for kind in ITEM_TYPES if kind != "chapter")
-"""What may be explored: a chapter is for whoever heard the one before it."""
+"""What may be explored, but for parts in order: these are for whoever heard the one before."""
 STRATA = tuple(f"{kind}|{age}|{band}" for kind in KINDS for age in AGES for band in BANDS)
 
 
@@ -65,7 +65,7 @@ class Sampling:
         reach = Reach.of([items], items["item_id"], self.instant, self.world)
         for market, tier in self.groups.select("market", "tier").rows():
             child = tier == KIDS
-            yield reach.mask(market, tier, not child, 0 if child else ADULT, None)
+            yield reach.mask(market, tier, not child, 0 if child else ADULT, None, may_begin=False)
 
 
 def explorable(audience: Audience, bundle: Bundle) -> pl.DataFrame:

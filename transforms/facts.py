@@ -5,13 +5,28 @@ from typing import Any
 import polars as pl
 
 from schemas.inputs import TIERS
+from schemas.policy import SurfacePolicy
 from schemas.tallies import ANY
-from transforms.filters import ITEM_COLUMNS, Facts
+from transforms.filters import ITEM_COLUMNS, Facts, Instant, in_order
 from transforms.histories import exploded
-from transforms.reach import COMPLETED_LABEL, World, explicit_allowed, max_age
+from transforms.parts import (
+    COMPLETED_LABEL,
+    line,
+    next_of_listeners,
+    next_of_seeds,
+    openings,
+    parts_of,
+    shows_of_seeds,
+)
+from transforms.reach import World, explicit_allowed, max_age
 from transforms.retrieve import ShardBundle
 
-SEED_COLUMNS = ("item_id", "canonical_id", "availability", "explicit", "age_rating", "languages")
+SEED_COLUMNS = ("item_id", "item_type", "canonical_id", "show_id", "availability", "explicit", "age_rating", "languages",
+                "is_trailer")  # fmt: skip
+_BOOKS = ("audiobook", "chapter")
+
+
+_OF_PARTS: dict[str, Any] = {"k": pl.UInt32, "item_id": pl.String, "show_id": pl.String}
 
 
 def group_of(tier: pl.Expr, world: World) -> pl.Expr:
@@ -20,7 +35,9 @@ def group_of(tier: pl.Expr, world: World) -> pl.Expr:
     return pl.format("*|{}|{}", market, tier)
 
 
-def user_facts(users: pl.DataFrame, proposals: pl.DataFrame, world: World, bundle: ShardBundle) -> Facts:
+def user_facts(
+    users: pl.DataFrame, proposals: pl.DataFrame, world: World, bundle: ShardBundle, instant: Instant
+) -> Facts:
     """Return the facts of a block of users (see `transforms.retrieve.user_table`), numbered `k` in row order.
 
     Of a user who opted out of personalisation, what was heard and skipped keeps items out and says nothing else.
@@ -28,12 +45,16 @@ def user_facts(users: pl.DataFrame, proposals: pl.DataFrame, world: World, bundl
     k = users.with_row_index("k")
     positives, skips = (exploded(k, column, key="k") for column in ("positives", "skips"))
     profiled = positives.join(k.filter(~pl.col("personalization_opt_out")).select("k"), on="k", how="semi")
-    known = _artists_known(profiled, bundle)
+    columns = ["item_id", "item_type", "artists", "show_id", "is_trailer", "is_serial"]
+    heard = bundle.lookup("item", "item_id", positives["item_id"].unique(), columns)
+    known = _artists_known(profiled, heard)
+    items, ordered = proposed_items(proposals["item_id"], heard.filter(in_order())["show_id"], world, bundle, instant)
+    nexts, begun = next_of_listeners(positives, ordered, "k")
     records = _user_records(k, world).join(known, on="k", how="left", maintain_order="left")
     return Facts(
         records=records,
         needs=_needs(records.select("needs", "market", "tier").unique(), world),
-        items=proposed_items(proposals, bundle),
+        items=items,
         gone=world.gone,
         blocked=k.select("k", pl.col("blocked_artists").alias("artist_id")).explode("artist_id").drop_nulls().unique(),
         hidden=k.select("k", pl.col("hidden_items").alias("item_id")).explode("item_id").drop_nulls().unique(),
@@ -41,11 +62,12 @@ def user_facts(users: pl.DataFrame, proposals: pl.DataFrame, world: World, bundl
             pl.col("event_ts").max(), (pl.col("label") >= COMPLETED_LABEL).any().alias("completed")
         ),
         skipped=skips.group_by("k", "item_id").agg(pl.col("event_ts").max()),
+        nexts=nexts,
+        begun=begun,
     )
 
 
-def _artists_known(positives: pl.DataFrame, bundle: ShardBundle) -> pl.DataFrame:
-    owners = bundle.lookup("item", "item_id", positives["item_id"].unique(), ["item_id", "artists"])
+def _artists_known(positives: pl.DataFrame, owners: pl.DataFrame) -> pl.DataFrame:
     primary = pl.col("artists").list.first().struct.field("artist_id").alias("artists_known")
     artists = positives.select("k", "item_id").join(owners, on="item_id").select("k", primary)
     distinct = artists.drop_nulls().unique().sort("k", "artists_known")
@@ -72,16 +94,23 @@ def _user_records(k: pl.DataFrame, world: World) -> pl.DataFrame:
         .then(pl.col("positives").list.last().struct.field("event_ts"))
         .alias("last_event_ts"),
         group_of(pl.col("tier"), world).alias("group"),
+        pl.lit(True).alias("may_begin"),
+        pl.lit(True).alias("other_books"),
     )
 
 
 def seed_facts(
-    seeds: pl.DataFrame, items: pl.DataFrame, proposals: pl.DataFrame, world: World, bundle: ShardBundle
+    seeds: pl.DataFrame,
+    items: pl.DataFrame,
+    proposals: pl.DataFrame,
+    world: World,
+    bundle: ShardBundle,
+    instant: Instant,
 ) -> Facts:
     """Return the facts of a block of seeds: whoever may play the seed may play what follows it.
 
     A candidate must be available in the seed's market for every tier the seed is available to, not explicit unless the
-    seed is, and rated no older. A seed that is not available in the market itself has no record.
+    seed is, rated no older, and no part of a show or book but the one that follows the seed. A seed that is not available in the market itself has no record.
 
     Args:
       seeds: `item_id`, `market`. items: `SEED_COLUMNS` of the seeds.
@@ -90,7 +119,18 @@ def seed_facts(
     joined = own.join(_reach(own), on=["item_id", "market"]).sort("item_id", "market").with_row_index("k")
     reached = pl.format("{}|{}", "market", pl.col("tiers").list.join("+")).alias("needs")
     needs = joined.select(reached, "market", pl.col("tiers").alias("tier")).unique().explode("tier")
-    return _impersonal(_seed_records(joined, reached, world), needs, proposals, world, bundle)
+    proposed, ordered = proposed_items(proposals["item_id"], shows_of_seeds(_keyed(items)), world, bundle, instant)
+    follows = next_of_seeds(_keyed(items), ordered)
+    of_books = follows.join(items, left_on="key", right_on="item_id").filter(pl.col("item_type").is_in(_BOOKS))["key"]
+    records = _seed_records(joined, reached, world).with_columns(
+        (~pl.col("record_key").is_in(of_books.implode())).alias("other_books")
+    )
+    nexts = records.select("k", key="record_key").join(follows, on="key").drop("key")
+    return _impersonal(records, needs, proposed, world, nexts)
+
+
+def _keyed(items: pl.DataFrame) -> pl.DataFrame:
+    return items.with_columns(key="item_id")
 
 
 def _reach(own: pl.DataFrame) -> pl.DataFrame:
@@ -126,10 +166,13 @@ def _seed_records(joined: pl.DataFrame, reached: pl.Expr, world: World) -> pl.Da
         pl.lit(None, pl.Datetime("us", "UTC")).alias("last_event_ts"),
         group_of(pl.lit(ANY), world).alias("group"),
         pl.lit(None, pl.List(pl.String)).alias("artists_known"),
+        pl.lit(False).alias("may_begin"),
     )
 
 
-def group_facts(proposals: pl.DataFrame, world: World, bundle: ShardBundle) -> Facts:
+def group_facts(
+    proposals: pl.DataFrame, world: World, bundle: ShardBundle, policy: SurfacePolicy, instant: Instant
+) -> Facts:
     """Return the facts of the sets for anybody: one per market and tier, safe for any age."""
     groups = proposals.select(pl.col("key").alias("group")).unique().sort("group")
     parts = pl.col("group").str.split("|")
@@ -151,14 +194,31 @@ def group_facts(proposals: pl.DataFrame, world: World, bundle: ShardBundle) -> F
         pl.lit(None, pl.Datetime("us", "UTC")).alias("last_event_ts"),
         "group",
         pl.lit(None, pl.List(pl.String)).alias("artists_known"),
+        pl.lit(not policy.by_seed).alias("may_begin"),
+        pl.lit(True).alias("other_books"),
     )
     needs = _needs(records.select("needs", "market", "tier").unique(), world)
-    return _impersonal(records, needs, proposals, world, bundle)
+    nothing = pl.Series("show_id", [], pl.String)
+    items, _ = proposed_items(proposals["item_id"], nothing, world, bundle, instant)
+    return _impersonal(records, needs, items, world, pl.DataFrame(schema=_OF_PARTS))
 
 
-def proposed_items(proposals: pl.DataFrame, bundle: ShardBundle) -> pl.DataFrame:
-    """Look up what the filters ask of every proposed item, sorted by id."""
-    return bundle.lookup("item", "item_id", proposals["item_id"].unique(), list(ITEM_COLUMNS))
+def proposed_items(
+    ids: pl.Series, shows: pl.Series, world: World, bundle: ShardBundle, instant: Instant
+) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Look up what the filters ask of every proposed item, sorted by id.
+
+    Args:
+      shows: others whose parts are asked for.
+
+    Returns:
+      The items, and all parts in order of their shows and of the others (`transforms.parts.line`).
+    """
+    items = bundle.lookup("item", "item_id", ids.unique(), list(ITEM_COLUMNS))
+    every = pl.concat([items.filter(in_order())["show_id"], shows.alias("show_id")])
+    ordered = line(parts_of(every, bundle, world.gone, instant.effective_from))
+    opening = pl.col("item_id").is_in(openings(ordered)["item_id"].implode()).alias("opening")
+    return items.with_columns(opening), ordered
 
 
 def _needs(groups: pl.DataFrame, world: World) -> pl.DataFrame:
@@ -173,16 +233,18 @@ def _needs(groups: pl.DataFrame, world: World) -> pl.DataFrame:
 
 
 def _impersonal(
-    records: pl.DataFrame, needs: pl.DataFrame, proposals: pl.DataFrame, world: World, bundle: ShardBundle
+    records: pl.DataFrame, needs: pl.DataFrame, items: pl.DataFrame, world: World, nexts: pl.DataFrame
 ) -> Facts:
     key_and_time: dict[str, Any] = {"k": pl.UInt32, "item_id": pl.String, "event_ts": pl.Datetime("us", "UTC")}
     return Facts(
         records=records,
         needs=needs,
-        items=proposed_items(proposals, bundle),
+        items=items,
         gone=world.gone,
         blocked=pl.DataFrame(schema={"k": pl.UInt32, "artist_id": pl.String}),
         hidden=pl.DataFrame(schema={"k": pl.UInt32, "item_id": pl.String}),
         played=pl.DataFrame(schema={**key_and_time, "completed": pl.Boolean}),
         skipped=pl.DataFrame(schema=key_and_time),
+        nexts=nexts,
+        begun=nexts.clear(),
     )

@@ -5,6 +5,7 @@ Vectorised over the block: facts about items, about records and about pairs of b
 
 import dataclasses
 import datetime
+from collections.abc import Mapping
 
 import numpy as np
 import polars as pl
@@ -13,11 +14,13 @@ from schemas.policy import SurfacePolicy
 from transforms.sources import TALK
 
 HARD_FILTERS = (
-    "unknown_item", "tombstone", "ineligible", "market", "tier", "explicit", "age", "unreleased", "seed", "blocked",
-    "hidden", "opted_out", "completed", "recent_skip", "recently_played", "language",
+    "unknown_item", "tombstone", "ineligible", "market", "tier", "explicit", "age", "unreleased", "trailer", "seed",
+    "blocked", "hidden", "opted_out", "completed", "out_of_order", "book_unfinished", "recent_skip", "recently_played",
+    "language",
 )  # fmt: skip
 ITEM_COLUMNS = ("item_id", "item_type", "canonical_id", "artists", "album_id", "show_id", "publisher", "languages",
-                "release_ts", "availability", "explicit", "age_rating", "rec_eligible", "deleted_at")  # fmt: skip
+                "release_ts", "availability", "explicit", "age_rating", "rec_eligible", "deleted_at", "is_trailer",
+                "is_serial", "season", "episode_no", "series_id")  # fmt: skip
 NO_CODE = np.uint32(0xFFFFFFFF)
 _DAY_US = 86_400_000_000
 _FOREVER = datetime.datetime(9999, 12, 31, tzinfo=datetime.UTC)
@@ -45,12 +48,15 @@ class Facts:
     Attributes:
       records: one row per set in order of `k` (uint32, from 0): `record_key`, `needs` (id), `explicit_allowed`,
         `max_age`, `languages`, `opted_out`, `seed_canonical_id` (null without a seed), `artists_known` (list of artist
-        ids, null where the record has no history).
+        ids, null where the record has no history), `may_begin` (it may be offered the first part of what it has not begun),
+        `other_books` (no book is unfinished).
       needs: `needs`, `market`, `tier`: every pair of market and tier an item must be available in for the record.
-      items: `ITEM_COLUMNS` of the proposed items, sorted by item_id; the row number is the item's code.
+      items: `ITEM_COLUMNS` of the proposed items and `opening` (the first part of its show or book), sorted by item_id; the
+        row number is the item's code.
       gone: item ids with a tombstone.
       blocked: `k`, `artist_id` (of artist or show). hidden: `k`, `item_id`.
       played: `k`, `item_id`, `event_ts` (last), `completed`. skipped: `k`, `item_id`, `event_ts` (last).
+      nexts: `k`, `item_id`, `show_id`: parts that come next. begun: the same of first parts that do not any more.
     """
 
     records: pl.DataFrame
@@ -61,6 +67,8 @@ class Facts:
     hidden: pl.DataFrame
     played: pl.DataFrame
     skipped: pl.DataFrame
+    nexts: pl.DataFrame
+    begun: pl.DataFrame
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -134,23 +142,33 @@ def hard_filters(rows: Rows, facts: Facts, policy: SurfacePolicy, instant: Insta
         "explicit": (item["explicit"][i] & ~_column(record, "explicit_allowed")[k], None),
         "age": (age > _column(record, "max_age")[k], age),
         "unreleased": (item["unreleased"][i], None),
+        "trailer": (item["trailer"][i], None),
         "seed": (_among(k, i, _seed_pairs(facts), facts.items), None),
         "blocked": (_among(k, i, _blocked_pairs(facts), facts.items), None),
         "hidden": (_among(k, i, facts.hidden, facts.items), None),
         "opted_out": (_column(record, "opted_out")[k] & personal, None),
         "completed": (completed & item["talk"][i], None),
+        "out_of_order": (item["in_order"][i] & ~_in_turn(k, i, item["opening"], facts), None),
+        "book_unfinished": (item["book"][i] & ~_column(record, "other_books")[k], None),
         "recent_skip": (skipped_age <= policy.recent_skip_days, skipped_age),
         "recently_played": (discovery & (played_age <= policy.recent_play_days), played_age),
         "language": (_foreign(k, i, item["talk"], facts), None),
     }
-    rule, detail = np.zeros(len(rows), np.uint8), np.full(len(rows), np.nan)
+    return Judged(*_first_failed(tests, len(rows)), until)
+
+
+def _first_failed(
+    tests: Mapping[str, tuple[np.ndarray, np.ndarray | None]], num_rows: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the number of the first rule each row fails, 0 for none, and the figure it was decided on."""
+    rule, detail = np.zeros(num_rows, np.uint8), np.full(num_rows, np.nan)
     for number, name in enumerate(HARD_FILTERS, start=1):
         fails, figure = tests[name]
         first = fails & (rule == 0)
         rule[first] = number
         if figure is not None:
             detail[first] = figure[first]
-    return Judged(rule, detail, until)
+    return rule, detail
 
 
 def _column(frame: pl.DataFrame, name: str) -> np.ndarray:
@@ -164,13 +182,16 @@ def _micros(instant: datetime.datetime) -> int:
 def _item_flags(facts: Facts, instant: Instant) -> dict[str, np.ndarray]:
     """Return flags by item code; one row more where there are no items, so that a look-up of nothing is defined."""
     items = facts.items if facts.items.height else facts.items.clear(1)
-    flags = items.select(item_flags(facts.gone, instant))
+    book = (pl.col("item_type") == "audiobook").fill_null(False).alias("book")
+    flags = items.select(*item_flags(facts.gone, instant.effective_from), pl.col("opening").fill_null(False), book)
     return {name: flags[name].to_numpy() for name in flags.columns}
 
 
-def item_flags(gone: pl.Series, instant: Instant) -> list[pl.Expr]:
-    """Return what the rules ask of an item itself: `gone`, `ineligible`, `explicit`, `age_rating`, `unreleased`, `talk`."""
-    start = pl.lit(instant.effective_from)
+def item_flags(gone: pl.Series, since: datetime.datetime) -> list[pl.Expr]:
+    """Return what the rules ask of an item itself: `gone`, `ineligible`, `explicit`, `age_rating`, `unreleased`, `talk`,
+    `trailer`, `in_order`.
+    """
+    start = pl.lit(since)
     deleted = (pl.col("deleted_at") <= start).fill_null(False)
     return [
         pl.col("item_id").is_in(gone.implode()).fill_null(False).alias("gone"),
@@ -179,7 +200,31 @@ def item_flags(gone: pl.Series, instant: Instant) -> list[pl.Expr]:
         pl.col("age_rating").fill_null(0),
         (pl.col("release_ts") > start).fill_null(False).alias("unreleased"),
         pl.col("item_type").is_in(TALK).fill_null(False).alias("talk"),
+        trailer(),
+        in_order(),
     ]
+
+
+def servable() -> pl.Expr:
+    """Tell from the flags of items which may be recommended to anybody at all."""
+    return ~pl.any_horizontal("gone", "ineligible", "unreleased", "trailer").alias("servable")
+
+
+def trailer() -> pl.Expr:
+    """Tell whether an item is a trailer."""
+    return pl.col("is_trailer").fill_null(False).alias("trailer")
+
+
+def in_order() -> pl.Expr:
+    """Tell whether an item is a part that is to be heard after those before it: a chapter, or an episode of a serial show."""
+    serial = (pl.col("item_type") == "episode") & pl.col("is_serial").fill_null(False) & ~trailer()
+    return ((pl.col("item_type") == "chapter") | serial).fill_null(False).alias("in_order")
+
+
+def series() -> pl.Expr:
+    """Return the series of audiobooks, the same for every edition of one, null for all else."""
+    own = pl.when(pl.col("item_type") == "audiobook").then("series_id")
+    return own.max().over("canonical_id").alias("series")
 
 
 def covers(instant: Instant) -> pl.Expr:
@@ -284,6 +329,12 @@ def _seed_pairs(facts: Facts) -> pl.DataFrame:
     """Return the proposed items that are the record's own seed, or another recording of it."""
     seeds = facts.records.select("k", pl.col("seed_canonical_id").alias("canonical_id")).drop_nulls()
     return seeds.join(facts.items.select("item_id", "canonical_id"), on="canonical_id").select("k", "item_id")
+
+
+def _in_turn(k: np.ndarray, i: np.ndarray, opening: np.ndarray, facts: Facts) -> np.ndarray:
+    """Tell which rows come next, or begin what the record may begin and has not begun."""
+    begins = opening[i] & _column(facts.records, "may_begin")[k] & ~_among(k, i, facts.begun, facts.items)
+    return begins | _among(k, i, facts.nexts, facts.items)
 
 
 def _blocked_pairs(facts: Facts) -> pl.DataFrame:

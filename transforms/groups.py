@@ -19,7 +19,7 @@ from transforms.shards import Output, Shard
 from transforms.sources import GROUP_PREFIX, Source, propose
 
 KEEP = 400
-_GROUP_RULES = ("unknown_item", "tombstone", "ineligible", "market", "tier", "unreleased")
+_GROUP_RULES = ("unknown_item", "tombstone", "ineligible", "market", "tier", "unreleased", "trailer", "out_of_order")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,7 +48,7 @@ class RetrieveGroups:
         return Output(self._servable(found, shard, bundle).sort(PROPOSAL.key), rows_in=keys.height)
 
     def _servable(self, found: pl.DataFrame, shard: Shard, bundle: ShardBundle) -> pl.DataFrame:
-        facts = group_facts(found, read_world(shard), bundle)
+        facts = group_facts(found, read_world(shard), bundle, self.policy, self.instant)
         grown_up = facts.records.with_columns(
             pl.lit(True).alias("explicit_allowed"), pl.lit(ADULT, pl.Int32).alias("max_age")
         )

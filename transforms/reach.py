@@ -13,18 +13,15 @@ import polars as pl
 from schemas.inputs import TIERS
 from schemas.policy import SurfacePolicy
 from schemas.tallies import ANY
-from transforms.filters import Instant, covers, item_flags
+from transforms.filters import Instant, covers, item_flags, servable
+from transforms.parts import COMPLETED_LABEL, PART_COLUMNS, gone_items, line, openings
 from transforms.shards import Shard
 from transforms.sources import TALK, Bundle
 
 ADULT = 21
 LEAST_AGE = {"0-12": 0, "13-17": 13, "18-24": 18}
 KIDS = "kids"
-COMPLETED_LABEL = 1.0
-REACH_COLUMNS = (
-    "item_id", "item_type", "languages", "release_ts", "availability", "explicit", "age_rating", "rec_eligible",
-    "deleted_at",
-)  # fmt: skip
+REACH_COLUMNS = (*PART_COLUMNS, "languages", "availability")
 _TIER_BITS = {tier: 1 << bit for bit, tier in enumerate(TIERS)}
 _ALL_TIERS, _OF_NO_TIER = 255, 128
 
@@ -45,22 +42,22 @@ class World:
 def read_world(shard: Shard | Bundle) -> World:
     """Read what the task's charts and tombstones say; markets and tombstoned items, a few thousand ids."""
     markets = shard.read("popularity", ["market"], pl.col("market") != ANY)["market"].unique().sort().to_list()
-    gone = shard.read("tombstone", ["id"], pl.col("entity") == "item")["id"]
-    return World(markets, gone)
+    return World(markets, gone_items(shard))
 
 
 @dataclasses.dataclass(frozen=True)
 class Reach:
     """What the hard filters say of a catalogue without looking at a history.
 
-    Memory: `num_markets + 6` bytes per item, for the markets that items are offered in by name; 8 bytes for every language
-    of talk.
+    Memory: `num_markets + 9` bytes per item, for the markets that items are offered in by name; 8 bytes for every language
+    of talk; while it is read, 100 bytes for every part that is to be heard in order.
 
     Attributes:
-      servable: `(num_items,) bool`: known, recommendable, released, and neither deleted nor taken down.
+      servable: `(num_items,) bool`: known, recommendable, released, no trailer, and neither deleted nor taken down.
       everywhere: bool, offered to everybody. offered: by market, `(num_items,) uint8`, a bit per tier of `TIERS`.
       explicit: bool. age: int16, the least age of a listener.
       talk: bool, talk that says its languages. spoken: items by language.
+      in_order: bool, a part that is to be heard after those before it; `opening`: the first of its show or book. book: bool.
       markets: every known one; who is in an unknown market is offered what is offered in all.
     """
 
@@ -71,6 +68,9 @@ class Reach:
     age: np.ndarray
     talk: np.ndarray
     spoken: Mapping[str, np.ndarray]
+    in_order: np.ndarray
+    opening: np.ndarray
+    book: np.ndarray
     markets: Sequence[str]
 
     @classmethod
@@ -81,13 +81,16 @@ class Reach:
           items: `REACH_COLUMNS`. ids: of the items that are searched among, sorted; their numbers are their places.
         """
         n = len(ids)
-        servable, everywhere, explicit, says = (np.zeros(n, bool) for _ in range(4))
+        fit, everywhere, explicit, says, ordered, book = (np.zeros(n, bool) for _ in range(6))
         age, offered, spoken = np.zeros(n, np.int16), dict[str, np.ndarray](), dict[str, list[np.ndarray]]()
-        numbers = pl.DataFrame({"item_id": ids, "row": pl.int_range(n, eager=True)})
+        numbers, parts = pl.DataFrame({"item_id": ids, "row": pl.int_range(n, eager=True)}), []
         for part in items:
-            known = part.join(numbers, on="item_id").with_columns(item_flags(world.gone, instant))
+            told = part.with_columns(item_flags(world.gone, instant.effective_from)).with_columns(servable())
+            parts.append(told.filter("in_order").select(*PART_COLUMNS, "servable"))
+            known = told.join(numbers, on="item_id")
             rows = known["row"].to_numpy()
-            servable[rows] = known.select(~pl.any_horizontal("gone", "ineligible", "unreleased")).to_series().to_numpy()
+            fit[rows], ordered[rows] = known["servable"].to_numpy(), known["in_order"].to_numpy()
+            book[rows] = (known["item_type"] == "audiobook").to_numpy()
             everywhere[rows] = known["availability"].is_null().to_numpy()
             explicit[rows], age[rows] = known["explicit"].to_numpy(), known["age_rating"].to_numpy()
             for market, own in _offers(known, instant).group_by("market"):
@@ -99,15 +102,21 @@ class Reach:
             for language, own in talk.group_by("languages"):
                 spoken.setdefault(str(language[0]), []).append(own["row"].to_numpy())
         places = {language: np.concatenate(found) for language, found in spoken.items()}
-        return cls(servable, everywhere, offered, explicit, age, says, places, tuple(world.markets))
+        first = openings(line(pl.concat(parts)))["item_id"] if parts else ids.clear()
+        opening = ids.is_in(first.implode()).to_numpy()
+        told_apart = ordered, opening, book
+        return cls(fit, everywhere, offered, explicit, age, says, places, *told_apart, tuple(world.markets))
 
     def mask(
-        self, market: str | None, tier: str, explicit_allowed: bool, max_age: int, languages: Sequence[str] | None
-    ) -> np.ndarray:
+        self, market: str | None, tier: str, explicit_allowed: bool, max_age: int, languages: Sequence[str] | None,
+        may_begin: bool = True, other_books: bool = True,
+    ) -> np.ndarray:  # fmt: skip
         """Return what such a listener may be offered, `(num_items,) bool`.
 
         Args:
           market: `*` for an unknown one; None for wherever there is any that an item is offered in.
+          may_begin: the first parts of shows and books too; of those behind them, it depends on a history which one is open.
+          other_books: books too.
         """
         found = self.servable & self._available(market, tier) & (self.age <= max_age)
         if not explicit_allowed:
@@ -117,7 +126,8 @@ class Reach:
             for language in languages:
                 foreign[self.spoken.get(language, [])] = False
             found &= ~foreign
-        return found
+        found &= (~self.in_order | self.opening) if may_begin else ~self.in_order
+        return found if other_books else found & ~self.book
 
     def _available(self, market: str | None, tier: str) -> np.ndarray:
         if market is None:
@@ -163,11 +173,16 @@ def max_age() -> pl.Expr:
 
 def user_rights(users: pl.DataFrame) -> pl.DataFrame:
     """Return what `Reach.mask` asks, with `key`, of a block of users (see `transforms.retrieve.user_table`)."""
-    return users.select(pl.col("user_id").alias("key"), "market", "tier", explicit_allowed(), max_age(), "languages")
+    who = users.select(pl.col("user_id").alias("key"), "market", "tier", explicit_allowed(), max_age(), "languages")
+    return who.with_columns(may_begin=pl.lit(True), other_books=pl.lit(True))
 
 
-def seed_rights(items: pl.DataFrame) -> pl.DataFrame:
-    """Return what `Reach.mask` asks of seeds: wherever they are played, by whoever may play them."""
+def seed_rights(items: pl.DataFrame, unfinished: pl.Series) -> pl.DataFrame:
+    """Return what `Reach.mask` asks of seeds: wherever they are played, by whoever may play them.
+
+    Args:
+      unfinished: seeds behind which their book goes on: it leaves no room for another one.
+    """
     return items.select(
         pl.col("item_id").alias("key"),
         pl.lit(None, pl.String).alias("market"),
@@ -175,6 +190,8 @@ def seed_rights(items: pl.DataFrame) -> pl.DataFrame:
         pl.col("explicit").fill_null(True).alias("explicit_allowed"),
         pl.col("age_rating").fill_null(0).cast(pl.Int32).alias("max_age"),
         "languages",
+        pl.lit(False).alias("may_begin"),
+        (~pl.col("item_id").is_in(unfinished.implode())).alias("other_books"),
     )
 
 
@@ -182,16 +199,18 @@ def unwanted(
     users: pl.DataFrame,
     listens: pl.DataFrame,
     skips: pl.DataFrame,
+    begun: pl.DataFrame,
     bundle: Bundle,
     policy: SurfacePolicy,
     instant: Instant,
 ) -> pl.DataFrame:
     """Return `key` and `item_id` of what each user must not be offered as something to discover.
 
-    What was hidden or is of a blocked artist or show, what was skipped or played lately, and talk that was heard out.
+    What was hidden or is of a blocked artist or show, what was skipped or played lately, talk that was heard out,
+    and the beginnings of what they are in the middle of.
 
     Args:
-      listens, skips: of the users, with `key`.
+      listens, skips: of the users, with `key`. begun: first parts that do not come next, likewise.
     """
     k = users.rename({"user_id": "key"})
     age = (pl.lit(instant.effective_from) - pl.col("event_ts")).dt.total_microseconds() / 86_400e6
@@ -201,6 +220,7 @@ def unwanted(
         listens.filter((age <= policy.recent_play_days) | heard_out).select("key", "item_id"),
         skips.filter(age <= policy.recent_skip_days).select("key", "item_id"),
         hidden,
+        begun.select("key", "item_id"),
         _blocked(k, bundle),
     ]
     return pl.concat(found).unique().sort("key", "item_id")

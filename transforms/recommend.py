@@ -52,7 +52,7 @@ class Recommend:
         keys = users.select(group_of(pl.col("tier"), world).alias("key")).unique()
         shared = groups.join(keys, on="key", how="semi", maintain_order="left")
         offered = pl.concat([own, shared])
-        return offered, user_facts(users, offered, world, bundle)
+        return offered, user_facts(users, offered, world, bundle, self.instant)
 
     def seeds(self, shard: Shard) -> Output:
         """Return the sets of the shard's seed items, one per market it was played in."""
@@ -67,12 +67,13 @@ class Recommend:
         keys = seeds.select(group_of(pl.lit(ANY), world).alias("key")).unique()
         shared = groups.join(keys, on="key", how="semi", maintain_order="left")
         offered = pl.concat([own, shared])
-        return offered, seed_facts(seeds, items, offered, world, bundle)
+        return offered, seed_facts(seeds, items, offered, world, bundle, self.instant)
 
     def groups(self, shard: Shard) -> Output:
         """Return the sets for users (or seed items) nobody has seen, one per market and tier."""
         world, bundle, _, groups = self._given(shard)
-        made = self._finished(shard, [(groups, group_facts(groups, world, bundle))], groups.height)
+        facts = group_facts(groups, world, bundle, self.policy, self.instant)
+        made = self._finished(shard, [(groups, facts)], groups.height)
         # Sets for nobody in particular are charts by design: they say nothing of how personal those of users are.
         return dataclasses.replace(made, counters={**made.counters, "fallback_level_3_or_more": 0})
 

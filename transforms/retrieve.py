@@ -13,9 +13,10 @@ import polars as pl
 from schemas.catalogue import CONTRACTS
 from schemas.policy import SurfacePolicy
 from schemas.tallies import ANY
-from transforms.filters import Instant
+from transforms.filters import Instant, in_order
 from transforms.histories import exploded
 from transforms.panel import Panel
+from transforms.parts import gone_items, line, next_of_listeners, next_of_seeds, parts_of, shows_of_seeds
 from transforms.reach import seed_rights, unwanted, user_rights
 from transforms.shards import Output, Shard, read_tables
 from transforms.sources import Audience, Source
@@ -82,10 +83,13 @@ def user_audience(users: pl.DataFrame, bundle: ShardBundle, policy: SurfacePolic
     """Return the audience of a block of users; who opted out of personalisation brings no listens and no follows."""
     open_ = users.filter(~pl.col("personalization_opt_out"))
     listens, skips = (exploded(open_, column).rename({"user_id": "key"}) for column in ("positives", "skips"))
-    artists = bundle.lookup("item", "item_id", listens["item_id"].unique(), ["item_id", "artists", "show_id"])
+    columns = ["item_id", "item_type", "artists", "show_id", "is_trailer", "is_serial"]
+    artists = bundle.lookup("item", "item_id", listens["item_id"].unique(), columns)
+    ordered = line(parts_of(artists.filter(in_order())["show_id"], bundle, gone_items(bundle), instant.effective_from))
+    _, begun = next_of_listeners(listens, ordered, "key")
     listens = listens.join(artists.select("item_id", primary_artist().alias("artist_id")), on="item_id", how="left")
     keys = open_.select(pl.col("user_id").alias("key"), "market", "tier", "follows")
-    own = user_rights(open_), unwanted(open_, listens, skips, bundle, policy, instant)
+    own = user_rights(open_), unwanted(open_, listens, skips, begun, bundle, policy, instant)
     return Audience(keys, listens.sort("key", "event_ts", "item_id"), skips, instant.effective_from, policy, *own)
 
 
@@ -127,7 +131,8 @@ def retrieve_seeds(
 
 def seed_audience(seeds: pl.DataFrame, bundle: ShardBundle, policy: SurfacePolicy, instant: Instant) -> Audience:
     """Return the audience of a block of seed items; a seed is not offered to itself."""
-    columns = ["item_id", "canonical_id", "artists", "show_id", "genres", "explicit", "age_rating", "languages"]
+    columns = ["item_id", "item_type", "canonical_id", "artists", "show_id", "genres", "explicit", "age_rating",
+               "languages", "is_trailer"]  # fmt: skip
     known = bundle.lookup("item", "item_id", seeds["item_id"], columns)
     key = pl.col("item_id").alias("key")
     keys = known.select(
@@ -140,7 +145,15 @@ def seed_audience(seeds: pl.DataFrame, bundle: ShardBundle, policy: SurfacePolic
         pl.lit(None, pl.List(pl.String)).alias("follows"),
     )
     nobody = without_listens(keys, policy, instant.effective_from)
-    return dataclasses.replace(nobody, rights=seed_rights(known), unwanted=known.select(key, "item_id"))
+    rights = seed_rights(known, unfinished_books(known.with_columns(key), bundle, instant))
+    return dataclasses.replace(nobody, rights=rights, unwanted=known.select(key, "item_id"))
+
+
+def unfinished_books(seeds: pl.DataFrame, bundle: ShardBundle, instant: Instant) -> pl.Series:
+    """Return the seeds that are books, or chapters of books, that go on behind them."""
+    books = seeds.filter(pl.col("item_type").is_in(["audiobook", "chapter"]))
+    ordered = line(parts_of(shows_of_seeds(books), bundle, gone_items(bundle), instant.effective_from))
+    return next_of_seeds(books, ordered)["key"].unique()
 
 
 def without_listens(keys: pl.DataFrame, policy: SurfacePolicy, now: datetime.datetime) -> Audience:

@@ -19,6 +19,9 @@ NEVER = np.int64(2**62)
 LOCAL_SHARE = 0.35
 """Share of artists and shows that are available in one to two markets only."""
 FRESH_DAYS = 14
+SERIAL_EVERY = 3
+"""One show in so many is to be heard in order."""
+BOOKS_OF_AUTHOR = 3
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -289,7 +292,7 @@ def _words(setting: Setting, tree: dict) -> dict:
                     for t, k, p in zip(talk.tolist(), kind.tolist(), parent)],
         "album_id": [f"al{a:07d}" if a >= 0 else None for a in tree["album"].tolist()],
         "show_id": [ids[p] if child else None for child, p in zip(parts.tolist(), parent)],
-        "author": [authors[p] if book else None for book, p in zip(books.tolist(), parent)],
+        "author": [authors[p] if book else None for book, p in zip(books.tolist(), _first_books(tree)[parent].tolist())],
         "narrator": [narrators[p] if book else None for book, p in zip(books.tolist(), parent)],
         "publisher": [f"{CLUSTERS[c].words[p // len(CLUSTERS) % 8]} {'Media' if t else 'Records'}"
                       for c, p, t in zip(clusters, parent, talk.tolist())],
@@ -312,8 +315,8 @@ def _facts(setting: Setting, tree: dict, rights: dict) -> dict:
         "episode_no": pa.array(number + (kind == CHAPTER), mask=~numbered),
         "season": pa.array(1 + number // 10, mask=~episodes),
         "is_trailer": pa.array(number == 0, mask=~episodes),
-        "series_id": [f"se{p % 40:03d}" if k == AUDIOBOOK and p % 3 == 0 else None
-                      for k, p in zip(kind.tolist(), tree["parent"].tolist())],
+        "is_serial": pa.array(tree["parent"] % SERIAL_EVERY == 0, mask=~(episodes | (kind == SHOW))),
+        "series_id": [None if s < 0 else f"se{s:05d}" for s in _series(tree).tolist()],
         "is_video": kind == VIDEO,
         "audio_vector_ref": pa.nulls(n),
         "popularity_prior": rng.random(n, np.float32),
@@ -321,6 +324,20 @@ def _facts(setting: Setting, tree: dict, rights: dict) -> dict:
         "updated_at": np.minimum(rights["release"] + DAY_US, setting.end_us),
         "deleted_at": pa.array(rights["deleted_at"], mask=rights["deleted_at"] == NEVER),
     }  # fmt: skip
+
+
+def _first_books(tree: dict) -> np.ndarray:
+    """Return the row of the first of the `BOOKS_OF_AUTHOR` books in a row that are of one author, for rows of books."""
+    number = np.arange(len(tree["kind"])) - tree["first"][AUDIOBOOK]
+    return np.where(
+        tree["kind"] == AUDIOBOOK, np.arange(len(number)) - number % BOOKS_OF_AUTHOR, np.arange(len(number))
+    )
+
+
+def _series(tree: dict) -> np.ndarray:
+    """Return the number of the series of a book, -1 for others: the books of every other author are a series."""
+    author = (_first_books(tree) - tree["first"][AUDIOBOOK]) // BOOKS_OF_AUTHOR
+    return np.where((tree["kind"] == AUDIOBOOK) & (author % 2 == 0), author // 2, -1)
 
 
 def raw_table(contract, columns: dict) -> pa.Table:

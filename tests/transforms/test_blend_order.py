@@ -66,6 +66,12 @@ def test_what_is_over_a_cap_stays_at_the_end_however_likely():
     assert ids(ordered({"near": ["a", "b", "c"], "own": []}, items, surface, of=of)) == ["a", "c", "b"]
 
 
+def test_what_leads_stands_before_what_is_likelier():
+    leading = dataclasses.replace(quota("own", 0, 1, 1), leads=True)
+    found = ordered({"near": ["a", "b"], "own": ["c", "d"]}, tracks(list("abcd")), policy(quota("near"), leading))
+    assert ids(found) == ["c", "a", "b"]
+
+
 @pytest.mark.parametrize("seed", range(4))
 def test_neither_the_order_of_proposals_nor_the_block_changes_the_order(seed):
     given, told, surface, _ = random_block(seed)

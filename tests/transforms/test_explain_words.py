@@ -7,7 +7,7 @@ from transforms.explain import _ITEM_WORDS, _WORDS, NOT_NEEDED
 
 FIGURES = {
     "source", "detail", "rank", "maximum", "limit", "size", "fill_to", "start", "end", "needed_markets", "needed_tiers",
-    "max_age", "languages", "explored", "pool", "chance", "recent_skip_days", "recent_play_days", "skip_over", "play_over", *_ITEM_WORDS,
+    "max_age", "languages", "record_key", "explored", "pool", "chance", "recent_skip_days", "recent_play_days", "skip_over", "play_over", *_ITEM_WORDS,
 }  # fmt: skip
 
 

@@ -7,9 +7,10 @@ import random
 import numpy as np
 import polars as pl
 import pytest
-from toy_road import NOW, MemoryBundle, audience, days_ago, instant, item, offer_in, policy, quota, table
+from toy_road import NOW, audience, days_ago, instant, item, offer_in, policy, quota, table
 
 from transforms import explore_pool
+from transforms.conformance import MemoryBundle
 from transforms.explore_pool import STRATA, explorable, sampling_rates
 from transforms.groups import RetrieveGroups
 from transforms.sources import Source
@@ -120,8 +121,11 @@ def test_one_recording_stands_for_its_canonical_item_the_likeliest_one(monkeypat
         assert twins in ([], ["y"])
 
 
-def test_a_chapter_is_not_to_be_explored():
-    assert pool(bundle([item("a"), item("b", item_type="chapter")]))["item_id"].to_list() == ["a"]
+def test_chapters_parts_of_serial_shows_and_trailers_are_not_to_be_explored():
+    of_shows = [item("c", is_serial=True), item("d", is_serial=False), item("e", is_serial=False, is_trailer=True)]
+    episodes = [one | {"item_type": "episode", "show_id": "s"} for one in of_shows]
+    chapter = item("b", item_type="chapter", show_id="b")
+    assert pool(bundle([item("a"), chapter, *episodes]))["item_id"].to_list() == ["a", "d"]
 
 
 def test_children_have_a_pool_for_children():

@@ -33,18 +33,21 @@ BREAKS = {
     "explicit": {"explicit": True},
     "age": {"age_rating": 18},
     "unreleased": {"release_ts": NOW + ONE_US},
+    "trailer": {"is_trailer": True},
     "seed": {"seed_canonical_id": "i"},
     "blocked": {"blocked": [(0, "artist-i")]},
     "hidden": {"hidden": [(0, "i")]},
     "opted_out": {"opted_out": True},
     "completed": {"played": [(0, "i", days_ago(2), True)]},
+    "out_of_order": {"item_type": "chapter"},
+    "book_unfinished": {"item_type": "audiobook", "other_books": False},
     "recent_skip": {"skipped": [(0, "i", days_ago(1.5))]},
     "recently_played": {"played": [(0, "i", days_ago(2), False)]},
     "language": {"languages": ["de"]},
 }
 DETAILS = {"age": 18.0, "recent_skip": 1.5, "recently_played": 2.0}
 _TABLES = ("gone", "blocked", "hidden", "played", "skipped")
-_RECORD = ("opted_out", "seed_canonical_id")
+_RECORD = ("opted_out", "seed_canonical_id", "other_books")
 
 
 def broken(rules) -> object:
@@ -59,7 +62,7 @@ def broken(rules) -> object:
         explicit_allowed=False,
         max_age=16,
         languages=["sv", "en"],
-        **{"opted_out": False} | {n: changes[n] for n in _RECORD if n in changes},
+        **{"opted_out": False, "other_books": True} | {n: changes[n] for n in _RECORD if n in changes},
     )
     return facts(
         [episode] if changes.get("known", True) else [], [who], **{n: changes[n] for n in _TABLES if n in changes}

@@ -53,6 +53,7 @@ def random_items(dice: random.Random) -> list[dict]:
         item(
             f"i{n:03d}", item_type=dice.choice(["track", "episode", "chapter"]), languages=dice.choice(LANGUAGES),
             release_ts=dice.choice([None, days_ago(5), NOW + datetime.timedelta(hours=1)]), availability=offers(),
+            is_serial=dice.choice([None, None, True]), is_trailer=dice.choice([None, None, False, True]),
             explicit=dice.random() < 0.2, age_rating=dice.choice([None, 0, 13, 18]), rec_eligible=dice.random() < 0.9,
             deleted_at=dice.choice([None, None, None, days_ago(1), NOW + datetime.timedelta(hours=1)]),
         )
@@ -156,6 +157,7 @@ def test_what_is_unwanted_was_hidden_blocked_skipped_played_or_heard_out():
 
 def test_a_seed_is_followed_by_what_whoever_may_play_it_may_play():
     seeds = [item("a", explicit=True, age_rating=18, languages=["sv"]), item("b", age_rating=None)]
-    found = seed_rights(table("item", seeds)).to_dicts()
+    found = seed_rights(table("item", seeds), pl.Series(["b"])).to_dicts()
     told = [(one["market"], one["explicit_allowed"], one["max_age"], one["languages"]) for one in found]
     assert told == [(None, True, 18, ["sv"]), (None, False, 0, None)]
+    assert [(one["may_begin"], one["other_books"]) for one in found] == [(False, True), (False, False)]

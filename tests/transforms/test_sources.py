@@ -14,6 +14,7 @@ from schemas.policy import Policy
 from transforms.conformance import MemoryBundle
 from transforms.explore_pool import HOME_EXPLORE_SOURCES, NOW_PLAYING_EXPLORE_SOURCES
 from transforms.io.tables import conform
+from transforms.part_sources import HOME_PART_SOURCES, NOW_PLAYING_PART_SOURCES
 from transforms.sources import (
     ALL_SOURCES,
     CHART,
@@ -420,6 +421,7 @@ def test_every_source_of_the_policy_is_there_and_proposes_more_than_it_may_place
     surfaces = Policy.from_dict(tomllib.loads(POLICY_FILE.read_text()), "surfaces.toml").surfaces.values()
     quotas = {one.source_id: one for surface in surfaces for one in surface.sources}
     explored = HOME_EXPLORE_SOURCES | NOW_PLAYING_EXPLORE_SOURCES
-    every = ALL_SOURCES | HOME_VECTOR_SOURCES | NOW_PLAYING_VECTOR_SOURCES | explored
+    parts = HOME_PART_SOURCES | NOW_PLAYING_PART_SOURCES
+    every = ALL_SOURCES | HOME_VECTOR_SOURCES | NOW_PLAYING_VECTOR_SOURCES | explored | parts
     assert sorted(quotas) == sorted(every)
     assert [name for name, one in quotas.items() if every[name].limit <= one.maximum] == []
