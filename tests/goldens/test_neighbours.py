@@ -72,3 +72,11 @@ def test_the_planted_successor_is_among_the_likeliest_followers(golden_road, see
     pairs = found.select(pl.col("context_id").alias("item_id"), pl.col("next_item_id").alias("successor_id"))
     hits = mine.join(pairs, on=["item_id", "successor_id"], how="semi").height
     assert hits >= NEIGHBOURS["must"]["successor"] * mine.height, f"{golden['genre']}: {hits} of {mine.height} followed"
+
+
+def test_the_neighbours_of_another_genre_would_fail(co_listened, nearest):
+    names = [one["genre"] for one in NEIGHBOURS["neighbours"]]
+    others = dict(zip(names, names[1:] + names[:1], strict=True))
+    for near, least in ((co_listened, NEIGHBOURS["must"]["co_listen"]), (nearest, NEIGHBOURS["must"]["vector"])):
+        swapped = near.with_columns(pl.col("genre").replace_strict(others))
+        assert max(share_of_own(swapped, genre) for genre in names) < least / 2
