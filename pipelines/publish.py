@@ -72,9 +72,14 @@ def publish(store: Store, surface: str, sets: Manifest, exposure: Manifest) -> s
     A set older than the live one is kept but not released, and so is one that was rolled back.
 
     Raises:
-      PublishError: a check of it did not pass, or what is read back is not what was committed.
+      PublishError: a check of it did not pass, it was not checked, or what is read back is not what was committed.
     """
     for manifest in (sets, exposure):
+        if not manifest.checks:
+            raise PublishError(
+                f"{manifest.path}: no check is recorded, and what was not checked is not released. Delete it and run its"
+                " date again."
+            )
         failed = [c.name for c in manifest.checks if c.severity == "critical" and c.outcome not in ("passed", "waived")]
         if failed:
             raise PublishError(f"{manifest.path}: critical checks did not pass: {', '.join(failed)}")

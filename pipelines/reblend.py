@@ -106,7 +106,10 @@ def reblend(shard: Shard, sets: Manifest, record: Mapping) -> Reblended:
     )
     if not own.height:
         raise LookupError(f"no facts about {record['record_key']!r} {record['context_key']}")
-    return Reblended(int(own["k"][0]), offered, facts, blend(offered, facts, policy, instant), policy, instant)
+    calibration = Calibration.read(shard.paths("calibration"))
+    chances = calibration.of(offered["source_id"], offered["source_rank"].to_numpy(), policy)
+    blended = blend(offered, facts, policy, instant, chances)
+    return Reblended(int(own["k"][0]), offered, facts, blended, policy, instant)
 
 
 def _given(shard: Shard, policy: SurfacePolicy, instant: Instant, record: Mapping) -> tuple[pl.DataFrame, Facts]:

@@ -3,7 +3,7 @@
 import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from typing import Any
 
 AUTO, EXACT, IVF = "auto", "exact", "ivf"
@@ -18,6 +18,7 @@ class Quota:
       minimum, target, maximum: slots. Minima are filled first, then targets in step, then maxima in `flow` order.
       personal: whether its candidates rest on the user's own (on Now Playing: the seed's own) behaviour.
       discovery: whether what the user played lately is taken out of it.
+      leads: whether its candidates stand before all others, however likely they are taken up: what comes next in a show.
     """
 
     source_id: str
@@ -26,6 +27,7 @@ class Quota:
     maximum: int
     personal: bool
     discovery: bool
+    leads: bool = False
 
     def __post_init__(self) -> None:
         if not 0 <= self.minimum <= self.target <= self.maximum or self.maximum == 0:
@@ -181,11 +183,13 @@ def _surface(name: str, table: Mapping[str, Any], where: str) -> SurfacePolicy:
 
 
 def _build(kind: type, fields: Mapping[str, Any], where: str) -> Any:
-    _expect(fields, {field.name for field in dataclasses.fields(kind)}, where)
+    every = dataclasses.fields(kind)
+    optional = {field.name for field in every if field.default is not dataclasses.MISSING}
+    _expect(fields, {field.name for field in every}, where, optional)
     return kind(**fields)
 
 
-def _expect(fields: Mapping[str, Any], names: set[str], where: str) -> None:
-    unknown, missing = sorted(set(fields) - names), sorted(names - set(fields))
+def _expect(fields: Mapping[str, Any], names: set[str], where: str, optional: Set[str] = frozenset()) -> None:
+    unknown, missing = sorted(set(fields) - names), sorted(names - optional - set(fields))
     if unknown or missing:
         raise ValueError(f"{where}: unknown keys {unknown}, missing keys {missing}")

@@ -86,11 +86,19 @@ class Blended:
         return pl.concat([spelled, not_drawn.cast(spelled.schema)]).sort("k", "rule")
 
 
-def blend(proposals: pl.DataFrame, facts: Facts, policy: SurfacePolicy, instant: Instant) -> Blended:
+def blend(
+    proposals: pl.DataFrame,
+    facts: Facts,
+    policy: SurfacePolicy,
+    instant: Instant,
+    chances: np.ndarray | None = None,
+) -> Blended:
     """Blend the proposals of a block.
 
     Args:
       proposals: the proposal contract's columns, of the records and of their groups.
+      chances: `(num_proposals,) float64`, how likely each is taken up: what is chosen stands in the order of the chance that
+        any of its sources is right. None: in the order of its slots.
     """
     own, shared = offer(proposals, facts, policy)
     judged = hard_filters(own, facts, policy, instant)
@@ -104,15 +112,19 @@ def blend(proposals: pl.DataFrame, facts: Facts, policy: SurfacePolicy, instant:
     slots, first = fill_quotas(kept, merged, canonical, policy, _ties(kept, facts, instant))
     chosen = kept.take(first)
     rule, place = apply_caps(chosen, slots, facts, policy)
+    over = rule != 0
     rule, position = cut(chosen, slots, rule, place, policy)
+    of = _standing_for(kept, canonical, first)
     taken = rule == 0
     settled = chosen.take(taken)
+    if chances is not None:
+        chance = any_right(chances[kept.p[merged]], _starts(kept.k[merged], canonical[merged]), of[merged])
+        position[taken] = by_chance(settled, chance[taken], over[taken], position[taken], facts, policy)
     explored, last = _explored(proposals, settled, facts, policy, instant)
     whole = Rows.joined(settled, explored.rows)
     place = interleave(whole.k, np.concatenate([position[taken], explored.turn]), len(settled))
     place = without_runs(whole, place, facts, policy)
     position[taken] = place[: len(settled)]
-    of = _standing_for(kept, canonical, first)
     removals = _removals(rows, judged, kept, twin, rule[of], position[of])
     end = np.concatenate([until[first][taken], last.available_until])
     candidates = _candidates(whole, end, place, explored, facts, policy)
@@ -284,7 +296,7 @@ def apply_caps(chosen: Rows, slots: np.ndarray, facts: Facts, policy: SurfacePol
       Rule codes (0: none) and each row's place within its record.
     """
     rule = np.where(slots >= _OVER, _CODE["quota"], 0).astype(np.uint8)
-    artist = pl.Series(facts.items["artists"]).list.first().struct.field("artist_id")
+    artist = _primary_artist(facts)
     # The narrow first: what an album gives away must not use up its artist's room.
     limits = {"album": policy.album, "show": policy.show, "artist": policy.artist, "publisher": policy.publisher}
     columns = {
@@ -295,15 +307,10 @@ def apply_caps(chosen: Rows, slots: np.ndarray, facts: Facts, policy: SurfacePol
     }
     again = _counted(chosen, rule, _dense(facts.items.select(series()).to_series())) >= 1
     rule[again] = _CODE["series"]
-    late = np.zeros(len(chosen), bool)
     for name, limit in limits.items():
-        nth = _counted(chosen, rule, _dense(columns[name]))
-        rule[nth >= limit] = _CODE[f"cap:{name}"]
-        if name == "artist":
-            late[nth >= policy.artist_early] = True
-    early = np.flatnonzero((rule == 0) & ~late)
-    ahead = _within(_starts(chosen.k[early]))
-    late[early[ahead >= policy.artist_early_slots]] = True
+        rule[_counted(chosen, rule, _dense(columns[name])) >= limit] = _CODE[f"cap:{name}"]
+    late, within = np.zeros(len(chosen), bool), np.flatnonzero(rule == 0)
+    late[within] = _behind(chosen.k[within], _dense(artist)[chosen.i[within]], policy)
     over = np.where(np.isin(rule, (_CODE["quota"], _CODE["series"])), 2, rule != 0)
     return rule, _nth(_order(chosen.k, over, late, np.arange(len(chosen))), chosen.k)
 
@@ -319,6 +326,52 @@ def _counted(chosen: Rows, rule: np.ndarray, code: np.ndarray) -> np.ndarray:
     nth = np.full(len(chosen), -1)
     nth[counted] = _nth(_order(chosen.k[counted], mine[counted], counted), chosen.k[counted], mine[counted])
     return nth
+
+
+def _behind(k: np.ndarray, artist: np.ndarray, policy: SurfacePolicy) -> np.ndarray:
+    """Tell which rows, in order of record and place, go behind the first slots, so that no artist has more of these than its share."""
+    named = np.flatnonzero(artist != NO_CODE)
+    nth = _nth(_order(k[named], artist[named], named), k[named], artist[named])
+    behind = np.zeros(len(k), bool)
+    behind[named[nth >= policy.artist_early]] = True
+    early = np.flatnonzero(~behind)
+    behind[early[_within(_starts(k[early])) >= policy.artist_early_slots]] = True
+    return behind
+
+
+def any_right(chances: np.ndarray, begins: np.ndarray, candidate: np.ndarray) -> np.ndarray:
+    """Return the chance that any proposal of a candidate is taken up, as if they erred by themselves, `(num_candidates,) float64`.
+
+    Args:
+      chances, begins, candidate: of each proposal, those of one candidate together: its chance, whether it is the first, and
+        the candidate's number.
+    """
+    found = np.zeros(int(candidate.max(initial=-1)) + 1)
+    found[candidate[begins]] = 1 - np.multiply.reduceat(1 - chances, np.flatnonzero(begins)) if len(chances) else 0.0
+    return found
+
+
+def by_chance(
+    settled: Rows, chance: np.ndarray, over: np.ndarray, position: np.ndarray, facts: Facts, policy: SurfacePolicy
+) -> np.ndarray:
+    """Return the places of what was chosen in order of chance, an artist's surplus behind the first slots.
+
+    What a source that leads gave its slot stands before everything else.
+
+    Args:
+      over: what is over a cap, and in the set only to make it long enough: it stays at the end.
+    """
+    follows = ~np.array([quota.leads for quota in policy.sources])[settled.s]
+    order = np.lexsort((position, -chance, follows, over, settled.k))
+    k, artist = settled.k[order], _dense(_primary_artist(facts))[settled.i[order]]
+    final = order[_order(k, over[order], _behind(k, artist, policy), np.arange(len(order)))]
+    place = np.empty(len(final), np.int64)
+    place[final] = _within(_starts(settled.k[final]))
+    return place
+
+
+def _primary_artist(facts: Facts) -> pl.Series:
+    return pl.Series(facts.items["artists"]).list.first().struct.field("artist_id")
 
 
 def cut(
@@ -366,7 +419,7 @@ def without_runs(chosen: Rows, position: np.ndarray, facts: Facts, policy: Surfa
     if not max_run:
         return position
     k = chosen.k[order]
-    artist = _dense(pl.Series(facts.items["artists"]).list.first().struct.field("artist_id"))[chosen.i[order]]
+    artist = _dense(_primary_artist(facts))[chosen.i[order]]
     run = np.zeros(len(order), bool)
     if len(order) > max_run:
         alike = [

@@ -86,7 +86,8 @@ class Recommend:
         calibration = Calibration.read(shard.paths("calibration"))
         provenance = dataclasses.replace(self.provenance, left_out=reasons_of(shard), calibration=calibration)
         for proposals, facts in wanted:
-            blended = blend(proposals, facts, self.policy, self.instant)
+            chances = calibration.of(proposals["source_id"], proposals["source_rank"].to_numpy(), self.policy)
+            blended = blend(proposals, facts, self.policy, self.instant, chances)
             table = assemble(blended, facts, self.policy, self.instant, self.sources, provenance)
             tables.append(table)
             removed = blended.removed_by_rule().group_by("rule").agg(pl.col("len").sum()).rows()

@@ -66,6 +66,15 @@ def test_failed_checks_are_refused(outcome: str, which: str, store: Store, sets:
     assert read_pointer(store, "home").manifest == sets.path
 
 
+@pytest.mark.parametrize("which", ["sets", "exposure"])
+def test_what_was_not_checked_is_refused(which: str, store: Store, sets: Manifest, exposure: Manifest) -> None:
+    given = {"sets": another(store, sets, "later", "2026-02-01"), "exposure": exposure}
+    given[which] = dataclasses.replace(given[which], checks=())
+    with pytest.raises(PublishError, match="no check is recorded, and what was not checked is not released"):
+        publish(store, "home", **given)
+    assert read_pointer(store, "home").manifest == sets.path
+
+
 def test_a_warning_or_a_waiver_does_not_stop(store: Store, sets: Manifest, exposure: Manifest) -> None:
     checks = (
         CheckResult("fallback_share", "statistics", "warning", "failed", 0.3, "W > 20 %"),

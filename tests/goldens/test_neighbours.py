@@ -1,0 +1,82 @@
+"""Neighbours: what must be near the most played tracks of every genre, and what never."""
+
+import golden_sets
+import golden_world
+import numpy as np
+import polars as pl
+import pytest
+from golden_world import Raw
+
+NEIGHBOURS = golden_world.golden("neighbours")
+NEAREST = 20
+
+
+def genres(raw: Raw) -> pl.DataFrame:
+    return raw.read("items").select(pl.col("item_id").alias("other"), golden_world.GENRE.alias("other_genre"))
+
+
+@pytest.fixture(scope="module")
+def seeds(golden_road):
+    """Return `item_id`, `genre` and `successor_id` of every seed, the most played first."""
+    raw, wanted = Raw(golden_road.raw), {one["genre"]: one["seeds"] for one in NEIGHBOURS["neighbours"]}
+    tracks = golden_world.popular_tracks(raw).with_columns(golden_world.GENRE.alias("genre"))
+    nth = pl.int_range(pl.len()).over("genre")
+    most = tracks.filter(nth < pl.col("genre").replace_strict(wanted))
+    truth = pl.read_parquet(golden_road.raw.with_name(f"{golden_road.raw.name}.truth") / "items.parquet")
+    return most.select("item_id", "genre").join(truth.select("item_id", "successor_id"), on="item_id")
+
+
+@pytest.fixture(scope="module")
+def co_listened(golden_road, seeds):
+    found = golden_sets.committed(golden_road.root, "co_listen").filter(pl.col("rank") < NEAREST)
+    near = found.select("item_id", pl.col("other_item_id").alias("other"))
+    return seeds.join(near, on="item_id").join(genres(Raw(golden_road.raw)), on="other")
+
+
+@pytest.fixture(scope="module")
+def nearest(golden_road, seeds):
+    items = golden_sets.committed(golden_road.root, "item_embedding").sort("item_id")
+    vectors = np.stack(items["vector"].to_numpy())
+    own = items["item_id"].to_frame().with_row_index("row").join(seeds, on="item_id", maintain_order="right")
+    scores = vectors[own["row"].to_numpy()] @ vectors.T
+    scores[np.arange(len(own)), own["row"].to_numpy()] = -np.inf
+    found = np.argsort(-scores, axis=1, kind="stable")[:, :NEAREST]
+    others = own.with_columns(pl.Series("other", items["item_id"].to_numpy()[found].tolist())).explode("other")
+    return others.join(genres(Raw(golden_road.raw)), on="other")
+
+
+def share_of_own(near: pl.DataFrame, genre: str) -> float:
+    mine = near.filter(pl.col("genre") == genre)
+    return float((mine["other_genre"] == genre).mean())
+
+
+def test_every_genre_has_its_seeds(seeds):
+    assert sorted(seeds["genre"].unique()) == sorted(one["genre"] for one in NEIGHBOURS["neighbours"])
+    assert seeds.height >= 450
+
+
+@pytest.mark.parametrize("golden", NEIGHBOURS["neighbours"], ids=lambda golden: golden["genre"])
+def test_what_is_near_is_of_the_seeds_own_genre(co_listened, nearest, golden):
+    genre, must = golden["genre"], NEIGHBOURS["must"]
+    assert share_of_own(co_listened, genre) >= must["co_listen"], f"{genre}: co-listens are of other genres"
+    assert share_of_own(nearest, genre) >= must["vector"], f"{genre}: the nearest vectors are of other genres"
+    mine = nearest.filter(pl.col("genre") == genre)
+    wrong = mine.filter(pl.col("other_genre").is_in(golden["never"])).select("item_id", "other", "other_genre").rows()
+    assert wrong == [], f"{genre}: expected none of {golden['never']} among the {NEAREST} nearest"
+
+
+@pytest.mark.parametrize("golden", NEIGHBOURS["neighbours"], ids=lambda golden: golden["genre"])
+def test_the_planted_successor_is_among_the_likeliest_followers(golden_road, seeds, golden):
+    mine = seeds.filter(pl.col("genre") == golden["genre"])
+    found = golden_sets.committed(golden_road.root, "transition").filter(level="item").filter(pl.col("rank") < NEAREST)
+    pairs = found.select(pl.col("context_id").alias("item_id"), pl.col("next_item_id").alias("successor_id"))
+    hits = mine.join(pairs, on=["item_id", "successor_id"], how="semi").height
+    assert hits >= NEIGHBOURS["must"]["successor"] * mine.height, f"{golden['genre']}: {hits} of {mine.height} followed"
+
+
+def test_the_neighbours_of_another_genre_would_fail(co_listened, nearest):
+    names = [one["genre"] for one in NEIGHBOURS["neighbours"]]
+    others = dict(zip(names, names[1:] + names[:1], strict=True))
+    for near, least in ((co_listened, NEIGHBOURS["must"]["co_listen"]), (nearest, NEIGHBOURS["must"]["vector"])):
+        swapped = near.with_columns(pl.col("genre").replace_strict(others))
+        assert max(share_of_own(swapped, genre) for genre in names) < least / 2

@@ -1,0 +1,88 @@
+"""The order of a set: by the chance that any source is right, with the rules that come before it."""
+
+import dataclasses
+
+import numpy as np
+import polars as pl
+import pytest
+from test_blend import assert_same, ids, names, random_block, tracks
+from toy_road import facts, instant, item, policy, proposals, quota
+
+from transforms.blend import any_right, blend
+
+CHANCE = {"near": [0.5, 0.2, 0.1], "own": [0.3, 0.25, 0.01], "chart": [0.05]}
+
+
+def chances(offered: pl.DataFrame, of: dict[str, list[float]]) -> np.ndarray:
+    """Return the chance of each proposal by source and rank; deeper ones have the last."""
+    rows = offered.select("source_id", "source_rank").rows()
+    return np.array([of[source][min(rank, len(of[source]) - 1)] for source, rank in rows])
+
+
+def ordered(offered, items, surface, group=None, of=CHANCE):
+    given = proposals(offered, group=group)
+    return blend(given, facts(items), surface, instant(surface), chances(given, of))
+
+
+def test_the_likelier_stands_first_whichever_slot_it_took():
+    surface = policy(quota("near", 0, 1, 3), quota("own", 2, 2, 3))
+    found = ordered({"near": ["a", "b"], "own": ["c", "d"]}, tracks(names("x", 0), list("abcd")), surface)
+    assert ids(found) == ["a", "c", "d", "b"]
+
+
+def test_two_sources_together_are_likelier_right_than_either():
+    surface = policy(quota("near"), quota("own"))
+    found = ordered({"near": ["a", "b", "both"], "own": ["both", "c"]}, tracks(["a", "b", "c", "both"]), surface)
+    # both: 1 - .9 x .7 = .37, below a's .5 and above c's .25
+    assert ids(found) == ["a", "both", "c", "b"]
+    begins = np.array([True, False, True])
+    assert any_right(np.array([0.1, 0.3, 0.2]), begins, np.array([1, 1, 0])).tolist() == pytest.approx([0.2, 0.37])
+    assert any_right(np.array([]), np.array([], bool), np.array([], np.int64)).tolist() == []
+
+
+def test_what_is_chosen_is_the_same_as_without_chances():
+    for seed in range(6):
+        given, told, surface, _ = random_block(seed)
+        of = {"near": [0.4, 0.1], "own": [0.2], "chart": [0.3, 0.001]}
+        by_slot = blend(given, told, surface, instant(surface))
+        by_chance = blend(given, told, surface, instant(surface), chances(given, of))
+        for k in range(5):
+            assert sorted(ids(by_slot, k)) == sorted(ids(by_chance, k))
+            where = pl.col("k") == k
+            assert by_chance.candidates.filter(where)["position"].to_list() == list(range(len(ids(by_chance, k))))
+
+
+def test_an_artist_has_no_more_of_the_first_slots_than_its_share():
+    surface = policy(quota("near"), quota("own"), artist_early=1, artist_early_slots=2)
+    items = [item("a1", "x"), item("a2", "x"), item("b", "y"), item("c", "z")]
+    of = {"near": [0.9, 0.8, 0.2, 0.1], "own": [0.0]}
+    assert ids(ordered({"near": ["a1", "a2", "b", "c"], "own": []}, items, surface, of=of)) == ["a1", "b", "a2", "c"]
+
+
+def test_what_is_over_a_cap_stays_at_the_end_however_likely():
+    surface = policy(quota("near"), quota("own"), album=1, minimum_size=3)
+    items = [item("a", album_id="l"), item("b", album_id="l"), item("c")]
+    of = {"near": [0.9, 0.8, 0.1], "own": [0.0]}
+    assert ids(ordered({"near": ["a", "b", "c"], "own": []}, items, surface, of=of)) == ["a", "c", "b"]
+
+
+def test_what_leads_stands_before_what_is_likelier():
+    leading = dataclasses.replace(quota("own", 0, 1, 1), leads=True)
+    found = ordered({"near": ["a", "b"], "own": ["c", "d"]}, tracks(list("abcd")), policy(quota("near"), leading))
+    assert ids(found) == ["c", "a", "b"]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_neither_the_order_of_proposals_nor_the_block_changes_the_order(seed):
+    given, told, surface, _ = random_block(seed)
+    of = {"near": [0.4, 0.1], "own": [0.2, 0.15], "chart": [0.3, 0.001]}
+    whole = blend(given, told, surface, instant(surface), chances(given, of))
+    shuffled = given.sample(fraction=1.0, shuffle=True, seed=seed)
+    assert_same(whole, blend(shuffled, told, surface, instant(surface), chances(shuffled, of)))
+    for k in range(5):
+        mine = {
+            name: getattr(told, name).filter(pl.col("k") == k).with_columns(pl.lit(0, pl.UInt32).alias("k"))
+            for name in ("records", "blocked", "hidden", "played", "skipped")
+        }
+        alone = blend(given, dataclasses.replace(told, **mine), surface, instant(surface), chances(given, of))
+        assert ids(alone) == ids(whole, k)
