@@ -14,8 +14,10 @@ import polars as pl
 
 from schemas.hashing import hash64_one, mix64, mix_text
 from schemas.policy import SurfacePolicy
+from transforms.blend_order import any_right, behind, by_chance, interleave, primary_artists, without_runs
 from transforms.explore import Explored, explore, nothing_explored
 from transforms.filters import HARD_FILTERS, NO_CODE, Facts, Instant, Judged, Rows, hard_filters, series
+from transforms.sorted_groups import dense, nth_of, order_by, starts, within
 
 NOT_DRAWN = "not_drawn"
 RULES = (*HARD_FILTERS, "duplicate", "quota", "series", "cap:artist", "cap:album", "cap:show", "cap:publisher", "size",
@@ -87,11 +89,7 @@ class Blended:
 
 
 def blend(
-    proposals: pl.DataFrame,
-    facts: Facts,
-    policy: SurfacePolicy,
-    instant: Instant,
-    chances: np.ndarray | None = None,
+    proposals: pl.DataFrame, facts: Facts, policy: SurfacePolicy, instant: Instant, chances: np.ndarray | None = None
 ) -> Blended:
     """Blend the proposals of a block.
 
@@ -100,14 +98,10 @@ def blend(
       chances: `(num_proposals,) float64`, how likely each is taken up: what is chosen stands in the order of the chance that
         any of its sources is right. None: in the order of its slots.
     """
-    own, shared = offer(proposals, facts, policy)
-    judged = hard_filters(own, facts, policy, instant)
-    needed = shared.take(_needed(own.take(judged.rule == 0), shared, facts, policy))
-    rows = Rows.joined(own, needed)
-    judged = Judged.joined(judged, hard_filters(needed, facts, policy, instant))
+    rows, judged = _judged(proposals, facts, policy, instant)
     passed = judged.rule == 0
     kept, until = rows.take(passed), judged.available_until[passed]
-    canonical = _dense(facts.items["canonical_id"])[kept.i]
+    canonical = dense(facts.items["canonical_id"])[kept.i]
     merged, twin = merge_canonical(kept, canonical)
     slots, first = fill_quotas(kept, merged, canonical, policy, _ties(kept, facts, instant))
     chosen = kept.take(first)
@@ -118,7 +112,7 @@ def blend(
     taken = rule == 0
     settled = chosen.take(taken)
     if chances is not None:
-        chance = any_right(chances[kept.p[merged]], _starts(kept.k[merged], canonical[merged]), of[merged])
+        chance = any_right(chances[kept.p[merged]], starts(kept.k[merged], canonical[merged]), of[merged])
         position[taken] = by_chance(settled, chance[taken], over[taken], position[taken], facts, policy)
     explored, last = _explored(proposals, settled, facts, policy, instant)
     whole = Rows.joined(settled, explored.rows)
@@ -131,6 +125,14 @@ def blend(
     sources = _sources(proposals, kept, chosen.s[of], rule[of], position[of], explored.rows, place[len(settled) :])
     offered = np.bincount(rows.k, minlength=facts.records.height) + explored.sizes
     return Blended(proposals, candidates, sources, removals, offered, explored)
+
+
+def _judged(proposals: pl.DataFrame, facts: Facts, policy: SurfacePolicy, instant: Instant) -> tuple[Rows, Judged]:
+    """Judge what every record is offered; of what its group is offered, what may matter."""
+    own, shared = offer(proposals, facts, policy)
+    judged = hard_filters(own, facts, policy, instant)
+    needed = shared.take(_needed(own.take(judged.rule == 0), shared, facts, policy))
+    return Rows.joined(own, needed), Judged.joined(judged, hard_filters(needed, facts, policy, instant))
 
 
 def _explored(
@@ -179,61 +181,20 @@ def offer(proposals: pl.DataFrame, facts: Facts, policy: SurfacePolicy, pools: b
     return mine, everybodys
 
 
-def _dense(ids: pl.Series) -> np.ndarray:
-    """Return codes of equal strings, uint32 in order of the string; `NO_CODE` for null."""
-    return (
-        (ids.rank("dense").cast(pl.UInt32) - 1).fill_null(int(NO_CODE)).to_numpy()
-        if len(ids)
-        else np.empty(0, np.uint32)
-    )
-
-
-def _order(*keys: np.ndarray) -> np.ndarray:
-    """Return the stable order by the keys, the most significant first; one sort where they fit 63 bits together."""
-    widths = [int(key.max()).bit_length() if len(key) else 0 for key in keys]
-    if sum(widths) > 63:
-        return np.lexsort(keys[::-1])
-    packed = np.zeros(len(keys[0]), np.int64)
-    for key, width in zip(keys, widths, strict=True):
-        packed = (packed << width) | key.astype(np.int64)
-    return np.argsort(packed, kind="stable")
-
-
-def _starts(*keys: np.ndarray) -> np.ndarray:
-    """Tell which rows begin a group of equal keys; rows are sorted by them."""
-    begins = np.ones(len(keys[0]), bool)
-    if len(begins) > 1:
-        begins[1:] = np.logical_or.reduce([key[1:] != key[:-1] for key in keys])
-    return begins
-
-
-def _within(begins: np.ndarray) -> np.ndarray:
-    """Number the rows of each group from 0."""
-    index = np.arange(len(begins))
-    return index - np.maximum.accumulate(np.where(begins, index, 0))
-
-
-def _nth(order: np.ndarray, *keys: np.ndarray) -> np.ndarray:
-    """Return each row's number within its group of equal keys, groups numbered in `order`."""
-    nth = np.empty(len(order), np.int64)
-    nth[order] = _within(_starts(*(key[order] for key in keys)))
-    return nth
-
-
 def merge_canonical(kept: Rows, canonical: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Choose one item per record and canonical id, the one ranked best by any source, and one row per source of it.
 
     Returns:
       Indices of the rows that stand for a source's proposal, and a mask of rows of another item than the chosen one.
     """
-    order = _order(kept.k, canonical, kept.r, kept.i)
-    begins = _starts(kept.k[order], canonical[order])
+    order = order_by(kept.k, canonical, kept.r, kept.i)
+    begins = starts(kept.k[order], canonical[order])
     best = kept.i[order][np.maximum.accumulate(np.where(begins, np.arange(len(order)), 0))]
     twin = np.empty(len(order), bool)
     twin[order] = kept.i[order] != best
     chosen = np.flatnonzero(~twin)
-    order = chosen[_order(kept.k[chosen], canonical[chosen], kept.s[chosen], kept.r[chosen])]
-    return order[_starts(kept.k[order], canonical[order], kept.s[order])], twin
+    order = chosen[order_by(kept.k[chosen], canonical[chosen], kept.s[chosen], kept.r[chosen])]
+    return order[starts(kept.k[order], canonical[order], kept.s[order])], twin
 
 
 def _ties(kept: Rows, facts: Facts, instant: Instant) -> np.ndarray:
@@ -256,17 +217,17 @@ def fill_quotas(
       sorted by record and slot.
     """
     slot = _slots(kept.take(merged), ties[merged], policy)
-    order = _order(kept.k[merged], canonical[merged], slot, kept.s[merged])
-    begins = _starts(kept.k[merged][order], canonical[merged][order])
+    order = order_by(kept.k[merged], canonical[merged], slot, kept.s[merged])
+    begins = starts(kept.k[merged][order], canonical[merged][order])
     single = merged[order[begins]]
     slot = _slots(kept.take(single), ties[single], policy)
-    order = _order(kept.k[single], slot, kept.i[single])
+    order = order_by(kept.k[single], slot, kept.i[single])
     return slot[order], single[order]
 
 
 def _slots(rows: Rows, ties: np.ndarray, policy: SurfacePolicy) -> np.ndarray:
     """Return slots in fixed point: 0..1 minima, 1..2 targets, 2+f the f-th of the flow; the tie-break in the low bits."""
-    n = _nth(_order(rows.k, rows.s, rows.r, ties), rows.k, rows.s)
+    n = nth_of(order_by(rows.k, rows.s, rows.r, ties), rows.k, rows.s)
     table = _slot_table(policy)
     return (table[rows.s, np.minimum(n, table.shape[1] - 1)] << _TIE_BITS) | ties
 
@@ -296,7 +257,7 @@ def apply_caps(chosen: Rows, slots: np.ndarray, facts: Facts, policy: SurfacePol
       Rule codes (0: none) and each row's place within its record.
     """
     rule = np.where(slots >= _OVER, _CODE["quota"], 0).astype(np.uint8)
-    artist = _primary_artist(facts)
+    artist = primary_artists(facts)
     # The narrow first: what an album gives away must not use up its artist's room.
     limits = {"album": policy.album, "show": policy.show, "artist": policy.artist, "publisher": policy.publisher}
     columns = {
@@ -305,14 +266,14 @@ def apply_caps(chosen: Rows, slots: np.ndarray, facts: Facts, policy: SurfacePol
         "show": facts.items["show_id"],
         "publisher": facts.items["publisher"],
     }
-    again = _counted(chosen, rule, _dense(facts.items.select(series()).to_series())) >= 1
+    again = _counted(chosen, rule, dense(facts.items.select(series()).to_series())) >= 1
     rule[again] = _CODE["series"]
     for name, limit in limits.items():
-        rule[_counted(chosen, rule, _dense(columns[name])) >= limit] = _CODE[f"cap:{name}"]
-    late, within = np.zeros(len(chosen), bool), np.flatnonzero(rule == 0)
-    late[within] = _behind(chosen.k[within], _dense(artist)[chosen.i[within]], policy)
+        rule[_counted(chosen, rule, dense(columns[name])) >= limit] = _CODE[f"cap:{name}"]
+    late, left = np.zeros(len(chosen), bool), np.flatnonzero(rule == 0)
+    late[left] = behind(chosen.k[left], dense(artist)[chosen.i[left]], policy)
     over = np.where(np.isin(rule, (_CODE["quota"], _CODE["series"])), 2, rule != 0)
-    return rule, _nth(_order(chosen.k, over, late, np.arange(len(chosen))), chosen.k)
+    return rule, nth_of(order_by(chosen.k, over, late, np.arange(len(chosen))), chosen.k)
 
 
 def _counted(chosen: Rows, rule: np.ndarray, code: np.ndarray) -> np.ndarray:
@@ -324,54 +285,8 @@ def _counted(chosen: Rows, rule: np.ndarray, code: np.ndarray) -> np.ndarray:
     mine = code[chosen.i]
     counted = np.flatnonzero((rule == 0) & (mine != NO_CODE))
     nth = np.full(len(chosen), -1)
-    nth[counted] = _nth(_order(chosen.k[counted], mine[counted], counted), chosen.k[counted], mine[counted])
+    nth[counted] = nth_of(order_by(chosen.k[counted], mine[counted], counted), chosen.k[counted], mine[counted])
     return nth
-
-
-def _behind(k: np.ndarray, artist: np.ndarray, policy: SurfacePolicy) -> np.ndarray:
-    """Tell which rows, in order of record and place, go behind the first slots, so that no artist has more of these than its share."""
-    named = np.flatnonzero(artist != NO_CODE)
-    nth = _nth(_order(k[named], artist[named], named), k[named], artist[named])
-    behind = np.zeros(len(k), bool)
-    behind[named[nth >= policy.artist_early]] = True
-    early = np.flatnonzero(~behind)
-    behind[early[_within(_starts(k[early])) >= policy.artist_early_slots]] = True
-    return behind
-
-
-def any_right(chances: np.ndarray, begins: np.ndarray, candidate: np.ndarray) -> np.ndarray:
-    """Return the chance that any proposal of a candidate is taken up, as if they erred by themselves, `(num_candidates,) float64`.
-
-    Args:
-      chances, begins, candidate: of each proposal, those of one candidate together: its chance, whether it is the first, and
-        the candidate's number.
-    """
-    found = np.zeros(int(candidate.max(initial=-1)) + 1)
-    found[candidate[begins]] = 1 - np.multiply.reduceat(1 - chances, np.flatnonzero(begins)) if len(chances) else 0.0
-    return found
-
-
-def by_chance(
-    settled: Rows, chance: np.ndarray, over: np.ndarray, position: np.ndarray, facts: Facts, policy: SurfacePolicy
-) -> np.ndarray:
-    """Return the places of what was chosen in order of chance, an artist's surplus behind the first slots.
-
-    What a source that leads gave its slot stands before everything else.
-
-    Args:
-      over: what is over a cap, and in the set only to make it long enough: it stays at the end.
-    """
-    follows = ~np.array([quota.leads for quota in policy.sources])[settled.s]
-    order = np.lexsort((position, -chance, follows, over, settled.k))
-    k, artist = settled.k[order], _dense(_primary_artist(facts))[settled.i[order]]
-    final = order[_order(k, over[order], _behind(k, artist, policy), np.arange(len(order)))]
-    place = np.empty(len(final), np.int64)
-    place[final] = _within(_starts(settled.k[final]))
-    return place
-
-
-def _primary_artist(facts: Facts) -> pl.Series:
-    return pl.Series(facts.items["artists"]).list.first().struct.field("artist_id")
 
 
 def cut(
@@ -389,65 +304,10 @@ def cut(
     too_far = (place >= policy.size - policy.explore_slots) | (filler & (place >= policy.fill_to))
     rule = np.where((rule == 0) & too_far, _CODE["size"], rule).astype(np.uint8)
     taken = np.flatnonzero(rule == 0)
-    order = taken[_order(chosen.k[taken], place[taken])]
+    order = taken[order_by(chosen.k[taken], place[taken])]
     position = place.copy()
-    position[order] = _within(_starts(chosen.k[order]))
+    position[order] = within(starts(chosen.k[order]))
     return rule, position
-
-
-def interleave(k: np.ndarray, place: np.ndarray, num_settled: int) -> np.ndarray:
-    """Spread what is explored evenly through each record's list: the j-th of m at (2 j + 1) / 2 m of the way.
-
-    Args:
-      place: from 0 on, within what is settled of a record, the first `num_settled` rows, and within what is explored.
-    """
-    explored = np.arange(len(k)) >= num_settled
-    both = np.stack([np.bincount(k[explored == one], minlength=int(k.max(initial=0)) + 1) for one in (True, False)])
-    order = _order(k, (2 * place + 1) * both[explored.astype(np.int64), k], explored, place)
-    position = np.empty(len(k), np.int64)
-    position[order] = _within(_starts(k[order]))
-    return position
-
-
-def without_runs(chosen: Rows, position: np.ndarray, facts: Facts, policy: SurfacePolicy) -> np.ndarray:
-    """Reorder the records in which more than `max_run` candidates of one artist follow each other.
-
-    The next candidate of another artist is drawn forward; where there is none, the run stays. Only the records that
-    need it are walked through.
-    """
-    max_run, order = policy.max_run, _order(chosen.k, position)
-    if not max_run:
-        return position
-    k = chosen.k[order]
-    artist = _dense(_primary_artist(facts))[chosen.i[order]]
-    run = np.zeros(len(order), bool)
-    if len(order) > max_run:
-        alike = [
-            (artist[max_run:] == artist[max_run - j : -j]) & (k[max_run:] == k[max_run - j : -j])
-            for j in range(1, max_run + 1)
-        ]
-        run[max_run:] = np.logical_and.reduce(alike) & (artist[max_run:] != NO_CODE)
-    bounds = np.append(np.flatnonzero(_starts(k)), len(k))
-    result = position.copy()
-    for record in np.unique(np.searchsorted(bounds, np.flatnonzero(run), side="right") - 1):
-        start, stop = bounds[record], bounds[record + 1]
-        result[order[start:stop]] = _spread(artist[start:stop].tolist(), max_run)
-    return result
-
-
-def _spread(artists: list[int], max_run: int) -> np.ndarray:
-    """Return the new position of each row: greedy, first come first served but for runs."""
-    waiting, positions = list(range(len(artists))), np.empty(len(artists), np.int64)
-    last, run = int(NO_CODE), 0
-    for place in range(len(artists)):
-        pick = 0
-        if run >= max_run and last != NO_CODE:
-            pick = next((n for n, row in enumerate(waiting) if artists[row] != last), 0)
-        row = waiting.pop(pick)
-        run = run + 1 if artists[row] == last else 1
-        last = artists[row]
-        positions[row] = place
-    return positions
 
 
 def _standing_for(kept: Rows, canonical: np.ndarray, first: np.ndarray) -> np.ndarray:
@@ -474,7 +334,7 @@ def _candidates(
     taken: Rows, until: np.ndarray, position: np.ndarray, explored: Explored, facts: Facts, policy: SurfacePolicy
 ) -> pl.DataFrame:
     """Put candidates in order; those explored are the last rows of `taken`."""
-    order, settled = _order(taken.k, position), len(taken) - len(explored.turn)
+    order, settled = order_by(taken.k, position), len(taken) - len(explored.turn)
     taken, until, position = taken.take(order), until[order], position[order].astype(np.int32)
     propensity = np.append(np.ones(settled), explored.propensity)[order]
     stratum = pl.concat([pl.Series("stratum", [None] * settled, pl.String), explored.stratum]).gather(order)
@@ -505,6 +365,6 @@ def _sources(
     there = rule == 0
     behind, at = Rows.joined(kept.take(there), drawn), np.concatenate([position[there], drawn_position])
     other = behind.s != np.append(slot_of[there], drawn.s)
-    order = _order(behind.k, at, other, behind.r, behind.s)
+    order = order_by(behind.k, at, other, behind.r, behind.s)
     rows = proposals.select(PROPOSAL_COLUMNS)[behind.p[order].astype(np.int64)]
     return rows.with_columns(pl.Series("k", behind.k[order]), pl.Series("position", at[order].astype(np.int32)))

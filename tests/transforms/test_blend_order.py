@@ -8,7 +8,8 @@ import pytest
 from test_blend import assert_same, ids, names, random_block, tracks
 from toy_road import facts, instant, item, policy, proposals, quota
 
-from transforms.blend import any_right, blend
+from transforms.blend import blend
+from transforms.blend_order import any_right
 
 CHANCE = {"near": [0.5, 0.2, 0.1], "own": [0.3, 0.25, 0.01], "chart": [0.05]}
 

@@ -12,7 +12,8 @@ from schemas.catalogue import CONTRACTS
 from schemas.hashing import mix64
 from transforms import explore as module
 from transforms.audit import audit, fairness
-from transforms.blend import blend, interleave
+from transforms.blend import blend
+from transforms.blend_order import interleave
 from transforms.candidate_sets import assemble
 from transforms.explore import EXPLORATION_ID, FLOOR, draw, explore
 from transforms.filters import Facts, Rows, hard_filters

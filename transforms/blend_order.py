@@ -1,0 +1,110 @@
+"""The places of what was chosen: by chance, an artist's surplus behind the first slots, explored items spread, no long runs."""
+
+import numpy as np
+import polars as pl
+
+from schemas.policy import SurfacePolicy
+from transforms.filters import NO_CODE, Facts, Rows
+from transforms.sorted_groups import dense, nth_of, order_by, starts, within
+
+
+def any_right(chances: np.ndarray, begins: np.ndarray, candidate: np.ndarray) -> np.ndarray:
+    """Return the chance that any proposal of a candidate is taken up, as if they erred by themselves, `(num_candidates,) float64`.
+
+    Args:
+      chances, begins, candidate: of each proposal, those of one candidate together: its chance, whether it is the first, and
+        the candidate's number.
+    """
+    found = np.zeros(int(candidate.max(initial=-1)) + 1)
+    found[candidate[begins]] = 1 - np.multiply.reduceat(1 - chances, np.flatnonzero(begins)) if len(chances) else 0.0
+    return found
+
+
+def by_chance(
+    settled: Rows, chance: np.ndarray, over: np.ndarray, position: np.ndarray, facts: Facts, policy: SurfacePolicy
+) -> np.ndarray:
+    """Return the places of what was chosen in order of chance, an artist's surplus behind the first slots.
+
+    What a source that leads gave its slot stands before everything else.
+
+    Args:
+      over: what is over a cap, and in the set only to make it long enough: it stays at the end.
+    """
+    follows = ~np.array([quota.leads for quota in policy.sources])[settled.s]
+    order = np.lexsort((position, -chance, follows, over, settled.k))
+    k, artist = settled.k[order], dense(primary_artists(facts))[settled.i[order]]
+    final = order[order_by(k, over[order], behind(k, artist, policy), np.arange(len(order)))]
+    place = np.empty(len(final), np.int64)
+    place[final] = within(starts(settled.k[final]))
+    return place
+
+
+def behind(k: np.ndarray, artist: np.ndarray, policy: SurfacePolicy) -> np.ndarray:
+    """Tell which rows, in order of record and place, go behind the first slots, so that no artist has more of these than its share."""
+    named = np.flatnonzero(artist != NO_CODE)
+    nth = nth_of(order_by(k[named], artist[named], named), k[named], artist[named])
+    late = np.zeros(len(k), bool)
+    late[named[nth >= policy.artist_early]] = True
+    early = np.flatnonzero(~late)
+    late[early[within(starts(k[early])) >= policy.artist_early_slots]] = True
+    return late
+
+
+def primary_artists(facts: Facts) -> pl.Series:
+    """Return the first artist of each proposed item, null where it names none."""
+    return pl.Series(facts.items["artists"]).list.first().struct.field("artist_id")
+
+
+def interleave(k: np.ndarray, place: np.ndarray, num_settled: int) -> np.ndarray:
+    """Spread what is explored evenly through each record's list: the j-th of m at (2 j + 1) / 2 m of the way.
+
+    Args:
+      place: from 0 on, within what is settled of a record, the first `num_settled` rows, and within what is explored.
+    """
+    explored = np.arange(len(k)) >= num_settled
+    both = np.stack([np.bincount(k[explored == one], minlength=int(k.max(initial=0)) + 1) for one in (True, False)])
+    order = order_by(k, (2 * place + 1) * both[explored.astype(np.int64), k], explored, place)
+    position = np.empty(len(k), np.int64)
+    position[order] = within(starts(k[order]))
+    return position
+
+
+def without_runs(chosen: Rows, position: np.ndarray, facts: Facts, policy: SurfacePolicy) -> np.ndarray:
+    """Reorder the records in which more than `max_run` candidates of one artist follow each other.
+
+    The next candidate of another artist is drawn forward; where there is none, the run stays. Only the records that
+    need it are walked through.
+    """
+    max_run, order = policy.max_run, order_by(chosen.k, position)
+    if not max_run:
+        return position
+    k = chosen.k[order]
+    artist = dense(primary_artists(facts))[chosen.i[order]]
+    run = np.zeros(len(order), bool)
+    if len(order) > max_run:
+        alike = [
+            (artist[max_run:] == artist[max_run - j : -j]) & (k[max_run:] == k[max_run - j : -j])
+            for j in range(1, max_run + 1)
+        ]
+        run[max_run:] = np.logical_and.reduce(alike) & (artist[max_run:] != NO_CODE)
+    bounds = np.append(np.flatnonzero(starts(k)), len(k))
+    result = position.copy()
+    for record in np.unique(np.searchsorted(bounds, np.flatnonzero(run), side="right") - 1):
+        start, stop = bounds[record], bounds[record + 1]
+        result[order[start:stop]] = _spread(artist[start:stop].tolist(), max_run)
+    return result
+
+
+def _spread(artists: list[int], max_run: int) -> np.ndarray:
+    """Return the new position of each row: greedy, first come first served but for runs."""
+    waiting, positions = list(range(len(artists))), np.empty(len(artists), np.int64)
+    last, run = int(NO_CODE), 0
+    for place in range(len(artists)):
+        pick = 0
+        if run >= max_run and last != NO_CODE:
+            pick = next((n for n, row in enumerate(waiting) if artists[row] != last), 0)
+        row = waiting.pop(pick)
+        run = run + 1 if artists[row] == last else 1
+        last = artists[row]
+        positions[row] = place
+    return positions

@@ -1,0 +1,47 @@
+"""Groups of equal keys in arrays: order, where groups begin, and numbers within them."""
+
+import numpy as np
+import polars as pl
+
+from transforms.filters import NO_CODE
+
+
+def dense(ids: pl.Series) -> np.ndarray:
+    """Return codes of equal strings, uint32 in order of the string; `NO_CODE` for null."""
+    return (
+        (ids.rank("dense").cast(pl.UInt32) - 1).fill_null(int(NO_CODE)).to_numpy()
+        if len(ids)
+        else np.empty(0, np.uint32)
+    )
+
+
+def order_by(*keys: np.ndarray) -> np.ndarray:
+    """Return the stable order by the keys, the most significant first; one sort where they fit 63 bits together."""
+    widths = [int(key.max()).bit_length() if len(key) else 0 for key in keys]
+    if sum(widths) > 63:
+        return np.lexsort(keys[::-1])
+    packed = np.zeros(len(keys[0]), np.int64)
+    for key, width in zip(keys, widths, strict=True):
+        packed = (packed << width) | key.astype(np.int64)
+    return np.argsort(packed, kind="stable")
+
+
+def starts(*keys: np.ndarray) -> np.ndarray:
+    """Tell which rows begin a group of equal keys; rows are sorted by them."""
+    begins = np.ones(len(keys[0]), bool)
+    if len(begins) > 1:
+        begins[1:] = np.logical_or.reduce([key[1:] != key[:-1] for key in keys])
+    return begins
+
+
+def within(begins: np.ndarray) -> np.ndarray:
+    """Number the rows of each group from 0."""
+    index = np.arange(len(begins))
+    return index - np.maximum.accumulate(np.where(begins, index, 0))
+
+
+def nth_of(order: np.ndarray, *keys: np.ndarray) -> np.ndarray:
+    """Return each row's number within its group of equal keys, groups numbered in `order`."""
+    nth = np.empty(len(order), np.int64)
+    nth[order] = within(starts(*(key[order] for key in keys)))
+    return nth
