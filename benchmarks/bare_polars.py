@@ -96,7 +96,8 @@ def label() -> pl.Expr:
     whole = (ms >= length * kind.replace_strict(COMPLETED, default=0.9)).fill_null(False) & (length > 0)
     background = ((C("context_type") == "autoplay") | (C("reason_start") == "autoplay")).fill_null(False)
     background = background | (C("context_type") == "autoplay").fill_null(False)
-    chosen = C("is_organic").fill_null(True) & ~background
+    spoken = C("item_type").is_in(["episode", "audiobook", "chapter"])
+    chosen = (C("is_organic").fill_null(True) | spoken) & ~background
     played = (
         pl.when(long & whole & chosen).then(1.0).when(long & background).then(0.25).when(long).then(0.5).otherwise(0.0)
     )

@@ -17,15 +17,13 @@ from transforms.parts import (
     openings,
     parts_of,
     shows_of_seeds,
+    unfinished_books,
 )
 from transforms.reach import World, explicit_allowed, max_age
 from transforms.retrieve import ShardBundle
 
 SEED_COLUMNS = ("item_id", "item_type", "canonical_id", "show_id", "availability", "explicit", "age_rating", "languages",
                 "is_trailer")  # fmt: skip
-_BOOKS = ("audiobook", "chapter")
-
-
 _OF_PARTS: dict[str, Any] = {"k": pl.UInt32, "item_id": pl.String, "show_id": pl.String}
 
 
@@ -110,7 +108,8 @@ def seed_facts(
     """Return the facts of a block of seeds: whoever may play the seed may play what follows it.
 
     A candidate must be available in the seed's market for every tier the seed is available to, not explicit unless the
-    seed is, rated no older, and no part of a show or book but the one that follows the seed. A seed that is not available in the market itself has no record.
+    seed is, rated no older, and no part of a show or book but the one that follows the seed. A seed that is not available in
+    the market itself has no record.
 
     Args:
       seeds: `item_id`, `market`. items: `SEED_COLUMNS` of the seeds.
@@ -119,18 +118,13 @@ def seed_facts(
     joined = own.join(_reach(own), on=["item_id", "market"]).sort("item_id", "market").with_row_index("k")
     reached = pl.format("{}|{}", "market", pl.col("tiers").list.join("+")).alias("needs")
     needs = joined.select(reached, "market", pl.col("tiers").alias("tier")).unique().explode("tier")
-    proposed, ordered = proposed_items(proposals["item_id"], shows_of_seeds(_keyed(items)), world, bundle, instant)
-    follows = next_of_seeds(_keyed(items), ordered)
-    of_books = follows.join(items, left_on="key", right_on="item_id").filter(pl.col("item_type").is_in(_BOOKS))["key"]
-    records = _seed_records(joined, reached, world).with_columns(
-        (~pl.col("record_key").is_in(of_books.implode())).alias("other_books")
-    )
-    nexts = records.select("k", key="record_key").join(follows, on="key").drop("key")
+    told = items.with_columns(key="item_id")
+    proposed, ordered = proposed_items(proposals["item_id"], shows_of_seeds(told), world, bundle, instant)
+    unfinished = pl.col("record_key").is_in(unfinished_books(told, ordered).implode())
+    records = _seed_records(joined, reached, world).with_columns(other_books=~unfinished)
+    follows = next_of_seeds(told, ordered).rename({"key": "record_key"})
+    nexts = records.select("k", "record_key").join(follows, on="record_key").drop("record_key")
     return _impersonal(records, needs, proposed, world, nexts)
-
-
-def _keyed(items: pl.DataFrame) -> pl.DataFrame:
-    return items.with_columns(key="item_id")
 
 
 def _reach(own: pl.DataFrame) -> pl.DataFrame:

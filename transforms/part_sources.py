@@ -56,7 +56,7 @@ def _liking(listens: pl.DataFrame, follows: pl.DataFrame, parts: pl.DataFrame, a
     """Return `key`, `show_id`, `score`, `seed`, `event_ts` of what each user heard or follows; the part heard last is the seed."""
     age = (pl.lit(audience.now) - pl.col("event_ts")).dt.total_milliseconds() / 86_400_000.0
     strength = pl.col("label") * pl.lit(0.5).pow(age / SEED_HALF_LIFE_DAYS)
-    heard = listens.sort("key", "show_id", "event_ts", "item_id").group_by("key", "show_id", maintain_order=True).agg(
+    heard = listens.sort("key", "show_id", "event_ts", "item_id", "label").group_by("key", "show_id", maintain_order=True).agg(
         strength.sum().alias("heard"), pl.col("item_id").last().alias("seed"), pl.col("event_ts").last()
     )  # fmt: skip
     there = follows.filter(pl.col("show_id").is_in(parts["show_id"].unique().implode()))

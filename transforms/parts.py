@@ -1,6 +1,6 @@
 """Parts: the chapters of books and the episodes of serial shows in their order, and which of them comes next.
 
-    season and number -> place; equal ones share it, and of an unnumbered part its release decides
+    season (none: 0) and number -> place; equal ones share it, and unnumbered parts come last, by release
     next: the first part that may be recommended at a place or behind it
 
 A listener is at the furthest part heard within the window of histories, not at the last one heard: who goes back to a part
@@ -102,6 +102,11 @@ def next_of_seeds(seeds: pl.DataFrame, ordered: pl.DataFrame) -> pl.DataFrame:
     begin = part.filter(pl.col("place").is_null()).select("key", show_id=whole, place=pl.lit(0, pl.Int64))
     asked = pl.concat([behind, begin]).drop_nulls()
     return following(asked, ordered).select("key", "item_id", "show_id").sort("key", "item_id")
+
+
+def unfinished_books(seeds: pl.DataFrame, ordered: pl.DataFrame) -> pl.Series:
+    """Return the seeds that are books, or chapters of books, that go on behind them; `seeds` as in `next_of_seeds`."""
+    return next_of_seeds(seeds.filter(pl.col("item_type").is_in(["audiobook", "chapter"])), ordered)["key"].unique()
 
 
 def shows_of_seeds(seeds: pl.DataFrame) -> pl.Series:

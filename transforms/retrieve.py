@@ -16,7 +16,7 @@ from schemas.tallies import ANY
 from transforms.filters import Instant, in_order
 from transforms.histories import exploded
 from transforms.panel import Panel
-from transforms.parts import gone_items, line, next_of_listeners, next_of_seeds, parts_of, shows_of_seeds
+from transforms.parts import gone_items, line, next_of_listeners, parts_of, shows_of_seeds, unfinished_books
 from transforms.reach import seed_rights, unwanted, user_rights
 from transforms.shards import Output, Shard, read_tables
 from transforms.sources import Audience, Source
@@ -145,15 +145,10 @@ def seed_audience(seeds: pl.DataFrame, bundle: ShardBundle, policy: SurfacePolic
         pl.lit(None, pl.List(pl.String)).alias("follows"),
     )
     nobody = without_listens(keys, policy, instant.effective_from)
-    rights = seed_rights(known, unfinished_books(known.with_columns(key), bundle, instant))
+    told = known.with_columns(key)
+    ordered = line(parts_of(shows_of_seeds(told), bundle, gone_items(bundle), instant.effective_from))
+    rights = seed_rights(known, unfinished_books(told, ordered))
     return dataclasses.replace(nobody, rights=rights, unwanted=known.select(key, "item_id"))
-
-
-def unfinished_books(seeds: pl.DataFrame, bundle: ShardBundle, instant: Instant) -> pl.Series:
-    """Return the seeds that are books, or chapters of books, that go on behind them."""
-    books = seeds.filter(pl.col("item_type").is_in(["audiobook", "chapter"]))
-    ordered = line(parts_of(shows_of_seeds(books), bundle, gone_items(bundle), instant.effective_from))
-    return next_of_seeds(books, ordered)["key"].unique()
 
 
 def without_listens(keys: pl.DataFrame, policy: SurfacePolicy, now: datetime.datetime) -> Audience:
