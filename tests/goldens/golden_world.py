@@ -180,7 +180,7 @@ def _plant_canaries(raw: Raw, canaries: pl.DataFrame) -> None:
     fans = _fans(events, items)
     bait = pl.concat([_bait(one, fans, events.schema) for one in canaries.to_dicts()])
     raw.write("users", _with_relations(users, canaries, fans))
-    raw.add("items", canaries.select(items.columns))
+    raw.add("items", pl.concat([canaries, _openings(canaries)]).select(items.columns))
     raw.add("events", bait)
     rules = {rule["name"]: rule["tombstone"] for rule in golden("canaries")["canary"] if "tombstone" in rule}
     gone = canaries.filter(pl.col("name").is_in(list(rules)))
@@ -189,6 +189,14 @@ def _plant_canaries(raw: Raw, canaries: pl.DataFrame) -> None:
         for item_id, name in gone.select("item_id", "name").iter_rows()
     ]
     raw.add("tombstones", _table(buried, raw.read("tombstones")))
+
+
+def _openings(canaries: pl.DataFrame) -> pl.DataFrame:
+    """Return the first part of every show of which a canary is a later one."""
+    names = [rule["name"] for rule in golden("canaries")["canary"] if rule.get("opening")]
+    own = canaries.filter(pl.col("name").is_in(names))
+    first = pl.lit(1, own.schema["episode_no"]).alias("episode_no")
+    return own.with_columns(pl.format("{}-opening", "item_id").alias("item_id"), first)
 
 
 def _fans(events: pl.DataFrame, items: pl.DataFrame) -> pl.DataFrame:
