@@ -175,7 +175,7 @@ INDEX = Contract(
     schema=pa.schema(
         [
             column("segment", pa.int32(), "Its place among the segments.", rules=(Between(0, 2**31 - 1),)),
-            column("rows", pa.int64(), "Vectors in it.", rules=(Between(1, 2**31 - 1),)),
+            column("num_rows", pa.int64(), "Vectors in it.", rules=(Between(1, 2**31 - 1),)),
             _space(),
             column("metric", pa.string(), "Metric of the space.", rules=(OneOf(METRICS),)),
             column("factory", pa.string(), "What FAISS calls such an index.", rules=(Required(),)),

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 
 import pytest
 from road_folders import YESTERDAY, arguments, published
@@ -24,7 +25,7 @@ def test_on_a_bucket_the_road_publishes_the_bytes_it_publishes_in_a_folder(
     assert not store.exists("lock.json")
     capsys.readouterr()
     assert batch.main(options) == 0
-    assert "0 of 27 stages ran, 27 unchanged" in capsys.readouterr().out
+    assert re.search(r"0 of (\d+) stages ran, \1 unchanged", capsys.readouterr().out)
 
 
 def live_in(store: Store) -> dict[str, str]:

@@ -1,6 +1,7 @@
 """Equal input gives equal bytes: again, elsewhere, at another time, in another order."""
 
 import datetime
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -29,7 +30,7 @@ def test_the_second_run_does_nothing_and_says_so(today, copied, capsys):
     before = contents(folders.root, ("data", "live", "runs"))
     assert folders.run() == 0
     said = capsys.readouterr().out
-    assert "0 of 27 stages ran, 27 unchanged" in said
+    assert re.search(r"0 of (\d+) stages ran, \1 unchanged", said)
     assert said.count("already live") == 2
     assert contents(folders.root, ("data", "live", "runs")) == before
 

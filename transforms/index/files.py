@@ -53,7 +53,7 @@ def open_index(records: pl.DataFrame, files: Sequence[str], ids: pl.Series, term
     _demand_agreement(records, ids, terms)
     named = {path.rpartition("/")[2]: path for path in files}
     codes, vectors = [], []
-    for number, rows in records.select("segment", "rows").rows():
+    for number, rows in records.select("segment", "num_rows").rows():
         codes.append(_read(named, codes_name(number), rows, 0))
         vectors.append(ExactIndex(_read(named, vectors_name(number), rows, faiss.IO_FLAG_MMAP_IFC), FLOAT32))
     return IvfIndex.join(codes, vectors)
@@ -76,8 +76,8 @@ def _facts(records: pl.DataFrame, ids: pl.Series, terms: Terms) -> Iterator[tupl
         yield "space", row["space_id"], terms.space.id
         yield "metric", row["metric"], terms.space.metric
         yield "code version", row["code_version"], terms.code_version
-        yield "ids", row["ids_digest"], ids_digest(ids[first : first + row["rows"]])
-        first += row["rows"]
+        yield "ids", row["ids_digest"], ids_digest(ids[first : first + row["num_rows"]])
+        first += row["num_rows"]
     yield "items", first, len(ids)
 
 

@@ -244,7 +244,7 @@ class BuildSegment:
     def _record(self, segment: int, ids: pl.Series, size: int) -> pl.DataFrame:
         space, design = self.design.space, self.design
         record = {
-            "segment": segment, "rows": len(ids), "space_id": space.id, "metric": space.metric,
+            "segment": segment, "num_rows": len(ids), "space_id": space.id, "metric": space.metric,
             "factory": factory(space.dim, design.lists), "ids_digest": ids_digest(ids), "bytes": size,
             "code_version": self.workspace.code_version,
         }  # fmt: skip

@@ -106,7 +106,7 @@ def test_whatever_the_shards_and_their_order_the_bytes_are_the_same(entries, tmp
 
 
 def test_segments_are_runs_of_the_sorted_ids_and_give_the_index_of_a_direct_build(folder, records, files):
-    rows = records.sort("segment")["rows"].to_list()
+    rows = records.sort("segment")["num_rows"].to_list()
     assert (len(rows), sum(rows)) == (2, NUM)
     assert min(rows) > 0.4 * NUM
     staged = (folder / "staging/x/trained.faiss").read_bytes()
