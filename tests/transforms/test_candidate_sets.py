@@ -19,7 +19,6 @@ from toy_road import (
     proposals,
     quota,
     record,
-    table,
 )
 
 from schemas.candidates import CANDIDATE_SET
@@ -146,9 +145,7 @@ VIOLATIONS = (*LEAKS, "tombstone_violations", "duplicate_items")
 def audited(told, tamper=lambda rows: rows) -> dict[str, int]:
     """Blend two items for `u1` without a look at `bad`, tamper with the rows, and audit them with all facts."""
     surface, at = AUDITED, instant(AUDITED)
-    innocent = dataclasses.replace(
-        told, items=table("item", [item("a"), item("b"), item("bad")]), gone=told.gone.clear()
-    )
+    innocent = dataclasses.replace(told, items=facts([item("a"), item("b"), item("bad")]).items, gone=told.gone.clear())
     made = assemble(
         blend(proposals({"own": ["a", "b", "bad"]}), innocent, surface, at), innocent, surface, at, REASONED, PROVENANCE
     )
