@@ -34,7 +34,9 @@ def test_every_failure_names_tests_that_exist_or_what_is_missing(row):
     named = _TEST.findall(row["tests"])
     assert named or row["tests"].startswith("none: "), f"{row['failure']}: expected a test or `none: <why>`"
     for path, name in named:
-        assert re.search(rf"^def {name}\(", (REPOSITORY / path).read_text(encoding="utf-8"), re.MULTILINE), (
+        file = REPOSITORY / path
+        text = file.read_text(encoding="utf-8") if file.is_file() else ""
+        assert re.search(rf"^def {name}\(", text, re.MULTILINE), (
             f"{row['failure']}: {path} has no {name}; name the test that injects it now"
         )
 
