@@ -97,7 +97,7 @@ def raw_events() -> list[dict]:
         "context_type": "album", "reason_start": "click", "session_id": "read",
     }  # fmt: skip
     books = [
-        raw_event(180 + n, item, dice) | again | read | {"user_id": f"u{n % 4}"}
+        raw_event(180 + n, item, dice) | again | read | {"user_id": f"u{n % 4}", "market": None if n % 4 == 2 else "SE"}
         for n, item in enumerate([12, 12, 15, 16, 12, 13, 16, 15])
     ]
     return [raw_event(n, dice.randrange(12), dice) for n in range(150)] + repeats + skips + books

@@ -40,7 +40,7 @@ def indexed(tmp_path, ids: list[str], code_version: str) -> ModelBundle:
     for name, one in made.items():
         faiss.write_index(one, str(tmp_path / name))
     record = {
-        "segment": 0, "rows": 2, "space_id": SPACE.id, "metric": SPACE.metric, "factory": "any",
+        "segment": 0, "num_rows": 2, "space_id": SPACE.id, "metric": SPACE.metric, "factory": "any",
         "ids_digest": ids_digest(pl.Series(["a", "b"])), "bytes": 1, "code_version": "code",
     }  # fmt: skip
     tables = {

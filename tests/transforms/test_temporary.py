@@ -15,9 +15,11 @@ def temporary(tmp_path, monkeypatch):
 
 
 def left(path, age_s: float):
+    """Write a file, and let it and the folders it is in be of an age."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(b"x")
-    os.utime(path, (NOW - age_s, NOW - age_s))
+    for one in (path, *path.parents[:3]):
+        os.utime(one, (NOW - age_s, NOW - age_s))
     return path
 
 
@@ -59,6 +61,12 @@ def test_a_clock_that_is_ahead_takes_nothing_from_others(temporary, monkeypatch)
     monkeypatch.setattr(time, "time", lambda: NOW + 9 * KEPT_S)
     assert sweep() == 0
     assert path.exists()
+
+
+def test_a_folder_that_was_just_made_stays_though_it_is_empty(temporary):
+    (temporary / "segue-tmp-checks").mkdir()
+    assert sweep() == 0
+    assert (temporary / "segue-tmp-checks").is_dir()
 
 
 def test_nothing_to_sweep_is_nothing_done(temporary):

@@ -36,8 +36,9 @@ def _sweep(top: Path, before: float) -> int:
             return 0
         if stat.S_ISDIR(found.st_mode):
             removed = sum(_sweep(path, before) for path in top.iterdir())
-            with contextlib.suppress(OSError):  # something in it is kept, or another run was here first
-                top.rmdir()
+            if found.st_mtime < before:  # a run beside this one may just have made it, to write into
+                with contextlib.suppress(OSError):  # something in it is kept, or another run was here first
+                    top.rmdir()
             return removed
         if found.st_mtime >= before:
             return 0
