@@ -167,10 +167,15 @@ def in_words(error: BaseException) -> str:
     return _STEP.sub("", str(error))
 
 
+def dates_with(store: Store, name: str) -> list[str]:
+    """Return the logical dates beside whose run a file of a name lies, in order."""
+    found = {path.split("date=")[1].split("/")[0] for path in store.list("runs") if path.endswith(f"/{name}")}
+    return sorted(found)
+
+
 def last_good(store: Store, day: str) -> dict[str, Manifest]:
     """Return the manifests of the last good road before a date, by `dataset/qualifier`; empty where there was none."""
-    days = [path.split("date=")[1].split("/")[0] for path in store.list("runs") if path.endswith("record.json")]
-    earlier = [one for one in days if one < day]
+    earlier = [one for one in dates_with(store, "record.json") if one < day]
     if not earlier:
         return {}
     record = json.loads(store.read_bytes(record_path(max(earlier))))

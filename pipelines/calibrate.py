@@ -6,13 +6,12 @@ from collections.abc import Mapping, Sequence
 
 import apache_beam as beam
 
-from pipelines.recommend import GROUPS, Surface
-from pipelines.road import Ingested, Road, paths, shard_tasks, subset_ref
-from pipelines.runner import Runner, Stage, input_ref
+from pipelines.recommend import Surface, own_and_groups
+from pipelines.road import Ingested, Road, end_of, paths, shard_tasks, subset_ref
+from pipelines.runner import Runner, Stage, input_ref, missing_files
 from schemas.candidates import CALIBRATION
 from schemas.manifest import DataFile, Manifest
 from transforms.calibrate import CountTaken, FitCalibration
-from transforms.io.store import Store
 from transforms.shards import ExchangeShards, Task, Workspace
 
 OLDEST_DAYS = 7
@@ -47,7 +46,9 @@ def calibrate(
         tasks=_tasks(road, proposals, ingested, given) if proposals else (),
         transform=functools.partial(
             _calibrate,
-            count=CountTaken(surface.since, _end(proposals.date) if proposals else road.end),
+            count=CountTaken(
+                surface.since, end_of(datetime.date.fromisoformat(proposals.date)) if proposals else road.end
+            ),
             fit=FitCalibration(road.policy.surfaces[surface.name], fade),
             before=paths(earlier.files) if earlier else (),
         ),
@@ -65,19 +66,7 @@ def _judgeable(runner: Runner, road: Road, surface: Surface) -> Manifest | None:
     if found is None or found.num_shards != road.num_shards:
         return None
     young = (road.date - datetime.date.fromisoformat(found.date)).days <= OLDEST_DAYS
-    return found if young and _there(runner.store, found.files) else None
-
-
-def _there(store: Store, files: Sequence[DataFile]) -> bool:
-    folders = {file.path.rpartition("/")[0] for file in files}
-    found = {path for folder in folders for path in store.list(folder)}
-    return all(file.path in found for file in files)
-
-
-def _end(day: str) -> datetime.datetime:
-    return datetime.datetime.combine(
-        datetime.date.fromisoformat(day), datetime.time(), datetime.UTC
-    ) + datetime.timedelta(days=1)
+    return found if young and not missing_files(runner.store, found) else None
 
 
 def _since(data: Manifest, proposals: Manifest) -> list[DataFile]:
@@ -88,8 +77,7 @@ def _since(data: Manifest, proposals: Manifest) -> list[DataFile]:
 def _tasks(
     road: Road, proposals: Manifest, ingested: Ingested, given: Mapping[str, Sequence[DataFile]]
 ) -> tuple[Task, ...]:
-    groups = tuple(file.path for file in proposals.files if file.path.endswith(f"part-{GROUPS}.parquet"))
-    own = [file for file in proposals.files if file.path not in groups]
+    own, groups = own_and_groups(proposals)
     return shard_tasks(
         road.num_shards, {**given, "proposal": own, "groups": groups, "tombstone": paths(ingested.tombstones.files)}
     )

@@ -10,10 +10,10 @@ from collections.abc import Mapping, Sequence
 import apache_beam as beam
 
 from pipelines import ingest
-from pipelines.batch import read_record
-from pipelines.recommend import GROUPS, HOME, NOW_PLAYING
-from pipelines.road import Road, paths, subset_ref
-from pipelines.runner import Runner, Stage, input_ref, load_manifest
+from pipelines.batch import dates_with, read_record
+from pipelines.recommend import HOME, NOW_PLAYING, own_and_groups
+from pipelines.road import Road, end_of, paths, subset_ref
+from pipelines.runner import Runner, Stage, input_ref, load_manifest, missing_files
 from schemas.evaluation import EVALUATION, FALLBACK, ORACLE, REPEAT_LAST, SETS, SLICES
 from schemas.inputs import TOMBSTONE, USER
 from schemas.manifest import DataFile, Manifest
@@ -40,8 +40,7 @@ class EvaluationError(ValueError):
 
 def window_of(day: str, surface: str, expires_hours: float) -> Window:
     """Return what the sets of a date are judged by."""
-    start = datetime.datetime.combine(datetime.date.fromisoformat(day), datetime.time(), datetime.UTC)
-    as_of = start + datetime.timedelta(days=1)
+    as_of = end_of(datetime.date.fromisoformat(day))
     first = as_of + GAPS[surface]
     return Window(as_of, first, first + SPANS[surface], as_of + datetime.timedelta(hours=expires_hours))
 
@@ -52,18 +51,13 @@ def last_day(day: str, surface: str) -> str:
     return (window.end - datetime.timedelta(microseconds=1)).date().isoformat()
 
 
-def dates_that_ran(store: Store) -> list[str]:
-    """Return the logical dates of finished roads, in order."""
-    return sorted({path.split("date=")[1].split("/")[0] for path in store.list("runs") if path.endswith("record.json")})
-
-
 def latest_events(store: Store) -> Manifest:
     """Return the events that the latest road has read.
 
     Raises:
       EvaluationError: no road has finished.
     """
-    days = dates_that_ran(store)
+    days = dates_with(store, "record.json")
     record = read_record(store, days[-1]) if days else None
     if record is None:
         raise EvaluationError(f"no road has finished under {store.root}: run `make batch` or `make backfill` first")
@@ -90,7 +84,7 @@ def demand_judgeable(store: Store, day: str, surface: str, events: Manifest) -> 
     names = {name: f"{name}/{surface}" for name in _OF_SURFACE} | {name: f"{name}/" for name in _OF_ALL}
     found = {name: load_manifest(store, record["manifests"][key]) for name, key in names.items()}
     sets = found["candidate_set"]
-    gone = [file.path for file in sets.files if not store.exists(file.path)]
+    gone = missing_files(store, sets)
     if gone:
         raise EvaluationError(
             f"the sets of {day} were retired ({gone[0]} is gone): only the last three that were live are kept. Delete"
@@ -158,12 +152,8 @@ def _tasks(
 
     There are at most `TASKS` of each; the inputs of a shard are called `00007/history` and so on.
     """
-    sets = data["candidate_set"].files
-    groups = tuple(file.path for file in sets if file.path.endswith(f"part-{GROUPS}.parquet"))
-    made: dict[str, Sequence[DataFile]] = {
-        "candidate_set": [file for file in sets if file.path not in groups],
-        "proposal": [file for file in data["proposal"].files if not file.path.endswith(f"part-{GROUPS}.parquet")],
-    }
+    sets, groups = own_and_groups(data["candidate_set"])
+    made: dict[str, Sequence[DataFile]] = {"candidate_set": sets, "proposal": own_and_groups(data["proposal"])[0]}
     users: dict[str, Sequence[DataFile]] = {name: data[name].files for name in ("user", "history")} | {"event": events}
     shared = {name: paths(data[name].files) for name in _SHARED}
     if surface == HOME:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from pipelines.batch import record_path
+from pipelines.batch import dates_with, record_path
 from pipelines.evaluate import EvaluationError
 from pipelines.recommend import HOME, NOW_PLAYING
 from pipelines.runner import load_manifest
@@ -146,8 +146,7 @@ def evaluations_of(store: Store, day: str) -> dict[str, str]:
 
 def judged_dates(store: Store, surface: str) -> list[str]:
     """Return the dates of a surface that were judged, in order."""
-    days = sorted(p.split("date=")[1].split("/")[0] for p in store.list("runs") if p.endswith("/evaluation.json"))
-    return [day for day in days if surface in evaluations_of(store, day)]
+    return [day for day in dates_with(store, "evaluation.json") if surface in evaluations_of(store, day)]
 
 
 def read_sums(store: Store, manifest: Manifest, where: pl.Expr | None = None) -> Sums:

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 import polars as pl
 import pyarrow as pa
 
-from pipelines.recommend import GROUPS, SURFACES, Surface, asked, whole
+from pipelines.recommend import SURFACES, Surface, asked, own_and_groups, whole
 from pipelines.road import paths
 from schemas.candidates import PROPOSAL
 from schemas.catalogue import CONTRACTS
@@ -77,7 +77,7 @@ def one_record(store: Store, data: Mapping[str, Manifest], key: str, num_shards:
       FileNotFoundError: a file was deleted.
     """
     number = shard_number(key, num_shards)
-    groups = tuple(file.path for file in data["proposal"].files if file.path.endswith(f"part-{GROUPS}.parquet"))
+    _, groups = own_and_groups(data["proposal"])
     with tempfile.TemporaryDirectory(prefix=PREFIX) as folder:
         inputs = {name: whole(name, manifest) for name, manifest in data.items() if name not in _KEYED}
         for name in _KEYED.keys() & data.keys():

@@ -223,14 +223,20 @@ def asked(sources: Mapping[str, Source], policy: SurfacePolicy) -> dict[str, Sou
     return {name: source for name, source in sources.items() if any(q.source_id == name for q in policy.sources)}
 
 
+def own_and_groups(manifest: Manifest) -> tuple[list[DataFile], tuple[str, ...]]:
+    """Return the files of proposals or sets that belong to shards, and the paths of those for whoever is in a group."""
+    of_groups = f"part-{GROUPS}.parquet"
+    own = [file for file in manifest.files if not file.path.endswith(of_groups)]
+    return own, tuple(file.path for file in manifest.files if file.path.endswith(of_groups))
+
+
 def blend(surface: Surface, served: Served, proposals: Manifest) -> Stage:
     """Return the stage that turns proposals into candidate sets."""
     road, ingested, tables = served.road, served.ingested, served.tables
     calibration = served.calibrations[surface.name]
     data = served.parts | {"proposal": proposals, "calibration": calibration}
     policy = road.policy.surfaces[surface.name]
-    groups = tuple(file.path for file in proposals.files if file.path.endswith(f"part-{GROUPS}.parquet"))
-    own = [file for file in proposals.files if file.path not in groups]
+    own, groups = own_and_groups(proposals)
     common = {"item": paths(ingested.items.files), "popularity": paths(tables.popularity.files)}
     common |= {"tombstone": paths(ingested.tombstones.files), "groups": groups}
     common |= {"calibration": paths(calibration.files)}

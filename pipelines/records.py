@@ -6,10 +6,11 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import polars as pl
 
-from pipelines.batch import record_path
+from pipelines.batch import dates_with, record_path
 from pipelines.publish import read_pointer
 from pipelines.reblend import DEFAULT_KEY, shard_number
-from pipelines.recommend import GROUPS, HOME
+from pipelines.recommend import HOME, own_and_groups
+from pipelines.road import paths
 from pipelines.runner import load_manifest
 from schemas.manifest import Manifest
 from transforms.io.store import Store
@@ -55,7 +56,7 @@ def published(store: Store, question: Question) -> tuple[Manifest, bool]:
         record = json.loads(store.read_bytes(record_path(question.date)))
         path = record["manifests"][f"candidate_set/{question.surface}"]
     except (FileNotFoundError, KeyError):
-        days = sorted({path.split("date=")[1].split("/")[0] for path in store.list("runs")})
+        days = dates_with(store, "record.json")
         raise ExplainError(
             f"{question.surface} has no run of {question.date} under {store.root}; dates that ran:"
             f" {', '.join(days) or 'none'}. Run `make batch` for it, or leave the date out to ask about what is live."
@@ -70,7 +71,7 @@ def find_record(store: Store, sets: Manifest, question: Question) -> tuple[dict,
       ExplainError: the data of the sets was retired.
     """
     number = shard_number(question.key, sets.num_shards)
-    own = [f.path for f in sets.files if f.shard == number and not f.path.endswith(f"part-{GROUPS}.parquet")]
+    own = paths(own_and_groups(sets)[0], number)
     rows = _records(store, own, pl.col("record_key") == question.key)
     markets = [row["market"] for row in rows]
     if question.surface == HOME and rows:
@@ -90,7 +91,7 @@ def find_record(store: Store, sets: Manifest, question: Question) -> tuple[dict,
 
 def _default(store: Store, sets: Manifest, question: Question) -> dict:
     market, tier = question.market or "*", (question.tier or "*") if question.surface == HOME else "*"
-    groups = [file.path for file in sets.files if file.path.endswith(f"part-{GROUPS}.parquet")]
+    _, groups = own_and_groups(sets)
     rows = _records(store, groups, pl.col("record_key") == DEFAULT_KEY)
     for wanted in ((market, tier), (market, "*"), ("*", "*")):
         for row in rows:

@@ -49,7 +49,7 @@ class Road:
     @property
     def end(self) -> datetime.datetime:
         """The end of the logical date."""
-        return datetime.datetime.combine(self.date, datetime.time(), datetime.UTC) + datetime.timedelta(days=1)
+        return end_of(self.date)
 
     @property
     def first_day(self) -> str:
@@ -66,6 +66,11 @@ class Ingested:
     users: Manifest
     campaigns: Manifest
     tombstones: Manifest
+
+
+def end_of(day: datetime.date) -> datetime.datetime:
+    """Return the end of a day, UTC."""
+    return datetime.datetime.combine(day, datetime.time(), datetime.UTC) + datetime.timedelta(days=1)
 
 
 def paths(files: Sequence[DataFile], shard: int | None = None) -> tuple[str, ...]:

@@ -367,6 +367,14 @@ def load_manifest(store: Store, path: str) -> Manifest:
     return Manifest.from_json(store.read_bytes(path).decode(), f"{store.root}/{path}")
 
 
+def missing_files(store: Store, manifest: Manifest) -> list[str]:
+    """Return the files of a manifest that are not there any more: sets are retired, folders deleted."""
+    there = {
+        path for folder in {file.path.rpartition("/")[0] for file in manifest.files} for path in store.list(folder)
+    }
+    return [file.path for file in manifest.files if file.path not in there]
+
+
 def input_ref(manifest: Manifest, name: str | None = None) -> InputRef:
     """Return what names a committed dataset as an input."""
     return InputRef(name or manifest.dataset, manifest.path, manifest.digest, manifest.rows_out)

@@ -26,7 +26,7 @@ from transforms.groups import group_key
 from transforms.histories import exploded
 from transforms.reach import World
 from transforms.retrieve import user_table
-from transforms.shards import Output, Shard, read_tables
+from transforms.shards import TARGET, Output, Shard, read_tables
 
 PRIOR_TRIALS = 50.0
 """Of a rank, trials at the source's own rate are taken as seen: a rank of few trials says little by itself."""
@@ -103,7 +103,7 @@ class CountTaken:
         own = shard.read("proposal", columns, asked)
         shared = read_tables(shard.paths("groups"), PROPOSAL, columns, pl.col("source_rank") < DEEPEST)
         counted = [counts(own, since.trials, since.taken), counts(shared, *since.of_groups())]
-        return {"counts": pl.concat(counted).with_columns(pl.lit("00000").alias("__target"))}
+        return {"counts": pl.concat(counted).with_columns(pl.lit("00000").alias(TARGET))}
 
 
 def counts(proposals: pl.DataFrame, trials: pl.DataFrame, taken: pl.DataFrame) -> pl.DataFrame:

@@ -27,6 +27,7 @@ from transforms.histories import exploded, personal_events
 from transforms.reach import REACH_COLUMNS, Reach, read_world, user_rights
 from transforms.retrieve import ShardBundle, user_table
 from transforms.shards import Shard
+from transforms.sources import age_days
 
 PLAYED_DAYS = 90
 TENURE = ((0, "0"), (5, "1-5"), (20, "6-20"))
@@ -129,7 +130,7 @@ def target_table(
     Args:
       events: positives in order of user and time; of several of one item the first one gives type and device.
     """
-    age = (pl.lit(as_of) - pl.col("release_ts")).dt.total_microseconds() / 86_400e6
+    age = age_days("release_ts", as_of)
     dated = pl.when(age.is_null()).then(pl.lit("no release date")).otherwise(steps(age, AGES, "366+ days"))
     named = pl.when(pl.col("rec_eligible").is_null()).then(pl.lit("unknown item")).otherwise(dated)
     items = recordings.select("item_id", "canonical_id", named.alias("age"))

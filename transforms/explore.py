@@ -29,6 +29,7 @@ from schemas.hashing import hash64, hash64_one, mix64
 from schemas.policy import SurfacePolicy
 from transforms.filters import Facts, Instant, Rows, hard_filters, personal_pairs, series
 from transforms.reach import Reach, World
+from transforms.sorted_groups import dense
 
 EXPLORATION_ID = "systematic-over-strata-1"
 FLOOR = 1e-4
@@ -145,7 +146,7 @@ def pools_of(proposals: pl.DataFrame, facts: Facts, policy: SurfacePolicy, insta
     there = _masks(kinds, facts.items[items], facts, instant)[kind, i]
     kind, i, offered = kind[there], i[there], offered.filter(pl.Series(there))
     stratum = strata.search_sorted(offered["stratum"]).to_numpy().astype(np.int64)
-    canonical = _codes(_alike(facts.items).gather(items))
+    canonical = dense(_alike(facts.items).gather(items)).astype(np.int64)
     at = np.full((kinds.height, len(items)), -1, np.int32)
     at[kind, canonical[i]] = np.arange(len(kind))
     starts = np.searchsorted(kind, np.arange(kinds.height + 1))
@@ -162,15 +163,11 @@ def _pool(proposals: pl.DataFrame, facts: Facts, policy: SurfacePolicy) -> pl.Da
     return single.select("key", "p", "i", pl.col("stratum").fill_null(_NONE[0])).sort("key", "stratum", "i")
 
 
-def _codes(ids: pl.Series) -> np.ndarray:
-    return (ids.rank("dense").cast(pl.Int64) - 1).to_numpy() if len(ids) else np.zeros(0, np.int64)
-
-
 def _kinds(records: pl.DataFrame) -> tuple[np.ndarray, pl.DataFrame]:
     """Number the records by the rules they are under; return the number of each, and one record of each number."""
     told = [pl.col("group", "needs"), pl.col(_RIGHTS).cast(pl.String)]
     spoken = pl.col("languages").list.sort().list.join(",").fill_null("")
-    kind = _codes(records.select(pl.concat_str([*told, spoken], separator="|")).to_series())
+    kind = dense(records.select(pl.concat_str([*told, spoken], separator="|")).to_series()).astype(np.int64)
     return kind, records.with_columns(pl.Series("kind", kind)).unique("kind", keep="first").sort("kind")
 
 
@@ -209,7 +206,7 @@ def _alike(items: pl.DataFrame) -> pl.Series:
 
 def _place_of_alike(alike: pl.Series, items: np.ndarray) -> np.ndarray:
     """Return, for each item, a place in `items` of one that is alike, -1 where there is none."""
-    code = _codes(alike)
+    code = dense(alike).astype(np.int64)
     place = np.full(len(code), -1)
     place[code[items]] = np.arange(len(items))
     return place[code]

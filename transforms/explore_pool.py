@@ -17,7 +17,7 @@ from schemas.inputs import ITEM_TYPES
 from schemas.tallies import ANY
 from transforms.filters import Instant
 from transforms.reach import ADULT, KIDS, REACH_COLUMNS, Reach, World, read_world
-from transforms.sources import Audience, Bundle, Source, none_found
+from transforms.sources import Audience, Bundle, Source, age_days, no_seed, none_found
 
 POOL = 1_000
 """Items of a pool: on Home each has a chance of about 1 in 100, far above the floor of the propensities, 1 in 10,000."""
@@ -48,7 +48,7 @@ class Sampling:
         An item of unknown age is `old`, one that nobody plays is `low`.
         """
         known = items.join(self.bands, on="item_id", how="left", maintain_order="left")
-        days = (pl.lit(self.instant.effective_from) - pl.col("release_ts")).dt.total_milliseconds() / 86_400_000.0
+        days = age_days("release_ts", self.instant.effective_from)
         age = pl.when(days <= self.fresh_days).then(2).when(days <= RECENT_DAYS).then(1).otherwise(0)
         kind = pl.col("item_type").replace_strict({one: n for n, one in enumerate(KINDS)}, return_dtype=pl.Int64)
         code = (kind * len(AGES) + age) * len(BANDS) + pl.col("band").fill_null(0)
@@ -142,8 +142,7 @@ def _let_in(items: pl.DataFrame, sampling: Sampling, rates: np.ndarray) -> pl.Da
         "item_id",
         "canonical_id",
         pl.Series("raw_score", rates[group, strata[row]], pl.Float64),
-        pl.lit([], pl.List(pl.String)).alias("seed_item_ids"),
-        pl.lit(None, pl.Datetime("us", "UTC")).alias("seed_event_ts"),
+        *no_seed(),
         pl.Series("stratum", STRATA, pl.String).gather(strata[row]),
     )
 

@@ -11,6 +11,7 @@ from transforms.filters import ITEM_COLUMNS, Facts, Instant, in_order
 from transforms.histories import exploded
 from transforms.parts import (
     COMPLETED_LABEL,
+    HEARD_COLUMNS,
     line,
     next_of_listeners,
     next_of_seeds,
@@ -43,8 +44,7 @@ def user_facts(
     k = users.with_row_index("k")
     positives, skips = (exploded(k, column, key="k") for column in ("positives", "skips"))
     profiled = positives.join(k.filter(~pl.col("personalization_opt_out")).select("k"), on="k", how="semi")
-    columns = ["item_id", "item_type", "artists", "show_id", "is_trailer", "is_serial"]
-    heard = bundle.lookup("item", "item_id", positives["item_id"].unique(), columns)
+    heard = bundle.lookup("item", "item_id", positives["item_id"].unique(), HEARD_COLUMNS)
     known = _artists_known(profiled, heard)
     items, ordered = proposed_items(proposals["item_id"], heard.filter(in_order())["show_id"], world, bundle, instant)
     nexts, begun = next_of_listeners(positives, ordered, "k")

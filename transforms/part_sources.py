@@ -17,7 +17,7 @@ from transforms.parts import (
     reached,
     shows_of_seeds,
 )
-from transforms.sources import SEED_HALF_LIFE_DAYS, Audience, Bundle, Source, none_found
+from transforms.sources import SEED_HALF_LIFE_DAYS, Audience, Bundle, Source, age_days, halved, no_seed, none_found
 
 NEWEST = 20
 """So many of a show are looked at for one that was not heard: who heard them all waits for the next."""
@@ -54,8 +54,7 @@ def next_for_users(audience: Audience, bundle: Bundle) -> pl.DataFrame:
 
 def _liking(listens: pl.DataFrame, follows: pl.DataFrame, parts: pl.DataFrame, audience: Audience) -> pl.DataFrame:
     """Return `key`, `show_id`, `score`, `seed`, `event_ts` of what each user heard or follows; the part heard last is the seed."""
-    age = (pl.lit(audience.now) - pl.col("event_ts")).dt.total_milliseconds() / 86_400_000.0
-    strength = pl.col("label") * pl.lit(0.5).pow(age / SEED_HALF_LIFE_DAYS)
+    strength = pl.col("label") * halved(age_days("event_ts", audience.now), SEED_HALF_LIFE_DAYS)
     heard = listens.sort("key", "show_id", "event_ts", "item_id", "label").group_by("key", "show_id", maintain_order=True).agg(
         strength.sum().alias("heard"), pl.col("item_id").last().alias("seed"), pl.col("event_ts").last()
     )  # fmt: skip
@@ -96,7 +95,7 @@ def next_for_seeds(audience: Audience, bundle: Bundle) -> pl.DataFrame:
     newest = others.select("key", "item_id", raw_score=1.0 / (2.0 + pl.col("recency")))
     found = pl.concat([nexts, newest])
     return found.with_columns(
-        seed_item_ids=pl.concat_list("key"), seed_event_ts=pl.lit(None, pl.Datetime("us", "UTC"))
+        no_seed()[1], seed_item_ids=pl.concat_list("key")
     ).select(none_found().columns).sort("key", "item_id")  # fmt: skip
 
 

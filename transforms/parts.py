@@ -20,6 +20,8 @@ PART_COLUMNS = (
     "item_id", "item_type", "show_id", "season", "episode_no", "release_ts", "rec_eligible", "deleted_at", "is_trailer",
     "is_serial", "explicit", "age_rating",
 )  # fmt: skip
+HEARD_COLUMNS = ("item_id", "item_type", "artists", "show_id", "is_trailer", "is_serial")
+"""What is asked of what somebody heard: its artist, and whether something comes next."""
 
 
 def gone_items(bundle: Shard | Bundle) -> pl.Series:

@@ -16,7 +16,15 @@ from schemas.tallies import ANY
 from transforms.filters import Instant, in_order
 from transforms.histories import exploded
 from transforms.panel import Panel
-from transforms.parts import gone_items, line, next_of_listeners, parts_of, shows_of_seeds, unfinished_books
+from transforms.parts import (
+    HEARD_COLUMNS,
+    gone_items,
+    line,
+    next_of_listeners,
+    parts_of,
+    shows_of_seeds,
+    unfinished_books,
+)
 from transforms.reach import seed_rights, unwanted, user_rights
 from transforms.shards import Output, Shard, read_tables
 from transforms.sources import Audience, Source
@@ -83,8 +91,7 @@ def user_audience(users: pl.DataFrame, bundle: ShardBundle, policy: SurfacePolic
     """Return the audience of a block of users; who opted out of personalisation brings no listens and no follows."""
     open_ = users.filter(~pl.col("personalization_opt_out"))
     listens, skips = (exploded(open_, column).rename({"user_id": "key"}) for column in ("positives", "skips"))
-    columns = ["item_id", "item_type", "artists", "show_id", "is_trailer", "is_serial"]
-    artists = bundle.lookup("item", "item_id", listens["item_id"].unique(), columns)
+    artists = bundle.lookup("item", "item_id", listens["item_id"].unique(), HEARD_COLUMNS)
     ordered = line(parts_of(artists.filter(in_order())["show_id"], bundle, gone_items(bundle), instant.effective_from))
     _, begun = next_of_listeners(listens, ordered, "key")
     listens = listens.join(artists.select("item_id", primary_artist().alias("artist_id")), on="item_id", how="left")

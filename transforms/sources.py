@@ -116,12 +116,14 @@ def none_found() -> pl.DataFrame:
     return pl.DataFrame(schema=_SCHEMA)
 
 
-def _age_days(then: str, now: datetime.datetime) -> pl.Expr:
+def age_days(then: str, now: datetime.datetime) -> pl.Expr:
+    """Return how many days before an instant a column lies."""
     return (pl.lit(now) - pl.col(then)).dt.total_milliseconds() / 86_400_000.0
 
 
-def _halved(age_days: pl.Expr, half_life: float) -> pl.Expr:
-    return pl.lit(0.5).pow(age_days / half_life)
+def halved(age: pl.Expr, half_life: float) -> pl.Expr:
+    """Return what is left of 1 at an age."""
+    return pl.lit(0.5).pow(age / half_life)
 
 
 def co_listen(audience: Audience, bundle: Bundle) -> pl.DataFrame:
@@ -130,7 +132,7 @@ def co_listen(audience: Audience, bundle: Bundle) -> pl.DataFrame:
     Score: sum over seeds of strength (labels halved every 14 days) times the neighbour's co-listen score.
     Memory: 30 seeds x 100 neighbours per user of the block, 16 bytes each, three times over.
     """
-    strength = (pl.col("label") * _halved(_age_days("event_ts", audience.now), SEED_HALF_LIFE_DAYS)).sum()
+    strength = (pl.col("label") * halved(age_days("event_ts", audience.now), SEED_HALF_LIFE_DAYS)).sum()
     listens = audience.listens.sort("key", "item_id", "event_ts")
     seeds = listens.group_by("key", "item_id", maintain_order=True).agg(
         strength.alias("strength"), pl.col("event_ts").max()
@@ -198,7 +200,7 @@ def relisten(audience: Audience, bundle: Bundle) -> pl.DataFrame:
         pl.len().alias("n"), pl.col("label").mean().alias("liking"), pl.col("event_ts").max(), gap_days.alias("span")
     )
     cadence = pl.when(pl.col("n") > 1).then(pl.col("span") / (pl.col("n") - 1)).otherwise(RETURN_CADENCE_DAYS)
-    due = ((_age_days("event_ts", audience.now) + 0.5) / (cadence + 0.5)).log().abs()
+    due = ((age_days("event_ts", audience.now) + 0.5) / (cadence + 0.5)).log().abs()
     score = 1.2 * pl.col("n").log() - 0.9 * due + pl.col("liking").log()
     return known.select(
         "key",
@@ -215,13 +217,13 @@ def follow_new(audience: Audience, bundle: Bundle) -> pl.DataFrame:
     Score: share of the user's liking that went to the artist, plus 3 where followed, halved with every week of age.
     Memory: the releases of a fortnight, joined with the block's artists.
     """
-    age = _age_days("release_ts", audience.now)
+    age = age_days("release_ts", audience.now)
     limit = pl.when(pl.col("item_type").is_in(TALK)).then(NEW_TALK_DAYS).otherwise(NEW_MUSIC_DAYS)
     new = bundle.read("item", ["item_id", "item_type", "artists", "show_id", "release_ts"], (age >= 0) & (age < limit))
     owners = pl.concat_list(
         pl.col("artists").fill_null([]).list.eval(pl.element().struct.field("artist_id")), pl.col("show_id")
     )
-    new = new.select("item_id", owners.alias("artist_id"), _halved(age, FRESHNESS_HALF_LIFE_DAYS).alias("freshness"))
+    new = new.select("item_id", owners.alias("artist_id"), halved(age, FRESHNESS_HALF_LIFE_DAYS).alias("freshness"))
     new = new.explode("artist_id").drop_nulls()
     liked = audience.listens.filter(pl.col("artist_id").is_not_null()).sort("key", "event_ts", "item_id")
     liking = (
@@ -271,10 +273,11 @@ def popular(audience: Audience, bundle: Bundle) -> pl.DataFrame:
     # The order of a sum of floats decides its last bit: largest first.
     ordered = pl.concat(found).sort("key", "item_id", "raw_score", descending=[False, False, True])
     summed = ordered.group_by("key", "item_id", maintain_order=True).agg(pl.col("raw_score").sum())
-    return summed.with_columns(*_no_seed())
+    return summed.with_columns(*no_seed())
 
 
-def _no_seed() -> list[pl.Expr]:
+def no_seed() -> list[pl.Expr]:
+    """Return the columns of a proposal that nothing led to."""
     return [
         pl.lit([], pl.List(pl.String)).alias("seed_item_ids"),
         pl.lit(None, pl.Datetime("us", "UTC")).alias("seed_event_ts"),
@@ -284,7 +287,7 @@ def _no_seed() -> list[pl.Expr]:
 def _seeded(found: pl.DataFrame) -> pl.DataFrame:
     """Keep the best score per seed item and proposal; the seed itself is no proposal."""
     best = found.filter(pl.col("key") != pl.col("item_id")).group_by("key", "item_id").agg(pl.col("raw_score").max())
-    return best.with_columns(pl.concat_list("key").alias("seed_item_ids"), _no_seed()[1])
+    return best.with_columns(pl.concat_list("key").alias("seed_item_ids"), no_seed()[1])
 
 
 def transition(audience: Audience, bundle: Bundle) -> pl.DataFrame:

@@ -478,12 +478,8 @@ def test_a_seed_is_followed_by_what_everybody_who_may_play_it_may_play(tmp_path)
         "seeds",
     )
     (row,) = made.table.to_pylist()  # it may not be played in NO itself
-    assert (row["record_key"], row["user_id"], row["context_key"], row["context"]["seed_item_id"]) == (
-        "seed",
-        None,
-        "market=SE",
-        "seed",
-    )
+    named = row["record_key"], row["user_id"], row["context_key"], row["context"]["seed_item_id"]
+    assert named == ("seed", None, "market=SE", "seed")
     assert [c["item_id"] for c in row["candidates"]] == ["both"]
     assert {e["rule"]: e["count"] for e in row["counts"]["filtered_by_rule"]} == {
         "age": 1,
