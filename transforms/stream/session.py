@@ -26,7 +26,8 @@ APPLIED, DUPLICATE, CONFLICT, OUTLIVED = "applied", "duplicate", "conflict", "ou
 LATE, TOO_LATE, FUTURE, PRIVATE, SILENT = "late_for_batch", "late_bucket", "future", "private", "says_nothing"
 OUTCOMES = (APPLIED, DUPLICATE, CONFLICT, OUTLIVED, LATE, TOO_LATE, FUTURE, PRIVATE, SILENT)
 FORMAT = 1
-_COUNT_BITS = 12
+_COUNT_BITS = 11
+"""Enough for `MOST`; microseconds then last until the year 2112."""
 
 
 class Heard(NamedTuple):
@@ -125,18 +126,8 @@ class Told(NamedTuple):
 
 
 def sequence_of(event_ts: int, count: int) -> int:
-    """Return `event_ts` in us and a count of events, below 4,096, as one int64 in the order of both."""
+    """Return `event_ts` in us and a count of events, below 2,048, as one int64 in the order of both."""
     return event_ts << _COUNT_BITS | min(count, (1 << _COUNT_BITS) - 1)
-
-
-def lateness(event_ts: int, ingest_ts: int) -> str | None:
-    """Name what keeps an event out of the stream by its age at reception, in us; None: nothing (domain reference, section 9)."""
-    age = ingest_ts - event_ts
-    if age < -SKEW_US:
-        return FUTURE
-    if age <= LATE_US:
-        return None
-    return LATE if age <= HISTORY_US else TOO_LATE
 
 
 def merge(window: Window, came: Iterable[Heard]) -> tuple[Window, list[Told]]:
