@@ -105,7 +105,11 @@ class Metrics:
         lines += [f'{name}{{quantile="{q}"}} {value:.6g}' for q, value in self.freshness().items()]
         lines += [f"{name}_sum {self._fresh_sum:.6g}", f"{name}_count {self._fresh_count}"]
         name = f"{PREFIX}_bundle"
-        lines += [f"# TYPE {name} info", f"# HELP {name} Bundle in use.", f"{name}_info{_braced(('id',), (self.bundle,))} 1"]
+        lines += [
+            f"# TYPE {name} info",
+            f"# HELP {name} Bundle in use.",
+            f"{name}_info{_braced(('id',), (self.bundle,))} 1",
+        ]
         return "\n".join([*lines, "# EOF\n"])
 
 

@@ -84,7 +84,9 @@ class ToyStep:
     def sets(self, states: Mapping[str, bytes]) -> pa.Table:
         if "broken" in states:
             raise LookupError("no set for this one")
-        return pa.Table.from_pylist([self._set(u, json.loads(state)) for u, state in states.items()], CANDIDATE_SET.schema)
+        return pa.Table.from_pylist(
+            [self._set(u, json.loads(state)) for u, state in states.items()], CANDIDATE_SET.schema
+        )
 
     def _set(self, user: str, state: dict) -> dict:
         told = sorted(state.values())

@@ -126,7 +126,8 @@ class StateStore:
                 rows,
             )
             self._db.executemany(
-                "UPDATE user SET sequence=coalesce(?, sequence), owed=0 WHERE id=?", [(s, u) for u, s in batch.sequences.items()]
+                "UPDATE user SET sequence=coalesce(?, sequence), owed=0 WHERE id=?",
+                [(s, u) for u, s in batch.sequences.items()],
             )
             self._db.executemany("UPDATE user SET owed=1 WHERE id=?", [(u,) for u in batch.owed - batch.states.keys()])
         self._keep(batch.states)
@@ -170,7 +171,9 @@ class StateStore:
     def tombstones(self) -> pl.DataFrame:
         """Return everything that must disappear, in the contract of tombstones, sorted."""
         with self._explained():
-            rows = self._db.execute("SELECT entity, id, reason, effective_ts FROM tombstone ORDER BY entity, id").fetchall()
+            rows = self._db.execute(
+                "SELECT entity, id, reason, effective_ts FROM tombstone ORDER BY entity, id"
+            ).fetchall()
         return pl.DataFrame(rows, schema=polars_schema(TOMBSTONE), orient="row")
 
     def erased(self, users: Iterable[str]) -> set[str]:
@@ -206,7 +209,9 @@ class StateStore:
         except sqlite3.OperationalError as error:
             if error.sqlite_errorcode == sqlite3.SQLITE_FULL:
                 raise StoreError(disk_full(self.path.name, str(self.path.parent))) from error
-            raise StoreError(f"{self.path} could not be read or written ({error}); see to the disk and start again") from error
+            raise StoreError(
+                f"{self.path} could not be read or written ({error}); see to the disk and start again"
+            ) from error
         except sqlite3.DatabaseError as error:
             raise StoreError(
                 f"{self.path} is damaged ({error}). Move it away and start again: sessions begin anew, and events that were not"

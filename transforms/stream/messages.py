@@ -24,6 +24,7 @@ ENCODING = "googclient_schemaencoding"
 EVENT_AVRO = avro_schema(given_contract(EVENT))
 TRACE = "trace_id"
 _MALFORMED = "decode:malformed"
+_LABEL = label_strength().alias("label")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -60,7 +61,7 @@ def decode_messages(received: Sequence[Received], code_version: str) -> Events:
     checked = _decode(received, EVENT, code_version)
     rows = checked.rows.with_columns(
         pl.col("event_ts").dt.date().alias("event_date"),
-        label_strength().alias("label"),
+        _LABEL,
         pl.lit(LABEL_VERSION, pl.Int32).alias("label_version"),
     )
     return Events(rows.select(*EVENT.schema.names, POSITION), checked.causes)
