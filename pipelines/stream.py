@@ -8,8 +8,7 @@ line leaves messages that are delivered again and change nothing, or sets that a
 
 import concurrent.futures
 import dataclasses
-import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
 import polars as pl
