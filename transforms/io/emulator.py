@@ -1,0 +1,87 @@
+"""The official Pub/Sub emulator: found, started on a free port of this machine, and stopped by its own process id."""
+
+import contextlib
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import grpc
+
+from transforms.io.broker import BrokerError
+
+_START_S = 30.0
+_FOLDERS = ("/usr/lib/google-cloud-sdk", "/usr/share/google-cloud-sdk", "~/google-cloud-sdk", "/opt/google-cloud-sdk")
+_JAR = "platform/pubsub-emulator/lib/cloud-pubsub-emulator-*-all.jar"
+_OR = "Or use a real one: PROJECT=<your project>."
+
+
+def find_emulator() -> tuple[str, str]:
+    """Return java and the emulator's jar.
+
+    Raises:
+      BrokerError: one of them is missing; says how to get it.
+    """
+    java = shutil.which("java")
+    jars = sorted(jar for folder in _sdk_folders() for jar in folder.glob(_JAR))
+    if not jars:
+        raise BrokerError(
+            "the Pub/Sub emulator is not installed. Get it with `gcloud components install pubsub-emulator`, or on Debian and"
+            f" Ubuntu with `apt-get install google-cloud-cli-pubsub-emulator`. {_OR}"
+        )
+    if java is None:
+        raise BrokerError(
+            f"the Pub/Sub emulator needs java (11 or newer), which is not on the PATH: install one. {_OR}"
+        )
+    return java, str(jars[-1])
+
+
+def _sdk_folders() -> list[Path]:
+    gcloud = shutil.which("gcloud")
+    beside = [Path(gcloud).resolve().parents[1]] if gcloud else []
+    return list(dict.fromkeys([*beside, *(Path(folder).expanduser() for folder in _FOLDERS)]))
+
+
+@contextlib.contextmanager
+def emulator() -> Iterator[str]:
+    """Run the emulator while the context is open; yield its `host:port`, which answers.
+
+    Raises:
+      BrokerError: it is missing, or did not come up.
+    """
+    java, jar = find_emulator()
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    with tempfile.TemporaryFile() as log:
+        # In a session of its own: an interrupt from the keyboard is for the job, which still has messages to acknowledge.
+        process = subprocess.Popen(
+            [java, "-jar", jar, "--host=127.0.0.1", f"--port={address.rpartition(':')[2]}"],
+            stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
+        )  # fmt: skip
+        try:
+            _await(process, address, log)
+            yield address
+        finally:
+            process.terminate()
+            try:
+                process.wait(10)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+def _await(process: subprocess.Popen, address: str, log) -> None:
+    deadline = time.monotonic() + _START_S
+    with grpc.insecure_channel(address) as channel:
+        ready = grpc.channel_ready_future(channel)
+        while time.monotonic() < deadline and process.poll() is None:
+            with contextlib.suppress(grpc.FutureTimeoutError):
+                ready.result(timeout=0.2)
+                return
+    log.seek(0)
+    said = log.read()[-2_000:].decode("utf-8", "replace")
+    raise BrokerError(f"the Pub/Sub emulator did not answer on {address} within {_START_S:.0f} s; it said:\n{said}")
