@@ -79,10 +79,11 @@ def _events(runner: Runner, options: argparse.Namespace, days: Sequence[str]) ->
     if not options.raw:
         return latest
     last = datetime.date.fromisoformat(max(evaluate.last_day(days[-1], surface) for surface in SURFACES))
-    policy = read_policy(POLICY_FILE)
-    return evaluate.ingest_later(
-        runner, Road(last, latest.num_shards, policy, runner.code_version, "batch"), open_store(options.raw)
-    )
+    return evaluate.ingest_later(runner, _road(runner, last, latest.num_shards), open_store(options.raw))
+
+
+def _road(runner: Runner, day: datetime.date, num_shards: int) -> Road:
+    return Road(day, num_shards, read_policy(POLICY_FILE), runner.code_version, "batch")
 
 
 def _judge(runner: Runner, surface: str, days: Sequence[str], events: Manifest) -> list[str]:
@@ -94,7 +95,10 @@ def _judge(runner: Runner, surface: str, days: Sequence[str], events: Manifest) 
         except EvaluationError as error:
             print(f"  {surface} of {day} is left out: {error}", file=sys.stderr)
             continue
-        write_evaluation(runner.store, day, {surface: runner.run(evaluate.evaluate(day, surface, data, events))})
+        road = _road(runner, datetime.date.fromisoformat(day), events.num_shards)
+        factored = runner.run(evaluate.factors(road, data)) if surface == HOME else None
+        stage = evaluate.evaluate(day, surface, data, events, factored)
+        write_evaluation(runner.store, day, {surface: runner.run(stage)})
         judged.append(day)
     if len(judged) < WINDOWS:
         said = f"{len(judged)} date(s) of {surface} were judged; the protocol asks for {WINDOWS} at the least"

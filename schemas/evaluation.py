@@ -10,9 +10,13 @@ UNIT = 2**20
 that blocks, shards and dates may be added in any order and give the same bytes."""
 REPLICATES = 1_000
 TARGETS = ("all", "discovery", "organic", "session")
-SLICES = ("all", "market", "tier", "tenure", "skips", "type", "age", "device")
+SLICES = ("all", "market", "tier", "tenure", "skips", "type", "age", "device", "language")
 SETS, FALLBACK, REPEAT_LAST, ORACLE = "sets", "fallback", "repeat_last", "oracle"
+FACTORS = "implicit_als"
+"""A baseline, and the model family it is."""
 UNITS = "units"
+POPULARITY, POPULARITY_BEFORE = "popularity", "popularity_before"
+"""On Home over users with a history only, of their sets and of what they played: one over the other is a group's lift."""
 
 EVALUATION = Contract(
     name="evaluation",
