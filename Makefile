@@ -18,7 +18,7 @@ root = --root "$$ROOT"
 export ROOT
 
 SHARED = $(root) $(call flag,--shards,SHARDS) $(call flag,--surface,SURFACE) $(call flag,--policy,POLICY) $(call flag,--waivers,WAIVERS) $(call flag,--device,DEVICE) $(call flag,--text_model,TEXT_MODEL)
-INPUT = --raw "$$RAW" $(call flag,--format,FORMAT)
+RAW_INPUT = --raw "$$RAW" $(call flag,--format,FORMAT)
 
 example-world = RAW=../world DATE=2026-01-31
 example-batch = RAW=../listening DATE=2026-01-31
@@ -48,10 +48,10 @@ test: $(STAMP) ## Run the tests, two at once [ARGS="-k name"]
 	@$(PY) -m pytest -n auto --maxprocesses 2 --dist loadfile $(call given,ARGS)
 
 batch: need-RAW need-DATE $(STAMP) ## Run the road on your data: RAW= DATE= [FORMAT= SHARDS= SURFACE= POLICY= WAIVERS= DEVICE= TEXT_MODEL=]
-	@$(PY) -m jobs.batch $(INPUT) --date "$$DATE" $(SHARED)
+	@$(PY) -m jobs.batch $(RAW_INPUT) --date "$$DATE" $(SHARED)
 
 backfill: need-RAW need-FROM need-TO $(STAMP) ## Run the road for each date of a range: RAW=folder FROM= TO= [DRY_RUN=1, and as batch]
-	@$(PY) -m jobs.backfill $(INPUT) --from "$$FROM" --to "$$TO" $(call switch,--dry-run,DRY_RUN) $(SHARED)
+	@$(PY) -m jobs.backfill $(RAW_INPUT) --from "$$FROM" --to "$$TO" $(call switch,--dry-run,DRY_RUN) $(SHARED)
 
 explain: $(if $(filter now_playing,$(call given,SURFACE)),need-SEED,need-USER need-SURFACE) $(STAMP) ## Say why an item is in a set, or why not: USER= SURFACE=home, or SEED= SURFACE=now_playing [ITEM= FORMAT=json]
 	@$(PY) -m jobs.explain --surface "$$SURFACE" $(call flag,--user,USER) $(call flag,--seed,SEED) $(call flag,--item,ITEM) \
@@ -75,8 +75,9 @@ report: need-DATE $(STAMP) ## Write the report page of a date again: DATE=
 evaluate: need-FROM need-TO $(STAMP) ## Judge the sets of a range of dates by what was played after each: FROM= TO= [RAW=folder with later events]
 	@$(PY) -m jobs.evaluate run --from "$$FROM" --to "$$TO" $(root) $(call flag,--raw,RAW)
 
-eval-diff: need-BASE need-HEAD $(STAMP) ## Say whether HEAD may replace BASE, slice by slice: BASE=root HEAD=root, both judged [OUT=file WAIVERS=]
-	@$(PY) -m jobs.evaluate diff --base "$$BASE" --head "$$HEAD" $(call flag,--out,OUT) $(call flag,--waivers,WAIVERS)
+eval-diff: need-BASE need-HEAD $(STAMP) ## Say whether HEAD may replace BASE: judged roots or git refs [PRESET= INPUT= DATE= OUT=file WAIVERS=]
+	@$(PY) -m jobs.evaluate diff --base "$$BASE" --head "$$HEAD" $(root) $(call flag,--input,INPUT) $(call flag,--date,DATE) \
+	  $(call flag,--preset,PRESET) $(call flag,--out,OUT) $(call flag,--waivers,WAIVERS)
 
 world: need-RAW need-DATE $(STAMP) ## Write a synthetic world: RAW=new folder DATE=its last day [PRESET=laptop SEED=7 EVENTS= DAYS= FORMAT=jsonl]
 	@$(PY) -m jobs.world --out "$$RAW" --end "$$DATE" $(call flag,--preset,PRESET) $(call flag,--seed,SEED) \

@@ -1,4 +1,4 @@
-"""What sets were worth afterwards: `python -m jobs.evaluate run --from D1 --to D2`, `... diff --base ROOT --head ROOT`."""
+"""What sets were worth afterwards: `python -m jobs.evaluate run --from D1 --to D2`, `... diff --base ROOT_OR_REF --head ...`."""
 
 import argparse
 import datetime
@@ -9,7 +9,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from jobs.batch import guarded, write_page
+from jobs.demo import write_demo_world
 from jobs.options import POLICY_FILE, build_runner, iso_date, leave, read_policy
+from jobs.revision import Trial, commit_of, judged_root, uncommitted
 from pipelines import eval_diff, evaluate
 from pipelines.backfill import dates
 from pipelines.evaluate import EvaluationError
@@ -17,13 +19,18 @@ from pipelines.evaluation_summary import in_words, summarise, to_json, write_eva
 from pipelines.recommend import HOME, NOW_PLAYING
 from pipelines.road import Road
 from pipelines.runner import Runner
+from schemas.hashing import hash64_one
 from schemas.manifest import Manifest
 from transforms.io.store import open_store
+from transforms.world_setting import PRESETS, Setting
 from validation.waivers import parse_waivers
 
 SURFACES = (HOME, NOW_PLAYING)
 WINDOWS = 4
 """Dates that the protocol asks for at the least."""
+PRESET = "laptop"
+WORLD_END, WORLD_DATE = datetime.date(2026, 1, 31), datetime.date(2026, 1, 23)
+"""Of the synthetic world: the last date that a week of events and a day lie after."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -48,8 +55,12 @@ def _parser() -> argparse.ArgumentParser:
     diff = commands.add_parser("diff", help="say whether HEAD may replace BASE")
     for name in ("base", "head"):
         diff.add_argument(
-            f"--{name}", required=True, help="a root that was judged, or ROOT/runs/date=YYYY-MM-DD of one"
+            f"--{name}", required=True, help="a judged root, ROOT/runs/date=YYYY-MM-DD of one, or a git ref to run and judge"
         )
+    diff.add_argument("--input", help="raw folder that refs are run on (default: a synthetic world); needs --date")
+    diff.add_argument("--date", type=iso_date, help="the date that refs are run for; events of 8 days after it are needed")
+    diff.add_argument("--preset", choices=sorted(PRESETS), default=PRESET, help=f"size of the synthetic world ({PRESET})")
+    diff.add_argument("--root", default=os.environ.get("ROOT", ".segue"), help="folder that refs are run under")
     diff.add_argument("--out", type=Path, help="verdict file (default: eval-diff.json in HEAD's root)")
     diff.add_argument("--waivers", type=Path, help='waivers file, dataset = "evaluation"')
     return parser
@@ -107,7 +118,8 @@ def _judge(runner: Runner, surface: str, days: Sequence[str], events: Manifest) 
 
 
 def _diff(options: argparse.Namespace) -> int:
-    (base, base_day), (head, head_day) = (eval_diff.part_run(address) for address in (options.base, options.head))
+    base, head = _addresses(options)
+    (base, base_day), (head, head_day) = (eval_diff.part_run(address) for address in (base, head))
     roots = (open_store(base), base_day), (open_store(head), head_day)
     waivers = (
         parse_waivers(options.waivers.read_text(encoding="utf-8"), str(options.waivers)) if options.waivers else []
@@ -120,6 +132,41 @@ def _diff(options: argparse.Namespace) -> int:
         roots[1][0].write_bytes("eval-diff.json", verdict.to_json().encode())
     print(f"  verdict  {options.out or f'{head}/eval-diff.json'}")
     return 0 if verdict.merge else 1
+
+
+def _addresses(options: argparse.Namespace) -> list[str]:
+    """Return the addresses of both sides; a git ref is run and judged first."""
+    sides = [options.base, options.head]
+    refs = [side for side in sides if not ("://" in side or Path(side).exists())]
+    for ref in refs:
+        commit_of(ref)  # both are known to be there before the first one runs for minutes
+    if not refs:
+        return sides
+    if "://" in options.root:
+        raise EvaluationError(f"refs are run under a local folder, came ROOT={options.root}: give a folder")
+    changed = uncommitted()
+    if changed:
+        print(f"  NOTE  {len(changed)} uncommitted file(s) are in no ref, {changed[0]} for one", file=sys.stderr)
+    store = open_store(str(Path(options.root, "eval-diff")))
+    with store.lock(f"eval-diff {options.base} {options.head}"):
+        trial = _trial(options, Path(store.root))
+        return [judged_root(side, trial) if side in refs else side for side in sides]
+
+
+def _trial(options: argparse.Namespace, folder: Path) -> Trial:
+    """Return what refs are judged on; roots of another input are kept apart.
+
+    Raises:
+      EvaluationError: an input without a date.
+    """
+    if options.input and not options.date:
+        raise EvaluationError("INPUT= needs DATE=, the date to run: one with events of at least 8 days after it")
+    if options.input:
+        raw, day = options.input if "://" in options.input else str(Path(options.input).resolve()), options.date.isoformat()
+        return Trial(folder / f"{hash64_one(raw):016x}", raw, day)
+    place = open_store(str(folder / options.preset))
+    raw = write_demo_world(Setting(**PRESETS[options.preset], end=WORLD_END), place).root
+    return Trial(folder / options.preset, raw, (options.date or WORLD_DATE).isoformat())
 
 
 if __name__ == "__main__":
