@@ -28,11 +28,12 @@ example-report = DATE=2026-01-31
 example-rollback = SURFACE=home
 example-label = BUNDLE=b1946ac92492d234 LABEL=canary
 example-evaluate = FROM=2026-01-20 TO=2026-01-23
+example-off-policy = FROM=2026-01-20 TO=2026-01-23
 example-eval-diff = BASE=../before HEAD=../after
 example-plan = ITEMS=1000000 USERS=10000000 DIM=128 WORKERS=100
 NEEDS := $(addprefix need-,RAW DATE FROM TO USER SEED SURFACE BUNDLE LABEL ITEMS USERS DIM WORKERS BASE HEAD)
 
-.PHONY: help setup demo test batch backfill explain rollback status bundles label report world plan evaluate eval-diff contracts benchmark benchmark-quality soak check format clean $(NEEDS)
+.PHONY: help setup demo test batch backfill explain rollback status bundles label report world plan evaluate eval-diff off-policy contracts benchmark benchmark-quality soak check format clean $(NEEDS)
 
 help: ## List the targets
 	@awk -F ': .*## ' '/^[a-z-]+: .*## / {printf "  make %-18s %s\n", $$1, $$2}' Makefile
@@ -78,6 +79,9 @@ evaluate: need-FROM need-TO $(STAMP) ## Judge the sets of a range of dates by wh
 eval-diff: need-BASE need-HEAD $(STAMP) ## Say whether HEAD may replace BASE: judged roots or git refs [PRESET= INPUT= DATE= OUT=file WAIVERS=]
 	@$(PY) -m jobs.evaluate diff --base "$$BASE" --head "$$HEAD" $(root) $(call flag,--input,INPUT) $(call flag,--date,DATE) \
 	  $(call flag,--preset,PRESET) $(call flag,--out,OUT) $(call flag,--waivers,WAIVERS)
+
+off-policy: need-FROM need-TO $(STAMP) ## Estimate what another way of exploring would have earned: FROM= TO= [TARGET=popularity RAW=]
+	@$(PY) -m jobs.evaluate off-policy --from "$$FROM" --to "$$TO" $(root) $(call flag,--target,TARGET) $(call flag,--raw,RAW)
 
 world: need-RAW need-DATE $(STAMP) ## Write a synthetic world: RAW=new folder DATE=its last day [PRESET=laptop SEED=7 EVENTS= DAYS= FORMAT=jsonl]
 	@$(PY) -m jobs.world --out "$$RAW" --end "$$DATE" $(call flag,--preset,PRESET) $(call flag,--seed,SEED) \

@@ -7,12 +7,13 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from jobs.batch import guarded, write_page
 from jobs.demo import write_demo_world
 from jobs.options import POLICY_FILE, build_runner, iso_date, leave, read_policy
 from jobs.revision import Trial, commit_of, judged_root, uncommitted
-from pipelines import eval_diff, evaluate
+from pipelines import eval_diff, evaluate, off_policy
 from pipelines.backfill import dates
 from pipelines.evaluate import EvaluationError
 from pipelines.evaluation_summary import in_words, summarise, to_json, write_evaluation
@@ -22,6 +23,7 @@ from pipelines.runner import Runner
 from schemas.hashing import hash64_one
 from schemas.manifest import Manifest
 from transforms.io.store import open_store
+from transforms.off_policy_shards import POLICIES
 from transforms.world_setting import PRESETS, Setting
 from validation.waivers import parse_waivers
 
@@ -41,25 +43,36 @@ def main(argv: Sequence[str] | None = None) -> int:
         return guarded(lambda: _diff(options))
     if options.last < options.first:
         parser.error(f"expected --from <= --to, came {options.first} and {options.last}")
-    return guarded(lambda: _run(options))
+    return guarded(lambda: (_off_policy if options.command == "off-policy" else _run)(options))
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="jobs.evaluate", description="What candidate sets were worth afterwards.")
     commands = parser.add_subparsers(dest="command", required=True)
     run = commands.add_parser("run", help="judge the committed sets of a range of dates")
-    run.add_argument("--root", default=os.environ.get("ROOT", ".segue"), help="folder or gs:// address of the sets")
-    run.add_argument("--from", dest="first", required=True, type=iso_date, help="first logical date")
-    run.add_argument("--to", dest="last", required=True, type=iso_date, help="last logical date")
-    run.add_argument("--raw", help="input folder with later events (default: the events that the latest run has read)")
+    other = commands.add_parser("off-policy", help="estimate what another way of exploring would have earned on Home")
+    for command in (run, other):
+        command.add_argument(
+            "--root", default=os.environ.get("ROOT", ".segue"), help="folder or gs:// address of the sets"
+        )
+        command.add_argument("--from", dest="first", required=True, type=iso_date, help="first logical date")
+        command.add_argument("--to", dest="last", required=True, type=iso_date, help="last logical date")
+        command.add_argument("--raw", help="input folder with later events (default: those the latest run has read)")
+    other.add_argument("--target", choices=sorted(POLICIES), help="policy in question (default: each of them)")
     diff = commands.add_parser("diff", help="say whether HEAD may replace BASE")
     for name in ("base", "head"):
         diff.add_argument(
-            f"--{name}", required=True, help="a judged root, ROOT/runs/date=YYYY-MM-DD of one, or a git ref to run and judge"
+            f"--{name}",
+            required=True,
+            help="a judged root, ROOT/runs/date=YYYY-MM-DD of one, or a git ref to run and judge",
         )
     diff.add_argument("--input", help="raw folder that refs are run on (default: a synthetic world); needs --date")
-    diff.add_argument("--date", type=iso_date, help="the date that refs are run for; events of 8 days after it are needed")
-    diff.add_argument("--preset", choices=sorted(PRESETS), default=PRESET, help=f"size of the synthetic world ({PRESET})")
+    diff.add_argument(
+        "--date", type=iso_date, help="the date that refs are run for; events of 8 days after it are needed"
+    )
+    diff.add_argument(
+        "--preset", choices=sorted(PRESETS), default=PRESET, help=f"size of the synthetic world ({PRESET})"
+    )
     diff.add_argument("--root", default=os.environ.get("ROOT", ".segue"), help="folder that refs are run under")
     diff.add_argument("--out", type=Path, help="verdict file (default: eval-diff.json in HEAD's root)")
     diff.add_argument("--waivers", type=Path, help='waivers file, dataset = "evaluation"')
@@ -82,6 +95,22 @@ def _run(options: argparse.Namespace) -> int:
         for day in sorted({day for found in judged.values() for day in found}):
             print(f"  page  {write_page(store, day)}")
     return 0
+
+
+def _off_policy(options: argparse.Namespace) -> int:
+    """Print the estimates of every date by itself: one user's outcomes of two dates say less than those of two users."""
+    store, days = open_store(options.root), dates(options.first, options.last)
+    told = list[bool]()
+    with store.lock(f"off-policy {options.first} to {options.last}"):
+        runner = build_runner(store, days[-1], [], None, {"from": days[0], "to": days[-1]})
+        events = _events(runner, options, days)
+        for day in days:
+            data = evaluate.demand_judgeable(store, day, HOME, events)
+            added = runner.run(off_policy.add_outcomes(day, data, events))
+            lines = off_policy.estimates(store, added, [options.target] if options.target else sorted(POLICIES))
+            print(f"\n  {HOME} of {day}\n{off_policy.HEAD}", *(line for line, _ in lines), sep="\n")
+            told += [known for _, known in lines]
+    return 0 if all(told) else 1
 
 
 def _events(runner: Runner, options: argparse.Namespace, days: Sequence[str]) -> Manifest:
@@ -162,10 +191,14 @@ def _trial(options: argparse.Namespace, folder: Path) -> Trial:
     if options.input and not options.date:
         raise EvaluationError("INPUT= needs DATE=, the date to run: one with events of at least 8 days after it")
     if options.input:
-        raw, day = options.input if "://" in options.input else str(Path(options.input).resolve()), options.date.isoformat()
+        raw, day = (
+            options.input if "://" in options.input else str(Path(options.input).resolve()),
+            options.date.isoformat(),
+        )
         return Trial(folder / f"{hash64_one(raw):016x}", raw, day)
     place = open_store(str(folder / options.preset))
-    raw = write_demo_world(Setting(**PRESETS[options.preset], end=WORLD_END), place).root
+    size: dict[str, Any] = dict(PRESETS[options.preset])
+    raw = write_demo_world(Setting(**size, end=WORLD_END), place).root
     return Trial(folder / options.preset, raw, (options.date or WORLD_DATE).isoformat())
 
 

@@ -125,7 +125,7 @@ def evaluate(
     """
     policy = data["candidate_set"].config["policy"]
     window = window_of(day, surface, policy["expires_hours"])
-    files = _files(events, window)
+    files = files_of(events, window)
     users, sets = _tasks(data, files, surface, events.num_shards, factored)
     share = share_of(data["history"].rows_out)
     rankings = _rankings(policy, surface, factored is not None)
@@ -159,7 +159,8 @@ def _rankings(policy: Mapping, surface: str, factored: bool) -> tuple[str, ...]:
     return (SETS, ORACLE, *baselines, *alone, *part_names(sources))
 
 
-def _files(events: Manifest, window: Window) -> list[DataFile]:
+def files_of(events: Manifest, window: Window) -> list[DataFile]:
+    """Return the files that hold what a date is judged by, and the 90 days before."""
     first, last = window.first_played.date().isoformat(), window.end.date().isoformat()
     return [file for file in events.files if file.event_date and first <= file.event_date <= last]
 

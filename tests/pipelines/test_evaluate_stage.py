@@ -218,6 +218,27 @@ def test_the_ladder_has_a_matrix_factorisation_that_knows_something(store):
     assert summary.contest().best != "implicit_als", "it is no source"
 
 
+def test_what_was_explored_says_what_other_policies_are_worth(store, capsys):
+    """The policy that ran is worth what its slots earned, counted by hand; a proper policy has a mean weight of 1."""
+    assert job.main(["off-policy", "--from", DAY, "--to", DAY, "--root", store.root]) == 0
+    lines = {line.split()[0]: line.split() for line in capsys.readouterr().out.splitlines() if line.startswith("  ")}
+    sets = pl.concat(
+        [pl.read_parquet(store.local(file.path)) for file in manifest_of(store, "candidate_set/home").files]
+    )
+    wanted = wanted_by_hand(store, "all")
+    outcomes = [
+        one["canonical_id"] in wanted[row["record_key"]]
+        for row in sets.select("record_key", "candidates").to_dicts() if row["record_key"] in wanted
+        for one in row["candidates"] if one["is_exploration"]
+    ]  # fmt: skip
+    assert f"{sum(outcomes) / len(outcomes):.4f}" == lines["uniform"][1]
+    assert f"{len(outcomes):,}" == lines["uniform"][-2]
+    assert lines["uniform"][-1] == "1.000"
+    assert all(0.95 < float(lines[name][-1]) < 1.05 for name in ("popularity", "unpopularity", "catalogue"))
+    assert job.main(["off-policy", "--from", "2026-01-22", "--to", DAY, "--root", store.root]) == 1
+    assert "home has no finished run of 2026-01-22" in capsys.readouterr().err
+
+
 def test_slices_add_up_to_the_whole(figures):
     counted = (
         figures.filter(pl.col("metric") == "units", pl.col("target") == "all")
