@@ -1,28 +1,33 @@
 """What is live on Now Playing, opened to serve sessions from."""
 
+import dataclasses
 import datetime
+import logging
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 
 from pipelines.batch import read_record
 from pipelines.bundle import Bundle, BundleError, demand_servable
 from pipelines.embed import space_in
-from pipelines.publish import Pointer, read_pointer
+from pipelines.publish import Pointer, PublishError, read_pointer
 from pipelines.reblend import policy_of
 from pipelines.recommend import NOW_PLAYING, SURFACES, asked, own_and_groups, rests_on, whole
 from pipelines.runner import load_manifest
 from pipelines.version import code_version
 from schemas.manifest import Manifest
-from schemas.models import Space
+from schemas.models import Space, SpaceMismatch
 from transforms.calibrate import Calibration
 from transforms.candidate_sets import Provenance
 from transforms.filters import Instant
-from transforms.io.store import Store
+from transforms.io.store import Store, StoreError, open_store
 from transforms.model_bundle import ModelBundle
 from transforms.shards import Shard, Task
 from transforms.stream.live import LiveBundle
+from transforms.stream.sessions import Sessions
 from transforms.stream.sets import SessionSets
 
+_LOG = logging.getLogger(__name__)
 _OF_USERS = ("user", "history", "tombstone", "campaign")
 
 
@@ -95,3 +100,42 @@ def _provenance(
     }
     calibration = Calibration.read(shard.paths(f"calibration_{NOW_PLAYING}"))
     return Provenance(fields, rests_on(parts, space.id), calibration=calibration)
+
+
+_OPENED: dict[tuple[str, str], tuple[Pointer, Sessions]] = {}
+_ONE_AT_A_TIME = threading.Lock()
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Following:
+    """The step of whatever is live, for workers: opened once per process, and again when the pointer names another bundle.
+
+    Attributes:
+      folder: local, for the tables of bundles.
+    """
+
+    root: str
+    folder: str
+
+    def __call__(self) -> Sessions:
+        """Return the step of the bundle that is live; where it cannot be opened, the one before goes on serving.
+
+        Raises:
+          BundleError: there is none before either.
+        """
+        store = open_store(self.root)
+        with _ONE_AT_A_TIME:
+            known = _OPENED.get((self.root, self.folder))
+            try:
+                pointer = read_pointer(store, NOW_PLAYING)
+                if known and pointer == known[0]:
+                    return known[1]
+                opened = Sessions(open_live(store, Path(self.folder)))
+            except (BundleError, PublishError, StoreError, SpaceMismatch) as error:
+                if known is None:
+                    raise
+                _LOG.warning("%s; %s goes on serving", error, known[1].bundle)
+                return known[1]
+            if pointer is not None:
+                _OPENED[self.root, self.folder] = (pointer, opened)
+            return opened

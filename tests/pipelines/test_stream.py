@@ -66,6 +66,11 @@ def letters(broker: MemoryBroker) -> list[dict]:
     return [json.loads(message.data) for message in broker.published[DEAD_LETTERS]]
 
 
+def forever(work) -> None:
+    while True:
+        work()
+
+
 def test_an_event_becomes_a_set_and_is_acknowledged(make, broker):
     stream = make()
     send(broker, event(1))
@@ -146,8 +151,7 @@ def die_at(stream: Stream, broker: MemoryBroker, point: int) -> None:
 
     broker.before, stream.store.commit = dies, committing
     with pytest.raises(Killed):
-        while True:
-            stream.tick()
+        forever(stream.tick)
     broker.before = lambda call: None
 
 

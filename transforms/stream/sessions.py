@@ -14,11 +14,12 @@ from transforms.stream.session import Heard, Window, merge
 from transforms.stream.sets import SessionSets
 from transforms.stream.step import REASON, Merged
 
+BARRED = "__barred"
 SAYS_NOTHING = ("impression", "promo_dismiss")
 """What was only shown says nothing of what is wanted now."""
 _NOT_SAID = ("ingest_ts", "event_date", "label", "label_version")
 """What the producer of an event does not say of it: a copy that was received later is the same event."""
-_DEAD = (session.CONFLICT, session.FUTURE, session.TOO_LATE)
+DEAD = (session.CONFLICT, session.FUTURE, session.TOO_LATE)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,13 +44,11 @@ class Sessions:
 
 def merge_events(states: Mapping[str, bytes | None], events: pl.DataFrame) -> Merged:
     """Apply events to the windows of their listeners; which of them come first makes no difference."""
-    told = events.with_columns(barred(), digest(events)).with_row_index("__row")
-    outcomes = told["__barred"].to_list()
-    changed, dead = (
-        dict[str, bytes](),
-        [told.filter(pl.col("__barred").is_in(_DEAD)).with_columns(reason=pl.col("__barred"))],
-    )
-    for user, rows, heard in _by_user(told.filter(pl.col("__barred").is_null())):
+    told = tell(events).with_row_index("__row")
+    outcomes = told[BARRED].to_list()
+    dead = [told.filter(pl.col(BARRED).is_in(DEAD)).with_columns(reason=pl.col(BARRED))]
+    changed = dict[str, bytes]()
+    for user, rows, heard in by_user(told.filter(pl.col(BARRED).is_null())):
         state = states.get(user)
         before = Window.from_bytes(state) if state else Window()
         after, said = merge(before, heard)
@@ -63,6 +62,11 @@ def merge_events(states: Mapping[str, bytes | None], events: pl.DataFrame) -> Me
     return Merged(changed, counts, lost, sorted(changed))
 
 
+def tell(events: pl.DataFrame) -> pl.DataFrame:
+    """Return events with `BARRED` and a `digest` of what their producer says of them."""
+    return events.with_columns(barred(), digest(events))
+
+
 def barred() -> pl.Expr:
     """Name what keeps an event out of every window, whatever else came; null where nothing does."""
     private = pl.col("private_session").fill_null(False) | ~pl.col("consent_personalization").fill_null(True)
@@ -73,7 +77,7 @@ def barred() -> pl.Expr:
         .when(age > session.HISTORY_US).then(pl.lit(session.TOO_LATE))
         .when(age > session.LATE_US).then(pl.lit(session.LATE))
         .when(pl.col("event_type").is_in(SAYS_NOTHING)).then(pl.lit(session.SILENT))
-        .alias("__barred")
+        .alias(BARRED)
     )  # fmt: skip
 
 
@@ -84,8 +88,8 @@ def digest(events: pl.DataFrame) -> pl.Series:
     return pl.Series("digest", hash64(text.to_arrow()))
 
 
-def _by_user(told: pl.DataFrame) -> Iterable[tuple[str, Sequence[int], list[Heard]]]:
-    """Yield each listener's rows and what is kept of them."""
+def by_user(told: pl.DataFrame) -> Iterable[tuple[str, Sequence[int], list[Heard]]]:
+    """Yield each listener's rows, `__row`, and what is kept of them."""
     known = told.with_columns(pl.col("event_ts").dt.epoch("us"), pl.col("label").cast(pl.Float64)).sort("user_id")
     for (user,), own in known.group_by("user_id", maintain_order=True):
         yield str(user), own["__row"].to_list(), [Heard(*row) for row in own.select(Heard._fields).rows()]
