@@ -121,7 +121,10 @@ class Stream:
         self.metrics.count("outcomes", PARKED, by=len(poisoned))
         lost = {row: Cause("merge", why, None) for row, why in merged.dead.select(POSITION, REASON).iter_rows()}
         self._owe(rows, merged, received)
-        return _Batch(merged.states, _touched(rows, merged), merged.dirty), causes | poisoned | lost
+        touched = _touched(rows, merged)
+        latest = min(max(touched.values(), default=0) / 1e6, self.clock())
+        self.metrics.set("watermark_seconds", max(latest, self.metrics.gauge("watermark_seconds")))
+        return _Batch(merged.states, touched, merged.dirty), causes | poisoned | lost
 
     def _without_erased(
         self, rows: pl.DataFrame, causes: Mapping[int, Cause], received: Sequence[Received]
@@ -158,7 +161,8 @@ class Stream:
         self._publish(SETS, encode_sets(sets, traces))
         now = self.clock()
         self.metrics.count("sets", self.step.bundle, by=sets.num_rows)
-        self.metrics.observe(now - due[u].since_s for u in sets["user_id"].to_pylist() if due[u].since_s is not None)
+        answered = [due[user].since_s for user in sets["user_id"].to_pylist()]
+        self.metrics.observe(now - since for since in answered if since is not None)
         self._debounce.settle(due, now)
         published = dict(zip(sets["user_id"].to_pylist(), sets["sequence"].to_pylist()))
         letters = [set_letter(user, states[user], cause, self.code_version) for user, cause in sorted(causes.items())]
