@@ -88,8 +88,8 @@ class Stream:
         wait = IDLE_S if pause is None else min(IDLE_S, pause)
         received = self._reach(lambda: self.broker.pull(EVENTS, MOST_MESSAGES, wait))
         began = self.clock()
-        if received:
-            self.metrics.set("lag_seconds", max(0.0, began - min(one.published_s for one in received)))
+        oldest = min((one.published_s for one in received), default=began)
+        self.metrics.set("lag_seconds", max(0.0, began - oldest))
         self._work(received)
         if received:
             self.metrics.set("batch_messages", len(received))

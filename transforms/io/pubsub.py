@@ -111,6 +111,8 @@ class PubSub:
             call(**arguments, timeout=_CALL_S)
 
     def pull(self, topic: str, most: int, wait_s: float) -> list[Received]:
+        if topic == DEAD_LETTERS:  # a command reads these and ends: no pull that stays underway may take some along
+            return self._pull(self.subscription(topic), most, wait_s)
         underway = self._underway[topic]
         pulls = _PULLS if topic == EVENTS else 1
         underway += [
