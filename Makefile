@@ -89,13 +89,13 @@ plan: need-ITEMS need-USERS need-DIM need-WORKERS $(STAMP) ## Say how retrieval 
 	  $(call flag,--memory,MEMORY) $(call flag,--markets,MARKETS) $(call flag,--k,K) $(call flag,--hours,HOURS) \
 	  $(call flag,--gpus,GPUS) $(call switch,--bfloat16,BFLOAT16)
 
-stream: $(STAMP) ## Turn events from Pub/Sub into Now Playing sets, from the live bundle [PROJECT= PORT=9464 STATE=]; starts an emulator
+stream: $(STAMP) ## Turn events from Pub/Sub, or its emulator, into Now Playing sets [PROJECT= PORT=9464 STATE=]
 	@$(PY) -m jobs.stream $(root) $(call flag,--project,PROJECT) $(call flag,--port,PORT) $(call flag,--state,STATE)
 
-replay: need-RAW $(STAMP) ## Publish events for the stream: RAW= [SPEED=20x or RATE=200, FORMAT= DUPLICATES= DISORDER= LATE= MALFORMED= LIMIT= SEED=]
+replay: need-RAW $(STAMP) ## Publish events for the stream: RAW= [SPEED=20x or RATE=200, DUPLICATES=.05 DISORDER= LATE= MALFORMED= LIMIT=]
 	@$(PY) -m jobs.replay $(INPUT) $(root) $(call flag,--project,PROJECT) $(call flag,--speed,SPEED) $(call flag,--rate,RATE) \
 	  $(call flag,--duplicates,DUPLICATES) $(call flag,--disorder,DISORDER) $(call flag,--late,LATE) \
-	  $(call flag,--malformed,MALFORMED) $(call flag,--limit,LIMIT) $(call flag,--seed,SEED)
+	  $(call flag,--malformed,MALFORMED) $(call flag,--limit,LIMIT) $(call flag,--seed,SEED) $(call flag,--date,DATE)
 
 watch: need-USER $(STAMP) ## Show a listener's set as the stream changes it: USER= [PROJECT=]
 	@$(PY) -m jobs.watch --user "$$USER" $(root) $(call flag,--project,PROJECT)

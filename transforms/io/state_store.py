@@ -220,14 +220,17 @@ class StateStore:
     def _explained(self) -> Iterator[None]:
         try:
             yield
-        except sqlite3.OperationalError as error:
-            if error.sqlite_errorcode == sqlite3.SQLITE_FULL:
-                raise StoreError(disk_full(self.path.name, str(self.path.parent))) from error
-            raise StoreError(
-                f"{self.path} could not be read or written ({error}); see to the disk and start again"
-            ) from error
         except sqlite3.DatabaseError as error:
-            raise StoreError(
-                f"{self.path} is damaged ({error}). Move it away and start again: sessions begin anew, and events that were not"
-                " acknowledged are delivered again."
-            ) from error
+            code = (getattr(error, "sqlite_errorcode", None) or 0) & 0xFF
+            if code == sqlite3.SQLITE_FULL:
+                raise StoreError(disk_full(self.path.name, str(self.path.parent))) from error
+            if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+                raise StoreError(
+                    f"{self.path} is damaged ({error}). Move it away and start again: sessions begin anew, and events that were"
+                    " not acknowledged are delivered again."
+                ) from error
+            if isinstance(error, sqlite3.OperationalError):
+                raise StoreError(
+                    f"{self.path} could not be read or written ({error}); see to the disk, start again"
+                ) from error
+            raise
