@@ -88,8 +88,8 @@ class Stream:
         wait = IDLE_S if pause is None else min(IDLE_S, pause)
         received = self._reach(lambda: self.broker.pull(EVENTS, MOST_MESSAGES, wait))
         began = self.clock()
-        if received:
-            self.metrics.set("lag_seconds", max(0.0, began - min(one.published_s for one in received)))
+        oldest = min((one.published_s for one in received), default=began)
+        self.metrics.set("lag_seconds", max(0.0, began - oldest))
         self._work(received)
         if received:
             self.metrics.set("batch_messages", len(received))
@@ -123,10 +123,10 @@ class Stream:
         here = merged.dead.drop_nulls(POSITION)
         lost = {row: Cause("merge", why, None) for row, why in here.select(POSITION, REASON).iter_rows()}
         self._owe(rows, merged, received)
-        displaced = merged.dead.filter(pl.col(POSITION).is_null()).drop(POSITION)
-        return _Batch(
-            merged.states, _touched(rows, merged), merged.dirty, displaced.to_dicts()
-        ), causes | poisoned | lost
+        touched, displaced = _touched(rows, merged), merged.dead.filter(pl.col(POSITION).is_null()).drop(POSITION)
+        latest = min(max(touched.values(), default=0) / 1e6, self.clock())
+        self.metrics.set("watermark_seconds", max(latest, self.metrics.gauge("watermark_seconds")))
+        return _Batch(merged.states, touched, merged.dirty, displaced.to_dicts()), causes | poisoned | lost
 
     def _without_erased(
         self, rows: pl.DataFrame, causes: Mapping[int, Cause], received: Sequence[Received]
@@ -163,8 +163,8 @@ class Stream:
         self._publish(SETS, encode_sets(sets, traces))
         now = self.clock()
         self.metrics.count("sets", self.step.bundle, by=sets.num_rows)
-        since = [due[user].since_s for user in sets["user_id"].to_pylist()]
-        self.metrics.observe(now - one for one in since if one is not None)
+        answered = [due[user].since_s for user in sets["user_id"].to_pylist()]
+        self.metrics.observe(now - since for since in answered if since is not None)
         self._debounce.settle(due, now)
         published = dict(zip(sets["user_id"].to_pylist(), sets["sequence"].to_pylist()))
         letters = [set_letter(user, states[user], cause, self.code_version) for user, cause in sorted(causes.items())]

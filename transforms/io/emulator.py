@@ -77,11 +77,14 @@ def emulator() -> Iterator[str]:
 def _await(process: subprocess.Popen, address: str, log) -> None:
     deadline = time.monotonic() + _START_S
     with grpc.insecure_channel(address) as channel:
-        ready = grpc.channel_ready_future(channel)
+        ask = channel.unary_unary("/google.pubsub.v1.Publisher/ListTopics")
         while time.monotonic() < deadline and process.poll() is None:
-            with contextlib.suppress(grpc.FutureTimeoutError):
-                ready.result(timeout=0.2)
+            try:
+                ask(b"", timeout=0.3, wait_for_ready=True)
                 return
+            except grpc.RpcError as error:
+                if error.code() not in (grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.UNAVAILABLE):
+                    return  # it answers, if only that the question names no project
     log.seek(0)
     said = log.read()[-2_000:].decode("utf-8", "replace")
     raise BrokerError(f"the Pub/Sub emulator did not answer on {address} within {_START_S:.0f} s; it said:\n{said}")

@@ -35,7 +35,7 @@ SCHEMAS = {
 _MESSAGE, _REQUEST = PubsubMessage.pb(), PublishRequest.pb()
 _EMULATOR_KEPT_S = 7 * 86_400
 _CALL_S, _PULL_S = 20.0, 60.0
-_PULLS = 4
+_PULLS, _WATCHED = 4, 20
 _PUBLISH_MESSAGES, _PUBLISH_BYTES = 1_000, 8_000_000  # a request holds 1,000 messages and 10 MB at most
 _OPTIONS = (("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1))
 _TRANSIENT = (
@@ -111,9 +111,14 @@ class PubSub:
             call(**arguments, timeout=_CALL_S)
 
     def pull(self, topic: str, most: int, wait_s: float) -> list[Received]:
+        if topic == DEAD_LETTERS:  # a command reads these and ends: no pull that stays underway may take some along
+            return self._pull(self.subscription(topic), most, wait_s)
         underway = self._underway[topic]
         pulls = _PULLS if topic == EVENTS else 1
-        underway += [self._pool.submit(self._pull, topic, -(-most // pulls)) for _ in range(pulls - len(underway))]
+        underway += [
+            self._pool.submit(self._pull, self.subscription(topic), -(-most // pulls))
+            for _ in range(pulls - len(underway))
+        ]
         done, _ = concurrent.futures.wait(underway, wait_s, concurrent.futures.FIRST_COMPLETED)
         self._underway[topic] = [one for one in underway if one not in done]
         failed = [error for one in done if (error := one.exception()) is not None]
@@ -122,11 +127,11 @@ class PubSub:
             raise failed[0]
         return received
 
-    def _pull(self, topic: str, most: int) -> list[Received]:
-        request = {"subscription": self.subscription(topic), "max_messages": most}
-        with self._explained(f"pull from {self.subscription(topic)}"):
+    def _pull(self, subscription: str, most: int, wait_s: float = _PULL_S) -> list[Received]:
+        request = {"subscription": subscription, "max_messages": most}
+        with self._explained(f"pull from {subscription}"):
             try:
-                found = self._subscriber.pull(request=request, timeout=_PULL_S, retry=None)
+                found = self._subscriber.pull(request=request, timeout=wait_s, retry=None)
             except exceptions.DeadlineExceeded:  # there was nothing all the while
                 return []
         # The bare messages: their wrappers cost more than all decoding.
@@ -158,6 +163,34 @@ class PubSub:
                 subscription=self.subscription(topic), ack_ids=list(ack_ids), ack_deadline_seconds=seconds,
                 timeout=_CALL_S, retry=None,
             )  # fmt: skip
+
+    @contextlib.contextmanager
+    def watching(self, user: str) -> Iterator[Callable[[float], list[Received]]]:
+        """Have a copy of one user's sets as they are published, while the context is open.
+
+        Yields:
+          A function that waits for some seconds at most and returns what came, acknowledged.
+        """
+        name = f"{self.subscription(SETS)}-watch-{os.getpid()}"
+        subscription = {
+            "name": name, "topic": self.topic(SETS), "ack_deadline_seconds": ACK_S,
+            "filter": f"attributes.user_id = {json.dumps(user)}", "expiration_policy": {"ttl": {"seconds": 86_400}},
+        }  # fmt: skip
+        self._make(self._subscriber.create_subscription, request=subscription)
+
+        def received(wait_s: float) -> list[Received]:
+            found = self._pull(name, _WATCHED, wait_s)
+            if found:
+                with self._explained(f"acknowledge on {name}"):
+                    ids = [one.ack_id for one in found]
+                    self._subscriber.acknowledge(subscription=name, ack_ids=ids, timeout=_CALL_S, retry=None)
+            return [one for one in found if one.attributes.get("user_id") == user]  # the emulator passes filters over
+
+        try:
+            yield received
+        finally:
+            with contextlib.suppress(exceptions.GoogleAPICallError):  # it expires by itself after a day
+                self._subscriber.delete_subscription(subscription=name, timeout=_CALL_S, retry=None)
 
     def close(self) -> None:
         for topic, underway in self._underway.items():

@@ -13,7 +13,7 @@ from schemas.inputs import TOMBSTONE
 from transforms.io.store import LocalStore, StoreError, disk_full
 from validation.rows import polars_schema
 
-FORMAT = 1
+FORMAT, FILE = 1, "state.sqlite"
 _CACHE_BYTES = 256 * 2**20
 _ENTRY_BYTES = 300
 _TABLES = """
@@ -24,6 +24,20 @@ CREATE INDEX owed ON user(id) WHERE owed;
 CREATE INDEX touched ON user(touched_us);
 CREATE TABLE tombstone(entity TEXT, id TEXT, reason TEXT, effective_ts INTEGER, PRIMARY KEY(entity, id)) WITHOUT ROWID;
 """
+
+
+def read_tombstones(folder: Path) -> pl.DataFrame:
+    """Return what `StateStore.tombstones` does, beside the process that holds the store; nothing where there is none."""
+    path = folder / FILE
+    if not path.exists():
+        return pl.DataFrame(schema=polars_schema(TOMBSTONE))
+    with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as db:
+        return _tombstones(db)
+
+
+def _tombstones(db: sqlite3.Connection) -> pl.DataFrame:
+    rows = db.execute("SELECT entity, id, reason, effective_ts FROM tombstone ORDER BY entity, id").fetchall()
+    return pl.DataFrame(rows, schema=polars_schema(TOMBSTONE), orient="row")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -59,7 +73,7 @@ class StateStore:
         """
         self._held = contextlib.ExitStack()
         self._held.enter_context(LocalStore(str(folder)).lock("stream"))
-        self.path = folder / "state.sqlite"
+        self.path = folder / FILE
         self._cache: collections.OrderedDict[str, bytes | None] = collections.OrderedDict()
         self._cache_bytes, self._cached = cache_bytes, 0
         try:
@@ -206,14 +220,17 @@ class StateStore:
     def _explained(self) -> Iterator[None]:
         try:
             yield
-        except sqlite3.OperationalError as error:
-            if error.sqlite_errorcode == sqlite3.SQLITE_FULL:
-                raise StoreError(disk_full(self.path.name, str(self.path.parent))) from error
-            raise StoreError(
-                f"{self.path} could not be read or written ({error}); see to the disk and start again"
-            ) from error
         except sqlite3.DatabaseError as error:
-            raise StoreError(
-                f"{self.path} is damaged ({error}). Move it away and start again: sessions begin anew, and events that were not"
-                " acknowledged are delivered again."
-            ) from error
+            code = (getattr(error, "sqlite_errorcode", None) or 0) & 0xFF
+            if code == sqlite3.SQLITE_FULL:
+                raise StoreError(disk_full(self.path.name, str(self.path.parent))) from error
+            if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+                raise StoreError(
+                    f"{self.path} is damaged ({error}). Move it away and start again: sessions begin anew, and events that were"
+                    " not acknowledged are delivered again."
+                ) from error
+            if isinstance(error, sqlite3.OperationalError):
+                raise StoreError(
+                    f"{self.path} could not be read or written ({error}); see to the disk, start again"
+                ) from error
+            raise

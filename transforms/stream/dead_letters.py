@@ -1,6 +1,7 @@
 """Dead letters: what could not be used, with its cause, in a form that can be sent again."""
 
 import base64
+import dataclasses
 import datetime
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -13,15 +14,20 @@ from transforms.io.broker import Message, Received
 from transforms.stream.messages import ENCODING, Cause, encoding, identify
 from transforms.stream.step import REASON
 
+MOST_BYTES = 5_000_000
+"""Of a payload: with a third more in Base64 the letter stays within the 10 MB of a message."""
 _DETAIL = 1_000
 
 
 def letter(received: Received, cause: Cause, code_version: str) -> dict[str, Any]:
     """Return the dead letter of a message, a row of the contract."""
     event_id, user_id = identify(received)
+    size = len(received.data)
+    if size > MOST_BYTES:
+        cause = dataclasses.replace(cause, detail=f"{size:,} bytes, too many to be kept; {cause.detail}")
     return {
         "message_id": received.message_id,
-        "payload": base64.b64encode(received.data).decode(),
+        "payload": base64.b64encode(received.data).decode() if size <= MOST_BYTES else None,
         "encoding": encoding(received),
         "event_id": event_id,
         "user_id": user_id,

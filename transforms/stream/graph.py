@@ -36,13 +36,14 @@ IDLE_S = 2 * SPAN_US / 1e6
 _NAMESPACE = "stream"
 
 
+@beam.typehints.with_output_types(tuple[str, Any])
 class DecodeEvents(beam.DoFn):
     """Decode batches of messages into `(listener, [Heard])`; `LETTERS`: what is no event, or counts for nothing."""
 
     def __init__(self, code_version: str) -> None:
         self.code_version = code_version
 
-    def process(self, batch: Sequence[PubsubMessage]) -> Iterator[tuple[str, Any]]:
+    def process(self, batch: Sequence[PubsubMessage]) -> Iterator:
         """Yield what was heard by listener."""
         received = [_received(one) for one in batch]
         events = decode_messages(received, self.code_version)

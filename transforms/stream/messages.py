@@ -1,6 +1,7 @@
 """Messages to rows of the event contract, by the same decoding and rules as files; sets to messages."""
 
 import dataclasses
+import datetime
 import io
 from collections.abc import Sequence
 from typing import Any
@@ -137,12 +138,14 @@ _READ_SCHEMA = fastavro.parse_schema({**EVENT_AVRO, "fields": [_plain(field) for
 
 
 def encode_events(rows: pl.DataFrame) -> list[Message]:
-    """Return one JSON message per row, with the id and the time (ms since 1970) that Dataflow reads as attributes."""
-    stamps = zip(rows["event_id"].fill_null(""), rows["event_ts"].dt.epoch("ms").fill_null(0), strict=True)
-    return [
-        Message(line, {"event_id": event_id[:200], "event_ts": str(ts)})
-        for line, (event_id, ts) in zip(_lines(rows), stamps, strict=True)
-    ]
+    """Return one JSON message per raw event."""
+    stamps = rows.select("event_id", "event_ts").iter_rows()
+    return [Message(line, event_attributes(*stamp)) for line, stamp in zip(_lines(rows), stamps, strict=True)]
+
+
+def event_attributes(event_id: str, event_ts: datetime.datetime) -> dict[str, str]:
+    """Return the id and the time (ms since 1970) of an event as Dataflow reads them, which deduplicates by one of them."""
+    return {"event_id": event_id, "event_ts": str(round(event_ts.timestamp() * 1000))}
 
 
 def encode_sets(sets: pa.Table, traces: dict[str, str]) -> list[Message]:
