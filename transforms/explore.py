@@ -27,7 +27,8 @@ import polars as pl
 
 from schemas.hashing import hash64, hash64_one, mix64
 from schemas.policy import SurfacePolicy
-from transforms.filters import Facts, Instant, Rows, hard_filters, personal_pairs, series
+from transforms.filters import Facts, Instant, Rows, hard_filters, personal_pairs
+from transforms.item_rules import series
 from transforms.reach import Reach, World
 from transforms.sorted_groups import dense
 
