@@ -158,7 +158,7 @@ def offer(proposals: pl.DataFrame, facts: Facts, policy: SurfacePolicy, pools: b
     if not pools and policy.explore:
         owner[source == _names(policy).index(policy.explore)] = NO_CODE
     order = np.argsort(owner, kind="stable")
-    starts = np.searchsorted(owner[order], np.arange(len(keys.starts)))
+    starts = np.searchsorted(owner[order], np.arange(len(keys.ids) + 1))
     found = []
     for name in ("record_key", "group"):
         mine = keys.find(facts.records[name])
@@ -200,10 +200,9 @@ def _passed(rows: Rows, judged: Judged, facts: Facts, instant: Instant, chances:
 
 def _ties(rows: Rows, facts: Facts, instant: Instant) -> np.ndarray:
     """Return what tells equal slots apart: bits of the hash of record, item and date."""
-    records, items = (mix_text(ids.to_arrow()) for ids in (facts.records["record_key"], facts.items["item_id"]))
-    seed = np.uint64(hash64_one(instant.seed))
+    records, seed = mix_text(facts.records["record_key"].to_arrow()), np.uint64(hash64_one(instant.seed))
     known = np.where(rows.i == NO_CODE, 0, rows.i)
-    mixed = mix64(mix64(records[rows.k], items[known]), np.broadcast_to(seed, len(rows)))
+    mixed = mix64(mix64(records[rows.k], facts.item_codes.ties[known]), np.broadcast_to(seed, len(rows)))
     return (mixed >> np.uint64(64 - TIE_BITS)).astype(np.int64)
 
 
@@ -242,9 +241,10 @@ def _candidates(
     propensity = np.append(np.ones(settled), explored.propensity)[order]
     stratum = pl.concat([pl.Series("stratum", [None] * settled, pl.String), explored.stratum]).gather(order)
     artist = pl.col("artists").list.first().struct.field("artist_id").alias("artist_id")
-    shown = facts.items.select("item_id", "item_type", "canonical_id", artist, "release_ts")[taken.i.astype(np.int64)]
+    told = facts.items.select("item_id", "item_type", "canonical_id", "artists", "release_ts")[taken.i.astype(np.int64)]
+    shown = told.select("item_id", "item_type", "canonical_id", artist, "release_ts")
     names = pl.Series("source_id", _names(policy)).gather(taken.s.astype(np.int64))
-    end = pl.Series("available_until", until).replace(-1, None).cast(pl.Datetime("us", "UTC"))
+    end = pl.Series("available_until", until).set(pl.Series(until == -1), None).cast(pl.Datetime("us", "UTC"))
     score = (1.0 / (1.0 + position / policy.size)).astype(np.float32)
     return shown.with_columns(
         pl.Series("k", taken.k), pl.Series("position", position), end, pl.Series("blend_score", score), names,

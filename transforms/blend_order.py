@@ -1,17 +1,11 @@
 """The places of what was chosen: by chance, an artist's surplus behind the first slots, explored items spread, no long runs."""
 
 import numpy as np
-import polars as pl
 
 from schemas.policy import SurfacePolicy
 from transforms.filters import Facts, Rows
 from transforms.id_index import NO_CODE
-from transforms.sorted_groups import dense, nth_of, order_by, starts, within
-
-
-def primary_artists(facts: Facts) -> pl.Series:
-    """Return the first artist of each proposed item, null where it names none."""
-    return pl.Series(facts.items["artists"]).list.first().struct.field("artist_id")
+from transforms.sorted_groups import order_by, starts, within
 
 
 def interleave(k: np.ndarray, place: np.ndarray, num_settled: int) -> np.ndarray:
@@ -38,7 +32,7 @@ def without_runs(chosen: Rows, position: np.ndarray, facts: Facts, policy: Surfa
     if not max_run:
         return position
     k = chosen.k[order]
-    artist = dense(primary_artists(facts))[chosen.i[order]]
+    artist = facts.item_codes.arrays.items["artist"][chosen.i[order]]
     run = np.zeros(len(order), bool)
     if len(order) > max_run:
         alike = [

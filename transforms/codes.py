@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import polars as pl
 
+from schemas.hashing import hash64, mix_text
 from schemas.inputs import TIERS
 from schemas.tallies import ANY
 from transforms.id_index import NO_CODE, IdIndex, alike
@@ -25,7 +26,7 @@ _NO_TIER, _EVERY_TIER = 62, (1 << 63) - 1
 
 ITEM = np.dtype(
     [("release", np.int64), ("deleted", np.int64)]
-    + [(name, np.uint32) for name in ("canonical", "artist", "album", "show", "publisher", "series")]
+    + [(name, np.uint32) for name in ("canonical", "alike", "artist", "album", "show", "publisher", "series")]
     + [(name, np.int32) for name in ("owner", "owners", "language", "languages", "offer", "offers", "age")]
     + [("flags", np.uint16)],
     align=True,
@@ -61,12 +62,16 @@ class ItemCodes:
 
     Attributes:
       items: `transforms.filters.Facts.items`, whose row numbers are the codes. gone: item ids with a tombstone.
+      ties: `(num_items,) uint64`, `schemas.hashing.mix_text` of the ids. hashes: uint64, `hash64` of those that were asked for, 0 of
+        others.
       ids: the items. canonical, owners, languages, markets: names that are numbered.
     """
 
     items: pl.DataFrame
     gone: pl.Series
     arrays: ItemArrays
+    ties: np.ndarray
+    hashes: np.ndarray
     ids: IdIndex
     canonical: IdIndex
     owners: IdIndex
@@ -84,14 +89,21 @@ class ItemCodes:
         by_owner, by_language, by_market = (IdIndex.of(names) for names in named)
         coded = np.empty(items.height, ITEM)
         _fill(coded, _figures(items), ("age", "release", "deleted"))
-        _fill(coded, [dense(items["canonical_id"]), *_attributes(items)], ITEM.names[2:8])
+        _fill(coded, [dense(items["canonical_id"]), *_attributes(items)], ITEM.names[2:9])
         for starts, name in ((owners[0], "owner"), (languages[0], "language"), (offered[0], "offer")):
             _fill(coded, [starts[:-1], starts[1:]], (name, f"{name}s"))
         coded["flags"] = _flags(items, ids.find(gone))
         lists = by_owner.find(owners[1]), by_language.find(languages[1])
         arrays = ItemArrays(coded, _offers(offers, by_market), *lists)
         canonical = IdIndex.of(items["canonical_id"])
-        return cls(items, gone, arrays, ids, canonical, by_owner, by_language, by_market)
+        hashes = mix_text(items["item_id"].to_arrow()), np.zeros(items.height, np.uint64)
+        return cls(items, gone, arrays, *hashes, ids, canonical, by_owner, by_language, by_market)
+
+    def hash64(self, codes: np.ndarray) -> np.ndarray:
+        """Return `schemas.hashing.hash64` of items, `(num_codes,) uint64`; it is made once."""
+        new = np.unique(codes[self.hashes[codes] == 0])
+        self.hashes[new] = hash64(self.items["item_id"].gather(new).to_arrow())
+        return self.hashes[codes]
 
 
 class RecordArrays(NamedTuple):
@@ -119,7 +131,7 @@ def code_records(records: pl.DataFrame, needs: pl.DataFrame, blocked: pl.DataFra
     k, pairs = _pairs(told, codes)
     pair_starts, pairs = _listed(k, n, pairs)
     barred_starts, barred = _listed(_own(blocked["k"]), n, codes.owners.find(blocked["artist_id"]))
-    need_starts, wanted = _listed(by_needs.find(needs["needs"]), len(by_needs.starts) - 1, _needs(needs, codes))
+    need_starts, wanted = _listed(by_needs.find(needs["needs"]), len(by_needs.ids), _needs(needs, codes))
     coded = np.empty(n, RECORD)
     _fill(coded, [_seeds(records, codes), by_needs.find(records["needs"]), _record_flags(records)], RECORD.names[:3])
     for starts, names in ((spoken[0], RECORD.names[3:5]), (barred_starts, RECORD.names[5:7]), (pair_starts, RECORD.names[7:9])):
@@ -189,9 +201,11 @@ def _owners() -> pl.Expr:
 
 
 def _attributes(items: pl.DataFrame) -> list[np.ndarray]:
-    """Return artist, album, show, publisher and series: what caps count."""
+    """Return what a set holds one item of, the series of an audiobook or else the canonical item, and what caps count."""
     artist = pl.col("artists").list.first().struct.field("artist_id")
-    named = items.select(artist, "album_id", "show_id", "publisher", series())
+    one = pl.coalesce("series:" + pl.col("series"), "canonical_id").alias("alike")
+    own = items.select("canonical_id", artist, "album_id", "show_id", "publisher", series())
+    named = own.select(one, pl.all().exclude("canonical_id"))
     return [alike(one) for one in named.get_columns()]
 
 

@@ -11,8 +11,20 @@ import numpy as np
 import polars as pl
 
 from schemas.policy import SurfacePolicy
-from transforms.codes import BEGUN, HIDDEN, NEXT, PLAYED, SKIPPED, ItemCodes, RecordArrays, code_records
+from transforms.codes import (
+    BEGUN,
+    HIDDEN,
+    MAY_EXPLICIT,
+    NEXT,
+    OTHER_BOOKS,
+    PLAYED,
+    SKIPPED,
+    ItemCodes,
+    RecordArrays,
+    code_records,
+)
 from transforms.filter_kernel import DISCOVERY, PERSONAL, Moment, concerned, judge
+from transforms.id_index import NO_CODE
 
 HARD_FILTERS = (
     "unknown_item", "tombstone", "ineligible", "market", "tier", "explicit", "age", "unreleased", "trailer", "seed",
@@ -136,10 +148,25 @@ class Judged:
 def hard_filters(rows: Rows, facts: Facts, policy: SurfacePolicy, instant: Instant) -> Judged:
     """Name, for each row, the first hard filter it fails; the fewer the jumps between records, the faster."""
     kinds = [DISCOVERY * quota.discovery + PERSONAL * quota.personal for quota in policy.sources]
-    span = micros(instant.effective_from), micros(instant.expires_at)
-    moment = Moment(*span, policy.recent_skip_days, policy.recent_play_days)
     of_rows = np.array(kinds, np.uint8)[rows.s]
-    return Judged(*judge(rows.k, rows.i, of_rows, facts.item_codes.arrays, facts.record_codes, moment))
+    return Judged(*judge(rows.k, rows.i, of_rows, facts.item_codes.arrays, facts.record_codes, _moment(policy, instant)))
+
+
+def anybody(k: np.ndarray, i: np.ndarray, facts: Facts, policy: SurfacePolicy, instant: Instant) -> np.ndarray:
+    """Tell which items pass the hard filters that ask nothing personal of a record, `(num_pairs,) bool`; no part in order does."""
+    told = facts.record_codes
+    people = told.records.copy()
+    people["flags"] &= MAY_EXPLICIT | OTHER_BOOKS
+    people["seed"] = NO_CODE
+    people["pairs"], people["bars"] = people["pair"], people["barred"]
+    of_rows = np.zeros(len(k), np.uint8)
+    arrays = facts.item_codes.arrays, told._replace(records=people)
+    return judge(k.astype(np.uint32), i, of_rows, *arrays, _moment(policy, instant)).rule == 0
+
+
+def _moment(policy: SurfacePolicy, instant: Instant) -> Moment:
+    span = micros(instant.effective_from), micros(instant.expires_at)
+    return Moment(*span, policy.recent_skip_days, policy.recent_play_days)
 
 
 def micros(instant: datetime.datetime) -> int:
