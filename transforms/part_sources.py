@@ -5,7 +5,7 @@ Memory: the parts of the shows that a block's users heard or follow, or its seed
 
 import polars as pl
 
-from transforms.filters import in_order
+from transforms.item_rules import in_order
 from transforms.parts import (
     PART_COLUMNS,
     following,

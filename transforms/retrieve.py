@@ -13,8 +13,9 @@ import polars as pl
 from schemas.catalogue import CONTRACTS
 from schemas.policy import SurfacePolicy
 from schemas.tallies import ANY
-from transforms.filters import Instant, in_order
+from transforms.filters import Instant
 from transforms.histories import exploded
+from transforms.item_rules import in_order
 from transforms.panel import Panel
 from transforms.parts import (
     HEARD_COLUMNS,
