@@ -22,6 +22,8 @@ from transforms.io.temporary import PREFIX
 from transforms.shards import read_tables
 
 _HASH = "__hash"
+_FEW = 8
+"""So many segments are searched faster than ids are told apart by shard."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -57,7 +59,7 @@ class KeyedTable:
     def open(cls, contract: Contract, column: str, paths: Sequence[str], folder: Path) -> "KeyedTable":
         """Map the files of a dataset, written anew where `folder` does not hold them yet."""
         segments = tuple(_mapped(_arrow_file(path, contract, column, folder)) for path in paths)
-        return cls(contract, column, segments, routed=contract.shard_by == column and len(paths) > 1)
+        return cls(contract, column, segments, routed=contract.shard_by == column and len(paths) > _FEW)
 
     def lookup(self, ids: pl.Series, columns: Sequence[str] | None = None) -> pl.DataFrame:
         """Return the rows of some ids, sorted by the contract's key.
