@@ -7,6 +7,7 @@ import argparse
 import contextlib
 import dataclasses
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -77,7 +78,7 @@ def run(options: argparse.Namespace, opens: Callable[[str], Step]) -> int:
     stop, metrics = threading.Event(), Metrics()
     folder = state_folder(options.root, options.state)
     following = Following(open_store(options.root), opens)
-    view = Terminal(metrics, time.time)
+    view = Terminal(metrics, time.time, sys.stderr)
     with contextlib.ExitStack() as held:
         store = StateStore(folder)
         held.callback(store.close)
