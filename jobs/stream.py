@@ -107,13 +107,14 @@ def run(options: argparse.Namespace, opens: Callable[[str], Step]) -> int:
 @contextlib.contextmanager
 def _signals(stop: threading.Event):
     """Finish the batch on the first signal; the second one ends the process as ever."""
+    signals = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
     def told(number: int, frame: object) -> None:
         stop.set()
-        for one in (signal.SIGTERM, signal.SIGINT):
+        for one in signals:
             signal.signal(one, before[one])
 
-    before = {one: signal.signal(one, told) for one in (signal.SIGTERM, signal.SIGINT)}
+    before = {one: signal.signal(one, told) for one in signals}
     try:
         yield
     finally:
