@@ -52,9 +52,9 @@ def own_broker(folder: Path, project: str | None) -> Iterator[PubSub]:
             held.callback(os.environ.pop, EMULATOR)
         broker = PubSub(project or LOCAL_PROJECT)
         held.callback(broker.close)
-        broker.create()
         link = {"host": os.environ.get(EMULATOR), "project": broker.project, "pid": running.pid if running else None}
         store.write_bytes(LINK, json.dumps(link).encode())
+        broker.create()
         yield broker
 
 
