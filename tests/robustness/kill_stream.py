@@ -27,7 +27,7 @@ from jobs.options import leave  # noqa: E402
 from pipelines.publish import pointer_path  # noqa: E402
 from transforms.decode import POSITION  # noqa: E402
 from transforms.io.broker import DEAD_LETTERS, EVENTS, SETS, Message, Received  # noqa: E402
-from transforms.io.pubsub import PubSub  # noqa: E402
+from transforms.io.pubsub import EMULATOR, PubSub  # noqa: E402
 from transforms.stream.messages import decode_messages  # noqa: E402
 
 _JOB = f"""
@@ -52,7 +52,8 @@ class Job:
 
     def start(self) -> None:
         command = [sys.executable, "-c", _JOB, "--root", str(self._root), "--port", "0"]
-        self._process = subprocess.Popen(command, stdout=self._log, stderr=self._log)
+        alone = {name: value for name, value in os.environ.items() if name != EMULATOR}  # it finds the emulator by itself
+        self._process = subprocess.Popen(command, stdout=self._log, stderr=self._log, env=alone)
         self._starts += 1
         while (self._root / "job.log").read_text().count("metrics at") < self._starts:
             assert self._process.poll() is None, (self._root / "job.log").read_text()[-2_000:]
@@ -172,5 +173,5 @@ def _options() -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    os.environ.pop("PUBSUB_EMULATOR_HOST", None)
+    os.environ.pop(EMULATOR, None)
     leave(main())
