@@ -52,7 +52,9 @@ class Job:
 
     def start(self) -> None:
         command = [sys.executable, "-c", _JOB, "--root", str(self._root), "--port", "0"]
-        alone = {name: value for name, value in os.environ.items() if name != EMULATOR}  # it finds the emulator by itself
+        alone = {
+            name: value for name, value in os.environ.items() if name != EMULATOR
+        }  # it finds the emulator by itself
         self._process = subprocess.Popen(command, stdout=self._log, stderr=self._log, env=alone)
         self._starts += 1
         while (self._root / "job.log").read_text().count("metrics at") < self._starts:
