@@ -18,7 +18,7 @@ root = --root "$$ROOT"
 export ROOT
 
 SHARED = $(root) $(call flag,--shards,SHARDS) $(call flag,--surface,SURFACE) $(call flag,--policy,POLICY) $(call flag,--waivers,WAIVERS) $(call flag,--device,DEVICE) $(call flag,--text_model,TEXT_MODEL)
-INPUT = --raw "$$RAW" $(call flag,--format,FORMAT)
+RAW_INPUT = --raw "$$RAW" $(call flag,--format,FORMAT)
 
 example-world = RAW=../world DATE=2026-01-31
 example-batch = RAW=../listening DATE=2026-01-31
@@ -28,13 +28,14 @@ example-report = DATE=2026-01-31
 example-rollback = SURFACE=home
 example-label = BUNDLE=b1946ac92492d234 LABEL=canary
 example-evaluate = FROM=2026-01-20 TO=2026-01-23
+example-off-policy = FROM=2026-01-20 TO=2026-01-23
 example-eval-diff = BASE=../before HEAD=../after
 example-replay = RAW=../world SPEED=20x
 example-watch = USER=u009e291030
 example-plan = ITEMS=1000000 USERS=10000000 DIM=128 WORKERS=100
 NEEDS := $(addprefix need-,RAW DATE FROM TO USER SEED SURFACE BUNDLE LABEL ITEMS USERS DIM WORKERS BASE HEAD)
 
-.PHONY: help setup demo test batch backfill explain rollback status bundles label report world plan evaluate eval-diff stream replay watch replay-dlq contracts benchmark benchmark-quality soak check format clean $(NEEDS)
+.PHONY: help setup demo test batch backfill explain rollback status bundles label report world plan evaluate eval-diff off-policy stream replay watch replay-dlq contracts benchmark benchmark-quality soak check format clean $(NEEDS)
 
 help: ## List the targets
 	@awk -F ': .*## ' '/^[a-z-]+: .*## / {printf "  make %-18s %s\n", $$1, $$2}' Makefile
@@ -50,10 +51,10 @@ test: $(STAMP) ## Run the tests, two at once [ARGS="-k name"]
 	@$(PY) -m pytest -n auto --maxprocesses 2 --dist loadfile $(call given,ARGS)
 
 batch: need-RAW need-DATE $(STAMP) ## Run the road on your data: RAW= DATE= [FORMAT= SHARDS= SURFACE= POLICY= WAIVERS= DEVICE= TEXT_MODEL=]
-	@$(PY) -m jobs.batch $(INPUT) --date "$$DATE" $(SHARED)
+	@$(PY) -m jobs.batch $(RAW_INPUT) --date "$$DATE" $(SHARED)
 
 backfill: need-RAW need-FROM need-TO $(STAMP) ## Run the road for each date of a range: RAW=folder FROM= TO= [DRY_RUN=1, and as batch]
-	@$(PY) -m jobs.backfill $(INPUT) --from "$$FROM" --to "$$TO" $(call switch,--dry-run,DRY_RUN) $(SHARED)
+	@$(PY) -m jobs.backfill $(RAW_INPUT) --from "$$FROM" --to "$$TO" $(call switch,--dry-run,DRY_RUN) $(SHARED)
 
 explain: $(if $(filter now_playing,$(call given,SURFACE)),need-SEED,need-USER need-SURFACE) $(STAMP) ## Say why an item is in a set, or why not: USER= SURFACE=home, or SEED= SURFACE=now_playing [ITEM= FORMAT=json]
 	@$(PY) -m jobs.explain --surface "$$SURFACE" $(call flag,--user,USER) $(call flag,--seed,SEED) $(call flag,--item,ITEM) \
@@ -77,8 +78,12 @@ report: need-DATE $(STAMP) ## Write the report page of a date again: DATE=
 evaluate: need-FROM need-TO $(STAMP) ## Judge the sets of a range of dates by what was played after each: FROM= TO= [RAW=folder with later events]
 	@$(PY) -m jobs.evaluate run --from "$$FROM" --to "$$TO" $(root) $(call flag,--raw,RAW)
 
-eval-diff: need-BASE need-HEAD $(STAMP) ## Say whether HEAD may replace BASE, slice by slice: BASE=root HEAD=root, both judged [OUT=file WAIVERS=]
-	@$(PY) -m jobs.evaluate diff --base "$$BASE" --head "$$HEAD" $(call flag,--out,OUT) $(call flag,--waivers,WAIVERS)
+eval-diff: need-BASE need-HEAD $(STAMP) ## Say whether HEAD may replace BASE: judged roots or git refs [PRESET= INPUT= DATE= OUT=file WAIVERS=]
+	@$(PY) -m jobs.evaluate diff --base "$$BASE" --head "$$HEAD" $(root) $(call flag,--input,INPUT) $(call flag,--date,DATE) \
+	  $(call flag,--preset,PRESET) $(call flag,--out,OUT) $(call flag,--waivers,WAIVERS)
+
+off-policy: need-FROM need-TO $(STAMP) ## Estimate what another way of exploring would have earned: FROM= TO= [TARGET=popularity RAW=]
+	@$(PY) -m jobs.evaluate off-policy --from "$$FROM" --to "$$TO" $(root) $(call flag,--target,TARGET) $(call flag,--raw,RAW)
 
 world: need-RAW need-DATE $(STAMP) ## Write a synthetic world: RAW=new folder DATE=its last day [PRESET=laptop SEED=7 EVENTS= DAYS= FORMAT=jsonl]
 	@$(PY) -m jobs.world --out "$$RAW" --end "$$DATE" $(call flag,--preset,PRESET) $(call flag,--seed,SEED) \

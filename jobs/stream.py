@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from jobs.batch import guarded
 from jobs.broker import add_broker, own_broker, state_folder
 from jobs.options import leave
+from pipelines.live import open_live
 from pipelines.publish import pointer_path
 from pipelines.recommend import NOW_PLAYING
 from pipelines.stream import InBackground, Stream
@@ -24,6 +25,7 @@ from pipelines.version import code_version
 from transforms.io.broker import EVENTS, SETS
 from transforms.io.state_store import StateStore
 from transforms.io.store import Store, open_store
+from transforms.stream.sessions import Sessions
 from transforms.stream.step import Step
 
 PORT = 9464
@@ -36,14 +38,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--state", help="local folder of sessions (default: stream under the root)")
     parser.add_argument("--port", type=int, default=PORT, help=f"of /metrics on 127.0.0.1 ({PORT}); 0 takes any")
     options = parser.parse_args(argv)
-    return guarded(lambda: run(options, open_live))
-
-
-def open_live(root: str) -> Step:
-    """Open the live bundle."""
-    from transforms.stream.live import open_step
-
-    return open_step(root)
+    tables = state_folder(options.root, options.state) / "tables"
+    return guarded(lambda: run(options, lambda root: Sessions(open_live(open_store(root), tables))))
 
 
 @dataclasses.dataclass

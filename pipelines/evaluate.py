@@ -9,12 +9,12 @@ from collections.abc import Mapping, Sequence
 
 import apache_beam as beam
 
-from pipelines import ingest
+from pipelines import ingest, train
 from pipelines.batch import dates_with, read_record
 from pipelines.recommend import HOME, NOW_PLAYING, own_and_groups
 from pipelines.road import Road, end_of, paths, subset_ref
 from pipelines.runner import Runner, Stage, input_ref, load_manifest, missing_files
-from schemas.evaluation import EVALUATION, FALLBACK, ORACLE, REPEAT_LAST, SETS, SLICES
+from schemas.evaluation import EVALUATION, FACTORS, FALLBACK, ORACLE, REPEAT_LAST, SETS, SLICES
 from schemas.inputs import TOMBSTONE, USER
 from schemas.manifest import DataFile, Manifest
 from transforms.evaluation_home import Window
@@ -29,8 +29,11 @@ GAPS = {HOME: datetime.timedelta(hours=24), NOW_PLAYING: datetime.timedelta(minu
 SPANS = {HOME: datetime.timedelta(days=7), NOW_PLAYING: datetime.timedelta(days=1)}
 """Publication takes up to the first; what is played in the second after it is what a set should have held (protocol of
 `docs/evaluation.md`)."""
+FACTOR_SETTINGS = {"dim": 64, "unheard": 0.05, "regularization": 0.01, "sweeps": 8}
+"""Those of `ALS_GRID` for catalogues of any size that settle, in as many dimensions as the road's vectors have."""
 _OF_SURFACE = ("candidate_set", "proposal")
-_SHARED = ("item", "tombstone", "popularity")
+_DESCRIBING = ("popularity", "vocabulary", "item_embedding")
+_SHARED = ("item", "tombstone", *_DESCRIBING)
 _OF_ALL = ("user", "history", *_SHARED)
 
 
@@ -82,6 +85,7 @@ def demand_judgeable(store: Store, day: str, surface: str, events: Manifest) -> 
     if record is None or f"candidate_set/{surface}" not in record["manifests"]:
         raise EvaluationError(f"{surface} has no finished run of {day}: run `make backfill` for it")
     names = {name: f"{name}/{surface}" for name in _OF_SURFACE} | {name: f"{name}/" for name in _OF_ALL}
+    names["item_embedding"] = "item_embedding/item"
     found = {name: load_manifest(store, record["manifests"][key]) for name, key in names.items()}
     sets = found["candidate_set"]
     gone = missing_files(store, sets)
@@ -103,18 +107,29 @@ def demand_judgeable(store: Store, day: str, surface: str, events: Manifest) -> 
     return found
 
 
-def evaluate(day: str, surface: str, data: Mapping[str, Manifest], events: Manifest) -> Stage:
+def factors(road: Road, data: Mapping[str, Manifest]) -> Stage:
+    """Return the stage that fits the ladder's matrix factorisation on the histories that the sets of a date were made from.
+
+    Memory: of `transforms.train` and 1.2 KB for each item or user of its, whichever are more: 6 GB for the largest vocabulary.
+    """
+    return train.train(road, FACTORS, data["history"], data["item"], data["vocabulary"], FACTOR_SETTINGS)
+
+
+def evaluate(
+    day: str, surface: str, data: Mapping[str, Manifest], events: Manifest, factored: Manifest | None = None
+) -> Stage:
     """Return the stage that judges the sets of a date.
 
     Args:
-      data: what `demand_judgeable` returned.
+      data: what `demand_judgeable` returned. factored: what `factors` made, for Home.
     """
     policy = data["candidate_set"].config["policy"]
     window = window_of(day, surface, policy["expires_hours"])
-    files = _files(events, window)
-    users, sets = _tasks(data, files, surface, events.num_shards)
+    files = files_of(events, window)
+    users, sets = _tasks(data, files, surface, events.num_shards, factored)
     share = share_of(data["history"].rows_out)
-    settings = {"rankings": _rankings(policy, surface), "expires_hours": policy["expires_hours"]}
+    rankings = _rankings(policy, surface, factored is not None)
+    settings = {"rankings": rankings, "expires_hours": policy["expires_hours"]}
     seeds = EmitContexts(window, share, events.num_shards, len(sets)) if surface == NOW_PLAYING else None
     add = AddSums(datetime.date.fromisoformat(day), surface)
     return Stage(
@@ -122,9 +137,13 @@ def evaluate(day: str, surface: str, data: Mapping[str, Manifest], events: Manif
         qualifier=surface,
         contract=EVALUATION,
         date=day,
-        inputs=(subset_ref("event", events, files), *(input_ref(data[name]) for name in sorted(data))),
+        inputs=(
+            subset_ref("event", events, files),
+            *(input_ref(data[name]) for name in sorted(data)),
+            *([input_ref(factored)] if factored else []),
+        ),
         tasks=users,
-        transform=functools.partial(_evaluate, window=window, rankings=_rankings(policy, surface), add=add, seeds=seeds, sets=sets),
+        transform=functools.partial(_evaluate, window=window, rankings=rankings, add=add, seeds=seeds, sets=sets),
         num_emits=len(users) + (len(sets) if seeds else 0),
         num_parts=len(SLICES),
         num_shards=1,
@@ -132,21 +151,26 @@ def evaluate(day: str, surface: str, data: Mapping[str, Manifest], events: Manif
     )  # fmt: skip
 
 
-def _rankings(policy: Mapping, surface: str) -> tuple[str, ...]:
+def _rankings(policy: Mapping, surface: str, factored: bool) -> tuple[str, ...]:
     """Return the names of all rankings. Alone stand sources that propose for a key; `FALLBACK` is the one of charts."""
-    baselines = (FALLBACK, REPEAT_LAST) if surface == HOME else (FALLBACK,)
+    baselines = (FALLBACK, *([REPEAT_LAST] if surface == HOME else []), *([FACTORS] if factored else []))
     sources = [quota["source_id"] for quota in policy["sources"]]
     alone = sorted({*sources} - {policy["fallback"], policy.get("explore")})
     return (SETS, ORACLE, *baselines, *alone, *part_names(sources))
 
 
-def _files(events: Manifest, window: Window) -> list[DataFile]:
+def files_of(events: Manifest, window: Window) -> list[DataFile]:
+    """Return the files that hold what a date is judged by, and the 90 days before."""
     first, last = window.first_played.date().isoformat(), window.end.date().isoformat()
     return [file for file in events.files if file.event_date and first <= file.event_date <= last]
 
 
 def _tasks(
-    data: Mapping[str, Manifest], events: Sequence[DataFile], surface: str, num_shards: int
+    data: Mapping[str, Manifest],
+    events: Sequence[DataFile],
+    surface: str,
+    num_shards: int,
+    factored: Manifest | None,
 ) -> tuple[tuple[Task, ...], dict[str, Task]]:
     """Return the tasks that go through users, and by name those that go through the sets of seeds; Home has none of these.
 
@@ -156,9 +180,11 @@ def _tasks(
     made: dict[str, Sequence[DataFile]] = {"candidate_set": sets, "proposal": own_and_groups(data["proposal"])[0]}
     users: dict[str, Sequence[DataFile]] = {name: data[name].files for name in ("user", "history")} | {"event": events}
     shared = {name: paths(data[name].files) for name in _SHARED}
+    if factored:
+        shared[FACTORS] = paths(factored.artifacts)
     if surface == HOME:
         return tuple(_spread("", users | made, shared | {"groups": groups}, num_shards)), {}
-    between = _spread(SEEDS, made, {"groups": groups, "popularity": shared["popularity"]}, num_shards)
+    between = _spread(SEEDS, made, {"groups": groups} | {name: shared[name] for name in _DESCRIBING}, num_shards)
     return tuple(_spread("", users, shared, num_shards)), {task.name: task for task in between}
 
 

@@ -16,7 +16,19 @@ from pipelines.batch import dates_with, record_path
 from pipelines.evaluate import EvaluationError
 from pipelines.recommend import HOME, NOW_PLAYING
 from pipelines.runner import load_manifest
-from schemas.evaluation import FALLBACK, ORACLE, REPEAT_LAST, SETS, SLICES, TARGETS, UNIT, UNITS
+from schemas.evaluation import (
+    FACTORS,
+    FALLBACK,
+    ORACLE,
+    POPULARITY,
+    POPULARITY_BEFORE,
+    REPEAT_LAST,
+    SETS,
+    SLICES,
+    TARGETS,
+    UNIT,
+    UNITS,
+)
 from schemas.manifest import Manifest
 from transforms.evaluation import DEPTH, PART_OF, Cell, Sums, from_frame, interval, ratios, units_of
 from transforms.io.store import Store
@@ -32,7 +44,7 @@ SHOWN = {
     NOW_PLAYING: (("hit", 1), ("hit", 10), ("hit", 50), ("hit", 100), ("ndcg", 10), ("recall", 100)),
 }
 FIGURES = {"only hits": 0, "slots": 1}
-BASELINES = (FALLBACK, REPEAT_LAST, ORACLE)
+BASELINES = (FALLBACK, REPEAT_LAST, FACTORS, ORACLE)
 _INTERVAL = tuple[float, float, float]
 
 
@@ -100,6 +112,12 @@ class Summary:
     def most(self, slice_: str, part: str) -> int:
         """Return the units of a part, of whatever target has most."""
         return max(self.users(target, slice_, part) for target in TARGETS)
+
+    def lift(self, slice_: str = "all", part: str = "all") -> _INTERVAL | None:
+        """Return how many times as popular the sets are as what their users played; None where that is not known."""
+        of, before = (Cell("all", SETS, slice_, part, name, 0) for name in (POPULARITY, POPULARITY_BEFORE))
+        sums = self.sums.cells
+        return interval(sums[of], sums[before]) if of in sums and before in sums and sums[before][0] else None
 
     def contest(self) -> Contest | None:
         """Return how the sets do beside the best single source; None without targets or sources."""
@@ -248,7 +266,7 @@ def whole_sets(summary: Summary) -> str:
     """Say what the sets of the units are like, and how much of the catalogue all sets hold, on the mean date."""
     found = {
         name: summary.of("all", SETS, name, 0) or (0.0, 0.0, 0.0)
-        for name in ("size", "unknown", "new_artist", "fresh", "tail")
+        for name in ("size", "unknown", "new_artist", "fresh", "tail", "self_information", "distance")
     }
     dates = summary.catalogue.values()
     covered, gini = (sum(one[name] for one in dates) / len(dates) for name in ("covered", "gini"))
@@ -259,7 +277,17 @@ def whole_sets(summary: Summary) -> str:
     )
     return (
         f"sets: {found['size'][0]:,.0f} candidates{known}, {found['fresh'][0]:.1%} fresh, {found['tail'][0]:.1%} beyond the"
-        f" charts; all of them hold {covered:.1%} of what may be recommended, Gini {gini:.3f}"
+        f" charts, {found['self_information'][0]:.2f} bits an item, {found['distance'][0]:.3f} apart{_lift(summary)}; all of"
+        f" them hold {covered:.1%} of what may be recommended, Gini {gini:.3f}"
+    )
+
+
+def _lift(summary: Summary) -> str:
+    found = summary.lift()
+    return (
+        f", {found[0]:.2f} times as popular as what their users played ({found[1]:.2f} to {found[2]:.2f})"
+        if found
+        else ""
     )
 
 

@@ -8,13 +8,14 @@ from pipelines.charts import bar, bullet, curves, legend
 from pipelines.evaluation_summary import BASELINES, HEADLINES, UNIT_WORDS, Summary, overlap, source_figures, whole_sets
 from pipelines.recommend import HOME, NOW_PLAYING
 from pipelines.report_html import block, count, share, table, text
-from schemas.evaluation import FALLBACK, ORACLE, REPEAT_LAST, SETS, SLICES, TARGETS
+from schemas.evaluation import FACTORS, FALLBACK, ORACLE, REPEAT_LAST, SETS, SLICES, TARGETS
 from transforms.evaluation import DEPTH, RECALL_AT, Cell
 
 _NAMED = {
     SETS: "The sets",
     FALLBACK: "Charts of the market",
     REPEAT_LAST: "What was liked last",
+    FACTORS: "Matrix factorisation",
     ORACLE: "Best possible",
 }
 _TARGETS = {
@@ -31,6 +32,7 @@ _SLICES = {
     "type": "Type",
     "age": "Age of the item",
     "device": "Device",
+    "language": "Language of the item",
 }
 _AIMS = {HOME: "what was new", NOW_PLAYING: "what came next"}
 _VERDICTS = {

@@ -17,7 +17,7 @@ from pipelines.stream_metrics import Metrics
 from transforms.decode import POSITION
 from transforms.io.broker import CONTROL, DEAD_LETTERS, EVENTS, SETS, Broker, BrokerDown, Message, Received
 from transforms.io.state_store import Commit, StateStore
-from transforms.stream.dead_letters import encode_letters, letter, set_letter
+from transforms.stream.dead_letters import encode_letters, event_letter, letter, set_letter
 from transforms.stream.debounce import Debounce, Owed
 from transforms.stream.messages import Cause, decode_control, decode_messages, encode_sets, identify
 from transforms.stream.poison import make_sets, merge
@@ -101,6 +101,7 @@ class Stream:
         due = self._debounce.due(self.clock(), MOST_SETS)
         sequences, letters = self._publish_sets(due, merged.states)
         letters += [letter(received[i], cause, self.code_version) for i, cause in sorted(causes.items())]
+        letters += [event_letter(one, self.code_version) for one in merged.displaced]
         self._publish_letters(letters)
         self._commit(merged, sequences)
         if received:
@@ -119,12 +120,13 @@ class Stream:
         self.metrics.count("messages", by=len(received))
         self.metrics.count("outcomes", REJECTED, by=len(causes))
         self.metrics.count("outcomes", PARKED, by=len(poisoned))
-        lost = {row: Cause("merge", why, None) for row, why in merged.dead.select(POSITION, REASON).iter_rows()}
+        here = merged.dead.drop_nulls(POSITION)
+        lost = {row: Cause("merge", why, None) for row, why in here.select(POSITION, REASON).iter_rows()}
         self._owe(rows, merged, received)
-        touched = _touched(rows, merged)
+        touched, displaced = _touched(rows, merged), merged.dead.filter(pl.col(POSITION).is_null()).drop(POSITION)
         latest = min(max(touched.values(), default=0) / 1e6, self.clock())
         self.metrics.set("watermark_seconds", max(latest, self.metrics.gauge("watermark_seconds")))
-        return _Batch(merged.states, touched, merged.dirty), causes | poisoned | lost
+        return _Batch(merged.states, touched, merged.dirty, displaced.to_dicts()), causes | poisoned | lost
 
     def _without_erased(
         self, rows: pl.DataFrame, causes: Mapping[int, Cause], received: Sequence[Received]
@@ -259,11 +261,16 @@ class Stream:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class _Batch:
-    """States that changed, the event time of their last event (us since 1970), and users whose set changes."""
+    """States that changed, the event time of their last event (us since 1970), and users whose set changes.
+
+    Attributes:
+      displaced: events that counted until another of their id came.
+    """
 
     states: Mapping[str, bytes]
     touched_us: Mapping[str, int]
     dirty: Sequence[str]
+    displaced: Sequence[dict[str, Any]] = ()
 
 
 def _touched(rows: pl.DataFrame, merged: Merged) -> dict[str, int]:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import TextIO
 
 from pipelines.stream_metrics import CONTENT_TYPE, Metrics
-from transforms.stream.step import OUTCOMES
+from transforms.stream.session import OUTCOMES
 
 REDRAW_S, LINE_S = 0.5, 5.0
 _RATE_S = 5.0

@@ -10,9 +10,13 @@ UNIT = 2**20
 that blocks, shards and dates may be added in any order and give the same bytes."""
 REPLICATES = 1_000
 TARGETS = ("all", "discovery", "organic", "session")
-SLICES = ("all", "market", "tier", "tenure", "skips", "type", "age", "device")
+SLICES = ("all", "market", "tier", "tenure", "skips", "type", "age", "device", "language")
 SETS, FALLBACK, REPEAT_LAST, ORACLE = "sets", "fallback", "repeat_last", "oracle"
+FACTORS = "implicit_als"
+"""A baseline, and the model family it is."""
 UNITS = "units"
+POPULARITY, POPULARITY_BEFORE = "popularity", "popularity_before"
+"""On Home over users with a history only, of their sets and of what they played: one over the other is a group's lift."""
 
 EVALUATION = Contract(
     name="evaluation",
@@ -41,6 +45,31 @@ EVALUATION = Contract(
             column("total", pa.int64(), "Sum over units.", unit="1/1048576", rules=(Between(0, 9.2e18),)),
             column("replicates", pa.list_(pa.int64()), "The sum in each replicate, users weighed by a Poisson draw that their id and "
                    "the replicate decide.", unit="1/1048576", rules=(MaxLength(REPLICATES),)),
+        ]
+    ),
+)  # fmt: skip
+
+OFF_POLICY = Contract(
+    name="off_policy",
+    version="1.0.0",
+    owner="segue-evaluate",
+    description="Sums over what users explored and what came of it, from which the worth of another policy is estimated "
+    "(docs/exploration.md). Every figure rests on all events, sets and pools: there is no lineage by column.",
+    key=("policy", "shard"),
+    shard_by=None,
+    schema=pa.schema(
+        [
+            column("logical_date", pa.date32(), "Date the sets are as of."),
+            column("policy", pa.string(), "Policy in question.", rules=(Required(),)),
+            column("shard", pa.int32(), "Users whose sums they are.", rules=(Between(0, 2**31 - 1),)),
+            column("clip", pa.float64(), "The largest weight of the clipped estimate.", rules=(Between(0, 1e9),)),
+            column("highest", pa.float64(), "The largest reward.", rules=(Between(0, 1e9),)),
+            column("clusters", pa.int64(), "Users with explored items.", rules=(Between(0, 1e12),)),
+            column("total", pa.list_(pa.float64()), "Sums of rows, w r, w, clipped w r, and that with the most the rest may earn.",
+                   rules=(MaxLength(5),)),
+            column("products", pa.list_(pa.float64()), "Sums over users of products of two of them, row by row.",
+                   rules=(MaxLength(25),)),
+            column("squares", pa.float64(), "Sum of w squared.", rules=(Between(0, 1e15),)),
         ]
     ),
 )  # fmt: skip

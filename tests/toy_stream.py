@@ -12,7 +12,8 @@ from toy_road import FIELDS
 
 from schemas.candidates import CANDIDATE_SET
 from transforms.io.broker import EVENTS, SETS, Message
-from transforms.stream.step import APPLIED, CONFLICT, DUPLICATE, PRIVATE, REASON, Merged
+from transforms.stream.session import APPLIED, CONFLICT, DUPLICATE, PRIVATE
+from transforms.stream.step import REASON, Merged
 
 BEGIN = datetime.datetime(2026, 1, 30, 12, tzinfo=datetime.UTC)
 

@@ -22,7 +22,7 @@ from transforms.evaluate import Hits
 DEPTH = 300
 BLOCK = 4_096
 RECALL_AT, NDCG_AT, HIT_AT = (10, 50, 100, 300), (10, 100), (1, 10, 50, 100, 300)
-UNIT_SLICES, TARGET_SLICES = ("market", "tier", "tenure", "skips"), ("type", "age", "device")
+UNIT_SLICES, TARGET_SLICES = ("market", "tier", "tenure", "skips"), ("type", "age", "device", "language")
 PART_OF = ":"
 """In the name of a ranking that is a part of the sets: what one source is among the proposers of, alone, or with another."""
 _DRAWS = np.cumsum([np.exp(-1.0) / np.prod(np.arange(1.0, n + 1)) for n in range(16)])

@@ -9,19 +9,21 @@ import datetime
 import numpy as np
 import polars as pl
 
-from schemas.evaluation import ORACLE, REPEAT_LAST
+from schemas.evaluation import ORACLE, POPULARITY, POPULARITY_BEFORE, REPEAT_LAST, SETS
 from schemas.tallies import ANY
 from transforms.evaluation import Judged
+from transforms.evaluation_factors import factored
 from transforms.evaluation_lists import (
     CHART,
     HIT,
     chart_of,
-    most_played,
+    items_in,
     ranked_hits,
     read_proposals,
     read_sets,
     served_from,
 )
+from transforms.evaluation_variety import known_items, played_popularity
 from transforms.filters import Instant
 from transforms.histories import exploded, personal_events
 from transforms.reach import REACH_COLUMNS, Reach, read_world, user_rights
@@ -78,9 +80,9 @@ def judge_home(shard: Shard, window: Window) -> Judged:
         played_before(shard, wanted, window), on=["unit", "canonical_id"], how="left", maintain_order="left"
     )
     targets = targets.with_columns(pl.lit(True).alias("all"), pl.col("played").is_null().alias("discovery"))
-    hits, per_unit = _of_sets(shard, units, targets)
+    hits, per_unit = _of_sets(shard, units, targets, users)
     found = [hits, read_proposals(shard.paths("proposal"), wanted), _repeated(users, wanted),
-             oracle(possible(wanted, recordings, units, users, shard, window.instant))]  # fmt: skip
+             factored(shard, users, wanted), oracle(possible(wanted, recordings, units, users, shard, window.instant))]  # fmt: skip
     return Judged(units, targets, pl.concat(found), per_unit)
 
 
@@ -133,13 +135,14 @@ def target_table(
     age = age_days("release_ts", as_of)
     dated = pl.when(age.is_null()).then(pl.lit("no release date")).otherwise(steps(age, AGES, "366+ days"))
     named = pl.when(pl.col("rec_eligible").is_null()).then(pl.lit("unknown item")).otherwise(dated)
-    items = recordings.select("item_id", "canonical_id", named.alias("age"))
+    language = pl.col("languages").list.first().fill_null("none")
+    items = recordings.select("item_id", "canonical_id", named.alias("age"), language.alias("language"))
     picked = pl.col("is_organic").fill_null(True) & pl.col("campaign_id").is_null()
     known = events.join(units.select("unit", "user_id"), on="user_id", maintain_order="left")
     return known.join(items, on="item_id", maintain_order="left").group_by("unit", "canonical_id", maintain_order=True).agg(
         picked.any().alias("organic"),
         pl.col("item_type").first().alias("type"),
-        pl.col("age").first(),
+        pl.col("age", "language").first(),
         pl.col("device_type").first().fill_null("unknown").alias("device"),
     )  # fmt: skip
 
@@ -154,13 +157,28 @@ def played_before(shard: Shard, wanted: pl.DataFrame, window: Window) -> pl.Data
     return found.with_columns(pl.lit(True).alias("played"))
 
 
-def _of_sets(shard: Shard, units: pl.DataFrame, targets: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
+def _of_sets(
+    shard: Shard, units: pl.DataFrame, targets: pl.DataFrame, users: pl.DataFrame
+) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Find targets in the set each user is served, and in the charts that serve whoever nobody knows."""
     own, groups = shard.paths("candidate_set"), shard.paths("groups")
     personal = shard.read("candidate_set", ["record_key"])["record_key"]
     served = served_from(units.select("unit", "user_id", chart_of(groups, pl.col("tier"))), "user_id", personal)
     record = pl.when(pl.col("record_key") == ANY).then(CHART).otherwise("record_key")
-    return read_sets([*own, *groups], record, served, targets.select("unit", "canonical_id"), most_played(shard))
+    played = exploded(users.join(units, on="user_id", how="semi"), "positives").select("user_id", "item_id")
+    known = known_items(shard, pl.concat([items_in([*own, *groups]), played["item_id"]]))
+    hits, per_unit = read_sets([*own, *groups], record, served, targets.select("unit", "canonical_id"), known)
+    return hits, _beside_played(per_unit, units, played_popularity(played, known))
+
+
+def _beside_played(per_unit: pl.DataFrame, units: pl.DataFrame, played: pl.DataFrame) -> pl.DataFrame:
+    """Keep the popularity of the sets of those who played something, and put that of what they played beside it."""
+    before = units.select("unit", "user_id").join(played, on="user_id").select(
+        "unit", pl.lit(SETS).alias("ranking"), pl.lit(POPULARITY_BEFORE).alias("metric"), "value"
+    )  # fmt: skip
+    others = pl.col("metric") == POPULARITY
+    kept = per_unit.filter(~others), per_unit.filter(others).join(before, on="unit", how="semi")
+    return pl.concat([*kept, before])
 
 
 def _repeated(users: pl.DataFrame, wanted: pl.DataFrame) -> pl.DataFrame:

@@ -12,7 +12,8 @@ import pyarrow.parquet as pq
 from schemas.evaluation import FALLBACK, SETS
 from schemas.tallies import ANY
 from transforms.evaluation import PART_OF
-from transforms.shards import Shard
+from transforms.evaluation_variety import Known
+from transforms.evaluation_variety import totals as totals_of
 
 SETS_AT_ONCE = 1_024
 HIT = {"unit": pl.UInt32, "canonical_id": pl.String, "ranking": pl.String, "rank": pl.Int64}
@@ -53,15 +54,27 @@ def served_from(units: pl.DataFrame, own: str, there: pl.Series) -> pl.DataFrame
     )
 
 
+def items_in(paths: Sequence[str]) -> pl.Series:
+    """Return the ids of the items in candidate sets, each once."""
+    column = f"{_ELEMENT}.item_id"
+    lists = (pl.from_arrow(batch) for path in paths
+             for batch in pq.ParquetFile(path).iter_batches(batch_size=SETS_AT_ONCE, columns=[column]))  # fmt: skip
+    ids = [pl.Series("item_id", [], pl.String)]
+    for frame in lists:
+        assert isinstance(frame, pl.DataFrame)
+        ids.append(frame["candidates"].explode().struct.field("item_id").drop_nulls().unique())
+    return pl.concat(ids).unique()
+
+
 def read_sets(
-    paths: Sequence[str], record: pl.Expr, served: pl.DataFrame, targets: pl.DataFrame, head: pl.Series
+    paths: Sequence[str], record: pl.Expr, served: pl.DataFrame, targets: pl.DataFrame, known: Known
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Find targets in candidate sets.
 
     Args:
       record: names a set, of its `record_key`, `market` and `tier`.
       served: `unit`, `record`, `ranking`: which set each unit is served, under which name of a ranking.
-      targets: `unit`, `canonical_id`. head: ids of the items that are played most.
+      targets: `unit`, `canonical_id`. known: the items of all sets.
 
     Returns:
       Hits, those of a source's part in the sets among them; and the figures of whole sets.
@@ -76,7 +89,7 @@ def read_sets(
             rows = own.explode("candidates").drop_nulls("candidates").unnest("candidates")
             rows = rows.with_columns(pl.col("sources").list.eval(pl.element().struct.field("source_id")))
             found.append(wanted.join(rows, on=["record", "canonical_id"]).select(_no_candidates().columns))
-            totals.append(_totals(rows, head))
+            totals.append(totals_of(rows, known))
     hits = pl.concat(found).with_columns(pl.col("position").cast(pl.Int64).alias("rank"))
     own = served.filter(pl.col("ranking") == SETS).select("unit", "record")
     return pl.concat([hits.select(list(HIT)), _parts(hits)]), own.join(pl.concat(totals), on="record").select(
@@ -91,22 +104,6 @@ def _no_candidates() -> pl.DataFrame:
 
 def _no_totals() -> pl.DataFrame:
     return pl.DataFrame(schema={"record": pl.String, **{k: v for k, v in PER_UNIT.items() if k != "unit"}})
-
-
-def _totals(rows: pl.DataFrame, head: pl.Series) -> pl.DataFrame:
-    """Return figures of whole sets: candidates of each source, and shares of what is new and of what few play."""
-    sets = rows.group_by("record").agg(
-        pl.len().cast(pl.Float64).alias("size"),
-        (pl.col("familiarity") == "new_artist").mean().alias("new_artist"),
-        (pl.col("familiarity") != "known").mean().alias("unknown"),
-        pl.col("is_fresh").mean().alias("fresh"),
-        (~pl.col("item_id").is_in(head.implode())).mean().alias("tail"),
-    )
-    shares = sets.unpivot(index="record", variable_name="metric").with_columns(pl.lit(SETS).alias("ranking"))
-    slots = rows.select("record", pl.col("sources").alias("ranking")).explode("ranking").drop_nulls()
-    counted = slots.group_by("record", "ranking").agg(pl.len().cast(pl.Float64).alias("value"))
-    counted = counted.with_columns(pl.lit("slots").alias("metric"))
-    return pl.concat([frame.select(_no_totals().columns) for frame in (shares, counted)])
 
 
 def _parts(hits: pl.DataFrame) -> pl.DataFrame:
@@ -145,12 +142,6 @@ def part_names(sources: Sequence[str]) -> list[str]:
     """Return the names of all parts of the sets that some sources can have."""
     pairs = [f"both{PART_OF}{a}+{b}" for a, b in itertools.combinations(sorted(sources), 2)]
     return [f"{kind}{PART_OF}{name}" for kind in ("within", "only") for name in sorted(sources)] + pairs
-
-
-def most_played(shard: Shard) -> pl.Series:
-    """Return the ids in the charts of everywhere and everybody, some thousand of each type."""
-    everywhere = (pl.col("market") == ANY) & (pl.col("tier") == ANY)
-    return shard.read("popularity", ["item_id"], everywhere)["item_id"].unique().sort()
 
 
 def read_proposals(paths: Sequence[str], wanted: pl.DataFrame) -> pl.DataFrame:

@@ -22,7 +22,8 @@ from transforms.evaluation_home import (
     target_table,
     unit_table,
 )
-from transforms.evaluation_lists import CHART, chart_of, most_played, read_proposals, read_sets, served_from
+from transforms.evaluation_lists import CHART, chart_of, items_in, read_proposals, read_sets, served_from
+from transforms.evaluation_variety import known_items
 from transforms.histories import personal_events
 from transforms.retrieve import ShardBundle, user_table
 from transforms.shards import Shard
@@ -34,7 +35,7 @@ CONTEXT: dict[str, pl.DataType | type[pl.DataType]] = {
     "context": pl.String, "user_id": pl.String, "seed": pl.String, "market": pl.String, "tier": pl.String,
     "tenure": pl.String, "skips": pl.String, "canonical_id": pl.String, "item_ids": pl.List(pl.String),
     "all": pl.Boolean, "discovery": pl.Boolean, "organic": pl.Boolean, "session": pl.Boolean, "possible": pl.Boolean,
-    "type": pl.String, "age": pl.String, "device": pl.String,
+    "type": pl.String, "age": pl.String, "device": pl.String, "language": pl.String,
 }  # fmt: skip
 
 
@@ -116,7 +117,7 @@ def judge_seeds(shard: Shard, contexts: pl.DataFrame) -> Judged:
     seeds = units.select("unit", pl.format("{}|{}", "seed", "market").alias("own"), chart_of(groups, pl.lit(ANY)))
     record = pl.when(pl.col("record_key") == ANY).then(CHART).otherwise(of_market)
     served, aims = served_from(seeds, "own", there), targets.select("unit", "canonical_id")
-    hits, per_unit = read_sets([*own, *groups], record, served, aims, most_played(shard))
+    hits, per_unit = read_sets([*own, *groups], record, served, aims, known_items(shard, items_in([*own, *groups])))
     wanted = targets.select(pl.col("seed").alias("key"), "unit", "canonical_id", pl.col("item_ids").alias("item_id"))
     best = oracle(targets.filter("possible").select("unit", "canonical_id"))
     found = pl.concat([hits, read_proposals(shard.paths("proposal"), wanted.explode("item_id")), best])

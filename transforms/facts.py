@@ -7,8 +7,9 @@ import polars as pl
 from schemas.inputs import TIERS
 from schemas.policy import SurfacePolicy
 from schemas.tallies import ANY
-from transforms.filters import ITEM_COLUMNS, Facts, Instant, in_order
+from transforms.filters import ITEM_COLUMNS, Facts, Instant
 from transforms.histories import exploded
+from transforms.item_rules import in_order
 from transforms.parts import (
     COMPLETED_LABEL,
     HEARD_COLUMNS,

@@ -11,7 +11,7 @@ import datetime
 
 import polars as pl
 
-from transforms.filters import in_order, item_flags, servable, trailer
+from transforms.item_rules import in_order, item_flags, servable, trailer
 from transforms.shards import Shard
 from transforms.sources import Bundle
 

@@ -3,7 +3,7 @@
 import numpy as np
 import polars as pl
 
-from transforms.filters import NO_CODE
+from transforms.id_index import NO_CODE
 
 
 def dense(ids: pl.Series) -> np.ndarray:
@@ -45,3 +45,8 @@ def nth_of(order: np.ndarray, *keys: np.ndarray) -> np.ndarray:
     nth = np.empty(len(order), np.int64)
     nth[order] = within(starts(*(key[order] for key in keys)))
     return nth
+
+
+def numbered(counts: np.ndarray) -> np.ndarray:
+    """Number what is counted of each group from 0, groups one after the other."""
+    return np.arange(int(counts.sum())) - np.repeat(np.cumsum(counts) - counts, counts)

@@ -24,6 +24,7 @@ def judged(lost: dict[str, float] | None = None) -> Judged:
     targets = targets.with_columns(
         pl.lit(True).alias("all"), pl.lit(True).alias("discovery"), pl.lit(True).alias("organic"), pl.lit("track").alias("type"),
         pl.lit("0-30 days").alias("age"), pl.lit("phone").alias("device"),
+        pl.lit("en").alias("language"),
     )  # fmt: skip
     hits = targets.filter(pl.col("canonical_id").is_in(["a", "b"])).join(units.select("unit", "market"), on="unit")
     share = pl.col("market").replace_strict(lost or {}, default=0.0, return_dtype=pl.Float64)

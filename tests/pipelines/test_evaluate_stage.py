@@ -181,6 +181,64 @@ def served(lists: dict[tuple[str, str, str], list[str]], seed: str, market: str 
     return next(lists[name] for name in names if name in lists)
 
 
+def positives_by_hand(store: LocalStore) -> dict[str, list[str]]:
+    """Return what each user liked before, an item once."""
+    histories = pl.concat([pl.read_parquet(store.local(file.path)) for file in manifest_of(store, "history/").files])
+    return {row["user_id"]: sorted({one["item_id"] for one in row["positives"]}) for row in histories.to_dicts()}
+
+
+def test_popularity_lift_is_what_plain_loops_say(store):
+    """Of users who played before and after: positives of what they are offered, over those of what they had liked."""
+    rows = [pl.read_parquet(store.local(file.path)) for file in manifest_of(store, "vocabulary/").files]
+    positives = dict(pl.concat(rows).select("item_id", "positives").rows())
+    liked, wanted = positives_by_hand(store), wanted_by_hand(store, "all")
+    ids = pl.col("candidates").list.eval(pl.element().struct.field("item_id"))
+    sets = pl.concat(
+        [pl.read_parquet(store.local(file.path)) for file in manifest_of(store, "candidate_set/home").files]
+    )
+    offered = dict(sets.filter(pl.col("record_key") != "*").select("record_key", ids).rows())
+
+    def mean(items: list[str]) -> float:
+        return sum(positives.get(one, 0) for one in items) / len(items)
+
+    of_whom = [user for user in wanted if liked.get(user)]
+    lift = sum(mean(offered[user]) for user in of_whom) / sum(mean(liked[user]) for user in of_whom)
+    found = summarise(store, "home", [DAY]).lift()
+    assert len(of_whom) > 50
+    assert found[0] == pytest.approx(lift, rel=1e-5)
+    assert found[1] < found[0] < found[2]
+    assert summarise(store, "now_playing", [DAY]).lift() is None
+
+
+def test_the_ladder_has_a_matrix_factorisation_that_knows_something(store):
+    summary = summarise(store, "home", [DAY])
+    found = summary.of("discovery", "implicit_als", "recall", 300)
+    assert 0 < found[0] < summary.of("discovery", "oracle", "recall", 300)[0]
+    assert "implicit_als" in summary.rankings
+    assert summary.contest().best != "implicit_als", "it is no source"
+
+
+def test_what_was_explored_says_what_other_policies_are_worth(store, capsys):
+    """The policy that ran is worth what its slots earned, counted by hand; a proper policy has a mean weight of 1."""
+    assert job.main(["off-policy", "--from", DAY, "--to", DAY, "--root", store.root]) == 0
+    lines = {line.split()[0]: line.split() for line in capsys.readouterr().out.splitlines() if line.startswith("  ")}
+    sets = pl.concat(
+        [pl.read_parquet(store.local(file.path)) for file in manifest_of(store, "candidate_set/home").files]
+    )
+    wanted = wanted_by_hand(store, "all")
+    outcomes = [
+        one["canonical_id"] in wanted[row["record_key"]]
+        for row in sets.select("record_key", "candidates").to_dicts() if row["record_key"] in wanted
+        for one in row["candidates"] if one["is_exploration"]
+    ]  # fmt: skip
+    assert f"{sum(outcomes) / len(outcomes):.4f}" == lines["uniform"][1]
+    assert f"{len(outcomes):,}" == lines["uniform"][-2]
+    assert lines["uniform"][-1] == "1.000"
+    assert all(0.95 < float(lines[name][-1]) < 1.05 for name in ("popularity", "unpopularity", "catalogue"))
+    assert job.main(["off-policy", "--from", "2026-01-22", "--to", DAY, "--root", store.root]) == 1
+    assert "home has no finished run of 2026-01-22" in capsys.readouterr().err
+
+
 def test_slices_add_up_to_the_whole(figures):
     counted = (
         figures.filter(pl.col("metric") == "units", pl.col("target") == "all")
@@ -190,6 +248,7 @@ def test_slices_add_up_to_the_whole(figures):
     by_slice = dict(counted.rows())
     assert by_slice["market"] == by_slice["tier"] == by_slice["tenure"] == by_slice["all"]
     assert by_slice["type"] >= by_slice["all"]
+    assert by_slice["language"] >= by_slice["all"]
 
 
 def test_sets_hold_no_more_than_the_oracle(figures):
@@ -218,7 +277,9 @@ def test_the_summary_says_what_each_source_is_worth(store):
 def test_one_task_for_two_shards_gives_the_same_sums(store, monkeypatch):
     monkeypatch.setattr(evaluate, "TASKS", 1)
     events = latest_events(store)
-    stage = evaluate.evaluate(DAY, "home", demand_judgeable(store, DAY, "home", events), events)
+    data = demand_judgeable(store, DAY, "home", events)
+    (made,) = [path for path in store.list("data/training") if path.endswith("manifest.json") and f"date={DAY}" in path]
+    stage = evaluate.evaluate(DAY, "home", data, events, load_manifest(store, made))
     emit, sums = EmitSums(window_of(DAY, "home", 36), tuple(stage.config["rankings"])), Sums()
     for task in stage.tasks:
         sums.merge(from_frame(emit(Shard(task, store))["sums"]))

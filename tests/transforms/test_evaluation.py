@@ -50,6 +50,7 @@ def a_world(num_units: int, seed: int = 1) -> Judged:
             "type": dice.choice(["track", "episode"], n),
             "age": dice.choice(["0-30 days", "366+ days"], n),
             "device": dice.choice(["phone", "car"], n),
+            "language": dice.choice(["en", "sv", "none"], n),
         }
     )
     found = [
@@ -107,6 +108,7 @@ PARTS = [
     ("tenure", "0"),
     ("type", "episode"),
     ("device", "car"),
+    ("language", "sv"),
     ("age", "0-30 days"),
 ]
 

@@ -4,7 +4,7 @@ import base64
 import dataclasses
 import datetime
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import orjson
@@ -12,6 +12,7 @@ import orjson
 from schemas.stream import AVRO, DEAD_LETTER, JSON
 from transforms.io.broker import Message, Received
 from transforms.stream.messages import ENCODING, Cause, encoding, identify
+from transforms.stream.step import REASON
 
 MOST_BYTES = 5_000_000
 """Of a payload: with a third more in Base64 the letter stays within the 10 MB of a message."""
@@ -40,6 +41,15 @@ def set_letter(user_id: str, state: bytes, cause: Cause, code_version: str) -> d
     digest = hashlib.sha256(user_id.encode() + b"\0" + state).hexdigest()[:32]
     nothing = dict.fromkeys(("payload", "event_id", "published_ts"))
     return {"message_id": f"set-{digest}", "user_id": user_id, "encoding": JSON, **nothing, **_why(cause, code_version)}
+
+
+def event_letter(row: Mapping[str, Any], code_version: str) -> dict[str, Any]:
+    """Return the dead letter of an event whose message is gone: what was kept of it, for the `reason` it names."""
+    payload = orjson.dumps({name: value for name, value in row.items() if name != REASON and value is not None})
+    digest = hashlib.sha256(payload).hexdigest()[:32]
+    known = {"event_id": row["event_id"], "user_id": row["user_id"], "published_ts": None, "encoding": JSON}
+    message = {"message_id": f"event-{digest}", "payload": base64.b64encode(payload).decode()}
+    return {**message, **known, **_why(Cause("merge", row[REASON], None), code_version)}
 
 
 def _why(cause: Cause, code_version: str) -> dict[str, Any]:

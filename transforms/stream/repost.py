@@ -9,7 +9,7 @@ from transforms.decode import POSITION
 from transforms.io.broker import Message, Received
 from transforms.stream.dead_letters import decode_letter, original
 from transforms.stream.messages import decode_messages, event_attributes
-from transforms.stream.step import OUTCOMES
+from transforms.stream.session import OUTCOMES
 
 FOREIGN, ERASED, NO_MESSAGE, VERDICT = "foreign", "erased", "no_message", "verdict"
 DONE, TRIED, STILL_BROKEN, AGAIN = "done", "tried", "still_broken", "again"

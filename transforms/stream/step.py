@@ -7,10 +7,6 @@ from typing import Protocol
 import polars as pl
 import pyarrow as pa
 
-APPLIED, DUPLICATE, CONFLICT = "applied", "duplicate", "conflict"
-LATE_FOR_BATCH, LATE_BUCKET, FUTURE = "late_for_batch", "late_bucket", "future"
-PRIVATE, QUARANTINED = "private", "quarantined"
-OUTCOMES = (APPLIED, DUPLICATE, CONFLICT, LATE_FOR_BATCH, LATE_BUCKET, FUTURE, PRIVATE, QUARANTINED)
 REASON = "reason"
 
 
@@ -20,8 +16,9 @@ class Merged:
 
     Attributes:
       states: new state of every user whose state changed.
-      counts: events by outcome, one of `OUTCOMES` each; they add up to the batch.
-      dead: events for the dead letters, with all columns they came with and the string column `reason`.
+      counts: events by outcome, one of `transforms.stream.session.OUTCOMES` each; they add up to the batch.
+      dead: events for the dead letters, with all columns they came with and the string column `reason`. One that was
+        applied before and lost to another of its id has no `__position`, and no more columns than were kept of it.
       dirty: users whose set changes.
     """
 
@@ -48,4 +45,4 @@ class Step(Protocol):
         """
 
     def sets(self, states: Mapping[str, bytes]) -> pa.Table:
-        """Return the candidate set of every user, in the contract of candidate sets, one row each."""
+        """Return the candidate set of every user who may have one, in the contract of candidate sets, one row each."""
