@@ -85,6 +85,8 @@ def same_broker(root: str, project: str | None) -> Iterator[PubSub]:
             os.environ[EMULATOR] = link["host"]
     broker = PubSub(project or LOCAL_PROJECT)
     try:
+        if os.environ.get(EMULATOR):  # it may have been started, or restarted, a moment ago
+            broker.create()
         yield broker
     finally:
         broker.close()

@@ -190,7 +190,11 @@ def _settle_ties(order, keys, of, candidates, items):
     for at in range(1, len(order)):
         place, this = at, order[at]
         own = items[candidates[of[this]].item].canonical
-        while place and keys[order[place - 1]] == keys[this] and items[candidates[of[order[place - 1]]].item].canonical > own:
+        while (
+            place
+            and keys[order[place - 1]] == keys[this]
+            and items[candidates[of[order[place - 1]]].item].canonical > own
+        ):
             order[place] = order[place - 1]
             place -= 1
         order[place] = this
@@ -228,7 +232,11 @@ def _in_order(candidates, line):
     keys.sort()
     for at in range(len(keys)):
         n, place = np.int64(keys[at] & np.uint64(_NO_CODE)), at
-        while place and candidates[line[place - 1]].slot == candidates[n].slot and candidates[line[place - 1]].item > candidates[n].item:
+        while (
+            place
+            and candidates[line[place - 1]].slot == candidates[n].slot
+            and candidates[line[place - 1]].item > candidates[n].item
+        ):
             line[place] = line[place - 1]
             place -= 1
         line[place] = n

@@ -134,7 +134,11 @@ def code_records(records: pl.DataFrame, needs: pl.DataFrame, blocked: pl.DataFra
     need_starts, wanted = _listed(by_needs.find(needs["needs"]), len(by_needs.ids), _needs(needs, codes))
     coded = np.empty(n, RECORD)
     _fill(coded, [_seeds(records, codes), by_needs.find(records["needs"]), _record_flags(records)], RECORD.names[:3])
-    for starts, names in ((spoken[0], RECORD.names[3:5]), (barred_starts, RECORD.names[5:7]), (pair_starts, RECORD.names[7:9])):
+    for starts, names in (
+        (spoken[0], RECORD.names[3:5]),
+        (barred_starts, RECORD.names[5:7]),
+        (pair_starts, RECORD.names[7:9]),
+    ):
         _fill(coded, [starts[:-1], starts[1:]], names)
     coded["max_age"] = records["max_age"].to_numpy()
     return RecordArrays(coded, pairs, codes.languages.find(spoken[1]), barred, wanted, need_starts)
@@ -243,7 +247,12 @@ def _flags(items: pl.DataFrame, gone: np.ndarray) -> np.ndarray:
 
 
 def _record_flags(records: pl.DataFrame) -> np.ndarray:
-    named = {MAY_EXPLICIT: "explicit_allowed", OPTED_OUT: "opted_out", MAY_BEGIN: "may_begin", OTHER_BOOKS: "other_books"}
+    named = {
+        MAY_EXPLICIT: "explicit_allowed",
+        OPTED_OUT: "opted_out",
+        MAY_BEGIN: "may_begin",
+        OTHER_BOOKS: "other_books",
+    }
     return _bits(records, {bit: pl.col(name).fill_null(False) for bit, name in named.items()}, np.uint8)
 
 

@@ -65,7 +65,9 @@ _MARK = np.dtype([("played", np.int64), ("skipped", np.int64), ("told", np.uint3
 _OPEN = np.dtype([("until", np.int64), ("rule", np.int8)], align=True)
 
 
-def judge(k: np.ndarray, i: np.ndarray, kinds: np.ndarray, items: ItemArrays, records: RecordArrays, moment: Moment) -> Answers:
+def judge(
+    k: np.ndarray, i: np.ndarray, kinds: np.ndarray, items: ItemArrays, records: RecordArrays, moment: Moment
+) -> Answers:
     """Name, for each row, the first hard filter it fails.
 
     Args:
@@ -234,10 +236,14 @@ def _judge_all(k, i, kinds, items, records, moment, scratch, answers):
         rule, until, detail = np.int64(_OK), np.int64(FOREVER), np.nan
         place = np.int64(record.needs) * len(every) + i[row]
         if item.flags & EVERYWHERE or place >= len(known):
-            rule, until = _look_up(item, offers, needs, need_starts[record.needs], need_starts[record.needs + 1], moment)
+            rule, until = _look_up(
+                item, offers, needs, need_starts[record.needs], need_starts[record.needs + 1], moment
+            )
         else:
             if known[place].rule == 0:
-                rule, until = _look_up(item, offers, needs, need_starts[record.needs], need_starts[record.needs + 1], moment)
+                rule, until = _look_up(
+                    item, offers, needs, need_starts[record.needs], need_starts[record.needs + 1], moment
+                )
                 known[place].rule, known[place].until = rule + 1, until
             rule, until = known[place].rule - 1, known[place].until
         rule = _of_item(item, record, rule, moment)
