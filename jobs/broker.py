@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from transforms.io.emulator import emulator
+from transforms.io.emulator import Emulator, adopt_emulator, start_emulator
 from transforms.io.pubsub import EMULATOR, LOCAL_PROJECT, PubSub
 from transforms.io.store import LocalStore, open_store
 
@@ -41,18 +41,29 @@ def own_broker(folder: Path, project: str | None) -> Iterator[PubSub]:
     Raises:
       BrokerError: no emulator is installed, or the broker refuses.
     """
+    store = LocalStore(str(folder))
     with contextlib.ExitStack() as held:
+        held.callback(store.delete, LINK)
+        running = None
         if project is None and not os.environ.get(EMULATOR):
-            os.environ[EMULATOR] = held.enter_context(emulator())
+            running = _left_running(store) or start_emulator()
+            held.callback(running.stop)
+            os.environ[EMULATOR] = running.address
             held.callback(os.environ.pop, EMULATOR)
         broker = PubSub(project or LOCAL_PROJECT)
         held.callback(broker.close)
-        broker.create()
-        store = LocalStore(str(folder))
-        link = {"host": os.environ.get(EMULATOR), "project": broker.project}
+        link = {"host": os.environ.get(EMULATOR), "project": broker.project, "pid": running.pid if running else None}
         store.write_bytes(LINK, json.dumps(link).encode())
-        held.callback(store.delete, LINK)
+        broker.create()
         yield broker
+
+
+def _left_running(store: LocalStore) -> Emulator | None:
+    """Return the emulator of a stream that was killed: what was not acknowledged waits in it."""
+    if not store.exists(LINK):
+        return None
+    link = json.loads(store.read_bytes(LINK))
+    return adopt_emulator(link["host"], link["pid"]) if link["pid"] else None
 
 
 @contextlib.contextmanager
@@ -74,6 +85,8 @@ def same_broker(root: str, project: str | None) -> Iterator[PubSub]:
             os.environ[EMULATOR] = link["host"]
     broker = PubSub(project or LOCAL_PROJECT)
     try:
+        if os.environ.get(EMULATOR):  # it may have been started, or restarted, a moment ago
+            broker.create()
         yield broker
     finally:
         broker.close()

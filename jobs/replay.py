@@ -17,6 +17,7 @@ from transforms.importers import SHAPES
 from transforms.ingest import check_rows
 from transforms.io.broker import EVENTS, Broker
 from transforms.io.store import Store, open_store
+from transforms.shards import Task
 from transforms.stream.rehearse import Mishaps, Rehearsal, rehearse
 
 _BLOCK = 20_000
@@ -35,7 +36,8 @@ def _run(options: argparse.Namespace) -> int:
     mishaps = Mishaps(options.duplicates, options.disorder, options.late, options.malformed)
     root = open_store(options.root)
     raw = open_raw(options.raw, options.format, options.date, root)
-    blocks = rehearsals(raw, mishaps, options.seed, options.limit)
+    tasks = raw_tasks(raw, raw_files(raw, EVENT, _ALL, required=True), EVENT)
+    blocks = rehearsals(raw, tasks, mishaps, options.seed, options.limit)
     with same_broker(options.root, options.project) as broker:
         pace = Pace(options.speed, options.rate, time.monotonic, time.sleep)
         counts = send(broker, blocks, pace, lambda line: print(f"  {line}", file=sys.stderr, flush=True))
@@ -43,13 +45,15 @@ def _run(options: argparse.Namespace) -> int:
     return 0
 
 
-def rehearsals(raw: Store, mishaps: Mishaps, seed: int, limit: int | None) -> Iterator[Rehearsal]:
+def rehearsals(
+    raw: Store, tasks: Sequence[Task], mishaps: Mishaps, seed: int, limit: int | None
+) -> Iterator[Rehearsal]:
     """Yield the events of a raw folder in blocks of 20,000, file after file.
 
     Memory: one file, or 64 MiB of a larger one.
     """
     left, part = limit, itertools.count()
-    for task in raw_tasks(raw, raw_files(raw, EVENT, _ALL, required=True), EVENT):
+    for task in tasks:
         for address in task.inputs["raw"]:
             decoded = decode(raw.local(address.removeprefix(f"{raw.root}/")), EVENT, task.span)
             rows = check_rows(decoded, EVENT, "replay", "replay").rows.sort("ingest_ts", "event_id")

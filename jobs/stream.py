@@ -7,6 +7,7 @@ import argparse
 import contextlib
 import dataclasses
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -85,7 +86,7 @@ def run(options: argparse.Namespace, opens: Callable[[str], Step]) -> int:
     stop, metrics = threading.Event(), Metrics()
     folder = state_folder(options.root, options.state)
     following = Following(open_store(options.root), opens)
-    view = Terminal(metrics, time.time)
+    view = Terminal(metrics, time.time, sys.stderr)
     with contextlib.ExitStack() as held:
         store = StateStore(folder)
         held.callback(store.close)
@@ -114,13 +115,14 @@ def run(options: argparse.Namespace, opens: Callable[[str], Step]) -> int:
 @contextlib.contextmanager
 def _signals(stop: threading.Event):
     """Finish the batch on the first signal; the second one ends the process as ever."""
+    signals = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
     def told(number: int, frame: object) -> None:
         stop.set()
-        for one in (signal.SIGTERM, signal.SIGINT):
+        for one in signals:
             signal.signal(one, before[one])
 
-    before = {one: signal.signal(one, told) for one in (signal.SIGTERM, signal.SIGINT)}
+    before = {one: signal.signal(one, told) for one in signals}
     try:
         yield
     finally:

@@ -99,7 +99,7 @@ class Stream:
 
     def _work(self, received: Sequence[Received]) -> None:
         merged, causes = self._merge(received)
-        due = dict(list(self._debounce.due(self.clock()).items())[:MOST_SETS])
+        due = self._debounce.due(self.clock(), MOST_SETS)
         sequences, letters = self._publish_sets(due, merged.states)
         letters += [letter(received[i], cause, self.code_version) for i, cause in sorted(causes.items())]
         letters += [event_letter(one, self.code_version) for one in merged.displaced]
@@ -107,7 +107,7 @@ class Stream:
         self._commit(merged, sequences)
         if received:
             self._reach(lambda: self.broker.acknowledge(EVENTS, [one.ack_id for one in received]))
-        self.metrics.set("owed", len(list(self._debounce.owed())))
+        self.metrics.set("owed", len(self._debounce))
 
     def _merge(self, received: Sequence[Received]) -> tuple["_Batch", dict[int, Cause]]:
         """Apply messages to states; return what changed, and why what did not count is dead."""
@@ -187,7 +187,7 @@ class Stream:
 
     def _flush(self) -> None:
         """Publish everything that is owed, whether or not its pause is over."""
-        while owed := sorted(self._debounce.owed())[:MOST_SETS]:
+        while owed := self._debounce.owed()[:MOST_SETS]:
             sequences, letters = self._publish_sets(dict.fromkeys(owed, Owed(None, None)), {})
             self._publish_letters(letters)
             self._commit(_Batch({}, {}, []), sequences)

@@ -3,7 +3,6 @@
 import collections
 import datetime
 import http.server
-import sys
 import threading
 from collections.abc import Callable
 from typing import TextIO
@@ -21,7 +20,7 @@ class Terminal:
     Lines that are said stand above it.
     """
 
-    def __init__(self, metrics: Metrics, clock: Callable[[], float], out: TextIO = sys.stderr) -> None:
+    def __init__(self, metrics: Metrics, clock: Callable[[], float], out: TextIO) -> None:
         self._metrics, self._clock, self._out = metrics, clock, out
         self._lock, self._drawn = threading.Lock(), 0
         self._samples: collections.deque[tuple[float, int, int]] = collections.deque()

@@ -155,7 +155,7 @@ def die_at(stream: Stream, broker: MemoryBroker, point: int) -> None:
     broker.before = lambda call: None
 
 
-@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("seed", range(20))
 def test_killed_between_any_two_steps_it_ends_with_the_same_sets(make, broker, clock, seed):
     """Every call of broker and store is a point to die at, before it or after it; each run dies three times."""
     rng = random.Random(seed)

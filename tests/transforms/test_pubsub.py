@@ -2,14 +2,16 @@
 
 import os
 import shutil
+import subprocess
 import time
 
+import psutil
 import pytest
 from google.api_core import exceptions
 
 from transforms.io import emulator as emulators
 from transforms.io.broker import CONTROL, DEAD_LETTERS, EVENTS, SETS, BrokerDown, BrokerError, Message
-from transforms.io.emulator import emulator, find_emulator
+from transforms.io.emulator import Emulator, adopt_emulator, find_emulator, start_emulator
 from transforms.io.pubsub import EMULATOR, PubSub, _batches
 
 
@@ -20,8 +22,17 @@ def host():
         find_emulator()
     except BrokerError as error:
         pytest.skip(f"NO EMULATOR: {error}")
-    with emulator() as address:
-        yield address
+    running = start_emulator()
+    yield running.address
+    running.stop()
+
+
+@pytest.mark.service
+def test_an_emulator_left_running_is_taken_over(host):
+    (pid,) = [
+        one.pid for one in psutil.process_iter(["cmdline"]) if f"--port={host.partition(':')[2]}" in one.info["cmdline"]
+    ]
+    assert adopt_emulator(host, pid) == Emulator(host, pid)
 
 
 @pytest.fixture
@@ -141,5 +152,13 @@ def test_an_emulator_that_does_not_come_up_is_stopped_and_quoted(monkeypatch, tm
     java.write_text("#!/bin/sh\necho the port is cursed\n")
     os.chmod(java, 0o755)
     monkeypatch.setattr(emulators, "find_emulator", lambda: (str(java), "x.jar"))
-    with pytest.raises(BrokerError, match="the port is cursed"), emulator():
-        pass
+    with pytest.raises(BrokerError, match="the port is cursed"):
+        start_emulator()
+
+
+def test_only_an_emulator_that_runs_is_taken_over(monkeypatch):
+    assert adopt_emulator("127.0.0.1:9", os.getpid()) is None
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    assert adopt_emulator("127.0.0.1:9", ended.pid) is None
+    Emulator("127.0.0.1:9", ended.pid).stop()

@@ -1,15 +1,16 @@
 """The official Pub/Sub emulator: found, started on a free port of this machine, and stopped by its own process id."""
 
 import contextlib
+import dataclasses
 import shutil
 import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import grpc
+import psutil
 
 from transforms.io.broker import BrokerError
 
@@ -45,9 +46,37 @@ def _sdk_folders() -> list[Path]:
     return list(dict.fromkeys([*beside, *(Path(folder).expanduser() for folder in _FOLDERS)]))
 
 
-@contextlib.contextmanager
-def emulator() -> Iterator[str]:
-    """Run the emulator while the context is open; yield its `host:port`, which answers.
+@dataclasses.dataclass(frozen=True, slots=True)
+class Emulator:
+    """A running emulator: its `host:port`, which answers, and its process id."""
+
+    address: str
+    pid: int
+
+    def stop(self) -> None:
+        """End it; nothing to do where it has ended."""
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process = psutil.Process(self.pid)
+            process.terminate()
+            try:
+                process.wait(10)
+            except psutil.TimeoutExpired:
+                process.kill()
+                process.wait(10)
+
+
+def adopt_emulator(address: str, pid: int) -> Emulator | None:
+    """Return the emulator that an earlier process left running, with its messages; None where it is no more."""
+    try:
+        command = psutil.Process(pid).cmdline()
+    except psutil.Error:
+        return None
+    ours = any("pubsub-emulator" in word for word in command) and f"--port={_port(address)}" in command
+    return Emulator(address, pid) if ours and _answers(address, 5.0) else None
+
+
+def start_emulator() -> Emulator:
+    """Start the emulator on a free port, and wait until it answers.
 
     Raises:
       BrokerError: it is missing, or did not come up.
@@ -59,32 +88,27 @@ def emulator() -> Iterator[str]:
     with tempfile.TemporaryFile() as log:
         # In a session of its own: an interrupt from the keyboard is for the job, which still has messages to acknowledge.
         process = subprocess.Popen(
-            [java, "-jar", jar, "--host=127.0.0.1", f"--port={address.rpartition(':')[2]}"],
-            stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
+            [java, "-jar", jar, "--host=127.0.0.1", f"--port={_port(address)}"],
+            stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
         )  # fmt: skip
-        try:
-            _await(process, address, log)
-            yield address
-        finally:
-            process.terminate()
-            try:
-                process.wait(10)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-
-
-def _await(process: subprocess.Popen, address: str, log) -> None:
-    deadline = time.monotonic() + _START_S
-    with grpc.insecure_channel(address) as channel:
-        ask = channel.unary_unary("/google.pubsub.v1.Publisher/ListTopics")
+        deadline = time.monotonic() + _START_S
         while time.monotonic() < deadline and process.poll() is None:
-            try:
-                ask(b"", timeout=0.3, wait_for_ready=True)
-                return
-            except grpc.RpcError as error:
-                if error.code() not in (grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.UNAVAILABLE):
-                    return  # it answers, if only that the question names no project
-    log.seek(0)
-    said = log.read()[-2_000:].decode("utf-8", "replace")
+            if _answers(address, 0.3):
+                return Emulator(address, process.pid)
+        Emulator(address, process.pid).stop()
+        log.seek(0)
+        said = log.read()[-2_000:].decode("utf-8", "replace")
     raise BrokerError(f"the Pub/Sub emulator did not answer on {address} within {_START_S:.0f} s; it said:\n{said}")
+
+
+def _port(address: str) -> str:
+    return address.rpartition(":")[2]
+
+
+def _answers(address: str, within_s: float) -> bool:
+    with grpc.insecure_channel(address) as channel:
+        try:
+            channel.unary_unary("/google.pubsub.v1.Publisher/ListTopics")(b"", timeout=within_s, wait_for_ready=True)
+        except grpc.RpcError as error:  # any answer will do, if only that the question names no project
+            return error.code() not in (grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.UNAVAILABLE)
+    return True

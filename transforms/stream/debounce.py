@@ -1,7 +1,8 @@
 """When the changed set of a user is published: the first change at once, later ones together after a pause."""
 
 import dataclasses
-from collections.abc import Iterable, Iterator
+import heapq
+from collections.abc import Iterable
 
 PAUSE_S = 2.0
 """Least time between two sets of one user, which also holds them to 30 a minute."""
@@ -32,15 +33,18 @@ class Debounce:
         oldest = since_s if earlier is None or earlier.since_s is None else min(earlier.since_s, since_s)
         self._owed[user] = Owed(oldest, trace)
 
-    def due(self, now_s: float) -> dict[str, Owed]:
-        """Return those whose pause is over, the longest owed first."""
+    def due(self, now_s: float, most: int) -> dict[str, Owed]:
+        """Return those whose pause is over, the longest owed first, and no more than `most`."""
         self._published = {user: at for user, at in self._published.items() if 0 <= now_s - at < PAUSE_S}
         due = [(user, owed) for user, owed in self._owed.items() if user not in self._published]
-        return dict(sorted(due, key=lambda entry: (entry[1].since_s or 0.0, entry[0])))
+        return dict(heapq.nsmallest(most, due, key=lambda entry: (entry[1].since_s or 0.0, entry[0])))
 
-    def owed(self) -> Iterator[str]:
-        """Return everybody to whom a set is owed."""
-        return iter(self._owed)
+    def owed(self) -> list[str]:
+        """Return everybody to whom a set is owed, sorted."""
+        return sorted(self._owed)
+
+    def __len__(self) -> int:
+        return len(self._owed)
 
     def wait_s(self, now_s: float) -> float | None:
         """Return how long until somebody is due, None where nothing is owed."""
