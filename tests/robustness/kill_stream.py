@@ -32,13 +32,13 @@ from transforms.io.pubsub import EMULATOR, PubSub  # noqa: E402
 from transforms.stream.messages import decode_messages  # noqa: E402
 
 _JOB = f"""
-import sys
+import argparse, sys
 sys.path[:0] = [{str(HERE.parents[1])!r}, {str(HERE.parent)!r}]
 from jobs import stream
 from jobs.options import leave
 from toy_stream import ToyStep
-stream.open_live = lambda root: ToyStep()
-leave(stream.main(sys.argv[1:]))
+options = argparse.Namespace(root=sys.argv[1], project=None, state=None, port=0)
+leave(stream.run(options, lambda root: ToyStep()))
 """
 _QUIET_S, _ACK_S = 20.0, 60.0
 _SETTLED_S = 3 * _ACK_S
@@ -54,7 +54,7 @@ class Job:
         self.start()
 
     def start(self) -> None:
-        command = [sys.executable, "-c", _JOB, "--root", str(self._root), "--port", "0"]
+        command = [sys.executable, "-c", _JOB, str(self._root)]
         alone = {
             name: value for name, value in os.environ.items() if name != EMULATOR
         }  # it finds the emulator by itself

@@ -35,7 +35,7 @@ SCHEMAS = {
 }  # fmt: skip
 _MESSAGE, _REQUEST = PubsubMessage.pb(), PublishRequest.pb()
 _EMULATOR_KEPT_S = 7 * 86_400
-_CALL_S, _PULL_S = 20.0, 60.0
+_CALL_S, _PULL_S = 20.0, 20.0
 _PULLS, _WATCHED = 4, 20
 _PUBLISH_MESSAGES, _PUBLISH_BYTES = 1_000, 8_000_000  # a request holds 1,000 messages and 10 MB at most
 _OPTIONS = (("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1))
