@@ -12,14 +12,14 @@ import dataclasses
 import numpy as np
 import polars as pl
 
-from schemas.hashing import hash64_one, mix64, mix_text
+from schemas.hashing import hash64_one, mix_text
 from schemas.policy import SurfacePolicy
 from transforms.blend_kernel import OVER, SLOT_BITS, TIE_BITS, Limits, Passed, Settled, settle
 from transforms.blend_order import interleave, without_runs
 from transforms.explore import Explored, explore, nothing_explored
 from transforms.filters import HARD_FILTERS, Facts, Instant, Judged, Rows, hard_filters
 from transforms.id_index import NO_CODE, IdIndex
-from transforms.sorted_groups import numbered, order_by
+from transforms.sorted_groups import by_code, numbered, order_by
 
 NOT_DRAWN = "not_drawn"
 RULES = (*HARD_FILTERS, "duplicate", "quota", "series", "cap:artist", "cap:album", "cap:show", "cap:publisher", "size",
@@ -118,7 +118,7 @@ def _judged(proposals: pl.DataFrame, facts: Facts, policy: SurfacePolicy, instan
     """Judge what every record is offered; of what its group is offered, what may matter."""
     own, shared = offer(proposals, facts, policy)
     judged = hard_filters(own, facts, policy, instant)
-    needed = shared.take(_needed(own.take(judged.rule == 0), shared, facts, policy))
+    needed = _needed(own.k[judged.rule == 0], shared, facts, policy)
     return Rows.joined(own, needed), Judged.joined(judged, hard_filters(needed, facts, policy, instant))
 
 
@@ -135,13 +135,17 @@ def _explored(
     return explored, judged
 
 
-def _needed(passed: Rows, shared: Rows, facts: Facts, policy: SurfacePolicy) -> np.ndarray:
-    """Tell which group proposals may matter: all, or those of short records where the fallback only fills up."""
+def _needed(passed: np.ndarray, shared: Rows, facts: Facts, policy: SurfacePolicy) -> Rows:
+    """Return the group proposals that may matter: all, or those of short records where the fallback only fills up.
+
+    Args:
+      passed: record of each of their own that passes.
+    """
     fallback = next(quota for quota in policy.sources if quota.source_id == policy.fallback)
     if fallback.target > 0:
-        return np.ones(len(shared), bool)
-    survivors = np.bincount(passed.k, minlength=facts.records.height)
-    return survivors[shared.k] < _AMPLE * policy.fill_to
+        return shared
+    survivors = np.bincount(passed, minlength=facts.records.height)
+    return shared.take(survivors[shared.k] < _AMPLE * policy.fill_to)
 
 
 def offer(proposals: pl.DataFrame, facts: Facts, policy: SurfacePolicy, pools: bool = False) -> tuple[Rows, Rows]:
@@ -154,11 +158,10 @@ def offer(proposals: pl.DataFrame, facts: Facts, policy: SurfacePolicy, pools: b
     """
     item, source, rank = _coded(proposals, facts, policy)
     keys = IdIndex.of(pl.concat([facts.records[name] for name in ("record_key", "group")]).unique(maintain_order=True))
-    owner = keys.find(proposals["key"])
+    owner = keys.find_runs(proposals["key"])
     if not pools and policy.explore:
         owner[source == _names(policy).index(policy.explore)] = NO_CODE
-    order = np.argsort(owner, kind="stable")
-    starts = np.searchsorted(owner[order], np.arange(len(keys.ids) + 1))
+    order, starts = by_code(owner, len(keys.ids))
     found = []
     for name in ("record_key", "group"):
         mine = keys.find(facts.records[name])
@@ -175,7 +178,7 @@ def _coded(proposals: pl.DataFrame, facts: Facts, policy: SurfacePolicy) -> tupl
     Raises:
       ValueError: a source has no quota.
     """
-    source = IdIndex.of(pl.Series(_names(policy))).find(proposals["source_id"])
+    source = IdIndex.of(pl.Series(_names(policy))).find_runs(proposals["source_id"])
     unknown = np.flatnonzero(source == NO_CODE)
     if len(unknown):
         raise ValueError(
@@ -192,18 +195,10 @@ def _names(policy: SurfacePolicy) -> list[str]:
 
 def _passed(rows: Rows, judged: Judged, facts: Facts, instant: Instant, chances: np.ndarray | None) -> Passed:
     passed = np.flatnonzero(judged.rule == 0)
-    passed = passed[np.argsort(rows.k[passed], kind="stable")]
-    starts = np.searchsorted(rows.k[passed], np.arange(facts.records.height + 1))
+    order, starts = by_code(rows.k[passed], facts.records.height)
     chance = np.zeros(0) if chances is None else chances[rows.p].astype(np.float64)
-    return Passed(starts, passed, rows.i, rows.s, rows.r, _ties(rows, facts, instant), chance)
-
-
-def _ties(rows: Rows, facts: Facts, instant: Instant) -> np.ndarray:
-    """Return what tells equal slots apart: bits of the hash of record, item and date."""
-    records, seed = mix_text(facts.records["record_key"].to_arrow()), np.uint64(hash64_one(instant.seed))
-    known = np.where(rows.i == NO_CODE, 0, rows.i)
-    mixed = mix64(mix64(records[rows.k], facts.item_codes.ties[known]), np.broadcast_to(seed, len(rows)))
-    return (mixed >> np.uint64(64 - TIE_BITS)).astype(np.int64)
+    hashes = mix_text(facts.records["record_key"].to_arrow()), facts.item_codes.ties
+    return Passed(starts, passed[order], rows.i, rows.s, rows.r, chance, *hashes, np.uint64(hash64_one(instant.seed)))
 
 
 def _limits(policy: SurfacePolicy) -> tuple[Limits, np.ndarray, np.ndarray]:

@@ -52,6 +52,13 @@ class IdIndex:
         found[(self.ids.gather(there) != ids).fill_null(True).to_numpy()] = NO_CODE
         return found
 
+    def find_runs(self, ids: pl.Series) -> np.ndarray:
+        """Return what `find` does, faster where equal ids follow each other."""
+        if not len(ids):
+            return self.find(ids)
+        run = ids.rle_id().to_numpy()
+        return self.find(ids.gather(np.flatnonzero(np.diff(run, prepend=np.uint32(0xFFFFFFFF)))))[run]
+
 
 def alike(ids: pl.Series) -> np.ndarray:
     """Return the same code for equal ids, the place of the first of them, `(num_ids,) uint32`; `NO_CODE` for null."""
