@@ -11,6 +11,7 @@ import dataclasses
 
 import numpy as np
 import polars as pl
+import pyarrow as pa
 
 from schemas.hashing import hash64_one, mix_text
 from schemas.policy import SurfacePolicy
@@ -24,7 +25,6 @@ from transforms.sorted_groups import by_code, numbered, order_by
 NOT_DRAWN = "not_drawn"
 RULES = (*HARD_FILTERS, "duplicate", "quota", "series", "cap:artist", "cap:album", "cap:show", "cap:publisher", "size",
          NOT_DRAWN)  # fmt: skip
-_CODE = {name: code for code, name in enumerate(RULES, start=1)}
 _AMPLE = 4  # so many times `fill_to` survivors leave enough after duplicates and caps
 PROPOSAL_COLUMNS = (
     "source_id",
@@ -80,12 +80,14 @@ class Blended:
 
     def removed_by_rule(self) -> pl.DataFrame:
         """Count removals: `k`, `rule`, `len`, sorted."""
-        counted = pl.DataFrame({"k": self.removals.k, "code": self.removals.rule}).group_by("k", "code").len()
-        names = pl.col("code").cast(pl.Int64).replace_strict({v: n for n, v in _CODE.items()}, return_dtype=pl.String)
-        k = np.flatnonzero(self.explored.left)
-        not_drawn = pl.DataFrame({"k": k, "rule": [NOT_DRAWN] * len(k), "len": self.explored.left[k]})
-        spelled = counted.select("k", names.alias("rule"), "len")
-        return pl.concat([spelled, not_drawn.cast(spelled.schema)]).sort("k", "rule")
+        num_records, width = len(self.offered), len(RULES) + 1
+        flat = self.removals.k.astype(np.int64) * width + self.removals.rule
+        counts = np.bincount(flat, minlength=num_records * width).reshape(num_records, width)[:, 1:]
+        counts[:, RULES.index(NOT_DRAWN)] += self.explored.left
+        by_name = np.argsort(RULES)
+        k, place = np.nonzero(counts[:, by_name])
+        names, numbers = pl.Series("rule", RULES)[by_name[place]], counts[k, by_name[place]]
+        return pl.DataFrame([pl.Series("k", k.astype(np.uint32)), names, pl.Series("len", numbers.astype(np.uint32))])
 
 
 def blend(
@@ -234,17 +236,16 @@ def _candidates(
     settled = len(taken) - len(explored.turn)
     taken, until, position = taken.take(order), until[order], place[order].astype(np.int32)
     propensity = np.append(np.ones(settled), explored.propensity)[order]
-    stratum = pl.concat([pl.Series("stratum", [None] * settled, pl.String), explored.stratum]).gather(order)
-    artist = pl.col("artists").list.first().struct.field("artist_id").alias("artist_id")
-    told = facts.items.select("item_id", "item_type", "canonical_id", "artists", "release_ts")[taken.i.astype(np.int64)]
-    shown = told.select("item_id", "item_type", "canonical_id", artist, "release_ts")
-    names = pl.Series("source_id", _names(policy)).gather(taken.s.astype(np.int64))
-    end = pl.Series("available_until", until).set(pl.Series(until == -1), None).cast(pl.Datetime("us", "UTC"))
+    stratum = pl.Series("stratum", [None], pl.String).extend(explored.stratum)
+    drawn = np.concatenate([np.zeros(settled, np.int64), 1 + np.arange(len(explored.turn))])[order]
+    shown = facts.item_codes.shown[taken.i]
+    names = pl.Series("source_id", _names(policy))[taken.s.astype(np.int64)]
+    ends = pa.array(until, pa.timestamp("us", "UTC"), mask=until == -1)
     score = (1.0 / (1.0 + position / policy.size)).astype(np.float32)
-    return shown.with_columns(
-        pl.Series("k", taken.k), pl.Series("position", position), end, pl.Series("blend_score", score), names,
-        pl.Series("propensity", propensity), stratum.alias("stratum"),
-    )  # fmt: skip
+    return shown.hstack([
+        pl.Series("k", taken.k), pl.Series("position", position), pl.Series("available_until", ends),
+        pl.Series("blend_score", score), names, pl.Series("propensity", propensity), stratum[drawn].alias("stratum"),
+    ])  # fmt: skip
 
 
 def _sources(
@@ -259,7 +260,6 @@ def _sources(
     begins = (np.cumsum(counts) - counts)[order]
     counts = counts[order]
     behind = np.concatenate([rows.p[found.behind], explored.rows.p])[np.repeat(begins, counts) + numbered(counts)]
-    told = proposals.select(PROPOSAL_COLUMNS)[behind.astype(np.int64)]
-    return told.with_columns(
-        pl.Series("k", np.repeat(k, counts)), pl.Series("position", np.repeat(position, counts).astype(np.int32))
-    )
+    told = proposals.select(PROPOSAL_COLUMNS)[behind]
+    position = np.repeat(position, counts).astype(np.int32)
+    return told.hstack([pl.Series("k", np.repeat(k, counts)), pl.Series("position", position)])

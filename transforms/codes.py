@@ -62,6 +62,7 @@ class ItemCodes:
 
     Attributes:
       items: `transforms.filters.Facts.items`, whose row numbers are the codes. gone: item ids with a tombstone.
+      shown: what candidates tell of items: `item_id`, `item_type`, `canonical_id`, `artist_id`, `release_ts`.
       ties: `(num_items,) uint64`, `schemas.hashing.mix_text` of the ids. hashes: uint64, `hash64` of those that were asked for, 0 of
         others.
       ids: the items. canonical, owners, languages, markets: names that are numbered.
@@ -70,6 +71,7 @@ class ItemCodes:
     items: pl.DataFrame
     gone: pl.Series
     arrays: ItemArrays
+    shown: pl.DataFrame
     ties: np.ndarray
     hashes: np.ndarray
     ids: IdIndex
@@ -97,7 +99,9 @@ class ItemCodes:
         arrays = ItemArrays(coded, _offers(offers, by_market), *lists)
         canonical = IdIndex.of(items["canonical_id"])
         hashes = mix_text(items["item_id"].to_arrow()), np.zeros(items.height, np.uint64)
-        return cls(items, gone, arrays, *hashes, ids, canonical, by_owner, by_language, by_market)
+        artist = _artist().alias("artist_id")
+        shown = items.select("item_id", "item_type", "canonical_id", artist, "release_ts")
+        return cls(items, gone, arrays, shown, *hashes, ids, canonical, by_owner, by_language, by_market)
 
     def hash64(self, codes: np.ndarray) -> np.ndarray:
         """Return `schemas.hashing.hash64` of items, `(num_codes,) uint64`; it is made once."""
@@ -200,11 +204,14 @@ def _owners() -> pl.Expr:
     return pl.concat_list(artists, "show_id").list.drop_nulls()
 
 
+def _artist() -> pl.Expr:
+    return pl.col("artists").list.first().struct.field("artist_id")
+
+
 def _attributes(items: pl.DataFrame) -> list[np.ndarray]:
     """Return what a set holds one item of, the series of an audiobook or else the canonical item, and what caps count."""
-    artist = pl.col("artists").list.first().struct.field("artist_id")
     one = pl.coalesce("series:" + pl.col("series"), "canonical_id").alias("alike")
-    own = items.select("canonical_id", artist, "album_id", "show_id", "publisher", series())
+    own = items.select("canonical_id", _artist(), "album_id", "show_id", "publisher", series())
     named = own.select(one, pl.all().exclude("canonical_id"))
     return [alike(one) for one in named.get_columns()]
 

@@ -190,7 +190,9 @@ def _pool(proposals: pl.DataFrame, facts: Facts, policy: SurfacePolicy) -> tuple
 def _kinds(facts: Facts) -> tuple[np.ndarray, np.ndarray]:
     """Number the records by the rules they are under; return the number of each, and one record of each number."""
     told, records = facts.record_codes.records, facts.records
-    spoken = alike(records["languages"].list.sort().list.join(",").fill_null(""))
+    spoken = np.zeros(len(told), np.uint32)
+    if (told["language"] < told["languages"]).any():
+        spoken = alike(records["languages"].list.sort().list.join(",").fill_null(""))
     flags = told["flags"] & (MAY_EXPLICIT | OTHER_BOOKS)
     under = np.stack([alike(records["group"]), told["needs"], told["max_age"], flags, spoken], axis=1)
     _, first, kind = np.unique(under, axis=0, return_index=True, return_inverse=True)
