@@ -8,6 +8,7 @@ Memory: about 60 bytes per proposal and record of the block.
 """
 
 import dataclasses
+import functools
 
 import numpy as np
 import polars as pl
@@ -57,6 +58,7 @@ class Blended:
         `blend_score`, `source_id`, the source whose slot it took, `propensity` (1 where it was not drawn), `stratum` (null
         where it was not drawn); sorted by `k` and `position`.
       sources: every surviving proposal behind a candidate: `k`, `position` and `PROPOSAL_COLUMNS`.
+      taken: the candidates' rows, in their order.
       offered: proposals judged, by `k`. Each is removed under one rule or stands behind a candidate; a recording that
         another one stands for is both, removed as `duplicate` and among the sources. Of a pool, only what may be drawn
         counts, and what is not drawn is counted but not listed: `removals` would be as large as the pools.
@@ -68,6 +70,7 @@ class Blended:
     removals: Removed
     offered: np.ndarray
     explored: Explored
+    taken: Rows
 
     @property
     def removed(self) -> pl.DataFrame:
@@ -113,7 +116,7 @@ def blend(
     candidates = _candidates(whole, end, place, order, explored, facts, policy)
     sources = _sources(proposals, rows, found, explored, whole.k[order], place[order], order)
     offered = np.bincount(rows.k, minlength=facts.records.height) + explored.sizes
-    return Blended(proposals, candidates, sources, removals, offered, explored)
+    return Blended(proposals, candidates, sources, removals, offered, explored, whole.take(order))
 
 
 def _judged(proposals: pl.DataFrame, facts: Facts, policy: SurfacePolicy, instant: Instant) -> tuple[Rows, Judged]:
@@ -203,6 +206,7 @@ def _passed(rows: Rows, judged: Judged, facts: Facts, instant: Instant, chances:
     return Passed(starts, passed[order], rows.i, rows.s, rows.r, chance, *hashes, np.uint64(hash64_one(instant.seed)))
 
 
+@functools.lru_cache(maxsize=16)
 def _limits(policy: SurfacePolicy) -> tuple[Limits, np.ndarray, np.ndarray]:
     told = {name: getattr(policy, name) for name in Limits._fields[2:]}
     limits = Limits(_names(policy).index(policy.fallback), policy.size - policy.explore_slots, **told)

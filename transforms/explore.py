@@ -26,7 +26,7 @@ from typing import NamedTuple
 import numpy as np
 import polars as pl
 
-from schemas.hashing import hash64, hash64_one, mix64
+from schemas.hashing import hash64_one, mix64
 from schemas.policy import SurfacePolicy
 from transforms.codes import MAY_EXPLICIT, OTHER_BOOKS
 from transforms.filters import Facts, Instant, Rows, anybody, hard_filters, personal_pairs
@@ -112,7 +112,7 @@ def explore(
     without = _kept_out(pools, facts, held, policy, instant)
     counts = _offered(pools, without, pools.stratum, len(pools.strata))
     bounds = np.concatenate([np.zeros((len(counts), 1), np.int64), counts.cumsum(axis=1)], axis=1)
-    seeds, sizes = record_seeds(facts.records, instant), bounds[:, -1]
+    seeds, sizes = record_seeds(facts, instant), bounds[:, -1]
     places = draw(seeds, bounds, policy.explore_slots)
     k = np.repeat(np.arange(len(places)), (places >= 0).sum(axis=1))
     row = _nth_offered(pools, without, k, places[places >= 0])
@@ -254,9 +254,9 @@ def _cells(names: pl.Series, counts: np.ndarray, chance: np.ndarray, drawn: np.n
     return pl.DataFrame({"cell": names.alias("cell"), "expected": chance @ counts, "drawn": found})
 
 
-def record_seeds(records: pl.DataFrame, instant: Instant) -> np.ndarray:
+def record_seeds(facts: Facts, instant: Instant) -> np.ndarray:
     """Return what the draw of each record is seeded by, `(num_records,) uint64`."""
-    keys = mix64(hash64(records["record_key"].to_arrow()), hash64(records["context_key"].to_arrow()))
+    keys = facts.key_hashes
     return mix64(keys, np.full(len(keys), hash64_one(f"{instant.seed}|{EXPLORATION_ID}"), np.uint64))
 
 
