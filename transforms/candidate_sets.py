@@ -8,7 +8,6 @@ about 150 bytes per candidate.
 import dataclasses
 import datetime
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import polars as pl
@@ -22,7 +21,7 @@ from transforms.calibrate import Calibration
 from transforms.explore import EXPLORATION_ID, record_seeds
 from transforms.codes import PLAYED
 from transforms.filters import Facts, Instant, micros
-from transforms.id_index import NO_CODE
+from transforms.id_index import NO_CODE, IdIndex
 from transforms.sorted_groups import starts
 from transforms.sources import Source
 
@@ -160,25 +159,20 @@ def _source_structs(proposals: pl.DataFrame, policy: SurfacePolicy, provenance: 
     kind = CANDIDATE.field("sources").type.value_type
     chance = provenance.calibration.of(proposals["source_id"], proposals["source_rank"].to_numpy(), policy)
     rests = provenance.artifacts
-    named: dict[str, dict[str, Any]] = {
-        "model_id": {signal: one.model_id for signal, one in rests.items()},
-        "model_version": {signal: one.model_version for signal, one in rests.items()},
-        "embedding_space_id": {signal: one.space_id for signal, one in rests.items()},
-    }
-    shown = proposals.select(
-        "source_id", "signal_type", "seed_item_ids", "seed_event_ts", "source_rank", "raw_score", "score_kind",
-        pl.Series("calibrated_score", chance, pl.Float32),
-        *[
-            pl.col("signal_type").replace_strict(words, default=None, return_dtype=pl.String).alias(name)
-            for name, words in named.items()
-        ],
-        *[pl.lit(None, pl.String).alias(name) for name in ("index_id", "index_version")],
-    )  # fmt: skip
-    return _struct({name: shown[name].to_arrow() for name in shown.columns}, kind)
+    signal = np.minimum(IdIndex.of(pl.Series(list(rests), dtype=pl.String)).find(proposals["signal_type"]), len(rests))
+    of = {"model_id": "model_id", "model_version": "model_version", "embedding_space_id": "space_id"}
+    own = ("source_id", "signal_type", "seed_item_ids", "seed_event_ts", "source_rank", "raw_score", "score_kind")
+    columns = {name: proposals[name].to_arrow() for name in own} | {"calibrated_score": pa.array(chance.astype(np.float32))}
+    for name, field in of.items():
+        words = [getattr(one, field) for one in rests.values()]
+        columns[name] = pl.Series([*words, None], dtype=pl.String)[signal].to_arrow()
+    nothing = pa.nulls(proposals.height, pa.string())
+    return _struct(columns | {"index_id": nothing, "index_version": nothing}, kind)
 
 
 def _struct(columns: Mapping[str, pa.Array], type_: pa.StructType) -> pa.StructArray:
-    arrays = [columns[field.name].cast(field.type) for field in type_.fields]
+    given = [columns[field.name] for field in type_.fields]
+    arrays = [one if one.type == field.type else one.cast(field.type) for one, field in zip(given, type_.fields, strict=True)]
     return pa.StructArray.from_arrays(arrays, fields=type_.fields)
 
 

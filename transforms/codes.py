@@ -1,6 +1,7 @@
 """Codes: what the rules ask of items and of records, as numbers in arrays that a compiled loop walks through."""
 
 import dataclasses
+import functools
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -244,7 +245,12 @@ def _offers(offers: pl.DataFrame, by_market: IdIndex) -> np.ndarray:
 
 def _tier(names: pl.Series) -> np.ndarray:
     """Return the place of each in `TIERS`, `_NO_TIER` for others."""
-    return np.minimum(IdIndex.of(pl.Series(TIERS)).find(names), _NO_TIER).astype(np.int64)
+    return np.minimum(_tiers().find(names), _NO_TIER).astype(np.int64)
+
+
+@functools.cache
+def _tiers() -> IdIndex:
+    return IdIndex.of(pl.Series(TIERS))
 
 
 def _flags(items: pl.DataFrame, gone: np.ndarray) -> np.ndarray:

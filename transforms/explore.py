@@ -126,7 +126,7 @@ def explore(
         _cells(_CELLS, _offered(pools, without, cell, len(_CELLS)), chance, cell[row]),
     ]
     turn = np.arange(len(k)) - np.searchsorted(k, k)
-    stratum = pools.strata.gather(pools.stratum[row])
+    stratum = pools.strata[pools.stratum[row]]
     rows = _rows(pools, k, pools.i[row], row, policy)
     return Explored(rows, turn, chance[k], stratum, sizes, pl.concat(cells))
 
@@ -141,7 +141,7 @@ def pools_of(proposals: pl.DataFrame, facts: Facts, policy: SurfacePolicy, insta
     """Return what each kind of record may be offered of its group's pool, by the rules that ask nothing personal."""
     pool, strata = _pool(proposals, facts, policy)
     kind_of, kinds = _kinds(facts)
-    group = pool.groups.find(facts.records["group"].gather(kinds))
+    group = pool.groups.find(facts.records["group"][kinds])
     bounds = np.searchsorted(pool.group, np.arange(len(pool.groups.ids) + 1))
     group = np.minimum(group, len(pool.groups.ids))  # who has no pool: behind all
     counts = np.diff(bounds, append=bounds[-1:])[group]
@@ -171,15 +171,16 @@ class _Pool(NamedTuple):
 def _pool(proposals: pl.DataFrame, facts: Facts, policy: SurfacePolicy) -> tuple[_Pool, pl.Series]:
     """Return the pools, and the names of their strata."""
     there = (proposals["source_id"] == policy.explore).arg_true()
-    offered = proposals.select("key", "item_id", "stratum", "source_rank")[there]
+    offered, p = proposals.select("key", "item_id", "stratum", "source_rank")[there], there.to_numpy()
     i = facts.item_codes.ids.find(offered["item_id"])
     groups = IdIndex.of(offered["key"].unique(maintain_order=True))
-    group, p = groups.find(offered["key"]), there.to_numpy()
+    group = groups.find_runs(offered["key"])
     alike = facts.item_codes.arrays.items["alike"][np.where(i == NO_CODE, 0, i)] if facts.items.height else i
     order = np.lexsort((i, offered["source_rank"].to_numpy(), alike, group))
     order = order[i[order] != NO_CODE]
     single = order[starts(group[order], alike[order])]
-    strata = offered["stratum"].gather(single).fill_null(_NONE[0])
+    strata = offered["stratum"][single]
+    strata = strata.fill_null(_NONE[0]) if strata.null_count() else strata
     names = strata.unique().sort() if len(strata) else _NONE
     stratum = IdIndex.of(names).find(strata).astype(np.int64)
     order = np.lexsort((i[single], stratum, group[single]))
@@ -209,18 +210,19 @@ def _kept_out(
     own = pools.i[row] == i  # and not another recording of it
     k, i, row = k[own], i[own], row[own]
     barred = hard_filters(_rows(pools, k, i, row, policy), facts, policy, instant).rule != 0
-    near = _place_of_alike(facts.item_codes.arrays.items["alike"], pools.items)[held[1]]
+    alike_ = facts.item_codes.arrays.items["alike"]
+    near = _place_of_alike(alike_[pools.items], len(alike_))[alike_[held[1]]]
     having, near = held[0][near >= 0].astype(np.int64), near[near >= 0]
     had = pools.at[pools.kind_of[having], near]
     pairs = np.unique(np.concatenate([k[barred] << _BITS | row[barred], (having << _BITS | had)[had >= 0]]))
     return pairs >> _BITS, pairs & (1 << _BITS) - 1
 
 
-def _place_of_alike(alike: np.ndarray, items: np.ndarray) -> np.ndarray:
-    """Return, for each item, a place in `items` of one that is alike, -1 where there is none."""
-    place = np.full(len(alike), -1)
-    place[alike[items]] = np.arange(len(items))
-    return place[alike]
+def _place_of_alike(codes: np.ndarray, num_codes: int) -> np.ndarray:
+    """Return the place of an item of each code, -1 where there is none."""
+    place = np.full(num_codes, -1)
+    place[codes] = np.arange(len(codes))
+    return place
 
 
 def _offered(pools: Pools, without: Pairs, column: np.ndarray, num_columns: int) -> np.ndarray:

@@ -45,7 +45,7 @@ class IdIndex:
     def find(self, ids: pl.Series) -> np.ndarray:
         """Return the place of each id, `(num_ids,) uint32`, `NO_CODE` for null and for what is not among them."""
         found = np.full(len(ids), NO_CODE)
-        if not len(self.ids):
+        if not len(self.ids) or ids.null_count() == len(ids):
             return found
         _find_all(self.slots, _hashes(ids, self.seed), found)
         other = self.ids[np.where(found == NO_CODE, np.uint32(0), found)] != ids
