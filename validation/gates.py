@@ -19,7 +19,7 @@ from validation.thresholds import DatasetThresholds, ItemThresholds, Thresholds,
 
 _COMPARED = frozenset(
     {
-        "user", "history", "popularity_partial", "popularity", "artist_top", "co_listen_partial", "co_listen",
+        "user", "popularity_partial", "popularity", "artist_top", "co_listen_partial", "co_listen",
         "transition_partial", "transition",
     }
 )  # fmt: skip
@@ -55,6 +55,8 @@ def _of_dataset(
             return list(judge_proposals(manifest))
         case "exposure":
             return judge_exposure(manifest, previous, limits.candidate_set)
+        case "history":
+            return [_rows(statistics, previous, limits.dataset), _machines(manifest, limits.dataset)]
         case "training":
             return list(judge_training(manifest, statistics))
         case "item_embedding":
@@ -106,6 +108,18 @@ def _rows(statistics: Statistics, previous: Manifest | None, limits: DatasetThre
     return graded(
         name, change, threshold, previous.rows_out, warn=change < -warn, block=change < -block, message=message
     )
+
+
+def _machines(manifest: Manifest, limits: DatasetThresholds) -> CheckResult:
+    """Say what was put aside because no person plays so much."""
+    n = manifest.counters
+    share = n.get("machine_plays", 0) / max(manifest.rows_in, 1)
+    message = (
+        f"{n.get('machine_plays', 0):,} positives of {n.get('machine_days', 0):,} days of users with more than 2,000 are in no"
+        f" tally, {percent(share)} of all events: machines, or a key that many share; look at who they are"
+    )
+    threshold, warn = f"W > {percent(limits.machine_warn)}", share > limits.machine_warn
+    return graded("machine_plays", share, threshold, manifest.rows_in, warn=warn, message=message)
 
 
 def _items(statistics: Statistics, previous: Manifest | None, limits: ItemThresholds) -> Iterator[CheckResult]:

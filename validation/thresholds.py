@@ -54,6 +54,7 @@ class DatasetThresholds:
     vanished_share: float
     rows_fall_warn: float
     rows_fall_block: float
+    machine_warn: float
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

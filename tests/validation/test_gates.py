@@ -322,6 +322,18 @@ def test_rows_of_tallies_against_the_last_run(name, rows, severity):
     assert failed(results(contract, now)) == {}
 
 
+@pytest.mark.parametrize(("plays", "severity"), [(0, None), (100, None), (101, "warning")])
+def test_a_swarm_of_machines_is_told(plays, severity):
+    columns = {column: ColumnStatistics() for column in CONTRACTS["history"].schema.names}
+    counters = {"machine_days": 3, "machine_plays": plays}
+    found = results(
+        CONTRACTS["history"], manifest("history", Statistics(1000, columns, {}), rows_in=100_000, counters=counters)
+    )
+    assert failed(found) == ({"machine_plays": severity} if severity else {})
+    if severity:
+        assert "101 positives of 3 days of users with more than 2,000 are in no tally" in found["machine_plays"].message
+
+
 SETS = {
     "sets": 1000, "slots": 300_000, "empty_sets": 0, "market_violations": 0, "tier_violations": 0,
     "explicit_violations": 0, "tombstone_violations": 0, "duplicate_items": 0, "sets_below_minimum": 1,
