@@ -63,6 +63,8 @@ def _of_dataset(
             return list(judge_vectors(manifest, limits.embedding, limits.embedding.item_coverage))
         case "user_embedding":
             return list(judge_vectors(manifest, limits.embedding, limits.embedding.user_coverage))
+        case "tombstone_scan":
+            return list(_tombstones(manifest))
         case "index":
             return list(judge_index(manifest, limits.index))
         case name if name in _COMPARED:
@@ -120,6 +122,20 @@ def _machines(manifest: Manifest, limits: DatasetThresholds) -> CheckResult:
     )
     threshold, warn = f"W > {percent(limits.machine_warn)}", share > limits.machine_warn
     return graded("machine_plays", share, threshold, manifest.rows_in, warn=warn, message=message)
+
+
+def _tombstones(manifest: Manifest) -> Iterator[CheckResult]:
+    """Judge what must have disappeared and was found all the same."""
+    n, files = manifest.counters, manifest.counters.get("files", 0)
+    remedy = "run the latest date again with these tombstones, and publish it"
+    for name, where, block in (
+        ("live_hits", "in what is live", True),
+        ("overdue_hits", "where they should have been gone for 30 days, in what was delivered it may be", True),
+        ("kept_hits", "in sets that a rollback would make live: do not roll back to them", False),
+    ):
+        hits = n.get(name, 0)
+        message = f"{hits:,} rows or slots of erased users and of items taken down are {where}; {remedy}"
+        yield graded(name, hits, "0", files, warn=hits > 0, block=block and hits > 0, message=message)
 
 
 def _items(statistics: Statistics, previous: Manifest | None, limits: ItemThresholds) -> Iterator[CheckResult]:
