@@ -3,6 +3,7 @@
 Thresholds are in `thresholds.toml`. Missing history never fails a check: the result says what was missing.
 """
 
+import datetime
 from collections.abc import Iterator
 
 from schemas.contract import Contract
@@ -48,7 +49,7 @@ def _of_dataset(
         case "event":
             return judge_events(manifest, statistics, limits.events, limits.dataset.vanished_share)
         case "item":
-            return list(_items(statistics, previous, limits.item))
+            return list(_items(statistics, previous, limits.item, manifest.date))
         case "candidate_set":
             return judge_candidate_sets(manifest, previous, limits.candidate_set)
         case "proposal":
@@ -138,7 +139,9 @@ def _tombstones(manifest: Manifest) -> Iterator[CheckResult]:
         yield graded(name, hits, "0", files, warn=hits > 0, block=block and hits > 0, message=message)
 
 
-def _items(statistics: Statistics, previous: Manifest | None, limits: ItemThresholds) -> Iterator[CheckResult]:
+def _items(
+    statistics: Statistics, previous: Manifest | None, limits: ItemThresholds, day: str
+) -> Iterator[CheckResult]:
     rows = statistics.rows
     message = "the catalogue is empty: check the path and the format of the items that were delivered, then run again"
     yield graded("items_present", rows, "at least 1 item", None, block=not rows, message=message)
@@ -153,6 +156,21 @@ def _items(statistics: Statistics, previous: Manifest | None, limits: ItemThresh
     yield graded("description_present", described, threshold, rows, warn=warn, message=message)
     yield _item_rows(rows, previous, limits)
     yield _eligible(statistics, previous, limits)
+    yield _catalogue_age(statistics, limits, day)
+
+
+def _catalogue_age(statistics: Statistics, limits: ItemThresholds, day: str) -> CheckResult:
+    """Judge how old the latest change in the catalogue is: vectors and index of a date are as old as what was delivered."""
+    last = statistics.columns["updated_at"].high
+    if last is None:
+        return skipped("catalogue_age", "updated_at is not delivered")
+    end = datetime.datetime.fromisoformat(day).replace(tzinfo=datetime.UTC) + datetime.timedelta(days=1)
+    days = (end.timestamp() - float(last) / 1e6) / 86_400
+    message = (
+        f"nothing in the catalogue changed for {days:.1f} days: is an old delivery read again? New releases are missing"
+    )
+    threshold, warn = f"W > {limits.age_days_warn:g} days", days > limits.age_days_warn
+    return graded("catalogue_age", days, threshold, statistics.rows, warn=warn, message=message)
 
 
 def _item_rows(rows: int, previous: Manifest | None, limits: ItemThresholds) -> CheckResult:

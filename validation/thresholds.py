@@ -45,6 +45,7 @@ class ItemThresholds:
     rows_fall_block: float
     eligible_fall_block: float
     description_warn: float
+    age_days_warn: float
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
