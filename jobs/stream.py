@@ -23,6 +23,7 @@ from pipelines.stream_metrics import Metrics
 from pipelines.stream_views import Terminal, serve_metrics
 from pipelines.version import code_version
 from transforms.io.broker import EVENTS, SETS
+from transforms.io.pubsub import PREFIX
 from transforms.io.state_store import StateStore
 from transforms.io.store import Store, open_store
 from transforms.stream.sessions import Sessions
@@ -37,9 +38,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     add_broker(parser)
     parser.add_argument("--state", help="local folder of sessions (default: stream under the root)")
     parser.add_argument("--port", type=int, default=PORT, help=f"of /metrics on 127.0.0.1 ({PORT}); 0 takes any")
-    options = parser.parse_args(argv)
+    options, beam_args = parser.parse_known_args(argv)
+    if beam_args:
+        return guarded(lambda: run_on_beam(options, beam_args))
     tables = state_folder(options.root, options.state) / "tables"
     return guarded(lambda: run(options, lambda root: Sessions(open_live(open_store(root), tables))))
+
+
+def run_on_beam(options: argparse.Namespace, beam_args: list[str]) -> int:
+    """Start the stream on a Beam runner and leave it running."""
+    from pipelines.stream_beam import stream_pipeline
+
+    project = [f"--project={options.project}"] if options.project else []
+    stream_pipeline(options.root, PREFIX, [*beam_args, *project]).run()
+    return 0
 
 
 @dataclasses.dataclass

@@ -65,6 +65,7 @@ class Stream:
     def __post_init__(self) -> None:
         self._debounce = Debounce(self.store.owed())
         self._looked_s, self._swept_s, self._refused = 0.0, self.clock(), ""
+        self.step = self.step.without(self.store.tombstones())
         self.metrics.bundle = self.step.bundle
         self.metrics.set("broker_up", 1)
 
@@ -218,7 +219,7 @@ class Stream:
             return
         if step is not None:
             self.say(f"bundle {step.bundle} is in use, {self.step.bundle} no more")
-            self.step, self._refused, self.metrics.bundle = step, "", step.bundle
+            self.step, self._refused, self.metrics.bundle = step.without(self.store.tombstones()), "", step.bundle
             self.metrics.count("swaps")
 
     def _obey(self) -> None:
@@ -228,6 +229,7 @@ class Stream:
             return
         found = decode_control(received, self.code_version)
         self.store.bury(found.rows)
+        self.step = self.step.without(found.rows)
         self._debounce.forget(found.rows.filter(pl.col("entity") == "user")["id"])
         self._publish_letters([letter(received[i], cause, self.code_version) for i, cause in found.causes.items()])
         self.metrics.count("tombstones", by=found.rows.height)

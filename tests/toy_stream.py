@@ -56,6 +56,7 @@ class ToyStep:
 
     bundle: str = "b1"
     merges: int = 0
+    gone: frozenset = frozenset()
 
     def merge(self, states: Mapping[str, bytes | None], events: pl.DataFrame) -> Merged:
         self.merges += 1
@@ -82,6 +83,9 @@ class ToyStep:
         state[row["event_id"]] = told
         return APPLIED
 
+    def without(self, tombstones: pl.DataFrame) -> "ToyStep":
+        return dataclasses.replace(self, gone=self.gone | set(tombstones["id"]))
+
     def sets(self, states: Mapping[str, bytes]) -> pa.Table:
         if "broken" in states:
             raise LookupError("no set for this one")
@@ -92,7 +96,7 @@ class ToyStep:
     def _set(self, user: str, state: dict) -> dict:
         told = sorted(state.values())
         last = datetime.datetime.fromtimestamp(told[-1][0] / 1e6, datetime.UTC)
-        items = list(dict.fromkeys(item for _, item in reversed(told)))[:5]
+        items = [item for item in dict.fromkeys(item for _, item in reversed(told)) if item not in self.gone][:5]
         sequence = told[-1][0] * 1000 + len(told)
         return FIELDS | {
             "candidate_set_id": f"{user}-{sequence}", "contract_version": "1.0.0", "record_key": user, "user_id": user,

@@ -99,8 +99,10 @@ def propose(sources: Mapping[str, Source], audience: Audience, bundle: Bundle) -
 
 
 def _ranked(name: str, source: Source, found: pl.DataFrame) -> pl.DataFrame:
-    best = found.with_columns(pl.col("raw_score").cast(pl.Float32)).sort(
-        "key", "raw_score", "item_id", descending=[False, True, False]
+    best = (
+        found.lazy()
+        .with_columns(pl.col("raw_score").cast(pl.Float32))
+        .sort("key", "raw_score", "item_id", descending=[False, True, False])
     )
     rank = pl.int_range(pl.len(), dtype=pl.Int32).over("key").alias("source_rank")
     drawn = [] if "stratum" in found.columns else [pl.lit(None, pl.String).alias("stratum")]
@@ -114,6 +116,7 @@ def _ranked(name: str, source: Source, found: pl.DataFrame) -> pl.DataFrame:
         )
         .filter(pl.col("source_rank") < source.limit)
         .select(PROPOSAL.schema.names)
+        .collect(engine="in-memory")
     )
 
 
@@ -292,12 +295,13 @@ def no_seed() -> list[pl.Expr]:
 
 def of_seeds(found: pl.DataFrame, audience: Audience) -> pl.DataFrame:
     """Keep the best score per key and proposal, and name the seed as what led to it; the seed itself is no proposal."""
-    seeds = audience.seeds.select("key", "seed_item_id").unique("key")
-    best = found.group_by("key", "item_id").agg(pl.col("raw_score").max()).join(seeds, on="key")
+    seeds = audience.seeds.lazy().select("key", "seed_item_id").unique("key")
+    best = found.lazy().group_by("key", "item_id").agg(pl.col("raw_score").max()).join(seeds, on="key")
     others = best.filter(pl.col("seed_item_id") != pl.col("item_id"))
-    return others.select(
+    told = others.select(
         "key", "item_id", "raw_score", pl.concat_list("seed_item_id").alias("seed_item_ids"), no_seed()[1]
     )
+    return told.collect(engine="in-memory")
 
 
 def transition(audience: Audience, bundle: Bundle) -> pl.DataFrame:

@@ -221,11 +221,11 @@ def in_session(audience: Audience) -> pl.DataFrame:
     A seed that is nobody's was played and nothing else.
     """
     columns = ["key", "item_id", "label", "event_ts"]
-    both = pl.concat([audience.listens.select(columns), audience.skips.select(columns)])
+    both = pl.concat([audience.listens.lazy().select(columns), audience.skips.lazy().select(columns)])
     heard = both.sort("key", "event_ts", maintain_order=True).select("key", "item_id", pl.col("label").cast(pl.Float64))
-    alone = audience.seeds.select("key", "seed_item_id").unique("key").join(heard, on="key", how="anti")
+    alone = audience.seeds.lazy().select("key", "seed_item_id").unique("key").join(heard, on="key", how="anti")
     alone = alone.select("key", pl.col("seed_item_id").alias("item_id"), pl.lit(1.0).alias("label")).drop_nulls()
-    return pl.concat([heard, alone]).sort("key", maintain_order=True)
+    return pl.concat([heard, alone]).sort("key", maintain_order=True).collect(engine="in-memory")
 
 
 HOME_VECTOR_SOURCES: dict[str, Source] = {

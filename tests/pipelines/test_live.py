@@ -7,12 +7,14 @@ import polars as pl
 import pyarrow as pa
 import pytest
 from toy_heard import heard, skip
+from toy_road import days_ago, table
 
 from pipelines.bundle import BundleError
 from pipelines.live import open_live
 from schemas.candidates import CANDIDATE_SET
 from transforms.io.store import open_store
 from transforms.stream.session import MOST, Window
+from transforms.stream.sessions import Sessions
 from transforms.stream.sets import QUARANTINED, widened
 from validation.rows import split_rows
 
@@ -101,6 +103,17 @@ def test_a_skip_changes_the_set_of_whoever_skipped(live, tracks):
     assert after["sequence"] > before["sequence"]
     assert offered(after) != offered(before)
     assert after["context"]["seed_item_id"] == tracks[0], "what plays is what was not turned away"
+
+
+def test_what_is_taken_down_is_not_offered_from_then_on(live, tracks):
+    window = Window.of([heard(0, item_id=tracks[0])])
+    before = one_set(live, window)
+    first, drawn = offered(before)[0], next(one["item_id"] for one in before["candidates"] if one["is_exploration"])
+    gone = [{"entity": "item", "id": one, "reason": "licence", "effective_ts": days_ago(0)} for one in (first, drawn)]
+    step = Sessions(live).without(table("tombstone", gone))
+    (row,) = step.sets({"nobody-knows-me": window.to_bytes()}).to_pylist()
+    assert not {first, drawn} & set(offered(row))
+    assert one_set(live, window) == before, "the bundle itself is as it was"
 
 
 def test_who_opted_out_or_asked_to_be_forgotten_has_no_set(live, users, tracks):

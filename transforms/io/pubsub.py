@@ -25,6 +25,7 @@ from transforms.stream.messages import EVENT_AVRO
 
 EMULATOR = "PUBSUB_EMULATOR_HOST"
 LOCAL_PROJECT = "segue-local"
+PREFIX = "segue"
 ACK_S = 60
 KEPT_S = {EVENTS: 7 * 86_400, SETS: 86_400, DEAD_LETTERS: 14 * 86_400, CONTROL: 7 * 86_400}
 """How long an unacknowledged message is kept: dead letters 14 days, which is also when erasure has reached them."""
@@ -56,7 +57,7 @@ class PubSub:
     Memory: four pulls of a quarter of a batch, beside the batch.
     """
 
-    def __init__(self, project: str = LOCAL_PROJECT, prefix: str = "segue") -> None:
+    def __init__(self, project: str = LOCAL_PROJECT, prefix: str = PREFIX) -> None:
         """Connect.
 
         Raises:

@@ -12,6 +12,7 @@ import polars as pl
 
 from schemas.catalogue import CONTRACTS
 from transforms.model_bundle import ModelBundle
+from transforms.parts import gone_items
 from transforms.reach import World, read_world
 from transforms.retrieve import made_good
 from transforms.shards import read_tables
@@ -50,6 +51,15 @@ class LiveBundle(ModelBundle):
         held = {name: shard.read(name) for name in _HELD}
         given = {field.name: getattr(opened, field.name) for field in dataclasses.fields(opened)}
         return cls(**given, tables=tables, held=held, world=read_world(shard))
+
+    def without(self, tombstones: pl.DataFrame) -> "LiveBundle":
+        """Return the bundle with more tombstones: the hard filters know them from now on."""
+        known = self.held["tombstone"]
+        every = pl.concat([known, tombstones.select(known.columns)]).unique(
+            ["entity", "id"], keep="first", maintain_order=True
+        )
+        more = dataclasses.replace(self, held={**self.held, "tombstone": every})
+        return dataclasses.replace(more, world=World(self.world.markets, gone_items(more)))
 
     def read(self, name: str, columns: Sequence[str] | None = None, where: pl.Expr | None = None) -> pl.DataFrame:
         """Return the rows that satisfy `where`, in file order; what is not held is read from its files."""

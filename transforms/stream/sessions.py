@@ -37,6 +37,11 @@ class Sessions:
         """Apply events to the windows of their listeners."""
         return merge_events(states, events)
 
+    def without(self, tombstones: pl.DataFrame) -> "Sessions":
+        """Return the step that offers nothing under these tombstones either."""
+        bundle = self.session_sets.bundle.without(tombstones)
+        return Sessions(dataclasses.replace(self.session_sets, bundle=bundle))
+
     def sets(self, states: Mapping[str, bytes]) -> pa.Table:
         """Return the candidate set of every listener who may have one."""
         return self.session_sets({user: Window.from_bytes(state) for user, state in states.items()})

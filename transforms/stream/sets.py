@@ -230,14 +230,14 @@ def _facts(
 def _longer(users: pl.DataFrame, listens: pl.DataFrame, column: str) -> pl.Series:
     """Return a column of histories that goes on with listens, each of them once."""
     fields = ["item_id", "item_type", "event_ts", "label", "session_id"]
-    before = users.select("user_id", column).explode(column).drop_nulls(column).unnest(column)
-    both = pl.concat([before.select("user_id", *fields), listens.select("user_id", *fields)])
+    before = users.lazy().select("user_id", column).explode(column).drop_nulls(column).unnest(column)
+    both = pl.concat([before.select("user_id", *fields), listens.lazy().select("user_id", *fields)])
     once = both.unique(["user_id", "item_id", "event_ts"], keep="first", maintain_order=True)
     ordered = once.sort("user_id", "event_ts", "item_id")
     last = ordered.filter(pl.int_range(pl.len(), 0, -1).over("user_id") <= MAX_POSITIVES)
     lists = last.group_by("user_id", maintain_order=True).agg(pl.struct(fields).alias(column))
-    found = users.select("user_id").join(lists, on="user_id", how="left", maintain_order="left")[column]
-    return found.fill_null(pl.Series([[]], dtype=found.dtype).first())
+    mine = users.lazy().select("user_id").join(lists, on="user_id", how="left", maintain_order="left")
+    return mine.select(pl.col(column).fill_null([])).collect(engine="in-memory").to_series()
 
 
 def stamped(table: pa.Table, heard: Sequence[Listening]) -> pa.Table:

@@ -44,5 +44,12 @@ class Step(Protocol):
             a row. `session_id` is null where the producer gave none.
         """
 
+    def without(self, tombstones: pl.DataFrame) -> "Step":
+        """Return the step that offers nothing of what has to disappear, besides what its bundle knows of already.
+
+        Args:
+          tombstones: rows of their contract.
+        """
+
     def sets(self, states: Mapping[str, bytes]) -> pa.Table:
         """Return the candidate set of every user who may have one, in the contract of candidate sets, one row each."""

@@ -47,13 +47,22 @@ def test_a_look_up_finds_what_a_scan_finds(shard, tmp_path, column, wanted):
 
 def test_files_are_written_once_and_anew_when_what_they_are_of_changes(shard, tmp_path):
     table_ = opened(shard, "item_id", tmp_path)
-    assert table_.routed
+    assert table_.lookup(pl.Series(["i003"])).height == 1
     before = {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
     opened(shard, "item_id", tmp_path)
     assert {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()} == before
     os.utime(shard.paths("item")[0], (1, 1))
     assert opened(shard, "item_id", tmp_path).lookup(pl.Series(["i003"])).height == 1
     assert len(list(tmp_path.iterdir())) == len(before) + 1
+
+
+@pytest.mark.parametrize("few", [2, 8])
+def test_only_the_segment_of_an_id_is_searched_where_there_are_many(shard, tmp_path, monkeypatch, few):
+    monkeypatch.setattr("transforms.stream.keyed._FEW", few)
+    found = opened(shard, "item_id", tmp_path)
+    assert found.routed == (few == 2)
+    assert found.lookup(pl.Series([one["item_id"] for one in ITEMS])).height == len(ITEMS)
+    assert not opened(shard, "show_id", tmp_path).routed
 
 
 def test_ids_of_one_hash_are_told_apart(shard, tmp_path, monkeypatch):
