@@ -31,7 +31,7 @@ MOST_MESSAGES, MOST_SETS = 500, 128
 """Of one batch: more at once makes a set cheaper and everybody wait longer."""
 IDLE_S, TTL_S = 1.0, 48 * 3600
 _LOOK_S, _SWEEP_S = 1.0, 60.0
-_FIRST_WAIT_S, _LONGEST_WAIT_S = 0.1, 5.0
+_FIRST_WAIT_S, _LONGEST_WAIT_S = 0.1, 2.0
 REJECTED, PARKED, ERASED = "rejected", "parked", "erased"
 _T = TypeVar("_T")
 

@@ -44,7 +44,7 @@ def broker(host, monkeypatch, request):
     opened.close()
 
 
-def receive(broker: PubSub, topic: str, count: int, seconds: float = 5.0) -> list:
+def receive(broker: PubSub, topic: str, count: int, seconds: float = 20.0) -> list:
     found, deadline = [], time.monotonic() + seconds
     while len(found) < count and time.monotonic() < deadline:
         found += broker.pull(topic, 500, 0.5)
@@ -78,7 +78,7 @@ def test_nothing_to_pull_is_waited_for_and_no_longer(broker):
 def test_who_watches_gets_one_users_sets_and_takes_none_away(broker):
     with broker.watching('a"b') as received:
         broker.publish(SETS, [Message(b"1", {"user_id": 'a"b'}), Message(b"2", {"user_id": "c"})])
-        assert [one.data for one in received(5.0)] == [b"1"]
+        assert [one.data for one in received(20.0)] == [b"1"]
     assert len(receive(broker, SETS, 2)) == 2
 
 
@@ -116,6 +116,20 @@ def test_refusals_are_told_from_outages(monkeypatch, met, raised, said):
     broker._channel = None  # as if it were no emulator
     with pytest.raises(raised, match=said), broker._explained("pull"):
         raise met
+    broker.close()
+
+
+def test_who_may_not_create_uses_what_is_there(monkeypatch):
+    monkeypatch.setenv(EMULATOR, "127.0.0.1:9")
+    broker = PubSub()
+
+    def refused(**request):
+        raise exceptions.PermissionDenied("no")
+
+    for client, call in ((broker._schemas, "create_schema"), (broker._publisher, "create_topic"),
+                         (broker._subscriber, "create_subscription")):  # fmt: skip
+        monkeypatch.setattr(client, call, refused)
+    broker.create()
     broker.close()
 
 

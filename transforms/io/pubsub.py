@@ -38,7 +38,10 @@ _EMULATOR_KEPT_S = 7 * 86_400
 _CALL_S, _PULL_S = 20.0, 20.0
 _PULLS, _WATCHED = 4, 20
 _PUBLISH_MESSAGES, _PUBLISH_BYTES = 1_000, 8_000_000  # a request holds 1,000 messages and 10 MB at most
-_OPTIONS = (("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1))
+_OPTIONS = (
+    ("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1),
+    ("grpc.initial_reconnect_backoff_ms", 200), ("grpc.max_reconnect_backoff_ms", 2_000),
+)  # fmt: skip
 _TRANSIENT = (
     exceptions.ServiceUnavailable, exceptions.DeadlineExceeded, exceptions.InternalServerError, exceptions.Aborted,
     exceptions.Cancelled, exceptions.Unknown, exceptions.ResourceExhausted, exceptions.BadGateway,
@@ -89,6 +92,8 @@ class PubSub:
     def create(self) -> None:
         """Create the schemas, topics and subscriptions that are not there; nothing else changes.
 
+        Who may not create uses what is there; where something is not, the first call that needs it says so.
+
         Schemas are registered for producers and readers to check against, and not attached to the topics: an attached
         one allows one encoding only, and refuses a bad message where nobody keeps it.
         """
@@ -108,7 +113,7 @@ class PubSub:
         return min(KEPT_S[topic], _EMULATOR_KEPT_S) if self._channel else KEPT_S[topic]
 
     def _make(self, call: Callable[..., Any], **arguments: Any) -> None:
-        with self._explained("create"), contextlib.suppress(exceptions.AlreadyExists):
+        with self._explained("create"), contextlib.suppress(exceptions.AlreadyExists, exceptions.Forbidden):
             call(**arguments, timeout=_CALL_S)
 
     def pull(self, topic: str, most: int, wait_s: float) -> list[Received]:
@@ -125,8 +130,14 @@ class PubSub:
         failed = [error for one in done if (error := one.exception()) is not None]
         received = [message for one in done if one.exception() is None for message in one.result()]
         if failed and not received:
+            self._forget_failures()
             raise failed[0]
         return received
+
+    def _forget_failures(self) -> None:
+        """Drop what else one outage has ended: told of later, it would pass for another."""
+        for topic, underway in self._underway.items():
+            self._underway[topic] = [one for one in underway if not (one.done() and one.exception())]
 
     def _pull(self, subscription: str, most: int, wait_s: float = _PULL_S) -> list[Received]:
         request = {"subscription": subscription, "max_messages": most}
@@ -212,14 +223,14 @@ class PubSub:
             if self._channel is None:
                 raise BrokerError(
                     f"could not {what}: there is no such topic or subscription. `make stream PROJECT={self.project}` creates them"
-                    " when it starts."
+                    " when it starts, run by an account with roles/pubsub.editor."
                 ) from error
             self.create()
             raise BrokerDown("the emulator began anew; topics and subscriptions were created again") from error
         except (exceptions.Forbidden, exceptions.Unauthorized) as error:
             raise BrokerError(
                 f"could not {what}: {error.message}. Grant this account roles/pubsub.editor on project {self.project}, or"
-                " publisher and subscriber once somebody else has created the topics."
+                " publisher and subscriber where somebody else has created the topics."
             ) from error
         except (*_TRANSIENT, exceptions.RetryError) as error:
             raise BrokerDown(f"could not {what}: {error.message}") from error
