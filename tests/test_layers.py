@@ -14,7 +14,7 @@ OWNERS = {
     "google.cloud": ("transforms/io/",),
     "torch": ("transforms/embed/", "transforms/index/"),
     "faiss": ("transforms/index/",),
-    "numba": ("transforms/embed/session_knn.py",),
+    "numba": ("transforms/compiled.py",),
     "lightgbm": ("transforms/embed/fuse.py",),
 }
 NO_BEAM = ("schemas", "validation")

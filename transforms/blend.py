@@ -234,7 +234,13 @@ def _removals(rows: Rows, judged: Judged, found: Settled) -> Removed:
 
 
 def _candidates(
-    taken: Rows, until: np.ndarray, place: np.ndarray, order: np.ndarray, explored: Explored, facts: Facts, policy: SurfacePolicy
+    taken: Rows,
+    until: np.ndarray,
+    place: np.ndarray,
+    order: np.ndarray,
+    explored: Explored,
+    facts: Facts,
+    policy: SurfacePolicy,
 ) -> pl.DataFrame:
     """Put candidates in order; those explored are the last rows of `taken`."""
     settled = len(taken) - len(explored.turn)
@@ -253,7 +259,13 @@ def _candidates(
 
 
 def _sources(
-    proposals: pl.DataFrame, rows: Rows, found: Settled, explored: Explored, k: np.ndarray, position: np.ndarray, order: np.ndarray
+    proposals: pl.DataFrame,
+    rows: Rows,
+    found: Settled,
+    explored: Explored,
+    k: np.ndarray,
+    position: np.ndarray,
+    order: np.ndarray,
 ) -> pl.DataFrame:
     """Return every surviving proposal behind each candidate, with its position. What was drawn has the pool for its source.
 

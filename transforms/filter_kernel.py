@@ -65,7 +65,9 @@ _TIMES = np.dtype([("played", np.int64), ("skipped", np.int64)])
 _OPEN = np.dtype([("until", np.int64), ("rule", np.int8)], align=True)
 
 
-def judge(k: np.ndarray, i: np.ndarray, kinds: np.ndarray, items: ItemArrays, records: RecordArrays, moment: Moment) -> Answers:
+def judge(
+    k: np.ndarray, i: np.ndarray, kinds: np.ndarray, items: ItemArrays, records: RecordArrays, moment: Moment
+) -> Answers:
     """Name, for each row, the first hard filter it fails.
 
     Args:
@@ -76,7 +78,7 @@ def judge(k: np.ndarray, i: np.ndarray, kinds: np.ndarray, items: ItemArrays, re
     barred = np.zeros(_num_owners(items), np.bool_)
     pairs = (len(records.need_starts) - 1) * len(items.items)
     known = np.zeros(pairs if pairs <= MEMO else 0, _OPEN)
-    _judge_all(k, i, kinds, items, records, moment, (told, times, barred, known), answers)
+    _judge_all((k, i, kinds), items, records, moment, (told, times, barred, known), answers)
     return answers
 
 
@@ -159,10 +161,10 @@ def _speaks(item, record, spoken, understood):
 
 @compiled
 def _owned(item, owners, barred):
+    found = False
     for at in range(item.owner, item.owners):
-        if barred[owners[at]]:
-            return True
-    return False
+        found |= barred[owners[at]]
+    return found
 
 
 @compiled
@@ -217,10 +219,10 @@ def _of_time(told, times, discovery, moment):
 
 
 @compiled
-def _judge_all(k, i, kinds, items, records, moment, scratch, answers):
+def _judge_all(rows, items, records, moment, scratch, answers):
     """Walk through the rows; what is available to whom is looked up once for all records who need the same."""
     (every, offers, owners, spoken), (people, pairs, understood, blocked, needs, need_starts) = items, records
-    (told, times, barred, known), (rules, details, untils) = scratch, answers
+    (k, i, kinds), (told, times, barred, known), (rules, details, untils) = rows, scratch, answers
     last = np.int64(-1)
     for row in range(len(k)):
         if i[row] == _NO_CODE:
@@ -235,10 +237,14 @@ def _judge_all(k, i, kinds, items, records, moment, scratch, answers):
         rule, until, detail = np.int64(_OK), np.int64(FOREVER), np.nan
         place = np.int64(record.needs) * len(every) + i[row]
         if item.flags & EVERYWHERE or place >= len(known):
-            rule, until = _look_up(item, offers, needs, need_starts[record.needs], need_starts[record.needs + 1], moment)
+            rule, until = _look_up(
+                item, offers, needs, need_starts[record.needs], need_starts[record.needs + 1], moment
+            )
         else:
             if known[place].rule == 0:
-                rule, until = _look_up(item, offers, needs, need_starts[record.needs], need_starts[record.needs + 1], moment)
+                rule, until = _look_up(
+                    item, offers, needs, need_starts[record.needs], need_starts[record.needs + 1], moment
+                )
                 known[place].rule, known[place].until = rule + 1, until
             rule, until = known[place].rule - 1, known[place].until
         rule = _of_item(item, record, rule, moment)
@@ -250,7 +256,7 @@ def _judge_all(k, i, kinds, items, records, moment, scratch, answers):
         if rule == _OK and told[i[row]]:
             rule, detail = _of_time(told[i[row]], times[i[row]], kinds[row] & DISCOVERY, moment)
         if rule == _OK and item.flags & SPOKEN and not _speaks(item, record, spoken, understood):
-            rule = LANGUAGE
+            rule = np.int64(LANGUAGE)
         rules[row], details[row], untils[row] = rule, detail, -1 if until == FOREVER else until
 
 

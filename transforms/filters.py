@@ -155,7 +155,9 @@ def hard_filters(rows: Rows, facts: Facts, policy: SurfacePolicy, instant: Insta
     """Name, for each row, the first hard filter it fails; the fewer the jumps between records, the faster."""
     kinds = [DISCOVERY * quota.discovery + PERSONAL * quota.personal for quota in policy.sources]
     of_rows = np.array(kinds, np.uint8)[rows.s]
-    return Judged(*judge(rows.k, rows.i, of_rows, facts.item_codes.arrays, facts.record_codes, _moment(policy, instant)))
+    return Judged(
+        *judge(rows.k, rows.i, of_rows, facts.item_codes.arrays, facts.record_codes, _moment(policy, instant))
+    )
 
 
 def anybody(k: np.ndarray, i: np.ndarray, facts: Facts, policy: SurfacePolicy, instant: Instant) -> np.ndarray:
