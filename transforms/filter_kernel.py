@@ -78,7 +78,8 @@ def judge(
     barred = np.zeros(_num_owners(items), np.bool_)
     pairs = (len(records.need_starts) - 1) * len(items.items)
     known = np.zeros(pairs if pairs <= MEMO else 0, _OPEN)
-    _judge_all((k, i, kinds), items, records, moment, (told, times, barred, known), answers)
+    rows = k.astype(np.uint32, copy=False), i.astype(np.uint32, copy=False), kinds
+    _judge_all(rows, items, records, moment, (told, times, barred, known), answers)
     return answers
 
 
