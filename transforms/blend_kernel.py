@@ -115,21 +115,24 @@ def settle(passed: Passed, items: np.ndarray, limits: Limits, slots: np.ndarray,
 
 @compiled
 def _settle_all(passed, items, limits, slots, leads, scratch, found):
-    (starts, rows, i, s, r, chance, own_hash, item_hash, seed), (candidates, line, other, merged, of, number, counters) = passed, scratch
+    (
+        (starts, rows, i, s, r, chance, own_hash, item_hash, seed),
+        (candidates, line, other, merged, of, number, counters),
+    ) = passed, scratch
     counts, taken_rows, num_behind, behind, rules, details = found
     taken, stood = 0, 0
     for k in range(len(starts) - 1):
         own = rows[starts[k] : starts[k + 1]]
         size = _merge(own, i, r, items, number, candidates, of)
         _hash_ties(candidates[:size], own_hash[k], item_hash, seed)
-        num_merged = _by_source(own, i, s, r, of, items, candidates, merged)
+        num_merged = _by_source(own, (i, s, r), of, items, candidates, merged)
         _take_slots(merged[:num_merged], slots, chance, candidates)
         order = _in_order(candidates[:size], line, other)
         _cap(order, candidates, items, counters, limits)
         chosen = _cut(order, candidates, limits)
         if len(chance):
             chosen = _by_chance(chosen, candidates, leads, items, counters, limits)
-        stood = _stand_behind(own, s, r, of, candidates, chosen, behind, stood)
+        stood = _stand_behind(own, (i, s, r), of, candidates, chosen, behind, stood)
         _tell(own, i, of, candidates, rules, details)
         for n in chosen:
             taken_rows[taken], num_behind[taken] = candidates[n].row, candidates[n].behind
@@ -182,8 +185,9 @@ def _mix64(left, right):
 
 
 @compiled
-def _by_source(own, i, s, r, of, items, candidates, merged):
+def _by_source(own, table, of, items, candidates, merged):
     """Put the rows of chosen items in order of source, rank and tie-break, one of each source and item; return their number."""
+    i, s, r = table
     keys, places, size, sorted_ = np.empty(len(own), np.int64), np.empty(len(own), np.int64), 0, True
     for at in range(len(own)):
         row, one = own[at], candidates[of[at]]
@@ -213,7 +217,11 @@ def _settle_ties(order, keys, of, candidates, items):
     for at in range(1, len(order)):
         place, this = at, order[at]
         own = items[candidates[of[this]].item].canonical
-        while place and keys[order[place - 1]] == keys[this] and items[candidates[of[order[place - 1]]].item].canonical > own:
+        while (
+            place
+            and keys[order[place - 1]] == keys[this]
+            and items[candidates[of[order[place - 1]]].item].canonical > own
+        ):
             order[place] = order[place - 1]
             place -= 1
         order[place] = this
@@ -392,8 +400,9 @@ def _by_chance(chosen, candidates, leads, items, counters, limits):
 
 
 @compiled
-def _stand_behind(own, s, r, of, candidates, chosen, behind, stood):
+def _stand_behind(own, table, of, candidates, chosen, behind, stood):
     """List the rows behind each candidate: its slot's source first, then the better rank; return where the next list begins."""
+    _, s, r = table
     for n in chosen:
         candidates[n].begin, stood = stood, stood + candidates[n].behind
         candidates[n].behind = 0

@@ -18,8 +18,8 @@ from schemas.hashing import hash64_one, mix64
 from schemas.policy import SurfacePolicy
 from transforms.blend import Blended
 from transforms.calibrate import Calibration
-from transforms.explore import EXPLORATION_ID, record_seeds
 from transforms.codes import PLAYED
+from transforms.explore import EXPLORATION_ID, record_seeds
 from transforms.filters import Facts, Instant, micros
 from transforms.id_index import NO_CODE, IdIndex
 from transforms.sorted_groups import starts
@@ -83,7 +83,7 @@ def _sized(blended: Blended, facts: Facts, policy: SurfacePolicy, instant: Insta
     personal = np.array([quota.personal for quota in policy.sources], bool)[blended.taken.s]
     k, n = blended.taken.k, facts.records.height
     out = np.bincount(k, minlength=n)
-    figures = {
+    figures: dict[str, np.ndarray] = {
         "slots": blended.explored.slots.astype(np.int32),
         "seed": (record_seeds(facts, instant) >> np.uint64(1)).astype(np.int64),
         "key_hash": facts.key_hashes,
@@ -162,7 +162,9 @@ def _source_structs(proposals: pl.DataFrame, policy: SurfacePolicy, provenance: 
     signal = np.minimum(IdIndex.of(pl.Series(list(rests), dtype=pl.String)).find(proposals["signal_type"]), len(rests))
     of = {"model_id": "model_id", "model_version": "model_version", "embedding_space_id": "space_id"}
     own = ("source_id", "signal_type", "seed_item_ids", "seed_event_ts", "source_rank", "raw_score", "score_kind")
-    columns = {name: proposals[name].to_arrow() for name in own} | {"calibrated_score": pa.array(chance.astype(np.float32))}
+    columns = {name: proposals[name].to_arrow() for name in own} | {
+        "calibrated_score": pa.array(chance.astype(np.float32))
+    }
     for name, field in of.items():
         words = [getattr(one, field) for one in rests.values()]
         columns[name] = pl.Series([*words, None], dtype=pl.String)[signal].to_arrow()
@@ -172,7 +174,9 @@ def _source_structs(proposals: pl.DataFrame, policy: SurfacePolicy, provenance: 
 
 def _struct(columns: Mapping[str, pa.Array], type_: pa.StructType) -> pa.StructArray:
     given = [columns[field.name] for field in type_.fields]
-    arrays = [one if one.type == field.type else one.cast(field.type) for one, field in zip(given, type_.fields, strict=True)]
+    arrays = [
+        one if one.type == field.type else one.cast(field.type) for one, field in zip(given, type_.fields, strict=True)
+    ]
     return pa.StructArray.from_arrays(arrays, fields=type_.fields)
 
 
