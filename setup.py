@@ -10,6 +10,7 @@ setup(
         "transforms.embed",
         "transforms.index",
         "transforms.io",
+        "transforms.stream",
         "pipelines",
         "jobs",
     ],

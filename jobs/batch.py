@@ -19,12 +19,14 @@ from pipelines.road import Road
 from pipelines.runner import Runner, StageFailed, StageRecord
 from transforms.decode import UnreadableFile
 from transforms.importers import SHAPES, import_folder
+from transforms.io.broker import BrokerDown, BrokerError
 from transforms.io.store import Store, StoreError, open_store
 
 RAW = "raw"
 MLFLOW = "MLFLOW_TRACKING_URI"
 EXPECTED_ERRORS = (
     InputError, StageFailed, StoreError, PublishError, BundleError, UnreadableFile, ValueError, FileNotFoundError,
+    BrokerError, BrokerDown,
 )  # fmt: skip
 
 

@@ -154,6 +154,10 @@ _ASKED_OF_POLICY = ("recent_play_days", "recent_skip_days", "expires_hours", "fr
 """What decides on proposals."""
 _ASKED_ONLY = ("user_embedding", "item_embedding", "vocabulary", "encoder_vocabulary", *_WEIGHTS, *_INDEX)
 """What only sources ask: blending needs none of it."""
+_RESTS_ON = {
+    "co_listen": "co_listen", "history": "history", "popularity": "popularity", "transition": "transition",
+    "artist": "artist_top", "exploration": "item", "part": "item", "neighbour_session": "session_knn",
+}  # fmt: skip
 
 
 def _datasets(ingested: Ingested, tables: Tables) -> dict[str, Manifest]:
@@ -255,7 +259,7 @@ def blend(surface: Surface, served: Served, proposals: Manifest) -> Stage:
         date=road.day,
         inputs=(*(input_ref(data[name]) for name in used), input_ref(ingested.campaigns)),
         tasks=(*shard_tasks(road.num_shards, inputs), Task(GROUPS, 0, common)),
-        transform=functools.partial(_blend, road=road, policy=policy, surface=surface, fields=_fields(served), artifacts=_artifacts(served)),
+        transform=functools.partial(_blend, road=road, policy=policy, surface=surface, fields=_fields(served), artifacts=rests_on(served.parts, served.models.encoder.space.id)),
         num_parts=road.num_shards + 1,
         num_shards=road.num_shards,
         config={"policy": dataclasses.asdict(policy), "run_mode": road.run_mode, "bundle": served.bundle.bundle},
@@ -299,21 +303,14 @@ def _fields(served: Served) -> dict[str, object]:
     }
 
 
-def _artifacts(served: Served) -> dict[str, Rests]:
-    tables, models = served.tables, served.models
-    named = {
-        "co_listen": tables.co_listen,
-        "history": tables.histories,
-        "popularity": tables.popularity,
-        "transition": tables.transition,
-        "artist": tables.artist_top,
-        "exploration": served.ingested.items,
-        "part": served.ingested.items,
-        "neighbour_session": models.session_knn,
-    }
-    space = models.encoder.space.id
-    on_tables = {signal: Rests(manifest.dataset, manifest.run) for signal, manifest in named.items()}
-    return on_tables | {signal: Rests("encoder", models.encoder.training.run, space) for signal in VECTOR_SIGNALS}
+def rests_on(parts: Mapping[str, Manifest], space: str) -> dict[str, Rests]:
+    """Return what each signal of a surface rests on.
+
+    Args:
+      parts: as in `Served.parts`. space: id of that of all vectors.
+    """
+    on_tables = {signal: Rests(parts[name].dataset, parts[name].run) for signal, name in _RESTS_ON.items()}
+    return on_tables | {signal: Rests("encoder", parts["encoder"].run, space) for signal in VECTOR_SIGNALS}
 
 
 def exposure(road: Road, surface: Surface, sets: Manifest, items: Manifest, weeks_ago: Manifest | None = None) -> Stage:

@@ -1,16 +1,18 @@
 """A contract: the one declaration of a dataset, from which every other form of its schema is generated."""
 
 import dataclasses
+import functools
 import hashlib
 import json
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
 
 import pyarrow as pa
 
 from schemas.rules import Rule, dump_rules, load_rules
 
 TIMESTAMP = pa.timestamp("us", tz="UTC")
+_T = TypeVar("_T")
 
 
 def column(
@@ -123,6 +125,22 @@ class Contract:
                 for field in self.schema
             ],
         }
+
+
+def per_contract(make: Callable[[Contract], _T]) -> Callable[[Contract], _T]:
+    """Compute something once per contract object.
+
+    By identity, because equal schemas may differ in their rules: pyarrow compares no metadata.
+    """
+    made: dict[int, tuple[Contract, _T]] = {}
+
+    @functools.wraps(make)
+    def remembered(contract: Contract) -> _T:
+        if id(contract) not in made:
+            made[id(contract)] = contract, make(contract)
+        return made[id(contract)][1]
+
+    return remembered
 
 
 def _metadata(field: pa.Field, key: str) -> str | None:

@@ -12,6 +12,8 @@ OWNERS = {
     "great_expectations": ("validation/expectations.py",),
     "google.cloud.storage": ("transforms/io/gcs.py",),
     "google.cloud": ("transforms/io/",),
+    "google.pubsub_v1": ("transforms/io/pubsub.py",),
+    "grpc": ("transforms/io/",),
     "torch": ("transforms/embed/", "transforms/index/"),
     "faiss": ("transforms/index/",),
     "numba": ("transforms/embed/session_knn.py",),

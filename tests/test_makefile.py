@@ -40,6 +40,8 @@ def test_help_lists_every_target_in_one_line_each():
         (["rollback"], "SURFACE"),
         (["world"], "RAW"),
         (["plan"], "ITEMS"),
+        (["replay"], "RAW"),
+        (["watch"], "USER"),
         (["evaluate"], "FROM"),
         (["evaluate", "FROM=2026-01-20"], "TO"),
         (["eval-diff"], "BASE"),

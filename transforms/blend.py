@@ -8,23 +8,24 @@ Memory: about 60 bytes per proposal and record of the block.
 """
 
 import dataclasses
+import functools
 
 import numpy as np
 import polars as pl
+import pyarrow as pa
 
-from schemas.hashing import hash64_one, mix64, mix_text
+from schemas.hashing import hash64_one, mix_text
 from schemas.policy import SurfacePolicy
-from transforms.blend_order import any_right, behind, by_chance, interleave, primary_artists, without_runs
+from transforms.blend_kernel import OVER, SLOT_BITS, TIE_BITS, Limits, Passed, Settled, settle
+from transforms.blend_order import interleave, without_runs
 from transforms.explore import Explored, explore, nothing_explored
-from transforms.filters import HARD_FILTERS, NO_CODE, Facts, Instant, Judged, Rows, hard_filters, series
-from transforms.sorted_groups import dense, nth_of, order_by, starts, within
+from transforms.filters import HARD_FILTERS, Facts, Instant, Judged, Rows, hard_filters
+from transforms.id_index import NO_CODE, IdIndex
+from transforms.sorted_groups import by_code, numbered, order_by
 
 NOT_DRAWN = "not_drawn"
 RULES = (*HARD_FILTERS, "duplicate", "quota", "series", "cap:artist", "cap:album", "cap:show", "cap:publisher", "size",
          NOT_DRAWN)  # fmt: skip
-_CODE = {name: code for code, name in enumerate(RULES, start=1)}
-_SLOT_BITS, _TIE_BITS = 14, 12
-_OVER = np.int64(1) << 31
 _AMPLE = 4  # so many times `fill_to` survivors leave enough after duplicates and caps
 PROPOSAL_COLUMNS = (
     "source_id",
@@ -57,6 +58,7 @@ class Blended:
         `blend_score`, `source_id`, the source whose slot it took, `propensity` (1 where it was not drawn), `stratum` (null
         where it was not drawn); sorted by `k` and `position`.
       sources: every surviving proposal behind a candidate: `k`, `position` and `PROPOSAL_COLUMNS`.
+      taken: the candidates' rows, in their order.
       offered: proposals judged, by `k`. Each is removed under one rule or stands behind a candidate; a recording that
         another one stands for is both, removed as `duplicate` and among the sources. Of a pool, only what may be drawn
         counts, and what is not drawn is counted but not listed: `removals` would be as large as the pools.
@@ -68,6 +70,7 @@ class Blended:
     removals: Removed
     offered: np.ndarray
     explored: Explored
+    taken: Rows
 
     @property
     def removed(self) -> pl.DataFrame:
@@ -80,12 +83,14 @@ class Blended:
 
     def removed_by_rule(self) -> pl.DataFrame:
         """Count removals: `k`, `rule`, `len`, sorted."""
-        counted = pl.DataFrame({"k": self.removals.k, "code": self.removals.rule}).group_by("k", "code").len()
-        names = pl.col("code").cast(pl.Int64).replace_strict({v: n for n, v in _CODE.items()}, return_dtype=pl.String)
-        k = np.flatnonzero(self.explored.left)
-        not_drawn = pl.DataFrame({"k": k, "rule": [NOT_DRAWN] * len(k), "len": self.explored.left[k]})
-        spelled = counted.select("k", names.alias("rule"), "len")
-        return pl.concat([spelled, not_drawn.cast(spelled.schema)]).sort("k", "rule")
+        num_records, width = len(self.offered), len(RULES) + 1
+        flat = self.removals.k.astype(np.int64) * width + self.removals.rule
+        counts = np.bincount(flat, minlength=num_records * width).reshape(num_records, width)[:, 1:]
+        counts[:, RULES.index(NOT_DRAWN)] += self.explored.left
+        by_name = np.argsort(RULES)
+        k, place = np.nonzero(counts[:, by_name])
+        names, numbers = pl.Series("rule", RULES)[by_name[place]], counts[k, by_name[place]]
+        return pl.DataFrame([pl.Series("k", k.astype(np.uint32)), names, pl.Series("len", numbers.astype(np.uint32))])
 
 
 def blend(
@@ -99,39 +104,26 @@ def blend(
         any of its sources is right. None: in the order of its slots.
     """
     rows, judged = _judged(proposals, facts, policy, instant)
-    passed = judged.rule == 0
-    kept, until = rows.take(passed), judged.available_until[passed]
-    canonical = dense(facts.items["canonical_id"])[kept.i]
-    merged, twin = merge_canonical(kept, canonical)
-    slots, first = fill_quotas(kept, merged, canonical, policy, _ties(kept, facts, instant))
-    chosen = kept.take(first)
-    rule, place = apply_caps(chosen, slots, facts, policy)
-    over = rule != 0
-    rule, position = cut(chosen, slots, rule, place, policy)
-    of = _standing_for(kept, canonical, first)
-    taken = rule == 0
-    settled = chosen.take(taken)
-    if chances is not None:
-        chance = any_right(chances[kept.p[merged]], starts(kept.k[merged], canonical[merged]), of[merged])
-        position[taken] = by_chance(settled, chance[taken], over[taken], position[taken], facts, policy)
+    found = settle(_passed(rows, judged, facts, instant, chances), facts.item_codes.arrays.items, *_limits(policy))
+    settled = rows.take(found.row)
     explored, last = _explored(proposals, settled, facts, policy, instant)
     whole = Rows.joined(settled, explored.rows)
-    place = interleave(whole.k, np.concatenate([position[taken], explored.turn]), len(settled))
+    place = interleave(whole.k, np.concatenate([numbered(found.counts), explored.turn]), len(settled))
     place = without_runs(whole, place, facts, policy)
-    position[taken] = place[: len(settled)]
-    removals = _removals(rows, judged, kept, twin, rule[of], position[of])
-    end = np.concatenate([until[first][taken], last.available_until])
-    candidates = _candidates(whole, end, place, explored, facts, policy)
-    sources = _sources(proposals, kept, chosen.s[of], rule[of], position[of], explored.rows, place[len(settled) :])
+    order = order_by(whole.k, place)
+    removals = _removals(rows, judged, found)
+    end = np.concatenate([judged.available_until[found.row], last.available_until])
+    candidates = _candidates(whole, end, place, order, explored, facts, policy)
+    sources = _sources(proposals, rows, found, explored, whole.k[order], place[order], order)
     offered = np.bincount(rows.k, minlength=facts.records.height) + explored.sizes
-    return Blended(proposals, candidates, sources, removals, offered, explored)
+    return Blended(proposals, candidates, sources, removals, offered, explored, whole.take(order))
 
 
 def _judged(proposals: pl.DataFrame, facts: Facts, policy: SurfacePolicy, instant: Instant) -> tuple[Rows, Judged]:
     """Judge what every record is offered; of what its group is offered, what may matter."""
     own, shared = offer(proposals, facts, policy)
     judged = hard_filters(own, facts, policy, instant)
-    needed = shared.take(_needed(own.take(judged.rule == 0), shared, facts, policy))
+    needed = _needed(own.k[judged.rule == 0], shared, facts, policy)
     return Rows.joined(own, needed), Judged.joined(judged, hard_filters(needed, facts, policy, instant))
 
 
@@ -148,13 +140,17 @@ def _explored(
     return explored, judged
 
 
-def _needed(passed: Rows, shared: Rows, facts: Facts, policy: SurfacePolicy) -> np.ndarray:
-    """Tell which group proposals may matter: all, or those of short records where the fallback only fills up."""
+def _needed(passed: np.ndarray, shared: Rows, facts: Facts, policy: SurfacePolicy) -> Rows:
+    """Return the group proposals that may matter: all, or those of short records where the fallback only fills up.
+
+    Args:
+      passed: record of each of their own that passes.
+    """
     fallback = next(quota for quota in policy.sources if quota.source_id == policy.fallback)
     if fallback.target > 0:
-        return np.ones(len(shared), bool)
-    survivors = np.bincount(passed.k, minlength=facts.records.height)
-    return survivors[shared.k] < _AMPLE * policy.fill_to
+        return shared
+    survivors = np.bincount(passed, minlength=facts.records.height)
+    return shared.take(survivors[shared.k] < _AMPLE * policy.fill_to)
 
 
 def offer(proposals: pl.DataFrame, facts: Facts, policy: SurfacePolicy, pools: bool = False) -> tuple[Rows, Rows]:
@@ -165,75 +161,60 @@ def offer(proposals: pl.DataFrame, facts: Facts, policy: SurfacePolicy, pools: b
     Args:
       pools: whether also what is only there to draw from.
     """
-    codes = {quota.source_id: code for code, quota in enumerate(policy.sources)}
-    items = facts.items.select("item_id").with_row_index("i")
-    table = proposals.select("key", "item_id", "source_id", "source_rank").with_row_index("p")
-    coded = table.join(items, on="item_id", how="left", maintain_order="left").select(
-        "key", "p", pl.col("i").fill_null(int(NO_CODE)),
-        pl.col("source_id").replace_strict(codes, return_dtype=pl.UInt8).alias("s"), pl.col("source_rank").alias("r"),
-    )  # fmt: skip
-    coded = coded if pools else coded.filter(pl.col("s") != codes.get(policy.explore, len(codes)))
-    own = facts.records.select("k", pl.col("record_key").alias("key")).join(
-        coded, on="key", maintain_order="left_right"
-    )
-    shared = facts.records.select("k", pl.col("group").alias("key")).join(coded, on="key", maintain_order="left_right")
-    mine, everybodys = (Rows(*(rows[name].to_numpy() for name in ("k", "p", "i", "s", "r"))) for rows in (own, shared))
-    return mine, everybodys
+    item, source, rank = _coded(proposals, facts, policy)
+    keys = IdIndex.of(pl.concat([facts.records[name] for name in ("record_key", "group")]).unique(maintain_order=True))
+    owner = keys.find_runs(proposals["key"])
+    if not pools and policy.explore:
+        owner[source == _names(policy).index(policy.explore)] = NO_CODE
+    order, starts = by_code(owner, len(keys.ids))
+    found = []
+    for name in ("record_key", "group"):
+        mine = keys.find(facts.records[name])
+        counts = np.diff(starts)[mine]
+        p = order[np.repeat(starts[mine], counts) + numbered(counts)]
+        k = np.repeat(np.arange(len(mine), dtype=np.uint32), counts)
+        found.append(Rows(k, p.astype(np.uint32), item[p], source[p], rank[p]))
+    return found[0], found[1]
 
 
-def merge_canonical(kept: Rows, canonical: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Choose one item per record and canonical id, the one ranked best by any source, and one row per source of it.
+def _coded(proposals: pl.DataFrame, facts: Facts, policy: SurfacePolicy) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the item, source and rank of each proposal.
 
-    Returns:
-      Indices of the rows that stand for a source's proposal, and a mask of rows of another item than the chosen one.
+    Raises:
+      ValueError: a source has no quota.
     """
-    order = order_by(kept.k, canonical, kept.r, kept.i)
-    begins = starts(kept.k[order], canonical[order])
-    best = kept.i[order][np.maximum.accumulate(np.where(begins, np.arange(len(order)), 0))]
-    twin = np.empty(len(order), bool)
-    twin[order] = kept.i[order] != best
-    chosen = np.flatnonzero(~twin)
-    order = chosen[order_by(kept.k[chosen], canonical[chosen], kept.s[chosen], kept.r[chosen])]
-    return order[starts(kept.k[order], canonical[order], kept.s[order])], twin
+    source = IdIndex.of(pl.Series(_names(policy))).find_runs(proposals["source_id"])
+    unknown = np.flatnonzero(source == NO_CODE)
+    if len(unknown):
+        raise ValueError(
+            f"surface {policy.name}: expected proposals of {', '.join(_names(policy))}, came"
+            f" {proposals['source_id'][int(unknown[0])]!r}; give the source a quota, or leave out what it proposes"
+        )
+    rank = np.array(proposals["source_rank"].to_numpy(), np.int32)
+    return facts.item_codes.ids.find(proposals["item_id"]), source.astype(np.uint8), rank
 
 
-def _ties(kept: Rows, facts: Facts, instant: Instant) -> np.ndarray:
-    """Return what tells equal slots apart: bits of the hash of record, item and date."""
-    records, items = (mix_text(ids.to_arrow()) for ids in (facts.records["record_key"], facts.items["item_id"]))
-    seed = np.uint64(hash64_one(instant.seed))
-    mixed = mix64(mix64(records[kept.k], items[kept.i]), np.broadcast_to(seed, len(kept)))
-    return (mixed >> np.uint64(64 - _TIE_BITS)).astype(np.int64)
+def _names(policy: SurfacePolicy) -> list[str]:
+    return [quota.source_id for quota in policy.sources]
 
 
-def fill_quotas(
-    kept: Rows, merged: np.ndarray, canonical: np.ndarray, policy: SurfacePolicy, ties: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Give every candidate one slot: minima first, then targets in step, then maxima in `flow` order.
-
-    A candidate of several sources takes the slot that comes first; the other sources then move up.
-
-    Returns:
-      Slots in blend order (`_OVER` and more: over its source's maximum) and the rows of `kept` they belong to, both
-      sorted by record and slot.
-    """
-    slot = _slots(kept.take(merged), ties[merged], policy)
-    order = order_by(kept.k[merged], canonical[merged], slot, kept.s[merged])
-    begins = starts(kept.k[merged][order], canonical[merged][order])
-    single = merged[order[begins]]
-    slot = _slots(kept.take(single), ties[single], policy)
-    order = order_by(kept.k[single], slot, kept.i[single])
-    return slot[order], single[order]
+def _passed(rows: Rows, judged: Judged, facts: Facts, instant: Instant, chances: np.ndarray | None) -> Passed:
+    passed = np.flatnonzero(judged.rule == 0)
+    order, starts = by_code(rows.k[passed], facts.records.height)
+    chance = np.zeros(0) if chances is None else chances[rows.p].astype(np.float64)
+    hashes = mix_text(facts.records["record_key"].to_arrow()), facts.item_codes.ties
+    return Passed(starts, passed[order], rows.i, rows.s, rows.r, chance, *hashes, np.uint64(hash64_one(instant.seed)))
 
 
-def _slots(rows: Rows, ties: np.ndarray, policy: SurfacePolicy) -> np.ndarray:
-    """Return slots in fixed point: 0..1 minima, 1..2 targets, 2+f the f-th of the flow; the tie-break in the low bits."""
-    n = nth_of(order_by(rows.k, rows.s, rows.r, ties), rows.k, rows.s)
-    table = _slot_table(policy)
-    return (table[rows.s, np.minimum(n, table.shape[1] - 1)] << _TIE_BITS) | ties
+@functools.lru_cache(maxsize=16)
+def _limits(policy: SurfacePolicy) -> tuple[Limits, np.ndarray, np.ndarray]:
+    told = {name: getattr(policy, name) for name in Limits._fields[2:]}
+    limits = Limits(_names(policy).index(policy.fallback), policy.size - policy.explore_slots, **told)
+    return limits, _slot_table(policy), np.array([quota.leads for quota in policy.sources], bool)
 
 
 def _slot_table(policy: SurfacePolicy) -> np.ndarray:
-    """Return the slot of the n-th proposal of each source, `(num_sources, most + 1) int64`; `_OVER` beyond its maximum."""
+    """Return the slot of the n-th proposal of each source, `(num_sources, most + 1) int64`; `OVER` beyond its maximum."""
     n = np.arange(max(quota.maximum for quota in policy.sources) + 1)
     turn = {source: place for place, source in enumerate(policy.flow)}
     slots = []
@@ -241,130 +222,60 @@ def _slot_table(policy: SurfacePolicy) -> np.ndarray:
         low, aim, high = quota.minimum, quota.target, quota.maximum
         phase = np.where(n < low, 0, np.where(n < aim, 1, 2 + turn.get(quota.source_id, len(turn))))
         done, end = np.select([n < low, n < aim], [0, low], aim), np.select([n < low, n < aim], [low, aim], high)
-        step = ((2 * (n - done) + 1) << _SLOT_BITS) // (2 * np.maximum(end - done, 1))
-        slots.append(np.where(n < high, (phase << _SLOT_BITS) + step, _OVER >> _TIE_BITS))
+        step = ((2 * (n - done) + 1) << SLOT_BITS) // (2 * np.maximum(end - done, 1))
+        slots.append(np.where(n < high, (phase << SLOT_BITS) + step, OVER >> TIE_BITS))
     return np.stack(slots)
 
 
-def apply_caps(chosen: Rows, slots: np.ndarray, facts: Facts, policy: SurfacePolicy) -> tuple[np.ndarray, np.ndarray]:
-    """Name what exceeds its quota or the caps per artist, album, show and publisher, and order the rest.
-
-    An artist's surplus of the first slots goes behind them. What is over a cap goes to the very end, where it serves only
-    to bring a short set to its minimum; an item without the attribute is never capped by it. Of a series of audiobooks the
-    first one stays, and no other, however short the set.
-
-    Returns:
-      Rule codes (0: none) and each row's place within its record.
-    """
-    rule = np.where(slots >= _OVER, _CODE["quota"], 0).astype(np.uint8)
-    artist = primary_artists(facts)
-    # The narrow first: what an album gives away must not use up its artist's room.
-    limits = {"album": policy.album, "show": policy.show, "artist": policy.artist, "publisher": policy.publisher}
-    columns = {
-        "artist": artist,
-        "album": facts.items["album_id"],
-        "show": facts.items["show_id"],
-        "publisher": facts.items["publisher"],
-    }
-    again = _counted(chosen, rule, dense(facts.items.select(series()).to_series())) >= 1
-    rule[again] = _CODE["series"]
-    for name, limit in limits.items():
-        rule[_counted(chosen, rule, dense(columns[name])) >= limit] = _CODE[f"cap:{name}"]
-    late, left = np.zeros(len(chosen), bool), np.flatnonzero(rule == 0)
-    late[left] = behind(chosen.k[left], dense(artist)[chosen.i[left]], policy)
-    over = np.where(np.isin(rule, (_CODE["quota"], _CODE["series"])), 2, rule != 0)
-    return rule, nth_of(order_by(chosen.k, over, late, np.arange(len(chosen))), chosen.k)
-
-
-def _counted(chosen: Rows, rule: np.ndarray, code: np.ndarray) -> np.ndarray:
-    """Return how often the code of each row's item stands before it in its record; -1 without one, or where a rule holds.
-
-    Args:
-      code: by item, `NO_CODE` for none.
-    """
-    mine = code[chosen.i]
-    counted = np.flatnonzero((rule == 0) & (mine != NO_CODE))
-    nth = np.full(len(chosen), -1)
-    nth[counted] = nth_of(order_by(chosen.k[counted], mine[counted], counted), chosen.k[counted], mine[counted])
-    return nth
-
-
-def cut(
-    chosen: Rows, slots: np.ndarray, rule: np.ndarray, place: np.ndarray, policy: SurfacePolicy
-) -> tuple[np.ndarray, np.ndarray]:
-    """Cut to size; the fallback source fills a set no further than `fill_to`, caps no further than `minimum_size`.
-
-    Returns:
-      Rule codes, 0 for candidates, and positions of the candidates without what is explored.
-    """
-    fallback = [quota.source_id for quota in policy.sources].index(policy.fallback)
-    filler = (chosen.s == fallback) & (slots >= np.int64(2) << (_SLOT_BITS + _TIE_BITS))
-    capped = rule >= _CODE["cap:artist"]
-    rule = np.where(capped & (place < policy.minimum_size), 0, rule).astype(np.uint8)
-    too_far = (place >= policy.size - policy.explore_slots) | (filler & (place >= policy.fill_to))
-    rule = np.where((rule == 0) & too_far, _CODE["size"], rule).astype(np.uint8)
-    taken = np.flatnonzero(rule == 0)
-    order = taken[order_by(chosen.k[taken], place[taken])]
-    position = place.copy()
-    position[order] = within(starts(chosen.k[order]))
-    return rule, position
-
-
-def _standing_for(kept: Rows, canonical: np.ndarray, first: np.ndarray) -> np.ndarray:
-    """Return, for each row, which of the rows `first` stands for its record and canonical item."""
-    wanted = kept.k.astype(np.int64) << 32 | canonical.astype(np.int64)
-    order = np.argsort(wanted[first])
-    return order[np.searchsorted(wanted[first][order], wanted)]
-
-
-def _removals(
-    rows: Rows, judged: Judged, kept: Rows, twin: np.ndarray, rule: np.ndarray, position: np.ndarray
-) -> Removed:
-    out, over = judged.rule != 0, (rule != 0) & ~twin
-    nothing = np.full(int(twin.sum()), np.nan)
-    return Removed(
-        np.concatenate([rows.k[out], kept.k[twin], kept.k[over]]),
-        np.concatenate([rows.p[out], kept.p[twin], kept.p[over]]),
-        np.concatenate([judged.rule[out], np.full(int(twin.sum()), _CODE["duplicate"], np.uint8), rule[over]]),
-        np.concatenate([judged.detail[out], nothing, position[over].astype(np.float64)]),
-    )
+def _removals(rows: Rows, judged: Judged, found: Settled) -> Removed:
+    rule, failed = judged.rule + found.rule, judged.rule != 0  # never both
+    out = np.flatnonzero(rule)
+    return Removed(rows.k[out], rows.p[out], rule[out], np.where(failed, judged.detail, found.detail)[out])
 
 
 def _candidates(
-    taken: Rows, until: np.ndarray, position: np.ndarray, explored: Explored, facts: Facts, policy: SurfacePolicy
+    taken: Rows,
+    until: np.ndarray,
+    place: np.ndarray,
+    order: np.ndarray,
+    explored: Explored,
+    facts: Facts,
+    policy: SurfacePolicy,
 ) -> pl.DataFrame:
     """Put candidates in order; those explored are the last rows of `taken`."""
-    order, settled = order_by(taken.k, position), len(taken) - len(explored.turn)
-    taken, until, position = taken.take(order), until[order], position[order].astype(np.int32)
+    settled = len(taken) - len(explored.turn)
+    taken, until, position = taken.take(order), until[order], place[order].astype(np.int32)
     propensity = np.append(np.ones(settled), explored.propensity)[order]
-    stratum = pl.concat([pl.Series("stratum", [None] * settled, pl.String), explored.stratum]).gather(order)
-    artist = pl.col("artists").list.first().struct.field("artist_id").alias("artist_id")
-    shown = facts.items.select("item_id", "item_type", "canonical_id", artist, "release_ts")[taken.i.astype(np.int64)]
-    names = pl.Series("source_id", [quota.source_id for quota in policy.sources]).gather(taken.s.astype(np.int64))
-    end = pl.Series("available_until", until).replace(-1, None).cast(pl.Datetime("us", "UTC"))
+    stratum = pl.Series("stratum", [None], pl.String).extend(explored.stratum)
+    drawn = np.concatenate([np.zeros(settled, np.int64), 1 + np.arange(len(explored.turn))])[order]
+    shown = facts.item_codes.shown[taken.i]
+    names = pl.Series("source_id", _names(policy))[taken.s.astype(np.int64)]
+    ends = pa.array(until, pa.timestamp("us", "UTC"), mask=until == -1)
     score = (1.0 / (1.0 + position / policy.size)).astype(np.float32)
-    return shown.with_columns(
-        pl.Series("k", taken.k), pl.Series("position", position), end, pl.Series("blend_score", score), names,
-        pl.Series("propensity", propensity), stratum.alias("stratum"),
-    )  # fmt: skip
+    return shown.hstack([
+        pl.Series("k", taken.k), pl.Series("position", position), pl.Series("available_until", ends),
+        pl.Series("blend_score", score), names, pl.Series("propensity", propensity), stratum[drawn].alias("stratum"),
+    ])  # fmt: skip
 
 
 def _sources(
     proposals: pl.DataFrame,
-    kept: Rows,
-    slot_of: np.ndarray,
-    rule: np.ndarray,
+    rows: Rows,
+    found: Settled,
+    explored: Explored,
+    k: np.ndarray,
     position: np.ndarray,
-    drawn: Rows,
-    drawn_position: np.ndarray,
+    order: np.ndarray,
 ) -> pl.DataFrame:
-    """Return every surviving proposal whose record took its canonical item, with the candidate's position.
+    """Return every surviving proposal behind each candidate, with its position. What was drawn has the pool for its source.
 
-    The source whose slot it took comes first, then the better rank. What was drawn has the pool for its source.
+    Args:
+      k, position, order: of candidates in order; those explored are numbered behind those settled.
     """
-    there = rule == 0
-    behind, at = Rows.joined(kept.take(there), drawn), np.concatenate([position[there], drawn_position])
-    other = behind.s != np.append(slot_of[there], drawn.s)
-    order = order_by(behind.k, at, other, behind.r, behind.s)
-    rows = proposals.select(PROPOSAL_COLUMNS)[behind.p[order].astype(np.int64)]
-    return rows.with_columns(pl.Series("k", behind.k[order]), pl.Series("position", at[order].astype(np.int32)))
+    counts = np.concatenate([found.num_behind, np.ones(len(explored.turn), np.int64)])
+    begins = (np.cumsum(counts) - counts)[order]
+    counts = counts[order]
+    behind = np.concatenate([rows.p[found.behind], explored.rows.p])[np.repeat(begins, counts) + numbered(counts)]
+    told = proposals.select(PROPOSAL_COLUMNS)[behind]
+    position = np.repeat(position, counts).astype(np.int32)
+    return told.hstack([pl.Series("k", np.repeat(k, counts)), pl.Series("position", position)])

@@ -1,58 +1,11 @@
 """The places of what was chosen: by chance, an artist's surplus behind the first slots, explored items spread, no long runs."""
 
 import numpy as np
-import polars as pl
 
 from schemas.policy import SurfacePolicy
-from transforms.filters import NO_CODE, Facts, Rows
-from transforms.sorted_groups import dense, nth_of, order_by, starts, within
-
-
-def any_right(chances: np.ndarray, begins: np.ndarray, candidate: np.ndarray) -> np.ndarray:
-    """Return the chance that any proposal of a candidate is taken up, as if they erred by themselves, `(num_candidates,) float64`.
-
-    Args:
-      chances, begins, candidate: of each proposal, those of one candidate together: its chance, whether it is the first, and
-        the candidate's number.
-    """
-    found = np.zeros(int(candidate.max(initial=-1)) + 1)
-    found[candidate[begins]] = 1 - np.multiply.reduceat(1 - chances, np.flatnonzero(begins)) if len(chances) else 0.0
-    return found
-
-
-def by_chance(
-    settled: Rows, chance: np.ndarray, over: np.ndarray, position: np.ndarray, facts: Facts, policy: SurfacePolicy
-) -> np.ndarray:
-    """Return the places of what was chosen in order of chance, an artist's surplus behind the first slots.
-
-    What a source that leads gave its slot stands before everything else.
-
-    Args:
-      over: what is over a cap, and in the set only to make it long enough: it stays at the end.
-    """
-    follows = ~np.array([quota.leads for quota in policy.sources])[settled.s]
-    order = np.lexsort((position, -chance, follows, over, settled.k))
-    k, artist = settled.k[order], dense(primary_artists(facts))[settled.i[order]]
-    final = order[order_by(k, over[order], behind(k, artist, policy), np.arange(len(order)))]
-    place = np.empty(len(final), np.int64)
-    place[final] = within(starts(settled.k[final]))
-    return place
-
-
-def behind(k: np.ndarray, artist: np.ndarray, policy: SurfacePolicy) -> np.ndarray:
-    """Tell which rows, in order of record and place, go behind the first slots, so that no artist has more of these than its share."""
-    named = np.flatnonzero(artist != NO_CODE)
-    nth = nth_of(order_by(k[named], artist[named], named), k[named], artist[named])
-    late = np.zeros(len(k), bool)
-    late[named[nth >= policy.artist_early]] = True
-    early = np.flatnonzero(~late)
-    late[early[within(starts(k[early])) >= policy.artist_early_slots]] = True
-    return late
-
-
-def primary_artists(facts: Facts) -> pl.Series:
-    """Return the first artist of each proposed item, null where it names none."""
-    return pl.Series(facts.items["artists"]).list.first().struct.field("artist_id")
+from transforms.filters import Facts, Rows
+from transforms.id_index import NO_CODE
+from transforms.sorted_groups import order_by, starts, within
 
 
 def interleave(k: np.ndarray, place: np.ndarray, num_settled: int) -> np.ndarray:
@@ -79,7 +32,7 @@ def without_runs(chosen: Rows, position: np.ndarray, facts: Facts, policy: Surfa
     if not max_run:
         return position
     k = chosen.k[order]
-    artist = dense(primary_artists(facts))[chosen.i[order]]
+    artist = facts.item_codes.arrays.items["artist"][chosen.i[order]]
     run = np.zeros(len(order), bool)
     if len(order) > max_run:
         alike = [

@@ -6,6 +6,7 @@ column, so that one bad value rejects one row and names its column.
 
 import csv
 import dataclasses
+import functools
 import io
 import json
 import re
@@ -267,6 +268,7 @@ def _cast(given: pl.Series, wanted: pa.DataType) -> pl.Series:
     raise AssertionError(f"no cast to {wanted}")
 
 
+@functools.cache
 def polars_type(type_: pa.DataType) -> pl.DataType:
     """Return the polars type of an Arrow type."""
     return pl.Series(pl.from_arrow(pa.array([], type_))).dtype

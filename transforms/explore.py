@@ -21,15 +21,17 @@ pool; 200 bytes per slot.
 """
 
 import dataclasses
+from typing import NamedTuple
 
 import numpy as np
 import polars as pl
 
-from schemas.hashing import hash64, hash64_one, mix64
+from schemas.hashing import hash64_one, mix64
 from schemas.policy import SurfacePolicy
-from transforms.filters import Facts, Instant, Rows, hard_filters, personal_pairs, series
-from transforms.reach import Reach, World
-from transforms.sorted_groups import dense
+from transforms.codes import MAY_EXPLICIT, OTHER_BOOKS
+from transforms.filters import Facts, Instant, Rows, anybody, hard_filters, personal_pairs
+from transforms.id_index import NO_CODE, IdIndex, alike
+from transforms.sorted_groups import numbered, starts
 
 EXPLORATION_ID = "systematic-over-strata-1"
 FLOOR = 1e-4
@@ -37,7 +39,6 @@ FLOOR = 1e-4
 _CELLS = pl.Series("cell", [f"hash:{n:02d}" for n in range(16)])
 _NONE = pl.Series("stratum", ["none"])
 _BITS = 32
-_RIGHTS = ("explicit_allowed", "max_age", "other_books")
 _FAR = np.iinfo(np.int64).max
 Pairs = tuple[np.ndarray, np.ndarray]
 
@@ -111,11 +112,11 @@ def explore(
     without = _kept_out(pools, facts, held, policy, instant)
     counts = _offered(pools, without, pools.stratum, len(pools.strata))
     bounds = np.concatenate([np.zeros((len(counts), 1), np.int64), counts.cumsum(axis=1)], axis=1)
-    seeds, sizes = record_seeds(facts.records, instant), bounds[:, -1]
+    seeds, sizes = record_seeds(facts, instant), bounds[:, -1]
     places = draw(seeds, bounds, policy.explore_slots)
     k = np.repeat(np.arange(len(places)), (places >= 0).sum(axis=1))
     row = _nth_offered(pools, without, k, places[places >= 0])
-    hashes = hash64(facts.items["item_id"].gather(pools.items).to_arrow())
+    hashes = facts.item_codes.hash64(pools.items)
     order = np.lexsort((mix64(seeds[k], hashes[pools.i[row]]), k))
     k, row = k[order], row[order]
     chance = np.minimum(policy.explore_slots, sizes) / np.maximum(sizes, 1)
@@ -125,7 +126,7 @@ def explore(
         _cells(_CELLS, _offered(pools, without, cell, len(_CELLS)), chance, cell[row]),
     ]
     turn = np.arange(len(k)) - np.searchsorted(k, k)
-    stratum = pools.strata.gather(pools.stratum[row])
+    stratum = pools.strata[pools.stratum[row]]
     rows = _rows(pools, k, pools.i[row], row, policy)
     return Explored(rows, turn, chance[k], stratum, sizes, pl.concat(cells))
 
@@ -138,48 +139,65 @@ def _rows(pools: Pools, k: np.ndarray, i: np.ndarray, row: np.ndarray, policy: S
 
 def pools_of(proposals: pl.DataFrame, facts: Facts, policy: SurfacePolicy, instant: Instant) -> Pools:
     """Return what each kind of record may be offered of its group's pool, by the rules that ask nothing personal."""
-    pool = _pool(proposals, facts, policy)
-    items, strata = pool["i"].unique().sort(), pool["stratum"].unique().sort() if pool.height else _NONE
-    kind_of, kinds = _kinds(facts.records)
-    offered = kinds.select("kind", pl.col("group").alias("key")).join(pool, on="key", maintain_order="left_right")
-    kind, i = offered["kind"].to_numpy(), items.search_sorted(offered["i"]).to_numpy().astype(np.int64)
-    there = _masks(kinds, facts.items[items], facts, instant)[kind, i]
-    kind, i, offered = kind[there], i[there], offered.filter(pl.Series(there))
-    stratum = strata.search_sorted(offered["stratum"]).to_numpy().astype(np.int64)
-    canonical = dense(_alike(facts.items).gather(items)).astype(np.int64)
-    at = np.full((kinds.height, len(items)), -1, np.int32)
-    at[kind, canonical[i]] = np.arange(len(kind))
-    starts = np.searchsorted(kind, np.arange(kinds.height + 1))
-    near, p = items.to_numpy().astype(np.int64), offered["p"].to_numpy()
-    return Pools(near, strata, p, i, stratum, starts, kind_of, at[:, canonical])
+    pool, strata = _pool(proposals, facts, policy)
+    kind_of, kinds = _kinds(facts)
+    group = pool.groups.find(facts.records["group"][kinds])
+    bounds = np.searchsorted(pool.group, np.arange(len(pool.groups.ids) + 1))
+    group = np.minimum(group, len(pool.groups.ids))  # who has no pool: behind all
+    counts = np.diff(bounds, append=bounds[-1:])[group]
+    kind = np.repeat(np.arange(len(kinds)), counts)
+    row = bounds[group][kind] + numbered(counts)
+    there = anybody(kinds[kind], pool.i[row], facts, policy, instant)
+    kind, row = kind[there], row[there]
+    near, i = np.unique(pool.i, return_inverse=True)
+    _, alike = np.unique(facts.item_codes.arrays.items["alike"][near], return_inverse=True)
+    i = i[row]
+    at = np.full((len(kinds), len(near)), -1, np.int32)
+    at[kind, alike[i]] = np.arange(len(kind))
+    begins = np.searchsorted(kind, np.arange(len(kinds) + 1))
+    return Pools(near.astype(np.int64), strata, pool.p[row], i, pool.stratum[row], begins, kind_of, at[:, alike])
 
 
-def _pool(proposals: pl.DataFrame, facts: Facts, policy: SurfacePolicy) -> pl.DataFrame:
-    """Return `key`, `p`, `i`, `stratum` of the pools of all groups, one recording or book per canonical item or series, in order."""
+class _Pool(NamedTuple):
+    """Pools of all groups as parallel arrays, one item per canonical item or series, in order of group, stratum and item."""
+
+    groups: IdIndex
+    group: np.ndarray
+    stratum: np.ndarray
+    i: np.ndarray
+    p: np.ndarray
+
+
+def _pool(proposals: pl.DataFrame, facts: Facts, policy: SurfacePolicy) -> tuple[_Pool, pl.Series]:
+    """Return the pools, and the names of their strata."""
     there = (proposals["source_id"] == policy.explore).arg_true()
-    offered = proposals.select("key", "item_id", "stratum", "source_rank")[there].with_columns(there.alias("p"))
-    pool = offered.join(facts.items.select("item_id", _alike(facts.items)).with_row_index("i"), on="item_id")
-    single = pool.sort("key", "alike", "source_rank", "i").unique(["key", "alike"], keep="first")
-    return single.select("key", "p", "i", pl.col("stratum").fill_null(_NONE[0])).sort("key", "stratum", "i")
+    offered, p = proposals.select("key", "item_id", "stratum", "source_rank")[there], there.to_numpy()
+    i = facts.item_codes.ids.find(offered["item_id"])
+    groups = IdIndex.of(offered["key"].unique(maintain_order=True))
+    group = groups.find_runs(offered["key"])
+    alike = facts.item_codes.arrays.items["alike"][np.where(i == NO_CODE, 0, i)] if facts.items.height else i
+    order = np.lexsort((i, offered["source_rank"].to_numpy(), alike, group))
+    order = order[i[order] != NO_CODE]
+    single = order[starts(group[order], alike[order])]
+    strata = offered["stratum"][single]
+    strata = strata.fill_null(_NONE[0]) if strata.null_count() else strata
+    names = strata.unique().sort() if len(strata) else _NONE
+    stratum = IdIndex.of(names).find(strata).astype(np.int64)
+    order = np.lexsort((i[single], stratum, group[single]))
+    single = single[order]
+    return _Pool(groups, group[single], stratum[order], i[single], p[single]), names
 
 
-def _kinds(records: pl.DataFrame) -> tuple[np.ndarray, pl.DataFrame]:
+def _kinds(facts: Facts) -> tuple[np.ndarray, np.ndarray]:
     """Number the records by the rules they are under; return the number of each, and one record of each number."""
-    told = [pl.col("group", "needs"), pl.col(_RIGHTS).cast(pl.String)]
-    spoken = pl.col("languages").list.sort().list.join(",").fill_null("")
-    kind = dense(records.select(pl.concat_str([*told, spoken], separator="|")).to_series()).astype(np.int64)
-    return kind, records.with_columns(pl.Series("kind", kind)).unique("kind", keep="first").sort("kind")
-
-
-def _masks(kinds: pl.DataFrame, items: pl.DataFrame, facts: Facts, instant: Instant) -> np.ndarray:
-    """Return what each kind of record may be offered, `(num_kinds, num_items) bool`; never a part in order."""
-    reach = Reach.of([items], items["item_id"], instant, World([], facts.gone))
-    places = {needs: rows.select("market", "tier").rows() for (needs,), rows in facts.needs.group_by("needs")}
-    masks = np.zeros((kinds.height, items.height), bool)
-    rights = "explicit_allowed", "max_age", "languages", pl.lit(False).alias("may_begin"), "other_books"
-    for kind, (needs, *asked) in enumerate(kinds.select("needs", *rights).rows()):
-        masks[kind] = np.logical_and.reduce([reach.mask(market, tier, *asked) for market, tier in places[needs]])
-    return masks
+    told, records = facts.record_codes.records, facts.records
+    spoken = np.zeros(len(told), np.uint32)
+    if (told["language"] < told["languages"]).any():
+        spoken = alike(records["languages"].list.sort().list.join(",").fill_null(""))
+    flags = told["flags"] & (MAY_EXPLICIT | OTHER_BOOKS)
+    under = np.stack([alike(records["group"]), told["needs"], told["max_age"], flags, spoken], axis=1)
+    _, first, kind = np.unique(under, axis=0, return_index=True, return_inverse=True)
+    return kind.ravel(), first
 
 
 def _kept_out(
@@ -192,24 +210,19 @@ def _kept_out(
     own = pools.i[row] == i  # and not another recording of it
     k, i, row = k[own], i[own], row[own]
     barred = hard_filters(_rows(pools, k, i, row, policy), facts, policy, instant).rule != 0
-    near = _place_of_alike(_alike(facts.items), pools.items)[held[1]]
+    alike_ = facts.item_codes.arrays.items["alike"]
+    near = _place_of_alike(alike_[pools.items], len(alike_))[alike_[held[1]]]
     having, near = held[0][near >= 0].astype(np.int64), near[near >= 0]
     had = pools.at[pools.kind_of[having], near]
     pairs = np.unique(np.concatenate([k[barred] << _BITS | row[barred], (having << _BITS | had)[had >= 0]]))
     return pairs >> _BITS, pairs & (1 << _BITS) - 1
 
 
-def _alike(items: pl.DataFrame) -> pl.Series:
-    """Return what a set holds one item of: the series of an audiobook, else the canonical item."""
-    return items.select(pl.coalesce("series:" + series(), "canonical_id").alias("alike")).to_series()
-
-
-def _place_of_alike(alike: pl.Series, items: np.ndarray) -> np.ndarray:
-    """Return, for each item, a place in `items` of one that is alike, -1 where there is none."""
-    code = dense(alike).astype(np.int64)
-    place = np.full(len(code), -1)
-    place[code[items]] = np.arange(len(items))
-    return place[code]
+def _place_of_alike(codes: np.ndarray, num_codes: int) -> np.ndarray:
+    """Return the place of an item of each code, -1 where there is none."""
+    place = np.full(num_codes, -1)
+    place[codes] = np.arange(len(codes))
+    return place
 
 
 def _offered(pools: Pools, without: Pairs, column: np.ndarray, num_columns: int) -> np.ndarray:
@@ -243,9 +256,9 @@ def _cells(names: pl.Series, counts: np.ndarray, chance: np.ndarray, drawn: np.n
     return pl.DataFrame({"cell": names.alias("cell"), "expected": chance @ counts, "drawn": found})
 
 
-def record_seeds(records: pl.DataFrame, instant: Instant) -> np.ndarray:
+def record_seeds(facts: Facts, instant: Instant) -> np.ndarray:
     """Return what the draw of each record is seeded by, `(num_records,) uint64`."""
-    keys = mix64(hash64(records["record_key"].to_arrow()), hash64(records["context_key"].to_arrow()))
+    keys = facts.key_hashes
     return mix64(keys, np.full(len(keys), hash64_one(f"{instant.seed}|{EXPLORATION_ID}"), np.uint64))
 
 

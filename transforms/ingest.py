@@ -12,7 +12,7 @@ import apache_beam as beam
 import polars as pl
 import pyarrow as pa
 
-from schemas.contract import Contract
+from schemas.contract import Contract, per_contract
 from schemas.hashing import shard_of
 from schemas.inputs import EVENT, SESSION_GAP_S
 from schemas.rules import load_rules
@@ -29,6 +29,7 @@ FILLED = frozenset({"session_id", "canonical_id", "explicit", "rec_eligible"})
 _WHERE = {SOURCE: pl.String, POSITION: pl.Int64}
 
 
+@per_contract
 def given_contract(contract: Contract) -> Contract:
     """Return the contract of the raw rows: the given columns, where what can be derived may be missing."""
     fields = [contract.schema.field(name) for name in contract.given_columns()]

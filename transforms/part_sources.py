@@ -5,7 +5,7 @@ Memory: the parts of the shows that a block's users heard or follow, or its seed
 
 import polars as pl
 
-from transforms.filters import in_order
+from transforms.item_rules import in_order
 from transforms.parts import (
     PART_COLUMNS,
     following,
@@ -17,7 +17,7 @@ from transforms.parts import (
     reached,
     shows_of_seeds,
 )
-from transforms.sources import SEED_HALF_LIFE_DAYS, Audience, Bundle, Source, age_days, halved, no_seed, none_found
+from transforms.sources import SEED_HALF_LIFE_DAYS, Audience, Bundle, Source, age_days, halved, of_seeds
 
 NEWEST = 20
 """So many of a show are looked at for one that was not heard: who heard them all waits for the next."""
@@ -85,7 +85,9 @@ def next_for_seeds(audience: Audience, bundle: Bundle) -> pl.DataFrame:
 
     Score: 1 for what comes after the seed in order; `1 / (2 + n)` for the n-th newest episode.
     """
-    seeds = bundle.lookup("item", "item_id", audience.keys["key"], list(PART_COLUMNS)).with_columns(key="item_id")
+    seeds = bundle.lookup("item", "item_id", audience.seeds["seed_item_id"], list(PART_COLUMNS)).with_columns(
+        key="item_id"
+    )
     parts = parts_of(shows_of_seeds(seeds), bundle, gone_items(bundle), audience.now)
     nexts = next_of_seeds(seeds, line(parts)).select("key", "item_id", raw_score=pl.lit(1.0))
     owner = pl.when(pl.col("item_type") == "show").then("key").otherwise("show_id")
@@ -93,10 +95,9 @@ def next_for_seeds(audience: Audience, bundle: Bundle) -> pl.DataFrame:
         seeds.select("key", show_id=owner).join(_latest(parts), on="show_id").filter(pl.col("key") != pl.col("item_id"))
     )
     newest = others.select("key", "item_id", raw_score=1.0 / (2.0 + pl.col("recency")))
-    found = pl.concat([nexts, newest])
-    return found.with_columns(
-        no_seed()[1], seed_item_ids=pl.concat_list("key")
-    ).select(none_found().columns).sort("key", "item_id")  # fmt: skip
+    found = pl.concat([nexts, newest]).rename({"key": "seed_item_id"})
+    mine = audience.seeds.select("key", "seed_item_id").unique("key").join(found, on="seed_item_id")
+    return of_seeds(mine.select("key", "item_id", "raw_score"), audience).sort("key", "item_id")
 
 
 HOME_PART_SOURCES: dict[str, Source] = {

@@ -13,7 +13,8 @@ import polars as pl
 from schemas.inputs import TIERS
 from schemas.policy import SurfacePolicy
 from schemas.tallies import ANY
-from transforms.filters import Instant, covers, item_flags, servable
+from transforms.filters import Instant
+from transforms.item_rules import covers, item_flags, servable
 from transforms.parts import COMPLETED_LABEL, PART_COLUMNS, gone_items, line, openings
 from transforms.shards import Shard
 from transforms.sources import TALK, Bundle
@@ -144,7 +145,7 @@ def _offers(known: pl.DataFrame, instant: Instant) -> pl.DataFrame:
     offers = known.select("row", "availability").explode("availability").drop_nulls("availability")
     if not offers.height:
         return pl.DataFrame(schema={"row": pl.Int64, "market": pl.String, "bit": pl.UInt8})
-    covering = offers.unnest("availability").filter(covers(instant))
+    covering = offers.unnest("availability").filter(covers(instant.effective_from, instant.expires_at))
     every, some = covering.filter(pl.col("tiers").is_null()), covering.filter(pl.col("tiers").is_not_null())
     bit = pl.col("tiers").replace_strict(_TIER_BITS, default=0, return_dtype=pl.UInt8).alias("bit")
     return pl.concat(

@@ -13,8 +13,9 @@ import polars as pl
 from schemas.catalogue import CONTRACTS
 from schemas.policy import SurfacePolicy
 from schemas.tallies import ANY
-from transforms.filters import Instant, in_order
+from transforms.filters import Instant
 from transforms.histories import exploded
+from transforms.item_rules import in_order
 from transforms.panel import Panel
 from transforms.parts import (
     HEARD_COLUMNS,
@@ -68,10 +69,15 @@ def user_table(shard: Shard) -> pl.DataFrame:
     Columns: the user contract, `history_market`, `positives`, `skips`, `seen` (has a history). The market is that of the
     last play, else of registration, else `*`; an unknown tier is free. Users under a tombstone are left out.
     """
-    users = shard.read("user")
-    histories = shard.read("history", ["user_id", "market", "positives", "skips"]).rename({"market": "history_market"})
+    histories = shard.read("history", ["user_id", "market", "positives", "skips"])
+    return made_good(shard.read("user"), histories, shard.read("tombstone", ["entity", "id"]))
+
+
+def made_good(users: pl.DataFrame, histories: pl.DataFrame, tombstones: pl.DataFrame) -> pl.DataFrame:
+    """Return users with their histories, as `user_table` does."""
+    histories = histories.rename({"market": "history_market"})
     joined = users.join(histories.with_columns(pl.lit(True).alias("seen")), on="user_id", how="full", coalesce=True)
-    gone = shard.read("tombstone", ["id"], pl.col("entity") == "user")["id"]
+    gone = tombstones.filter(pl.col("entity") == "user")["id"]
     kept = joined.filter(~pl.col("user_id").is_in(gone.implode()) & pl.col("deletion_requested_at").is_null())
     return kept.with_columns(
         pl.coalesce("history_market", "market", pl.lit(ANY)).alias("market"),

@@ -53,7 +53,8 @@ class Audience:
     """For whom to propose: a block of users with their histories, or of seed items, as of an instant.
 
     Attributes:
-      keys: `key`, `market`, `tier`, `follows`; seeds have a row per item.
+      keys: `key`, `market`, `tier`, `follows`; on Now Playing what the seed is: `canonical_id`, `artist_id`, `genre`, and
+        `seed_item_id` where the key is a listener in a session and not the seed itself.
       listens: exploded positives of the histories: `key`, `item_id`, `item_type`, `event_ts`, `label`, `artist_id`.
       skips: exploded skips: the same without `artist_id`.
       now: end of the logical date. policy: of the surface.
@@ -68,6 +69,11 @@ class Audience:
     policy: SurfacePolicy
     rights: pl.DataFrame
     unwanted: pl.DataFrame
+
+    @property
+    def seeds(self) -> pl.DataFrame:
+        """The keys with their `seed_item_id`."""
+        return self.keys if "seed_item_id" in self.keys.columns else self.keys.with_columns(seed_item_id="key")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -93,8 +99,10 @@ def propose(sources: Mapping[str, Source], audience: Audience, bundle: Bundle) -
 
 
 def _ranked(name: str, source: Source, found: pl.DataFrame) -> pl.DataFrame:
-    best = found.with_columns(pl.col("raw_score").cast(pl.Float32)).sort(
-        "key", "raw_score", "item_id", descending=[False, True, False]
+    best = (
+        found.lazy()
+        .with_columns(pl.col("raw_score").cast(pl.Float32))
+        .sort("key", "raw_score", "item_id", descending=[False, True, False])
     )
     rank = pl.int_range(pl.len(), dtype=pl.Int32).over("key").alias("source_rank")
     drawn = [] if "stratum" in found.columns else [pl.lit(None, pl.String).alias("stratum")]
@@ -108,6 +116,7 @@ def _ranked(name: str, source: Source, found: pl.DataFrame) -> pl.DataFrame:
         )
         .filter(pl.col("source_rank") < source.limit)
         .select(PROPOSAL.schema.names)
+        .collect(engine="in-memory")
     )
 
 
@@ -284,10 +293,15 @@ def no_seed() -> list[pl.Expr]:
     ]
 
 
-def _seeded(found: pl.DataFrame) -> pl.DataFrame:
-    """Keep the best score per seed item and proposal; the seed itself is no proposal."""
-    best = found.filter(pl.col("key") != pl.col("item_id")).group_by("key", "item_id").agg(pl.col("raw_score").max())
-    return best.with_columns(pl.concat_list("key").alias("seed_item_ids"), no_seed()[1])
+def of_seeds(found: pl.DataFrame, audience: Audience) -> pl.DataFrame:
+    """Keep the best score per key and proposal, and name the seed as what led to it; the seed itself is no proposal."""
+    seeds = audience.seeds.lazy().select("key", "seed_item_id").unique("key")
+    best = found.lazy().group_by("key", "item_id").agg(pl.col("raw_score").max()).join(seeds, on="key")
+    others = best.filter(pl.col("seed_item_id") != pl.col("item_id"))
+    told = others.select(
+        "key", "item_id", "raw_score", pl.concat_list("seed_item_id").alias("seed_item_ids"), no_seed()[1]
+    )
+    return told.collect(engine="in-memory")
 
 
 def transition(audience: Audience, bundle: Bundle) -> pl.DataFrame:
@@ -295,20 +309,17 @@ def transition(audience: Audience, bundle: Bundle) -> pl.DataFrame:
 
     Score: `P(next | context)` times 1, 0.9, 0.3 or 0.1 by level, the best of them.
     """
-    levels = {"item": "key", "canonical": "canonical_id", "artist": "artist_id", "genre": "genre"}
+    levels = {"item": "seed_item_id", "canonical": "canonical_id", "artist": "artist_id", "genre": "genre"}
     contexts = pl.concat(
-        audience.keys.select("key", pl.lit(level).alias("level"), pl.col(column).alias("context_id"))
+        audience.seeds.select("key", pl.lit(level).alias("level"), pl.col(column).alias("context_id"))
         for level, column in levels.items()
     ).drop_nulls()
     columns = ["level", "context_id", "next_item_id", "probability"]
     follows = bundle.lookup("transition", "context_id", contexts["context_id"].unique(), columns)
     weight = pl.col("level").replace_strict(BACKOFF_WEIGHTS, return_dtype=pl.Float64)
     found = contexts.join(follows, on=["level", "context_id"])
-    return _seeded(
-        found.select(
-            "key", pl.col("next_item_id").alias("item_id"), (pl.col("probability") * weight).alias("raw_score")
-        )
-    )
+    score = (pl.col("probability") * weight).alias("raw_score")
+    return of_seeds(found.select("key", pl.col("next_item_id").alias("item_id"), score), audience)
 
 
 def artist_radio(audience: Audience, bundle: Bundle) -> pl.DataFrame:
@@ -317,9 +328,11 @@ def artist_radio(audience: Audience, bundle: Bundle) -> pl.DataFrame:
     Score: `1 / (1 + rank)` within the artist, times 0.3 for related artists.
     """
     own = audience.keys.select("key", "artist_id", pl.lit(1.0).alias("closeness"))
-    near = bundle.lookup("co_listen", "item_id", audience.keys["key"].unique(), ["item_id", "other_item_id", "rank"])
+    seeds = audience.seeds.select("key", "seed_item_id")
+    near = bundle.lookup("co_listen", "item_id", seeds["seed_item_id"].unique(), ["item_id", "other_item_id", "rank"])
     artists = bundle.lookup("artist_top", "item_id", near["other_item_id"].unique(), ["artist_id", "item_id"])
-    related = near.rename({"item_id": "key"}).join(artists, left_on="other_item_id", right_on="item_id")
+    near = seeds.join(near, left_on="seed_item_id", right_on="item_id")
+    related = near.join(artists, left_on="other_item_id", right_on="item_id")
     related = related.sort("key", "rank", "artist_id").unique(["key", "artist_id"], keep="first", maintain_order=True)
     related = related.join(own, on=["key", "artist_id"], how="anti", maintain_order="left")
     related = related.filter(pl.int_range(pl.len()).over("key") < RELATED_ARTISTS)
@@ -328,7 +341,7 @@ def artist_radio(audience: Audience, bundle: Bundle) -> pl.DataFrame:
     ).drop_nulls()
     cuts = bundle.lookup("artist_top", "artist_id", wanted["artist_id"].unique(), ["artist_id", "item_id", "rank"])
     score = pl.col("closeness") / (1.0 + pl.col("rank"))
-    return _seeded(wanted.join(cuts, on="artist_id").select("key", "item_id", score.alias("raw_score")))
+    return of_seeds(wanted.join(cuts, on="artist_id").select("key", "item_id", score.alias("raw_score")), audience)
 
 
 def familiar(audience: Audience, bundle: Bundle) -> pl.DataFrame:
@@ -337,10 +350,11 @@ def familiar(audience: Audience, bundle: Bundle) -> pl.DataFrame:
     Score: co-listen score times the return rate.
     """
     columns = ["item_id", "other_item_id", "score", "other_return_rate"]
-    near = bundle.lookup("co_listen", "item_id", audience.keys["key"].unique(), columns)
-    near = near.filter(pl.col("other_return_rate") > 0)
+    seeds = audience.seeds.select("key", "seed_item_id")
+    near = bundle.lookup("co_listen", "item_id", seeds["seed_item_id"].unique(), columns)
+    near = seeds.join(near.filter(pl.col("other_return_rate") > 0), left_on="seed_item_id", right_on="item_id")
     score = (pl.col("score") * pl.col("other_return_rate")).alias("raw_score")
-    return _seeded(near.select(pl.col("item_id").alias("key"), pl.col("other_item_id").alias("item_id"), score))
+    return of_seeds(near.select("key", pl.col("other_item_id").alias("item_id"), score), audience)
 
 
 HOME_SOURCES: dict[str, Source] = {

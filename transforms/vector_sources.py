@@ -15,7 +15,7 @@ import polars as pl
 from transforms.index.exact import NOTHING, Found, Limits
 from transforms.kin import Kin, looked_at
 from transforms.reach import Reach
-from transforms.sources import TALK, Audience, Bundle, Source, none_found
+from transforms.sources import TALK, Audience, Bundle, Source, none_found, of_seeds
 
 Rows = np.ndarray | slice
 MASKS_AT_ONCE = 64
@@ -174,12 +174,13 @@ def _explained(found: pl.DataFrame, audience: Audience) -> pl.DataFrame:
 
 
 def session(audience: Audience, bundle: Models) -> pl.DataFrame:
-    """Propose what goes on from a session that has just played the seed.
+    """Propose what goes on from the session: of a seed that is nobody's, one that has just played it.
 
     Score: cosine with the vector of that session.
     """
     keys = audience.keys["key"].unique().sort()
-    return _of_seed(nearest(audience, keys, bundle.encode(_played(keys), keys), bundle.items(), SESSION_LIMIT))
+    vectors = bundle.encode(in_session(audience), keys)
+    return of_seeds(nearest(audience, keys, vectors, bundle.items(), SESSION_LIMIT), audience)
 
 
 def similar(audience: Audience, bundle: Models) -> pl.DataFrame:
@@ -188,17 +189,18 @@ def similar(audience: Audience, bundle: Models) -> pl.DataFrame:
     Score: cosine of the two items' vectors.
     """
     items = bundle.items()
-    rows = items.rows(audience.keys["key"])
-    found = nearest(audience, items.ids.gather(rows), items.index.take(rows), items, SIMILAR_LIMIT)
-    return _of_seed(_same_language(found, bundle))
+    numbered = items.ids.to_frame("seed_item_id").with_row_index("row")
+    asked = audience.seeds.select("key", "seed_item_id").unique("key").join(numbered, on="seed_item_id").sort("key")
+    vectors = items.index.take(asked["row"].to_numpy().astype(np.int64))
+    found = nearest(audience, asked["key"], vectors, items, SIMILAR_LIMIT)
+    return of_seeds(_same_language(found, asked.select("key", "seed_item_id"), bundle), audience)
 
 
-def _same_language(found: pl.DataFrame, bundle: Models) -> pl.DataFrame:
-    named = pl.concat([found["key"], found["item_id"]]).unique()
+def _same_language(found: pl.DataFrame, seeds: pl.DataFrame, bundle: Models) -> pl.DataFrame:
+    named = pl.concat([seeds["seed_item_id"], found["item_id"]]).unique()
     known = bundle.lookup("item", "item_id", named, ["item_id", "item_type", "languages"])
-    both = found.join(known.rename({"item_id": "key", "languages": "spoken"}), on="key", how="left").join(
-        known.select("item_id", "languages"), on="item_id", how="left"
-    )
+    spoken = seeds.join(known.rename({"item_id": "seed_item_id", "languages": "spoken"}), on="seed_item_id")
+    both = found.join(spoken, on="key", how="left").join(known.select("item_id", "languages"), on="item_id", how="left")
     shared = pl.col("spoken").list.set_intersection("languages").list.len() > 0
     return both.filter(~pl.col("item_type").is_in(TALK) | shared.fill_null(False)).select(found.columns)
 
@@ -209,20 +211,21 @@ def session_knn(audience: Audience, bundle: Models) -> pl.DataFrame:
     Score: votes, see `transforms.embed.session_knn`.
     """
     keys = audience.keys["key"].unique().sort()
-    return _of_seed(bundle.neighbour_sessions(_played(keys), keys, KNN_LIMIT))
+    liked = in_session(audience).filter(pl.col("label") > 0)
+    return of_seeds(bundle.neighbour_sessions(liked, keys, KNN_LIMIT), audience)
 
 
-def _played(seeds: pl.Series) -> pl.DataFrame:
-    """Return the sessions that have played nothing but their seed."""
-    return pl.DataFrame({"key": seeds, "item_id": seeds, "label": pl.Series(np.ones(len(seeds)))})
+def in_session(audience: Audience) -> pl.DataFrame:
+    """Return what was played and skipped in the sessions: `key`, `item_id`, `label`, in order of key and time.
 
-
-def _of_seed(found: pl.DataFrame) -> pl.DataFrame:
-    """Name the seed as what led to the proposals; it is none itself."""
-    others = found.filter(pl.col("key") != pl.col("item_id"))
-    return others.with_columns(
-        pl.concat_list("key").alias("seed_item_ids"), pl.lit(None, pl.Datetime("us", "UTC")).alias("seed_event_ts")
-    ).select(none_found().columns)
+    A seed that is nobody's was played and nothing else.
+    """
+    columns = ["key", "item_id", "label", "event_ts"]
+    both = pl.concat([audience.listens.lazy().select(columns), audience.skips.lazy().select(columns)])
+    heard = both.sort("key", "event_ts", maintain_order=True).select("key", "item_id", pl.col("label").cast(pl.Float64))
+    alone = audience.seeds.lazy().select("key", "seed_item_id").unique("key").join(heard, on="key", how="anti")
+    alone = alone.select("key", pl.col("seed_item_id").alias("item_id"), pl.lit(1.0).alias("label")).drop_nulls()
+    return pl.concat([heard, alone]).sort("key", maintain_order=True).collect(engine="in-memory")
 
 
 HOME_VECTOR_SOURCES: dict[str, Source] = {

@@ -10,14 +10,14 @@ import polars as pl
 from transforms.world_setting import ARRIVAL_CUTOFF_US, DAY_US, HOUR_US, Setting
 
 _UTC = "%Y-%m-%dT%H:%M:%S%.6fZ"
-_BREAKS: dict[str, Callable[[dict], bytes]] = {
+BREAKS: dict[str, Callable[[dict], bytes]] = {
     "truncated": lambda event: orjson.dumps(event)[: len(event["event_id"]) + 90],
     "wrong_type": lambda event: orjson.dumps(event | {"event_ts": "yesterday evening"}),
     "missing_id": lambda event: orjson.dumps(event | {"event_id": None}),
     "unknown_enum": lambda event: orjson.dumps(event | {"event_type": "teleport"}),
     "future_version": lambda event: orjson.dumps(event | {"schema_version": 99}),
 }
-MALFORMED = tuple(_BREAKS)
+MALFORMED = tuple(BREAKS)
 
 
 def soil(events: pl.DataFrame, setting: Setting, rng: np.random.Generator) -> tuple[pl.DataFrame, dict[str, int]]:
@@ -70,5 +70,5 @@ def encode_events(events: pl.DataFrame, setting: Setting, file: int) -> tuple[by
     lines = encode_lines(events).split(b"\n")
     for i, (row, kind) in enumerate(zip(models.tolist(), kinds)):
         event = orjson.loads(lines[row + i]) | {"event_id": f"malformed-{file:06d}-{i:06d}"}
-        lines.insert(row + i, _BREAKS[kind](event))
+        lines.insert(row + i, BREAKS[kind](event))
     return b"\n".join(lines), {kind: kinds.count(kind) for kind in MALFORMED}

@@ -9,7 +9,6 @@ from test_blend import assert_same, ids, names, random_block, tracks
 from toy_road import facts, instant, item, policy, proposals, quota
 
 from transforms.blend import blend
-from transforms.blend_order import any_right
 
 CHANCE = {"near": [0.5, 0.2, 0.1], "own": [0.3, 0.25, 0.01], "chart": [0.05]}
 
@@ -36,9 +35,6 @@ def test_two_sources_together_are_likelier_right_than_either():
     found = ordered({"near": ["a", "b", "both"], "own": ["both", "c"]}, tracks(["a", "b", "c", "both"]), surface)
     # both: 1 - .9 x .7 = .37, below a's .5 and above c's .25
     assert ids(found) == ["a", "both", "c", "b"]
-    begins = np.array([True, False, True])
-    assert any_right(np.array([0.1, 0.3, 0.2]), begins, np.array([1, 1, 0])).tolist() == pytest.approx([0.2, 0.37])
-    assert any_right(np.array([]), np.array([], bool), np.array([], np.int64)).tolist() == []
 
 
 def test_what_is_chosen_is_the_same_as_without_chances():

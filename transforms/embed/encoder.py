@@ -192,9 +192,10 @@ class Encoder(nn.Module):
         found = vectors.new_zeros(len(contexts), self.config.dim)
         filled = np.flatnonzero(contexts.lengths)
         if len(filled):
-            packed = pack(contexts.take(filled).last(self.config.max_length))
+            packed = pack(_with_longest(contexts.take(filled).last(self.config.max_length), self.config.max_length))
             encoded = self.encode(vectors[_tensor(packed.items, vectors)], packed)
-            found[torch.from_numpy(filled).to(found.device)] = encoded[_tensor(packed.lasts, vectors)].float()
+            lasts = _tensor(packed.lasts[: len(filled)], vectors)
+            found[torch.from_numpy(filled).to(found.device)] = encoded[lasts].float()
         return found
 
     def to_arrays(self) -> dict[str, np.ndarray]:
@@ -207,6 +208,16 @@ class Encoder(nn.Module):
         encoder = cls(config)
         encoder.load_state_dict({name: torch.from_numpy(np.array(value)) for name, value in arrays.items()})
         return encoder.eval()
+
+
+def _with_longest(contexts: Interactions, length: int) -> Interactions:
+    """Return the contexts and one of full length: small shapes are computed by other kernels, whose last bits differ, and
+    the vector of a context must not depend on what it is encoded beside.
+    """
+    longest = np.full(length, contexts.items[0], contexts.items.dtype)
+    starts = np.append(contexts.starts, contexts.starts[-1] + length)
+    weights = np.append(contexts.weights, np.ones(length, contexts.weights.dtype))
+    return Interactions(starts, np.append(contexts.items, longest), weights, contexts.num_items)
 
 
 class _Block(nn.Module):

@@ -9,12 +9,12 @@ Memory: 8 bytes per interaction, 12 per row and 16 per item; to score, 16 more p
 """
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
-import numba
 import numpy as np
 
+from transforms.compiled import compiled
 from transforms.embed.interactions import Interactions, join_rows
 
 _REACH = 16  # positions ahead and behind that a shared item still speaks for: votes there are 3 % of the first
@@ -246,28 +246,20 @@ def _inverted(rows: Interactions) -> tuple[np.ndarray, np.ndarray]:
     return lists.indptr.astype(np.int64), lists.indices.astype(np.int32)
 
 
-def _compiled(function: Callable) -> Callable:
-    """Compile once per machine where there is a folder to keep it in; elsewhere once per process, ten seconds each."""
-    try:
-        return numba.njit(nogil=True, cache=True)(function)
-    except RuntimeError:  # no folder can be written
-        return numba.njit(nogil=True)(function)
-
-
-@_compiled
+@compiled
 def _mark(context, scratch):
     """Note each item's place back from the end, from 1; of a repeated item, the latest."""
     for at in range(len(context)):
         scratch.place[context[at]] = len(context) - at
 
 
-@_compiled
+@compiled
 def _unmark(context, scratch):
     for item in context:
         scratch.place[item] = 0
 
 
-@_compiled
+@compiled
 def _keep(key, heap):
     """Put a key in the place of the least of those kept, where it is larger. The first of a heap is its least."""
     if key <= heap[0]:
@@ -284,7 +276,7 @@ def _keep(key, heap):
     heap[at] = key
 
 
-@_compiled
+@compiled
 def _find(context, rows, weights, scratch, first_row, heap):
     """Keep the keys of the rows most like the context, in no order."""
     size = 0
@@ -306,7 +298,7 @@ def _find(context, rows, weights, scratch, first_row, heap):
         scratch.likeness[row] = 0
 
 
-@_compiled
+@compiled
 def _find_all(starts, items, rows, weights, scratch, first_row, found):
     for number in range(len(starts) - 1):
         context = items[starts[number] : starts[number + 1]]
@@ -315,7 +307,7 @@ def _find_all(starts, items, rows, weights, scratch, first_row, found):
         _unmark(context, scratch)
 
 
-@_compiled
+@compiled
 def _spread(row, voice, weights, scratch, votes, size):
     """Add the votes of one neighbour around every item it shares; return how many items have votes so far."""
     for at in range(len(row)):
@@ -334,7 +326,7 @@ def _spread(row, voice, weights, scratch, votes, size):
     return size
 
 
-@_compiled
+@compiled
 def _vote(rows, weights, neighbours, scratch, votes):
     """Add the votes of all neighbours, the best first; return how many items have some."""
     keys, first_row = neighbours
@@ -353,7 +345,7 @@ def _vote(rows, weights, neighbours, scratch, votes):
     return size
 
 
-@_compiled
+@compiled
 def _vote_all(starts, items, rows, weights, neighbours, scratch, scores):
     keys, first_row = neighbours
     for number in range(len(starts) - 1):
@@ -363,7 +355,7 @@ def _vote_all(starts, items, rows, weights, neighbours, scratch, scores):
         _unmark(context, scratch)
 
 
-@_compiled
+@compiled
 def _top_all(starts, items, rows, weights, neighbours, scratch, found):
     keys, first_row = neighbours
     bits = scratch.votes.view(np.int32)
@@ -378,7 +370,7 @@ def _top_all(starts, items, rows, weights, neighbours, scratch, found):
         _unmark(context, scratch)
 
 
-@_compiled
+@compiled
 def _latest(row, places):
     """Return where a row has the latest item it shares with the context."""
     best = 0
@@ -388,7 +380,7 @@ def _latest(row, places):
     return best
 
 
-@_compiled
+@compiled
 def _tell(context, row, voice, slots, told):
     """Add what one neighbour, of a likeness against the best one's, says of the candidates it has."""
     like, number = voice
@@ -412,7 +404,7 @@ def _tell(context, row, voice, slots, told):
         one[6] += like if at > last else np.float32(0)
 
 
-@_compiled
+@compiled
 def _weight(context, weights, places):
     """Return how alike the context and a row of all its items are."""
     total = np.float32(0)
@@ -422,7 +414,7 @@ def _weight(context, weights, places):
     return total
 
 
-@_compiled
+@compiled
 def _tell_all(starts, items, rows, weights, neighbours, slots, asked):
     keys, first_row = neighbours
     ask_starts, ask_items, told = asked

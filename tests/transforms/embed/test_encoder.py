@@ -46,6 +46,24 @@ def test_rows_do_not_see_each_other():
     np.testing.assert_allclose(together, alone, atol=1e-6)
 
 
+def test_the_vector_of_a_context_is_the_same_to_the_last_bit_whatever_it_is_encoded_beside():
+    model, dice = (
+        encoder(EncoderConfig(num_items=9, dim=64, layers=2, heads=2, max_length=50)),
+        np.random.default_rng(3),
+    )
+    vectors = model.item_vectors(torch.arange(9), None).detach()
+
+    def some(number, longest):
+        return [dice.integers(0, 9, dice.integers(1, longest + 1)) for _ in range(number)]
+
+    for length in (1, 2, 5, 13, 49, 50):
+        one = dice.integers(0, 9, length)
+        alone = model.encode_contexts(vectors, from_lists([one], 9)).numpy()[0]
+        for number, longest in ((1, 2), (3, 50), (30, 7), (90, 50)):
+            among = model.encode_contexts(vectors, from_lists([*some(number, longest), one], 9)).numpy()[-1]
+            np.testing.assert_array_equal(among, alone)
+
+
 def test_order_matters():
     assert np.abs(encoded(encoder(), [[1, 2, 3]])[-1] - encoded(encoder(), [[2, 1, 3]])[-1]).max() > 1e-3
 

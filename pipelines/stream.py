@@ -1,0 +1,327 @@
+"""The local streaming driver: micro-batches from a broker, through a step, to a broker.
+
+    pull -> decode -> merge -> sets that are due -> publish -> commit -> acknowledge
+
+Nothing is acknowledged before what came of it is published and its state is on disk. A process killed anywhere on that
+line leaves messages that are delivered again and change nothing, or sets that are published again with the same bytes.
+"""
+
+import collections
+import concurrent.futures
+import dataclasses
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol, TypeVar
+
+import polars as pl
+import pyarrow as pa
+
+from pipelines.stream_alerts import STEP_S, Alerts
+from pipelines.stream_metrics import Metrics
+from transforms.decode import POSITION
+from transforms.io.broker import CONTROL, DEAD_LETTERS, EVENTS, SETS, Broker, BrokerDown, Message, Received
+from transforms.io.state_store import Commit, StateStore
+from transforms.stream.dead_letters import encode_letters, event_letter, letter, set_letter
+from transforms.stream.debounce import Debounce, Owed
+from transforms.stream.messages import Cause, decode_control, decode_messages, encode_sets, identify
+from transforms.stream.poison import make_sets, merge
+from transforms.stream.step import REASON, Merged, Step
+
+MOST_MESSAGES, MOST_SETS = 500, 128
+"""Of one batch: more at once makes a set cheaper and everybody wait longer."""
+IDLE_S, TTL_S = 1.0, 48 * 3600
+_LOOK_S, _SWEEP_S = 1.0, 60.0
+_FIRST_WAIT_S, _LONGEST_WAIT_S = 0.1, 2.0
+REJECTED, PARKED, ERASED = "rejected", "parked", "erased"
+_T = TypeVar("_T")
+
+
+class Stop(Protocol):
+    """Whether to leave, `threading.Event` for one."""
+
+    def is_set(self) -> bool:
+        """Tell whether to leave."""
+
+    def wait(self, timeout: float) -> bool:
+        """Sleep for `timeout` s or until it is time to leave; tell which."""
+
+
+@dataclasses.dataclass
+class Stream:
+    """The driver.
+
+    Attributes:
+      reload: asked every second for another step; None keeps the one in use, and so does whatever it raises.
+      clock: seconds since 1970; paces sets and measures freshness, and decides nothing in them.
+      say: told one line at a time when something happens that a person should know.
+    """
+
+    broker: Broker
+    store: StateStore
+    step: Step
+    metrics: Metrics
+    code_version: str
+    reload: Callable[[], Step | None]
+    clock: Callable[[], float]
+    stop: Stop
+    say: Callable[[str], None]
+
+    def __post_init__(self) -> None:
+        self._debounce = Debounce(self.store.owed())
+        self._looked_s, self._swept_s, self._refused = 0.0, self.clock(), ""
+        self._judged_s, self._alerts = 0.0, Alerts()
+        self.step = self.step.without(self.store.tombstones())
+        self.metrics.bundle = self.step.bundle
+        self.metrics.set("broker_up", 1)
+
+    def run(self) -> None:
+        """Work until told to stop; then finish the batch, publish what is owed, and leave.
+
+        Raises:
+          BrokerError, StoreError: nothing is lost, what was not acknowledged is delivered again.
+        """
+        try:
+            while not self.stop.is_set():
+                self.tick()
+            self._flush()
+        except BrokerDown as error:
+            self.say(f"left while the broker was down ({error}); what was not acknowledged will be delivered again")
+
+    def tick(self) -> int:
+        """Do one batch; return how many messages it had."""
+        self._look_around()
+        pause = self._debounce.wait_s(self.clock())
+        wait = IDLE_S if pause is None else min(IDLE_S, pause)
+        received = self._reach(lambda: self.broker.pull(EVENTS, MOST_MESSAGES, wait))
+        began = self.clock()
+        oldest = min((one.published_s for one in received), default=began)
+        self.metrics.set("lag_seconds", max(0.0, began - oldest))
+        self._work(received)
+        if received:
+            self.metrics.set("batch_messages", len(received))
+            self.metrics.set("batch_seconds", self.clock() - began)
+        return len(received)
+
+    def _work(self, received: Sequence[Received]) -> None:
+        merged, causes = self._merge(received)
+        due = self._debounce.due(self.clock(), MOST_SETS)
+        sequences, letters = self._publish_sets(due, merged.states)
+        letters += [letter(received[i], cause, self.code_version) for i, cause in sorted(causes.items())]
+        letters += [event_letter(one, self.code_version) for one in merged.displaced]
+        self._publish_letters(letters)
+        self._commit(merged, sequences)
+        if received:
+            self._reach(lambda: self.broker.acknowledge(EVENTS, [one.ack_id for one in received]))
+        self.metrics.set("owed", len(self._debounce))
+
+    def _merge(self, received: Sequence[Received]) -> tuple["_Batch", dict[int, Cause]]:
+        """Apply messages to states; return what changed, and why what did not count is dead."""
+        if not received:
+            return _Batch({}, {}, []), {}
+        events = decode_messages(received, self.code_version)
+        rows, causes = self._without_erased(events.rows, events.causes, received)
+        merged, poisoned = merge(self.step, self.store.states(rows["user_id"].unique()), rows)
+        for outcome, number in merged.counts.items():
+            self.metrics.count("outcomes", outcome, by=number)
+        self.metrics.count("messages", by=len(received))
+        self.metrics.count("outcomes", REJECTED, by=len(causes))
+        self.metrics.count("outcomes", PARKED, by=len(poisoned))
+        here = merged.dead.drop_nulls(POSITION)
+        lost = {row: Cause("merge", why, None) for row, why in here.select(POSITION, REASON).iter_rows()}
+        self._owe(rows, merged, received)
+        touched, displaced = _touched(rows, merged), merged.dead.filter(pl.col(POSITION).is_null()).drop(POSITION)
+        latest = min(max(touched.values(), default=0) / 1e6, self.clock())
+        self.metrics.set("watermark_seconds", max(latest, self.metrics.gauge("watermark_seconds")))
+        return _Batch(merged.states, touched, merged.dirty, displaced.to_dicts()), causes | poisoned | lost
+
+    def _without_erased(
+        self, rows: pl.DataFrame, causes: Mapping[int, Cause], received: Sequence[Received]
+    ) -> tuple[pl.DataFrame, dict[int, Cause]]:
+        """Drop what is of users who were erased: nothing learns from it and nothing keeps it."""
+        gone = self.store.erased(rows["user_id"].unique())
+        kept = rows.filter(~pl.col("user_id").is_in(sorted(gone))) if gone else rows
+        users = {position: identify(received[position])[1] for position in causes}
+        erased = self.store.erased({user for user in users.values() if user})
+        left = {position: cause for position, cause in causes.items() if users[position] not in erased}
+        self.metrics.count("outcomes", ERASED, by=rows.height - kept.height + len(causes) - len(left))
+        return kept, left
+
+    def _owe(self, rows: pl.DataFrame, merged: Merged, received: Sequence[Received]) -> None:
+        dirty = set(merged.dirty)
+        for user, position, event_id in rows.select("user_id", POSITION, "event_id").iter_rows():
+            if user in dirty:
+                self._debounce.add(user, received[position].published_s, event_id)
+
+    def _publish_sets(
+        self, due: Mapping[str, Owed], changed: Mapping[str, bytes]
+    ) -> tuple[dict[str, int | None], list[dict[str, Any]]]:
+        """Publish the sets that are due.
+
+        Returns:
+          Sequence published by user, None where no set could be made, and the dead letters of those.
+        """
+        if not due:
+            return {}, []
+        stored = self.store.states(due.keys() - changed.keys())
+        states = {user: state for user in due if (state := changed.get(user, stored.get(user))) is not None}
+        sets, causes = make_sets(self.step, states)
+        traces = {user: owed.trace for user, owed in due.items() if owed.trace}
+        self._publish(SETS, encode_sets(sets, traces))
+        now = self.clock()
+        self.metrics.count("sets", self.step.bundle, by=sets.num_rows)
+        for reason, number in collections.Counter(_reasons(sets)).items():
+            self.metrics.count("degraded", reason, by=number)
+        answered = [due[user].since_s for user in sets["user_id"].to_pylist()]
+        self.metrics.observe(now - since for since in answered if since is not None)
+        self._debounce.settle(due, now)
+        published = dict(zip(sets["user_id"].to_pylist(), sets["sequence"].to_pylist()))
+        letters = [set_letter(user, states[user], cause, self.code_version) for user, cause in sorted(causes.items())]
+        return {user: published.get(user) for user in due}, letters
+
+    def _publish_letters(self, letters: Sequence[dict[str, Any]]) -> None:
+        self._publish(DEAD_LETTERS, encode_letters(letters))
+        for one in letters:
+            self.metrics.count("dead_letters", one["stage"], one["error_class"])
+
+    def _publish(self, topic: str, messages: Sequence[Message]) -> None:
+        if messages:
+            self._reach(lambda: self.broker.publish(topic, messages))
+
+    def _commit(self, batch: "_Batch", sequences: Mapping[str, int | None]) -> None:
+        owed = frozenset(batch.dirty) - sequences.keys()
+        if batch.states or sequences or owed:
+            self.store.commit(Commit(batch.states, batch.touched_us, sequences, owed))
+
+    def _flush(self) -> None:
+        """Publish everything that is owed, whether or not its pause is over."""
+        while owed := self._debounce.owed()[:MOST_SETS]:
+            sequences, letters = self._publish_sets(dict.fromkeys(owed, Owed(None, None)), {})
+            self._publish_letters(letters)
+            self._commit(_Batch({}, {}, []), sequences)
+        self.metrics.set("owed", 0)
+
+    def _look_around(self) -> None:
+        """Do once a second, or a minute, what need not be done for every batch."""
+        now = self.clock()
+        if abs(now - self._looked_s) >= _LOOK_S:
+            self._looked_s = now
+            self._swap()
+            self._obey()
+        if abs(now - self._judged_s) >= STEP_S:
+            self._judged_s = now
+            self._warn(now)
+        if abs(now - self._swept_s) >= _SWEEP_S:
+            self._swept_s = now
+            latest = self.store.last_touched_us()
+            if latest is not None:
+                before = int(min(latest / 1e6, now) - TTL_S) * 1_000_000
+                self.metrics.count("expired", by=self.store.expire(before))
+
+    def _warn(self, now: float) -> None:
+        """Say which alerts are new, and which have passed."""
+        found = {alert.name: alert for alert in self._alerts.look(self.metrics, now)}
+        for name in sorted(found.keys() - self.metrics.alerts.keys()):
+            self.say(f"{found[name].severity.upper()} {name}: {found[name].said}")
+        for name in sorted(self.metrics.alerts.keys() - found.keys()):
+            self.say(f"{name} has passed")
+        self.metrics.alerts = {name: alert.severity for name, alert in found.items()}
+
+    def _swap(self) -> None:
+        """Take another bundle into use, whole, between two batches; one that cannot be loaded changes nothing."""
+        try:
+            step = self.reload()
+        except Exception as error:  # whatever is wrong with the new one, the old one serves
+            if str(error) != self._refused:
+                self._refused = str(error)
+                self.metrics.count("refusals", type(error).__name__)
+                self.say(f"a new bundle was refused, {self.step.bundle} goes on: {error}")
+            return
+        if step is not None:
+            self.say(f"bundle {step.bundle} is in use, {self.step.bundle} no more")
+            self.step, self._refused, self.metrics.bundle = step.without(self.store.tombstones()), "", step.bundle
+            self.metrics.count("swaps")
+
+    def _obey(self) -> None:
+        """Take in what must disappear: on disk first, then acknowledged."""
+        received = self._reach(lambda: self.broker.pull(CONTROL, MOST_MESSAGES, 0.0))
+        if not received:
+            return
+        found = decode_control(received, self.code_version)
+        self.store.bury(found.rows)
+        self.step = self.step.without(found.rows)
+        self._debounce.forget(found.rows.filter(pl.col("entity") == "user")["id"])
+        self._publish_letters([letter(received[i], cause, self.code_version) for i, cause in found.causes.items()])
+        self.metrics.count("tombstones", by=found.rows.height)
+        self._reach(lambda: self.broker.acknowledge(CONTROL, [one.ack_id for one in received]))
+
+    def _reach(self, call: Callable[[], _T]) -> _T:
+        """Call the broker; while it is down, wait longer and longer and say so once.
+
+        Raises:
+          BrokerDown: it is down and it is time to leave.
+        """
+        wait, down = _FIRST_WAIT_S, False
+        while True:
+            try:
+                done = call()
+            except BrokerDown as error:
+                if not down:
+                    self.say(f"the broker cannot be reached, trying again: {error}")
+                    self.metrics.count("outages")
+                    self.metrics.set("broker_up", 0)
+                down = True
+                if self.stop.wait(wait):
+                    raise
+                wait = min(2 * wait, _LONGEST_WAIT_S)
+            else:
+                if down:
+                    self.say("the broker is back")
+                    self.metrics.set("broker_up", 1)
+                return done
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Batch:
+    """States that changed, the event time of their last event (us since 1970), and users whose set changes.
+
+    Attributes:
+      displaced: events that counted until another of their id came.
+    """
+
+    states: Mapping[str, bytes]
+    touched_us: Mapping[str, int]
+    dirty: Sequence[str]
+    displaced: Sequence[dict[str, Any]] = ()
+
+
+def _reasons(sets: pa.Table) -> list[str]:
+    return list(itertools.chain.from_iterable(sets["degraded_reasons"].to_pylist()))
+
+
+def _touched(rows: pl.DataFrame, merged: Merged) -> dict[str, int]:
+    last = rows.group_by("user_id").agg(pl.col("event_ts").max().dt.epoch("us"))
+    return {user: us for user, us in last.iter_rows() if user in merged.states}
+
+
+class InBackground:
+    """Load another step beside the one at work, which loading must not hold up.
+
+    Memory: two bundles while one is loaded.
+    """
+
+    def __init__(self, load: Callable[[], Step | None]) -> None:
+        self._load = load
+        self._pool = concurrent.futures.ThreadPoolExecutor(1, "reload")
+        self._asked: concurrent.futures.Future[Step | None] | None = None
+
+    def __call__(self) -> Step | None:
+        """Return a step that has been loaded, None while there is none; raise what loading raised."""
+        asked, done = self._asked, None
+        if asked is not None:
+            if not asked.done():
+                return None
+            self._asked = None
+            done = asked.result()
+        if done is None:
+            self._asked = self._pool.submit(self._load)
+        return done

@@ -1,0 +1,158 @@
+"""Sessions served from a published root."""
+
+import datetime
+import itertools
+
+import polars as pl
+import pyarrow as pa
+import pytest
+from toy_heard import heard, skip
+from toy_road import days_ago, table
+
+from pipelines.bundle import BundleError
+from pipelines.live import open_live
+from schemas.candidates import CANDIDATE_SET
+from transforms.io.store import open_store
+from transforms.stream.session import MOST, Window
+from transforms.stream.sessions import Sessions
+from transforms.stream.sets import QUARANTINED, widened
+from validation.rows import split_rows
+
+HOURS = 60
+
+
+@pytest.fixture(scope="module")
+def live(small_road, tmp_path_factory):
+    return open_live(open_store(str(small_road.root)), tmp_path_factory.mktemp("live"))
+
+
+@pytest.fixture(scope="module")
+def tracks(live) -> list[str]:
+    items = live.bundle.read("item", ["item_id"], (pl.col("item_type") == "track") & pl.col("availability").is_null())
+    return sorted(items["item_id"])[:12]
+
+
+@pytest.fixture(scope="module")
+def users(live) -> pl.DataFrame:
+    return live.bundle.read("user").filter(pl.col("deletion_requested_at").is_null()).sort("user_id")
+
+
+def windows(users, tracks, minutes=3) -> dict[str, Window]:
+    """Return windows of everybody: user n heard three tracks from the n-th on, in the n-th hour of a day."""
+    starts = {user: n % 5 for n, user in enumerate(users["user_id"].head(20))} | {"nobody-knows-me": 4}
+    return {
+        user: Window.of(
+            heard(HOURS * n + m, f"{user}-{m}", item_id=tracks[(n + m) % len(tracks)]) for m in range(minutes)
+        )
+        for user, n in starts.items()
+    }
+
+
+def records(table: pa.Table) -> dict[str, dict]:
+    return {row["record_key"]: row for row in table.to_pylist()}
+
+
+def one_set(live, window: Window, user="nobody-knows-me") -> dict:
+    (row,) = live({user: window}).to_pylist()
+    return row
+
+
+def offered(row) -> list[str]:
+    return [one["item_id"] for one in row["candidates"]]
+
+
+def test_a_set_says_what_it_knows_and_what_it_is_made_from(live, users, tracks):
+    everybody = windows(users, tracks)
+    table = live(everybody)
+    assert table.schema.equals(CANDIDATE_SET.schema)
+    frame = pl.from_arrow(table)
+    assert split_rows(frame, CANDIDATE_SET)[1].height == 0
+    for user, row in records(table).items():
+        window = everybody[user]
+        assert (row["run_mode"], row["surface"], row["sequence"]) == ("stream", "now_playing", window.sequence)
+        assert row["context"]["seed_item_id"] == window.heard[-1].item_id
+        assert row["source_watermark"].timestamp() * 1e6 == window.heard[-1].event_ts
+        assert row["effective_from"] <= row["source_watermark"] < row["effective_from"] + datetime.timedelta(hours=1)
+        assert row["bundle_id"] == live.provenance.fields["bundle_id"]
+        assert len(row["candidates"]) == live.policy.size
+    assert len({row["candidate_set_id"] for row in table.to_pylist()}) == table.num_rows
+
+
+def test_who_is_served_beside_a_listener_changes_nothing(live, users, tracks):
+    everybody = windows(users, tracks)
+    together = live(everybody)
+    alone = [live({user: everybody[user]}) for user in sorted(everybody)]
+    assert pa.concat_tables(alone).equals(together)
+    halves = [live(dict(itertools.islice(reversed(everybody.items()), at, at + 7))) for at in (0, 7, 14)]
+    assert pa.concat_tables(halves).sort_by("record_key").equals(together)
+
+
+def test_what_was_played_in_the_session_or_skipped_in_a_day_is_not_offered_again(live, tracks):
+    first = offered(one_set(live, Window.of([heard(0, item_id=tracks[0])])))
+    turned_away = [skip(-300, "s1", item_id=first[0])]
+    played = [heard(m, item_id=item) for m, item in enumerate(first[1:4], start=1)]
+    again = offered(one_set(live, Window.of([*turned_away, heard(0, item_id=tracks[0]), *played])))
+    assert not {tracks[0], *first[:4]} & set(again)
+    a_day_later = offered(one_set(live, Window.of([*turned_away, heard(24 * 60 - 10, item_id=tracks[0])])))
+    assert first[0] in a_day_later, "a skip of the day before has passed"
+
+
+def test_a_skip_changes_the_set_of_whoever_skipped(live, tracks):
+    before = one_set(live, Window.of([heard(0, item_id=tracks[0])]))
+    after = one_set(live, Window.of([heard(0, item_id=tracks[0]), skip(1, item_id=offered(before)[0])]))
+    assert after["sequence"] > before["sequence"]
+    assert offered(after) != offered(before)
+    assert after["context"]["seed_item_id"] == tracks[0], "what plays is what was not turned away"
+
+
+def test_what_is_taken_down_is_not_offered_from_then_on(live, tracks):
+    window = Window.of([heard(0, item_id=tracks[0])])
+    before = one_set(live, window)
+    first, drawn = offered(before)[0], next(one["item_id"] for one in before["candidates"] if one["is_exploration"])
+    gone = [{"entity": "item", "id": one, "reason": "licence", "effective_ts": days_ago(0)} for one in (first, drawn)]
+    step = Sessions(live).without(table("tombstone", gone))
+    (row,) = step.sets({"nobody-knows-me": window.to_bytes()}).to_pylist()
+    assert not {first, drawn} & set(offered(row))
+    assert one_set(live, window) == before, "the bundle itself is as it was"
+
+
+def test_who_opted_out_or_asked_to_be_forgotten_has_no_set(live, users, tracks):
+    silent = users.filter(pl.col("personalization_opt_out"))["user_id"]
+    everybody = live.bundle.read("user")
+    forgotten = everybody.filter(pl.col("deletion_requested_at").is_not_null())["user_id"]
+    gone = live.bundle.held["tombstone"].filter(pl.col("entity") == "user")["id"]
+    assert len(silent)
+    asked = [*silent.head(2), *forgotten.head(2), *gone.head(2)]
+    assert live({user: Window.of([heard(0, item_id=tracks[0])]) for user in asked}).num_rows == 0
+
+
+def test_whoever_hears_more_than_anybody_can_is_given_charts(live, tracks):
+    flood = Window.of(heard(n / 100, item_id=tracks[n % 12]) for n in range(MOST + 50))
+    row = one_set(live, flood)
+    assert QUARANTINED in row["degraded_reasons"]
+    assert {source["source_id"] for one in row["candidates"] for source in one["sources"]} <= {
+        "np.popular_market", "np.explore",
+    }  # fmt: skip
+    assert row["sequence"] == flood.sequence
+
+
+def test_three_fast_skips_bring_more_of_what_is_alike(live):
+    policy = widened(live.policy)
+    quotas = {one.source_id: one.target for one in policy.sources}
+    usual = {one.source_id: one.target for one in live.policy.sources}
+    assert quotas["np.transition"] * 2 == usual["np.transition"]
+    assert quotas["np.similar"] == 2 * usual["np.similar"]
+    assert quotas["np.session_knn"] == usual["np.session_knn"]
+
+
+def test_nothing_live_is_said(tmp_path):
+    with pytest.raises(BundleError, match=r"nothing is live on now_playing .* run `make demo`"):
+        open_live(open_store(str(tmp_path)), tmp_path)
+
+
+def test_a_bundle_with_a_part_gone_is_refused(copy_road, tmp_path):
+    store = open_store(str(copy_road.root))
+    item = next(copy_road.root.glob("data/item/*/*/manifest.json"))
+    item.unlink()
+    with pytest.raises(BundleError, match=r"manifest.json \(item\) is gone; run its date again"):
+        open_live(store, tmp_path)

@@ -1,0 +1,374 @@
+"""The streaming driver over a broker in memory, a real state file and a clock that only moves when told to."""
+
+import json
+import random
+import re
+
+import pytest
+from memory_broker import ACK_S, Clock, MemoryBroker
+from toy_stream import BEGIN, ToyStep, event, final, published, send
+
+from pipelines.stream import ERASED, PARKED, REJECTED, TTL_S, InBackground, Stream
+from pipelines.stream_metrics import Metrics
+from transforms.io.broker import CONTROL, DEAD_LETTERS, EVENTS, BrokerDown, Message
+from transforms.io.state_store import StateStore
+from transforms.stream.debounce import PAUSE_S
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock(BEGIN.timestamp() + 3600)
+
+
+@pytest.fixture
+def broker(clock) -> MemoryBroker:
+    return MemoryBroker(clock)
+
+
+@pytest.fixture
+def said() -> list[str]:
+    return []
+
+
+@pytest.fixture
+def make(broker, clock, said, tmp_path):
+    """Return a function that opens a driver over the one state file; the one before is closed."""
+    open_stores: list[StateStore] = []
+
+    def build(step=None, reload=lambda: None) -> Stream:
+        for store in open_stores:
+            store.close()
+        open_stores[:] = [StateStore(tmp_path / "stream")]
+        return Stream(
+            broker=broker, store=open_stores[0], step=step or ToyStep(), metrics=Metrics(), code_version="v",
+            reload=reload, clock=clock, stop=clock, say=said.append,
+        )  # fmt: skip
+
+    yield build
+    for store in open_stores:
+        store.close()
+
+
+def settle(stream: Stream, broker: MemoryBroker) -> None:
+    """Work until nothing is left to deliver or owed."""
+    for _ in range(500):
+        stream.tick()
+        if not broker.topics[EVENTS] and not stream.store.owed():
+            return
+    raise AssertionError("the stream does not come to rest")
+
+
+def outcomes(stream: Stream) -> dict[str, int]:
+    return {labels[0]: number for labels, number in stream.metrics.by_label("outcomes").items() if number}
+
+
+def letters(broker: MemoryBroker) -> list[dict]:
+    return [json.loads(message.data) for message in broker.published[DEAD_LETTERS]]
+
+
+def test_an_event_becomes_a_set_and_is_acknowledged(make, broker):
+    stream = make()
+    send(broker, event(1))
+    assert stream.tick() == 1
+    (found,) = published(broker)
+    assert [one["item_id"] for one in found["candidates"]] == ["i1"]
+    assert broker.topics[EVENTS] == []
+    assert stream.store.sequences(["u1"]) == {"u1": found["sequence"]}
+    (message,) = broker.published["sets"]
+    assert message.attributes["trace_id"] == "u1-e1"
+    assert message.attributes["bundle_id"] == "b1"
+
+
+def test_every_event_is_accounted_for(make, broker):
+    stream = make()
+    twice, other = event(1), event(1, item_id="other")
+    send(broker, twice, twice, other, event(2, private_session=True), b"{", event(3, event_type="teleport"), b"")
+    settle(stream, broker)
+    assert outcomes(stream) == {"applied": 1, "duplicate": 1, "conflict": 1, "private": 1, REJECTED: 3}
+    assert sum(outcomes(stream).values()) == stream.metrics.total("messages") == 7
+    causes = sorted((one["stage"], one["error_class"]) for one in letters(broker))
+    expected = [("decode", "decode:malformed")] * 2 + [("decode", "event_type:one_of"), ("merge", "conflict")]
+    assert causes == expected
+
+
+def test_what_is_delivered_again_changes_nothing(make, broker, clock):
+    stream = make()
+    send(broker, event(1), event(2))
+    broker.before = lambda call: (_ for _ in ()).throw(Killed) if call == f"acknowledge {EVENTS}" else None
+    with pytest.raises(Killed):
+        stream.tick()
+    broker.before = lambda call: None
+    before = final(broker)
+    clock.now += ACK_S
+    stream = make()
+    settle(stream, broker)
+    assert outcomes(stream) == {"duplicate": 2}
+    assert final(broker) == before
+
+
+class Killed(BaseException):
+    """The process is gone at this point."""
+
+
+def deal(rng: random.Random) -> list[dict | bytes]:
+    """Return events of four users, some twice, one broken and one poison, in any order."""
+    told = [event(number, f"u{number % 4}") for number in range(24)]
+    dealt = [*told, *rng.sample(told, 6), b"{", event(40, "u0", item_id="poison")]
+    rng.shuffle(dealt)
+    return dealt
+
+
+def undisturbed() -> dict[str, bytes]:
+    """Return the sets of the events of `deal`, computed in one go."""
+    step = ToyStep()
+    state = {user: {} for user in ("u0", "u1", "u2", "u3")}
+    for number in range(24):
+        at = (BEGIN.timestamp() + number) * 1e6
+        state[f"u{number % 4}"][f"u{number % 4}-e{number}"] = [int(at), f"i{number % 7}"]
+    table = step.sets({user: json.dumps(one).encode() for user, one in state.items()})
+    return {row["user_id"]: row["sequence"] for row in table.to_pylist()}
+
+
+def work(stream: Stream) -> None:
+    for _ in range(200):
+        stream.tick()
+
+
+def die_at(stream: Stream, broker: MemoryBroker, point: int) -> None:
+    """Work until the process dies at the given call of the broker, or before or after a commit."""
+    left, commit = point, stream.store.commit
+
+    def dies(call: str) -> None:
+        nonlocal left
+        left -= 1
+        if left == 0:
+            raise Killed(call)
+
+    def committing(batch):
+        dies("before commit")
+        commit(batch)
+        dies("after commit")
+
+    broker.before, stream.store.commit = dies, committing
+    with pytest.raises(Killed):
+        work(stream)
+    broker.before = lambda call: None
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_killed_between_any_two_steps_it_ends_with_the_same_sets(make, broker, clock, seed):
+    """Every call of broker and store is a point to die at, before it or after it; each run dies three times."""
+    rng = random.Random(seed)
+    events = deal(rng)
+    for start in range(0, len(events), 5):
+        send(broker, *events[start : start + 5])
+    for _ in range(3):
+        die_at(make(), broker, rng.randrange(1, 14))
+        clock.now += rng.choice([0.5, ACK_S])
+    clock.now += ACK_S
+    settle(make(), broker)
+    assert {user: json.loads(data)["sequence"] for user, data in final(broker).items()} == undisturbed()
+    assert {one["error_class"] for one in letters(broker)} == {"decode:malformed", "ArithmeticError"}
+    assert broker.topics[EVENTS] == []
+
+
+def test_poison_is_found_and_parked_and_nothing_else_is_lost(make, broker):
+    stream = make()
+    send(broker, *[event(number, f"u{number}") for number in range(30)], event(31, "u3", item_id="poison"))
+    stream.tick()
+    (found,) = letters(broker)
+    assert (found["stage"], found["error_class"], found["attempts"]) == ("merge", "ArithmeticError", 3)
+    assert found["detail"] == "the item is poison"
+    assert outcomes(stream) == {"applied": 30, PARKED: 1}
+    assert len(final(broker)) == 30
+    assert stream.step.merges < 20
+
+
+def test_a_set_that_cannot_be_made_is_given_up_and_the_others_are_published(make, broker):
+    stream = make()
+    send(broker, event(1), event(1, "broken"), event(1, "u2"))
+    stream.tick()
+    assert sorted(final(broker)) == ["u1", "u2"]
+    (found,) = letters(broker)
+    assert (found["stage"], found["error_class"], found["payload"]) == ("sets", "LookupError", None)
+    assert stream.store.owed() == []
+
+
+def test_a_set_that_breaks_its_contract_is_not_published(make, broker):
+    class Wrong(ToyStep):
+        def _set(self, user, state):
+            return super()._set(user, state) | ({"fallback_level": 9} if user == "u2" else {})
+
+    stream = make(Wrong())
+    send(broker, event(1), event(1, "u2"))
+    stream.tick()
+    assert sorted(final(broker)) == ["u1"]
+    assert [one["error_class"] for one in letters(broker)] == ["fallback_level:between"]
+
+
+def test_the_first_change_is_published_at_once_and_later_ones_together(make, broker, clock):
+    stream = make()
+    send(broker, event(1))
+    stream.tick()
+    for number in range(2, 6):
+        send(broker, event(number))
+        stream.tick()
+    assert len(published(broker)) == 1
+    assert stream.store.owed() == ["u1"]
+    assert broker.topics[EVENTS] == []
+    clock.now += PAUSE_S
+    stream.tick()
+    assert [one["sequence"] % 1000 for one in published(broker)] == [1, 5]
+    assert stream.store.owed() == []
+
+
+def test_what_is_owed_is_published_after_a_restart(make, broker):
+    stream = make()
+    send(broker, event(1))
+    stream.tick()
+    send(broker, event(2))
+    stream.tick()
+    assert len(published(broker)) == 1
+    make().tick()
+    assert [one["sequence"] % 1000 for one in published(broker)] == [1, 2]
+
+
+def test_told_to_stop_it_publishes_what_is_owed(make, broker, clock):
+    stream = make()
+    send(broker, event(1))
+    stream.tick()
+    send(broker, event(2))
+    stream.tick()
+    clock.stopped = True
+    stream.run()
+    assert published(broker)[-1]["sequence"] % 1000 == 2
+    assert stream.store.owed() == []
+
+
+def test_it_waits_for_a_broker_that_is_down_says_so_once_and_goes_on(make, broker, clock, said):
+    stream = make()
+    send(broker, event(1))
+    broker.down_until = clock.now + 20
+    stream.tick()
+    assert said == ["the broker cannot be reached, trying again: connection refused", "the broker is back"]
+    assert len(published(broker)) == 1
+    assert stream.metrics.total("outages") == 1
+
+
+def test_it_leaves_while_the_broker_is_down(make, broker, clock, said):
+    stream = make()
+    broker.down_until = clock.now + 1e9
+    clock.stopped = True
+    with pytest.raises(BrokerDown):
+        stream.tick()
+    clock.stopped = False
+    clock.wait = lambda seconds: True
+    stream.run()
+    assert said[-1].startswith("left while the broker was down")
+
+
+def test_a_new_bundle_is_taken_whole_and_named_in_the_sets(make, broker, clock, said):
+    offered = iter([None, ToyStep("b2")])
+    stream = make(reload=lambda: next(offered, None))
+    for number in range(3):
+        send(broker, event(number, f"u{number}"))
+        stream.tick()
+        clock.now += 1
+    assert [one["bundle_id"] for one in published(broker)] == ["b1", "b2", "b2"]
+    assert said == ["bundle b2 is in use, b1 no more"]
+
+
+def test_a_bundle_that_cannot_be_loaded_is_refused_once_and_the_old_one_goes_on(make, broker, clock, said):
+    def broken():
+        raise ValueError("digest x, expected y")
+
+    stream = make(reload=broken)
+    for number in range(3):
+        send(broker, event(number))
+        stream.tick()
+        clock.now += 2
+    assert {one["bundle_id"] for one in published(broker)} == {"b1"}
+    refused = [line for line in said if not line.startswith("WARNING")]
+    assert refused == ["a new bundle was refused, b1 goes on: digest x, expected y"]
+    assert stream.metrics.by_label("refusals") == {("ValueError",): 1}
+
+
+def test_loading_in_the_background_hands_over_once_and_raises_what_it_met():
+    answers = iter([ToyStep("b2"), ValueError("broken")])
+
+    def load():
+        answer = next(answers)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    loader = InBackground(load)
+    assert loader() is None
+    loader._asked.result()
+    assert loader().bundle == "b2"
+    assert loader() is None
+    with pytest.raises(ValueError, match="broken"):
+        loader._asked.result()
+    with pytest.raises(ValueError, match="broken"):
+        loader()
+
+
+def erase(broker: MemoryBroker, user: str) -> None:
+    row = {"entity": "user", "id": user, "reason": "erasure", "effective_ts": BEGIN.isoformat()}
+    broker.publish(CONTROL, [Message(json.dumps(row).encode(), {})])
+
+
+def test_an_erased_user_leaves_no_state_no_set_and_no_dead_letter(make, broker, clock):
+    stream = make()
+    send(broker, event(1), event(1, "u2"))
+    stream.tick()
+    send(broker, event(2))
+    stream.tick()
+    erase(broker, "u1")
+    clock.now += 5
+    send(broker, event(3), event(4, event_type="teleport"), event(5, "u2"))
+    settle(stream, broker)
+    assert stream.store.states(["u1"]) == {"u1": None}
+    assert [one["sequence"] % 1000 for one in published(broker) if one["user_id"] == "u1"] == [1]
+    assert letters(broker) == []
+    assert outcomes(stream)[ERASED] == 2
+    assert sum(outcomes(stream).values()) == stream.metrics.total("messages")
+    assert broker.topics[CONTROL] == []
+
+
+def test_a_control_message_that_is_no_tombstone_is_a_dead_letter(make, broker, clock):
+    stream = make()
+    broker.publish(CONTROL, [Message(b'{"entity": "planet"}', {})])
+    stream.tick()
+    assert [one["error_class"] for one in letters(broker)] == ["entity:one_of"]
+    assert broker.topics[CONTROL] == []
+
+
+def test_states_without_an_event_for_48_hours_are_forgotten(make, broker, clock):
+    stream = make()
+    send(broker, event(1))
+    stream.tick()
+    clock.now += TTL_S
+    stream.tick()
+    assert len(stream.store) == 1  # time alone forgets nobody: events may stand still with it
+    send(broker, event(TTL_S + 120, "u2"))
+    stream.tick()
+    clock.now += 61
+    stream.tick()
+    assert stream.store.states(["u1"]) == {"u1": None}
+    assert len(stream.store) == 1
+
+
+def test_freshness_runs_from_the_oldest_message_that_a_set_answers(make, broker, clock):
+    stream = make()
+    send(broker, event(1))
+    clock.now += 0.5
+    stream.tick()
+    assert stream.metrics.freshness()[0.5] == pytest.approx(0.5)
+    send(broker, event(2))
+    stream.tick()
+    clock.now += PAUSE_S
+    stream.tick()
+    assert stream.metrics.freshness()[0.99] == pytest.approx(PAUSE_S, abs=0.1)
+    text = stream.metrics.render()
+    assert re.search(r"^segue_stream_freshness_seconds_count 2$", text, re.MULTILINE)

@@ -1,0 +1,118 @@
+"""The Beam graph of the stream over a published root: the same windows and sets as everywhere else."""
+
+import datetime
+import functools
+import json
+import random
+
+import apache_beam as beam
+import pytest
+from apache_beam.io.gcp.pubsub import PubsubMessage
+from apache_beam.options.pipeline_options import PipelineOptions
+from apache_beam.testing.test_stream import TestStream
+from apache_beam.testing.util import assert_that
+
+from pipelines.live import Following, open_live
+from transforms.io.store import open_store
+from transforms.stream import graph
+from transforms.stream.graph import LETTERS, SessionSetsOf
+from transforms.stream.messages import decode_messages, encode_sets
+from transforms.stream.sessions import merge_events
+
+NOON = datetime.datetime(2026, 1, 31, 12, tzinfo=datetime.UTC)
+
+
+def message(minute: int, user: str, **fields) -> PubsubMessage:
+    at = NOON + datetime.timedelta(minutes=minute)
+    told = {
+        "event_id": f"{user}-{minute}", "schema_version": 1, "event_type": "play", "event_ts": at.isoformat(),
+        "ingest_ts": (at + datetime.timedelta(seconds=1)).isoformat(), "user_id": user, "item_type": "track",
+        "item_id": f"tr{2 * (minute % 9):07d}", "ms_played": 60_000, "item_duration_ms": 200_000, "market": "SE",
+    } | fields  # fmt: skip
+    return PubsubMessage(json.dumps(told).encode(), {}, f"m-{user}-{minute}", at)
+
+
+MESSAGES = [message(minute, user) for user in ("ann", "bob", "cyd") for minute in range(0, 40, 8)]
+BROKEN = [PubsubMessage(b"{", {}, "m-broken", NOON), message(3, "ann", ingest_ts="2026-04-01T00:00:00+00:00")]
+
+
+@pytest.fixture(scope="module")
+def following(small_road, tmp_path_factory) -> Following:
+    return Following(str(small_road.root), str(tmp_path_factory.mktemp("live")))
+
+
+@pytest.fixture(scope="module")
+def expected(following) -> dict[str, bytes]:
+    """The last set of every listener, made without Beam from all events at once."""
+    events = decode_messages([graph._received(one) for one in MESSAGES], "1").rows
+    states = merge_events(dict.fromkeys(("ann", "bob", "cyd")), events).states
+    sets = following().sets(states)
+    return {one.attributes["user_id"]: one.data for one in encode_sets(sets, {})}
+
+
+def last_sets(messages) -> dict[str, bytes]:
+    """Return what a reader is left with: the set of the highest sequence."""
+    kept: dict[str, tuple[int, bytes]] = {}
+    for one in messages:
+        entry = (int(one.attributes["sequence"]), one.data)
+        before = kept.get(one.attributes["user_id"], (0, b""))
+        assert entry[0] != before[0] or entry == before, "one sequence, two sets"
+        kept[one.attributes["user_id"]] = max(before, entry)
+    return {user: data for user, (_, data) in kept.items()}
+
+
+def holds(expected, most: int, found) -> None:
+    assert last_sets(found) == expected
+    assert len(expected) <= len(found) <= most, f"{len(found)} sets"
+
+
+def died_of(causes, found) -> None:
+    assert sorted(json.loads(one.data)["error_class"] for one in found) == sorted(causes)
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_a_bulk_replay_says_the_last_word_and_nothing_else(following, expected, seed):
+    dice = random.Random(seed)
+    told = [*MESSAGES, *dice.choices(MESSAGES, k=6), *BROKEN]
+    dice.shuffle(told)
+    with beam.Pipeline("FnApiRunner") as pipeline:
+        made = pipeline | beam.Create(told) | SessionSetsOf(following, "1", bounded=True)
+        assert_that(made["sets"], functools.partial(holds, expected, len(expected)), label="sets")
+        assert_that(made[LETTERS], functools.partial(died_of, ["decode:malformed", "late_bucket"]), label="letters")
+
+
+def test_a_stream_answers_at_once_and_then_once_per_pause(following, expected, monkeypatch):
+    told = random.Random(3).sample([*MESSAGES, *MESSAGES[::3]], k=len(MESSAGES) + 5)
+    stream = TestStream().advance_watermark_to(0)
+    for some in _batched(told, 4):
+        stream = stream.add_elements(some).advance_processing_time(0.3)
+    stream = stream.advance_processing_time(5).advance_processing_time(5).advance_watermark_to_infinity()
+    options = PipelineOptions(streaming=True, runner="BundleBasedDirectRunner", allow_unsafe_triggers=True)
+    with beam.Pipeline(options=options) as pipeline:
+        made = pipeline | stream | SessionSetsOf(following, "1", clock=stopped)
+        assert_that(made["sets"], functools.partial(holds, expected, 2 * len(expected)), label="sets")
+
+
+def stopped() -> float:
+    """The clock of a runner whose time is what the test makes it: it begins at 0."""
+    return 0.0
+
+
+def _batched(values, size):
+    return [values[start : start + size] for start in range(0, len(values), size)]
+
+
+def test_a_bundle_that_cannot_be_opened_leaves_the_one_before_serving(copy_road, tmp_path):
+    serving = Following(str(copy_road.root), str(tmp_path / "live"))
+    first = serving()
+    assert serving() is first, "opened once"
+    pointer = copy_road.root / "live" / "now_playing.json"
+    whole = pointer.read_text()
+    pointer.write_text(whole.replace(first.bundle, "0" * 16))
+    assert serving() is first
+    pointer.write_text("{")
+    assert serving() is first
+    told = json.loads(whole)
+    pointer.write_text(json.dumps(told | {"run": "another"}))
+    assert serving() is not first
+    assert open_live(open_store(str(copy_road.root)), tmp_path / "live").provenance.fields["base_run_id"] == "another"

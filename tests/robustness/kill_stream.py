@@ -1,0 +1,192 @@
+"""Kill the stream at random moments while events flow, and compare what a consumer is left with with one run in bulk.
+
+    python tests/robustness/kill_stream.py --kills 30 --events 50000 --rate 1000
+
+Over the real emulator, with the toy step of the tests; ends with 1 where a set differs, is missing, or one sequence has two.
+"""
+
+import argparse
+import collections
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE.parents[1]), str(HERE.parent)]
+
+from toy_stream import ToyStep, event  # noqa: E402
+
+from jobs.broker import same_broker  # noqa: E402
+from jobs.options import leave  # noqa: E402
+from pipelines.publish import pointer_path  # noqa: E402
+from transforms.decode import POSITION  # noqa: E402
+from transforms.io.broker import DEAD_LETTERS, EVENTS, SETS, Message, Received  # noqa: E402
+from transforms.io.pubsub import EMULATOR, PubSub  # noqa: E402
+from transforms.stream.messages import decode_messages  # noqa: E402
+
+_JOB = f"""
+import argparse, sys
+sys.path[:0] = [{str(HERE.parents[1])!r}, {str(HERE.parent)!r}]
+from jobs import stream
+from jobs.options import leave
+from toy_stream import ToyStep
+options = argparse.Namespace(root=sys.argv[1], project=None, state=None, port=0)
+leave(stream.run(options, lambda root: ToyStep()))
+"""
+_QUIET_S, _ACK_S = 20.0, 60.0
+_SETTLED_S = 3 * _ACK_S
+"""What a killed process held comes again after a minute; its unanswered pulls may take some along for one minute more."""
+
+
+class Job:
+    """The stream as a process of its own, killed and started again."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._log, self._starts = (root / "job.log").open("a"), 0
+        self.start()
+
+    def start(self) -> None:
+        command = [sys.executable, "-c", _JOB, str(self._root)]
+        alone = {
+            name: value for name, value in os.environ.items() if name != EMULATOR
+        }  # it finds the emulator by itself
+        self._process = subprocess.Popen(command, stdout=self._log, stderr=self._log, env=alone)
+        self._starts += 1
+        while (self._root / "job.log").read_text().count("metrics at") < self._starts:
+            assert self._process.poll() is None, (self._root / "job.log").read_text()[-2_000:]
+            time.sleep(0.1)
+
+    def kill(self) -> None:
+        self._process.send_signal(signal.SIGKILL)
+        self._process.wait()
+
+    def end(self) -> int:
+        self._process.terminate()
+        return self._process.wait(60)
+
+
+def messages(count: int, users: int, rng: random.Random) -> list[dict | None]:
+    """Return events in order of sending: 5 % twice, 5 % up to a minute out of order, 1 % None, which is sent broken."""
+    told = [(number + (rng.random() < 0.05) * rng.randrange(6_000), event(number, f"u{rng.randrange(users)}"))
+            for number in range(count)]  # fmt: skip
+    told += [(at + rng.randrange(3_000), one) for at, one in rng.sample(told, count // 20)]
+    dealt: list[dict | None] = [one for _, one in sorted(told, key=lambda entry: entry[0])]
+    for _ in range(count // 100):
+        dealt.insert(rng.randrange(len(dealt)), None)
+    return dealt
+
+
+def in_bulk(dealt: list[dict | None]) -> dict[str, bytes]:
+    """Return the sets of one merge of everything."""
+    data = [Received(json.dumps(one).encode(), {}, "m", 0.0, "a") for one in dealt if one is not None]
+    rows = decode_messages(data, "v").rows
+    assert rows[POSITION].len() == len(data)
+    merged = ToyStep().merge(dict.fromkeys(rows["user_id"].unique()), rows)
+    return {row["user_id"]: row["sequence"] for row in ToyStep().sets(merged.states).to_pylist()}
+
+
+def publish(broker: PubSub, dealt: list[dict | None], rate: float) -> None:
+    began, sent = time.monotonic(), 0
+    while sent < len(dealt):
+        due = min(len(dealt), int((time.monotonic() - began) * rate) + 1)
+        batch = [Message(b"{" if one is None else json.dumps(one).encode(), {}) for one in dealt[sent:due]]
+        broker.publish(EVENTS, batch)
+        sent = due
+        time.sleep(0.02)
+
+
+def consume(broker: PubSub, kept: dict[str, dict[int, bytes]], done: threading.Event) -> list[str]:
+    """Take sets in until nothing comes any more; return what was wrong."""
+    wrong, last = [], time.monotonic()
+    while not done.is_set() or time.monotonic() - last < _QUIET_S:
+        received = broker.pull(SETS, 500, 0.5)
+        for one in received:
+            user, sequence = one.attributes["user_id"], int(one.attributes["sequence"])
+            if kept.setdefault(user, {}).setdefault(sequence, one.data) != one.data:
+                wrong.append(f"{user} has two sets of sequence {sequence}")
+        if received:
+            last = time.monotonic()
+            broker.acknowledge(SETS, [one.ack_id for one in received])
+    return wrong
+
+
+def main() -> int:
+    options = _options()
+    rng = random.Random(options.seed)
+    dealt = messages(options.events, options.users, rng)
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        (root / pointer_path("now_playing")).parent.mkdir(parents=True)
+        (root / pointer_path("now_playing")).write_text("1")
+        job = Job(root)
+        with same_broker(folder, None) as broker:
+            wrong = _run(broker, job, dealt, options, rng)
+            wrong += _wrong_letters(broker, sum(one is None for one in dealt))
+        wrong += [f"the stream ended with {code}"] if (code := job.end()) else []
+    print(
+        "\n".join([*wrong[-20:], f"  {len(wrong)} things are wrong"] if wrong else [])
+        or f"  {len(dealt):,} messages, {options.kills} kills: every set is as in bulk"
+    )
+    return 1 if wrong else 0
+
+
+def _run(broker: PubSub, job: Job, dealt, options: argparse.Namespace, rng: random.Random) -> list[str]:
+    kept: dict[str, dict[int, bytes]] = {}
+    done, wrong = threading.Event(), []
+    publishing = threading.Thread(target=publish, args=(broker, dealt, options.rate))
+    consuming = threading.Thread(target=lambda: wrong.extend(consume(broker, kept, done)))
+    publishing.start()
+    consuming.start()
+    for number in range(options.kills):
+        time.sleep(rng.random() * options.every)
+        job.kill()
+        job.start()
+        print(f"  killed {number + 1} times, sets of {len(kept):,} users", file=sys.stderr, flush=True)
+    publishing.join()
+    time.sleep(_SETTLED_S)
+    done.set()
+    consuming.join()
+    expected = in_bulk(dealt)
+    found = {user: max(sets) for user, sets in kept.items()}
+    copies = sum(len(sets) for sets in kept.values())
+    print(f"  {len(expected):,} users, {copies:,} sets of different sequence", file=sys.stderr, flush=True)
+    lost = [
+        f"{user}: {found.get(user)}, in bulk {wanted}" for user, wanted in expected.items() if found.get(user) != wanted
+    ]
+    return wrong + lost
+
+
+def _wrong_letters(broker: PubSub, broken: int) -> list[str]:
+    found = set()
+    while received := broker.pull(DEAD_LETTERS, 500, 2.0):
+        letters = [json.loads(one.data) for one in received]
+        found |= {(one["message_id"], one["error_class"]) for one in letters}
+        broker.acknowledge(DEAD_LETTERS, [one.ack_id for one in received])
+    causes = collections.Counter(cause for _, cause in found)
+    return (
+        [f"dead letters {dict(causes)} of {broken} broken messages"] if causes != {"decode:malformed": broken} else []
+    )
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--kills", type=int, default=30)
+    parser.add_argument("--events", type=int, default=50_000)
+    parser.add_argument("--users", type=int, default=2_000)
+    parser.add_argument("--rate", type=float, default=500.0, help="messages a second")
+    parser.add_argument("--every", type=float, default=4.0, help="a kill within so many seconds of work")
+    parser.add_argument("--seed", type=int, default=7)
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    os.environ.pop(EMULATOR, None)
+    leave(main())

@@ -1,0 +1,18 @@
+"""Events of one listener as the stream keeps them, by minute."""
+
+from transforms.stream.session import Heard
+
+MINUTE = 60_000_000
+NOON = 1_769_860_800_000_000  # 2026-01-31 12:00 UTC
+
+
+def heard(minute: float, event_id: str | None = None, digest: int = 1, **fields) -> Heard:
+    told = {
+        "event_type": "play", "item_id": f"i{minute:g}", "item_type": "track", "label": 0.5, "ms_played": 60_000,
+        "session_id": None, "context_uri": None, "reason_start": None, "market": "SE",
+    } | fields  # fmt: skip
+    return Heard(NOON + round(minute * MINUTE), event_id or f"e{minute:g}", digest, **told)
+
+
+def skip(minute: float, ms: int = 3_000, **fields) -> Heard:
+    return heard(minute, event_type="skip", label=-0.5, ms_played=ms, **fields)

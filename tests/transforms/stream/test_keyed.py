@@ -1,0 +1,76 @@
+import os
+
+import polars as pl
+import pytest
+from toy_road import item, table
+
+from schemas.catalogue import CONTRACTS
+from schemas.hashing import shard_of
+from schemas.inputs import ITEM
+from transforms.io.store import open_store
+from transforms.io.tables import conform, write_parquet
+from transforms.retrieve import ShardBundle
+from transforms.shards import Shard, Task
+from transforms.stream.keyed import KeyedTable
+
+ITEMS = [item(f"i{n:03d}", f"a{n % 7}", show_id=None if n % 3 else f"show{n % 5}") for n in range(200)]
+
+
+@pytest.fixture(scope="module")
+def shard(tmp_path_factory):
+    store = open_store(str(tmp_path_factory.mktemp("keyed")))
+    rows = table("item", ITEMS).sort("item_id")
+    number = pl.Series(shard_of(rows["item_id"].to_arrow(), 3))
+    for one in range(3):
+        store.put(write_parquet(conform(rows.filter(number == one), ITEM)), f"part-{one}.parquet")
+    return Shard(Task("keyed", 0, {"item": tuple(f"part-{one}.parquet" for one in range(3))}), store)
+
+
+def opened(shard, column, folder):
+    return KeyedTable.open(CONTRACTS["item"], column, shard.paths("item"), folder)
+
+
+@pytest.mark.parametrize("column", ["item_id", "show_id"])
+@pytest.mark.parametrize(
+    "wanted", [["i003"], [f"i{n:03d}" for n in range(0, 200, 3)], ["show1", "show3", None], ["nobody"], [], [None]]
+)
+def test_a_look_up_finds_what_a_scan_finds(shard, tmp_path, column, wanted):
+    ids = pl.Series(wanted, dtype=pl.String)
+    for columns in (None, ["title", "item_id"], ["show_id"]):
+        found = opened(shard, column, tmp_path).lookup(ids, columns)
+        scanned = ShardBundle(shard).lookup("item", column, ids, columns)
+        order = [name for name in (columns or scanned.columns) if scanned.schema[name] == pl.String]
+        assert found.sort(order).equals(scanned.sort(order))
+        if columns is None:
+            assert found["item_id"].is_sorted()
+
+
+def test_files_are_written_once_and_anew_when_what_they_are_of_changes(shard, tmp_path):
+    table_ = opened(shard, "item_id", tmp_path)
+    assert table_.lookup(pl.Series(["i003"])).height == 1
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
+    opened(shard, "item_id", tmp_path)
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()} == before
+    os.utime(shard.paths("item")[0], (1, 1))
+    assert opened(shard, "item_id", tmp_path).lookup(pl.Series(["i003"])).height == 1
+    assert len(list(tmp_path.iterdir())) == len(before) + 1
+
+
+@pytest.mark.parametrize("few", [2, 8])
+def test_only_the_segment_of_an_id_is_searched_where_there_are_many(shard, tmp_path, monkeypatch, few):
+    monkeypatch.setattr("transforms.stream.keyed._FEW", few)
+    found = opened(shard, "item_id", tmp_path)
+    assert found.routed == (few == 2)
+    assert found.lookup(pl.Series([one["item_id"] for one in ITEMS])).height == len(ITEMS)
+    assert not opened(shard, "show_id", tmp_path).routed
+
+
+def test_ids_of_one_hash_are_told_apart(shard, tmp_path, monkeypatch):
+    monkeypatch.setattr("transforms.stream.keyed.mix_text", lambda ids: shard_of(ids, 2).astype("uint64"))
+    found = opened(shard, "item_id", tmp_path).lookup(pl.Series(["i003", "i004"]), ["item_id"])
+    assert found["item_id"].to_list() == ["i003", "i004"]
+
+
+def test_a_dataset_of_no_files_holds_nothing(tmp_path):
+    empty = KeyedTable.open(CONTRACTS["item"], "item_id", [], tmp_path)
+    assert empty.lookup(pl.Series(["i003"]), ["item_id"]).rows() == []

@@ -1,0 +1,428 @@
+"""From rows that pass the hard filters to settled candidates, one record after the other: compiled.
+
+    one item per canonical id -> slots by quota -> caps -> cut -> order -> the rows behind each candidate
+
+Memory: 30 bytes per item, and 100 per row of the longest record.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from transforms.compiled import compiled
+
+TIE_BITS, SLOT_BITS = 12, 14
+OVER = 1 << 31
+DUPLICATE, QUOTA, SERIES, CAP_ARTIST, CAP_ALBUM, CAP_SHOW, CAP_PUBLISHER, SIZE = range(20, 28)
+_NO_CODE, _UNSET = 0xFFFFFFFF, np.iinfo(np.int64).max
+_FILLING = 2 << (SLOT_BITS + TIE_BITS)
+_RANK_BITS = 31
+_SLOT_WIDTH, _RADIX_BITS = 33, 11  # a slot is below 2**33
+_EARLY, _ARTIST, _ALBUM, _SHOW, _PUBLISHER, _SERIES, _COUNTERS = range(7)
+_CANDIDATE = np.dtype(
+    [("slot", np.int64), ("missed", np.float64), ("tie", np.int64)]
+    + [(name, np.int32) for name in ("row", "rank", "place", "begin", "behind", "source")]
+    + [("item", np.uint32), ("rule", np.uint8), ("over", np.bool_), ("late", np.bool_)],
+    align=True,
+)  # fmt: skip
+_MERGED = np.dtype([("row", np.int32), ("candidate", np.int32), ("source", np.int32)], align=True)
+
+
+class Limits(NamedTuple):
+    """The figures of a policy by which candidates are chosen."""
+
+    fallback: int
+    size: int
+    fill_to: int
+    minimum_size: int
+    artist: int
+    album: int
+    show: int
+    publisher: int
+    artist_early: int
+    artist_early_slots: int
+
+
+class Passed(NamedTuple):
+    """Rows that pass the hard filters, by record.
+
+    `rows`: places in the other arrays, those of record k from `starts[k]` to `starts[k + 1]`. Of every row, item, source, rank
+    and chance (`(0,) float64` where nothing is known of chances). `own_hash`, `item_hash`: uint64 of records and of items, with
+    `seed` by which equal slots are told apart.
+    """
+
+    starts: np.ndarray
+    rows: np.ndarray
+    i: np.ndarray
+    s: np.ndarray
+    r: np.ndarray
+    chance: np.ndarray
+    own_hash: np.ndarray
+    item_hash: np.ndarray
+    seed: np.uint64
+
+
+class Settled(NamedTuple):
+    """What is chosen, in order of record and position, and what becomes of the rest.
+
+    `counts`: candidates by record. `row`, `num_behind`: of each candidate, the row whose slot it took, and how many stand
+    behind it; `behind`: these, one after the other. `rule`, `detail`: of all rows, 0 of those that may stand behind one.
+    """
+
+    counts: np.ndarray
+    row: np.ndarray
+    num_behind: np.ndarray
+    behind: np.ndarray
+    rule: np.ndarray
+    detail: np.ndarray
+
+
+class _Scratch(NamedTuple):
+    """For one record: candidates, their order and room for another, its rows by source, the candidate of each row, and, empty between records, the
+    number of each canonical item and counters by code.
+    """
+
+    candidates: np.ndarray
+    line: np.ndarray
+    other: np.ndarray
+    merged: np.ndarray
+    of: np.ndarray
+    number: np.ndarray
+    counters: np.ndarray
+
+
+def settle(passed: Passed, items: np.ndarray, limits: Limits, slots: np.ndarray, leads: np.ndarray) -> Settled:
+    """Choose the candidates of every record.
+
+    Args:
+      items: `transforms.codes.ITEM`. slots: `(num_sources, most + 1) int64`. leads: `(num_sources,) bool`.
+    """
+    n, num_records = len(passed.rows), len(passed.starts) - 1
+    longest = int(np.diff(passed.starts).max(initial=0))
+    scratch = _Scratch(
+        np.zeros(longest, _CANDIDATE), np.empty(longest, np.int64), np.empty(longest, np.int64), np.empty(longest, _MERGED),
+        np.empty(longest, np.int32), np.zeros(len(items) + 1, np.int32), np.zeros((len(items), _COUNTERS), np.int32),
+    )  # fmt: skip
+    room = min(n, num_records * limits.size)
+    found = Settled(
+        np.zeros(num_records, np.int64), np.empty(room, np.int64), np.empty(room, np.int64), np.empty(n, np.int64),
+        np.zeros(len(passed.i), np.uint8), np.full(len(passed.i), np.nan),
+    )  # fmt: skip
+    num_behind = _settle_all(passed, items, limits, slots, leads, scratch, found)
+    taken = int(found.counts.sum())
+    return Settled(found.counts, found.row[:taken], found.num_behind[:taken], found.behind[:num_behind], *found[4:])
+
+
+@compiled
+def _settle_all(passed, items, limits, slots, leads, scratch, found):
+    (starts, rows, i, s, r, chance, own_hash, item_hash, seed), (candidates, line, other, merged, of, number, counters) = passed, scratch
+    counts, taken_rows, num_behind, behind, rules, details = found
+    taken, stood = 0, 0
+    for k in range(len(starts) - 1):
+        own = rows[starts[k] : starts[k + 1]]
+        size = _merge(own, i, r, items, number, candidates, of)
+        _hash_ties(candidates[:size], own_hash[k], item_hash, seed)
+        num_merged = _by_source(own, i, s, r, of, items, candidates, merged)
+        _take_slots(merged[:num_merged], slots, chance, candidates)
+        order = _in_order(candidates[:size], line, other)
+        _cap(order, candidates, items, counters, limits)
+        chosen = _cut(order, candidates, limits)
+        if len(chance):
+            chosen = _by_chance(chosen, candidates, leads, items, counters, limits)
+        stood = _stand_behind(own, s, r, of, candidates, chosen, behind, stood)
+        _tell(own, i, of, candidates, rules, details)
+        for n in chosen:
+            taken_rows[taken], num_behind[taken] = candidates[n].row, candidates[n].behind
+            taken += 1
+        counts[k] = len(chosen)
+    return stood
+
+
+@compiled
+def _merge(own, i, r, items, number, candidates, of):
+    """Choose one item per canonical id, the one ranked best by any source, then the smaller one; return how many there are.
+
+    Rows learn the number of their candidate. Those without a canonical id are one.
+    """
+    size = 0
+    for at in range(len(own)):
+        item, rank = i[own[at]], r[own[at]]
+        place = min(np.int64(items[item].canonical), len(number) - 1)
+        n = number[place]
+        if n == 0:
+            size += 1
+            number[place] = n = size
+            one = candidates[n - 1]
+            one.item, one.rank, one.slot, one.missed, one.source, one.behind = item, rank, _UNSET, 1.0, -1, 0
+        best = candidates[n - 1]
+        if rank < best.rank or (rank == best.rank and item < best.item):
+            best.item, best.rank = item, rank
+        best.behind += 1
+        of[at] = n - 1
+    for n in range(size):
+        number[min(np.int64(items[candidates[n].item].canonical), len(number) - 1)] = 0
+    return size
+
+
+@compiled
+def _hash_ties(candidates, own_hash, item_hash, seed):
+    """Tell equal slots apart by bits of the hash of record, date and item."""
+    for n in range(len(candidates)):
+        one = candidates[n]
+        one.tie = np.int64(_mix64(_mix64(own_hash, item_hash[one.item]), seed) >> np.uint64(64 - TIE_BITS))
+
+
+@compiled
+def _mix64(left, right):
+    """Combine two numbers as `schemas.hashing.mix64` does."""
+    x = left * np.uint64(0x9E3779B97F4A7C15) ^ right
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return x ^ (x >> np.uint64(31))
+
+
+@compiled
+def _by_source(own, i, s, r, of, items, candidates, merged):
+    """Put the rows of chosen items in order of source, rank and tie-break, one of each source and item; return their number."""
+    keys, places, size, sorted_ = np.empty(len(own), np.int64), np.empty(len(own), np.int64), 0, True
+    for at in range(len(own)):
+        row, one = own[at], candidates[of[at]]
+        if one.item == i[row]:
+            keys[size] = (np.int64(s[row]) << _RANK_BITS | r[row]) << TIE_BITS | one.tie
+            places[size] = at
+            sorted_ = sorted_ and (size == 0 or keys[size - 1] < keys[size])
+            size += 1
+    order = np.arange(size) if sorted_ else np.argsort(keys[:size], kind="mergesort")
+    if not sorted_:
+        _settle_ties(order, keys, of[places[:size]], candidates, items)
+    kept = 0
+    for at in order:
+        row, n = own[places[at]], of[places[at]]
+        if candidates[n].source == s[row]:  # proposed twice: the better rank speaks
+            continue
+        candidates[n].source = s[row]
+        one = merged[kept]
+        one.row, one.candidate, one.source = row, n, s[row]
+        kept += 1
+    return kept
+
+
+@compiled
+def _settle_ties(order, keys, of, candidates, items):
+    """Put rows of one source, rank and tie-break in order of canonical id."""
+    for at in range(1, len(order)):
+        place, this = at, order[at]
+        own = items[candidates[of[this]].item].canonical
+        while place and keys[order[place - 1]] == keys[this] and items[candidates[of[order[place - 1]]].item].canonical > own:
+            order[place] = order[place - 1]
+            place -= 1
+        order[place] = this
+
+
+@compiled
+def _take_slots(merged, slots, chance, candidates):
+    """Give every candidate the first slot that one of its sources has for it; then the other sources move up."""
+    most, nth = slots.shape[1] - 1, 0
+    for at in range(len(merged)):
+        one = merged[at]
+        nth = nth + 1 if at and merged[at - 1].source == one.source else 0
+        best = candidates[one.candidate]
+        slot = slots[one.source, min(nth, most)] << TIE_BITS | best.tie
+        if slot < best.slot:
+            best.slot, best.row, best.source = slot, one.row, one.source
+        if len(chance):
+            best.missed *= 1.0 - chance[one.row]
+    source = -1
+    for at in range(len(merged)):
+        one = merged[at]
+        if one.source != source:
+            source, nth = one.source, 0
+        best = candidates[one.candidate]
+        if best.row == one.row:
+            best.slot = slots[source, min(nth, most)] << TIE_BITS | best.tie
+            nth += 1
+
+
+@compiled
+def _in_order(candidates, line, other):
+    """Return the numbers of candidates in order of slot, then item: a radix sort, and equal slots by insertion."""
+    for n in range(len(candidates)):
+        line[n] = n
+    for shift in range(0, _SLOT_WIDTH, _RADIX_BITS):
+        ends = np.zeros((1 << _RADIX_BITS) + 1, np.int64)
+        for n in range(len(candidates)):
+            ends[(candidates[n].slot >> shift & (1 << _RADIX_BITS) - 1) + 1] += 1
+        ends = np.cumsum(ends)
+        for at in range(len(candidates)):
+            digit = candidates[line[at]].slot >> shift & (1 << _RADIX_BITS) - 1
+            other[ends[digit]] = line[at]
+            ends[digit] += 1
+        line, other = other, line
+    for at in range(1, len(candidates)):
+        n, place = line[at], at
+        while place and _behind(candidates[line[place - 1]], candidates[n]):
+            line[place] = line[place - 1]
+            place -= 1
+        line[place] = n
+    return line[: len(candidates)]
+
+
+@compiled
+def _behind(one, other):
+    return one.slot == other.slot and one.item > other.item
+
+
+@compiled
+def _nth(code, column, counters):
+    """Return how many of this code came before, -1 without one."""
+    if code == _NO_CODE:
+        return -1
+    counters[code, column] += 1
+    return counters[code, column] - 1
+
+
+@compiled
+def _forget(code, column, counters):
+    if code != _NO_CODE:
+        counters[code, column] = 0
+
+
+@compiled
+def _by_group(order, groups):
+    """Return what is in order by group, of which there are four, and as before within each."""
+    ends, placed = np.zeros(5, np.int64), np.empty_like(order)
+    for at in range(len(order)):
+        ends[groups[at] + 1] += 1
+    ends = np.cumsum(ends)
+    for at in range(len(order)):
+        placed[ends[groups[at]]] = order[at]
+        ends[groups[at]] += 1
+    return placed
+
+
+@compiled
+def _cap(order, candidates, items, counters, limits):
+    """Name what exceeds its quota or a cap. The narrow first: what an album gives away must not use up its artist's room."""
+    for n in order:
+        one, item = candidates[n], items[candidates[n].item]
+        one.rule = 0
+        if one.slot >= OVER:
+            one.rule = QUOTA
+        elif _nth(item.series, _SERIES, counters) >= 1:
+            one.rule = SERIES
+        elif _nth(item.album, _ALBUM, counters) >= limits.album:
+            one.rule = CAP_ALBUM
+        elif _nth(item.show, _SHOW, counters) >= limits.show:
+            one.rule = CAP_SHOW
+        elif _nth(item.artist, _ARTIST, counters) >= limits.artist:
+            one.rule = CAP_ARTIST
+        elif _nth(item.publisher, _PUBLISHER, counters) >= limits.publisher:
+            one.rule = CAP_PUBLISHER
+        one.over = one.rule != 0
+    for n in order:
+        if candidates[n].rule != QUOTA:
+            item = items[candidates[n].item]
+            _forget(item.series, _SERIES, counters)
+            _forget(item.album, _ALBUM, counters)
+            _forget(item.show, _SHOW, counters)
+            _forget(item.artist, _ARTIST, counters)
+            _forget(item.publisher, _PUBLISHER, counters)
+    _hold_back(order, candidates, items, counters, limits, False)
+
+
+@compiled
+def _hold_back(order, candidates, items, counters, limits, every):
+    """Tell what goes behind the first slots, so that no artist has more of these than its share; of `every` or what is not over."""
+    early = 0
+    for n in order:
+        one, artist = candidates[n], items[candidates[n].item].artist
+        one.late = False
+        if one.over and not every:
+            continue
+        one.late = _nth(artist, _EARLY, counters) >= limits.artist_early or early >= limits.artist_early_slots
+        early += not one.late
+    for n in order:
+        if candidates[n].over and not every:
+            continue
+        _forget(items[candidates[n].item].artist, _EARLY, counters)
+
+
+@compiled
+def _cut(order, candidates, limits):
+    """Cut to size and return the chosen in order; the fallback fills no further than `fill_to`, caps than `minimum_size`.
+
+    An artist's surplus of the first slots goes behind them, what is over a cap to the very end.
+    """
+    groups, taken = np.empty(len(order), np.int64), 0
+    for at in range(len(order)):
+        one = candidates[order[at]]
+        last = 3 if one.rule == QUOTA or one.rule == SERIES else 2
+        groups[at] = last if one.over else np.int64(one.late)
+    placed = _by_group(order, groups)
+    for place in range(len(placed)):
+        n = placed[place]
+        one = candidates[n]
+        one.place = place
+        if one.rule >= CAP_ARTIST and one.place < limits.minimum_size:
+            one.rule = 0
+        filler = one.source == limits.fallback and one.slot >= _FILLING and one.place >= limits.fill_to
+        if one.rule == 0 and (one.place >= limits.size or filler):
+            one.rule = SIZE
+        if one.rule == 0:
+            placed[taken] = n
+            taken += 1
+    return placed[:taken]
+
+
+@compiled
+def _by_chance(chosen, candidates, leads, items, counters, limits):
+    """Return the chosen in order of chance; what leads stands before everything else, what is over a cap at the end."""
+    wrong = np.empty(len(chosen), np.float64)
+    for at in range(len(chosen)):
+        wrong[at] = -(1.0 - candidates[chosen[at]].missed)
+    likely, groups = chosen[np.argsort(wrong, kind="mergesort")], np.empty(len(chosen), np.int64)
+    for at in range(len(likely)):
+        one = candidates[likely[at]]
+        groups[at] = 2 * one.over + (not leads[one.source])
+    order = _by_group(likely, groups)
+    _hold_back(order, candidates, items, counters, limits, True)
+    for at in range(len(order)):
+        groups[at] = 2 * candidates[order[at]].over + candidates[order[at]].late
+    return _by_group(order, groups)
+
+
+@compiled
+def _stand_behind(own, s, r, of, candidates, chosen, behind, stood):
+    """List the rows behind each candidate: its slot's source first, then the better rank; return where the next list begins."""
+    for n in chosen:
+        candidates[n].begin, stood = stood, stood + candidates[n].behind
+        candidates[n].behind = 0
+    for at in range(len(own)):
+        row, one = own[at], candidates[of[at]]
+        if one.rule != 0:
+            continue
+        place = one.begin + one.behind
+        while place > one.begin and _before(row, behind[place - 1], one.source, s, r):
+            behind[place] = behind[place - 1]
+            place -= 1
+        behind[place] = row
+        one.behind += 1
+    return stood
+
+
+@compiled
+def _before(row, other, source, s, r):
+    if (s[row] == source) != (s[other] == source):
+        return s[row] == source
+    return r[row] < r[other] or (r[row] == r[other] and s[row] < s[other])
+
+
+@compiled
+def _tell(own, i, of, candidates, rules, details):
+    """Write down what became of the rows of a record."""
+    for at in range(len(own)):
+        one = candidates[of[at]]
+        if one.item != i[own[at]]:
+            rules[own[at]] = DUPLICATE
+        elif one.rule != 0:
+            rules[own[at]], details[own[at]] = one.rule, one.place

@@ -1,0 +1,293 @@
+"""The hard filters, row by row: compiled, over the codes of `transforms.codes`.
+
+A record's own items and blocked owners are marked while its rows are walked through. Memory: 17 bytes per item, a byte per
+owner, 16 bytes for each of up to `MEMO` pairs of item and needs of which it is kept whether and until when one is available to the other.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from transforms.codes import (
+    BEGUN,
+    BOOK,
+    COMPLETED,
+    EVERY_MARKET,
+    EVERYWHERE,
+    EXPLICIT,
+    FOREVER,
+    GONE,
+    HIDDEN,
+    IN_ORDER,
+    MAY_BEGIN,
+    MAY_EXPLICIT,
+    NEXT,
+    OPENING,
+    OPTED_OUT,
+    OTHER_BOOKS,
+    PLAYED,
+    SKIPPED,
+    SPOKEN,
+    TRAILER,
+    UNFIT,
+    ItemArrays,
+    RecordArrays,
+)
+from transforms.compiled import compiled
+
+MEMO = 1 << 24
+DISCOVERY, PERSONAL = 1, 2
+_DAY_US = 86_400_000_000
+_NO_CODE = 0xFFFFFFFF
+(UNKNOWN_ITEM, TOMBSTONE, INELIGIBLE, MARKET, TIER, TOO_EXPLICIT, AGE, UNRELEASED, IS_TRAILER, SEED, BLOCKED, IS_HIDDEN,
+ IS_OPTED_OUT, IS_COMPLETED, OUT_OF_ORDER, BOOK_UNFINISHED, RECENT_SKIP, RECENTLY_PLAYED, LANGUAGE) = range(1, 20)  # fmt: skip
+_OK = 0
+
+
+class Moment(NamedTuple):
+    """When sets are valid, us, and for how many days what was skipped and played stays out."""
+
+    start: int
+    end: int
+    skip_days: int
+    play_days: int
+
+
+class Answers(NamedTuple):
+    """What is said of each row, as in `transforms.filters.Judged`."""
+
+    rule: np.ndarray
+    detail: np.ndarray
+    until: np.ndarray
+
+
+_TIMES = np.dtype([("played", np.int64), ("skipped", np.int64)])
+_OPEN = np.dtype([("until", np.int64), ("rule", np.int8)], align=True)
+
+
+def judge(
+    k: np.ndarray, i: np.ndarray, kinds: np.ndarray, items: ItemArrays, records: RecordArrays, moment: Moment
+) -> Answers:
+    """Name, for each row, the first hard filter it fails.
+
+    Args:
+      k, i: record and item. kinds: uint8 bits, whether its source is `DISCOVERY` and `PERSONAL`.
+    """
+    answers = Answers(np.zeros(len(k), np.uint8), np.full(len(k), np.nan), np.full(len(k), -1, np.int64))
+    told, times = np.zeros(len(items.items), np.uint8), np.empty(len(items.items), _TIMES)
+    barred = np.zeros(_num_owners(items), np.bool_)
+    pairs = (len(records.need_starts) - 1) * len(items.items)
+    known = np.zeros(pairs if pairs <= MEMO else 0, _OPEN)
+    _judge_all(k, i, kinds, items, records, moment, (told, times, barred, known), answers)
+    return answers
+
+
+def concerned(near: np.ndarray, items: ItemArrays, records: RecordArrays) -> tuple[np.ndarray, np.ndarray]:
+    """Return records and places in `near`, codes of items, of the pairs that a record's own rules may be about, sorted."""
+    place = np.full(len(items.items), -1, np.int64)
+    place[near] = np.arange(len(near))
+    scratch = np.zeros(_num_owners(items), np.bool_), np.zeros(len(near), np.bool_)
+    pairs = np.empty((_concern_all(place, near, items, records, scratch, np.empty((0, 2), np.int64)), 2), np.int64)
+    _concern_all(place, near, items, records, scratch, pairs)
+    return pairs[:, 0], pairs[:, 1]
+
+
+def _num_owners(items: ItemArrays) -> int:
+    return int(items.owners.max(initial=0)) + 1
+
+
+@compiled
+def _mark(record, pairs, blocked, told, times, barred):
+    for at in range(record.pair, record.pairs):
+        item = pairs[at].item
+        told[item] |= pairs[at].told
+        if pairs[at].told & PLAYED:
+            times[item].played = pairs[at].time
+        if pairs[at].told & SKIPPED:
+            times[item].skipped = pairs[at].time
+    _set_all(blocked[record.barred : record.bars], barred, True)
+
+
+@compiled
+def _unmark(record, pairs, blocked, told, barred):
+    for at in range(record.pair, record.pairs):
+        told[pairs[at].item] = 0
+    _set_all(blocked[record.barred : record.bars], barred, False)
+
+
+@compiled
+def _offered(item, need, offers, moment):
+    """Return whether an item is available in a market, and for a tier of it until when, -1 for not at all."""
+    here, until = False, np.int64(-1)
+    for at in range(item.offer, item.offers):
+        offer = offers[at]
+        if offer.market != EVERY_MARKET and offer.market != need.market:
+            continue
+        if offer.since <= moment.start and offer.until >= moment.end:
+            here = True
+            if offer.tiers >> need.tier & 1:
+                until = max(until, offer.until)
+    return here, until
+
+
+@compiled
+def _look_up(item, offers, needs, first, last, moment):
+    """Return the rule by which an item is not available to all of what is needed, `_OK` for none, and until when it is."""
+    rule, until = (_OK if first < last else MARKET), np.int64(FOREVER)
+    if item.flags & EVERYWHERE:
+        return rule, until
+    for at in range(first, last):
+        here, end = _offered(item, needs[at], offers, moment)
+        if not here:
+            return MARKET, until
+        if end < 0:
+            rule = TIER
+        else:
+            until = min(until, end)
+    return rule, until
+
+
+@compiled
+def _speaks(item, record, spoken, understood):
+    """Tell whether an item is in one of the record's languages; who says none is understood by all."""
+    if item.language == item.languages or record.language == record.languages:
+        return True
+    for own in range(record.language, record.languages):
+        for at in range(item.language, item.languages):
+            if spoken[at] == understood[own]:
+                return True
+    return False
+
+
+@compiled
+def _owned(item, owners, barred):
+    for at in range(item.owner, item.owners):
+        if barred[owners[at]]:
+            return True
+    return False
+
+
+@compiled
+def _of_item(item, record, unavailable, moment):
+    """Return the first rule that asks only what the item is and what the record is for."""
+    if item.flags & GONE:
+        return TOMBSTONE
+    if item.flags & UNFIT or item.deleted <= moment.start:
+        return INELIGIBLE
+    if unavailable:
+        return unavailable
+    if item.flags & EXPLICIT and not record.flags & MAY_EXPLICIT:
+        return TOO_EXPLICIT
+    if item.age > record.max_age:
+        return AGE
+    if item.release > moment.start:
+        return UNRELEASED
+    return IS_TRAILER if item.flags & TRAILER else _OK
+
+
+@compiled
+def _of_pair(item, record, told, blocked, personal):
+    """Return the first rule that asks what the record has to do with the item, before those with a time."""
+    flags, rights = item.flags, record.flags
+    if record.seed != _NO_CODE and record.seed == item.canonical:
+        return SEED
+    if blocked:
+        return BLOCKED
+    if told & HIDDEN:
+        return IS_HIDDEN
+    if personal and rights & OPTED_OUT:
+        return IS_OPTED_OUT
+    if told & COMPLETED and flags & SPOKEN:
+        return IS_COMPLETED
+    if flags & IN_ORDER and not told & NEXT and not (flags & OPENING and rights & MAY_BEGIN and not told & BEGUN):
+        return OUT_OF_ORDER
+    return BOOK_UNFINISHED if flags & BOOK and not rights & OTHER_BOOKS else _OK
+
+
+@compiled
+def _of_time(told, times, discovery, moment):
+    """Return the first rule that asks how long ago something was, and the days."""
+    if told & SKIPPED:
+        days = (moment.start - times.skipped) / _DAY_US
+        if days <= moment.skip_days:
+            return RECENT_SKIP, days
+    if told & PLAYED and discovery:
+        days = (moment.start - times.played) / _DAY_US
+        if days <= moment.play_days:
+            return RECENTLY_PLAYED, days
+    return _OK, np.nan
+
+
+@compiled
+def _judge_all(k, i, kinds, items, records, moment, scratch, answers):
+    """Walk through the rows; what is available to whom is looked up once for all records who need the same."""
+    (every, offers, owners, spoken), (people, pairs, understood, blocked, needs, need_starts) = items, records
+    (told, times, barred, known), (rules, details, untils) = scratch, answers
+    last = np.int64(-1)
+    for row in range(len(k)):
+        if i[row] == _NO_CODE:
+            rules[row] = UNKNOWN_ITEM
+            continue
+        item, record = every[i[row]], people[k[row]]
+        if k[row] != last:
+            if last >= 0:
+                _unmark(people[last], pairs, blocked, told, barred)
+            _mark(record, pairs, blocked, told, times, barred)
+            last = np.int64(k[row])
+        rule, until, detail = np.int64(_OK), np.int64(FOREVER), np.nan
+        place = np.int64(record.needs) * len(every) + i[row]
+        if item.flags & EVERYWHERE or place >= len(known):
+            rule, until = _look_up(
+                item, offers, needs, need_starts[record.needs], need_starts[record.needs + 1], moment
+            )
+        else:
+            if known[place].rule == 0:
+                rule, until = _look_up(
+                    item, offers, needs, need_starts[record.needs], need_starts[record.needs + 1], moment
+                )
+                known[place].rule, known[place].until = rule + 1, until
+            rule, until = known[place].rule - 1, known[place].until
+        rule = _of_item(item, record, rule, moment)
+        if rule == AGE:
+            detail = np.float64(item.age)
+        if rule == _OK:
+            is_blocked = record.barred < record.bars and _owned(item, owners, barred)
+            rule = _of_pair(item, record, told[i[row]], is_blocked, kinds[row] & PERSONAL)
+        if rule == _OK and told[i[row]]:
+            rule, detail = _of_time(told[i[row]], times[i[row]], kinds[row] & DISCOVERY, moment)
+        if rule == _OK and item.flags & SPOKEN and not _speaks(item, record, spoken, understood):
+            rule = LANGUAGE
+        rules[row], details[row], untils[row] = rule, detail, -1 if until == FOREVER else until
+
+
+@compiled
+def _concern_all(place, near, items, records, scratch, pairs):
+    """Write down the pairs where there is room for them, and return how many there are."""
+    (every, _, owners, _), (people, told, _, blocked, _, _), (barred, found) = items, records, scratch
+    size = 0
+    for k in range(len(people)):
+        record = people[k]
+        for at in range(record.pair, record.pairs):
+            if place[told[at].item] >= 0:
+                found[place[told[at].item]] = True
+        if record.barred < record.bars or record.seed != _NO_CODE:
+            _set_all(blocked[record.barred : record.bars], barred, True)
+            for at in range(len(near)):
+                item = every[near[at]]
+                alike = record.seed != _NO_CODE and item.canonical == record.seed
+                found[at] |= alike or _owned(item, owners, barred)
+            _set_all(blocked[record.barred : record.bars], barred, False)
+        for at in range(len(near)):
+            if found[at]:
+                if size < len(pairs):
+                    pairs[size, 0], pairs[size, 1] = k, at
+                size += 1
+                found[at] = False
+    return size
+
+
+@compiled
+def _set_all(codes, values, value):
+    for code in codes:
+        if code != _NO_CODE:
+            values[code] = value

@@ -1,0 +1,210 @@
+"""The stream as a Beam graph: the same windows and sets as the local driver's, with Beam's state and timers around them.
+
+    messages -> decode -> (listener, what was heard) -> window, in state -> sets, many listeners at a time -> messages
+
+Nothing is decided here. A window is a set of events, so that it does not matter in which order Beam delivers them, how
+often, or in which bundles; a set is published again whenever its window changes, and readers keep the highest sequence.
+Memory: a window per listener in Beam's state, `BATCH` windows with their proposals at work.
+"""
+
+import dataclasses
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+import apache_beam as beam
+import pyarrow as pa
+from apache_beam import coders
+from apache_beam.io.gcp.pubsub import PubsubMessage
+from apache_beam.metrics import Metrics
+from apache_beam.transforms.timeutil import TimeDomain
+from apache_beam.transforms.userstate import ReadModifyWriteStateSpec, RuntimeTimer, TimerSpec, on_timer
+
+from schemas.hashing import hash64_one
+from transforms.io.broker import Message, Received
+from transforms.stream.dead_letters import encode_letters, event_letter, letter
+from transforms.stream.debounce import PAUSE_S
+from transforms.stream.messages import Cause, decode_messages, encode_sets
+from transforms.stream.session import SPAN_US, Heard, Window, merge
+from transforms.stream.sessions import BARRED, DEAD, by_user, tell
+from transforms.stream.step import REASON, Step
+
+MESSAGES_AT_ONCE, BATCH, BUFFER_S = 500, 128, 0.2
+LETTERS = "dead_letters"
+IDLE_S = 2 * SPAN_US / 1e6
+"""State of a listener who has been silent so long is dropped: it would say nothing of the next day."""
+_NAMESPACE = "stream"
+
+
+@beam.typehints.with_output_types(tuple[str, Any])
+class DecodeEvents(beam.DoFn):
+    """Decode batches of messages into `(listener, [Heard])`; `LETTERS`: what is no event, or counts for nothing."""
+
+    def __init__(self, code_version: str) -> None:
+        self.code_version = code_version
+
+    def process(self, batch: Sequence[PubsubMessage]) -> Iterator:
+        """Yield what was heard by listener."""
+        received = [_received(one) for one in batch]
+        events = decode_messages(received, self.code_version)
+        told = tell(events.rows).with_row_index("__row")
+        for outcome in told[BARRED].drop_nulls().to_list():
+            Metrics.counter(_NAMESPACE, outcome).inc()
+        dead = told.filter(told[BARRED].is_in(DEAD)).select("__position", BARRED).iter_rows()
+        causes = events.causes | {position: Cause("merge", why, None) for position, why in dead}
+        for position, cause in sorted(causes.items()):
+            yield _dead(letter(received[position], cause, self.code_version))
+        for user, _, heard in by_user(told.filter(told[BARRED].is_null())):
+            yield user, heard
+
+
+class KeepWindows(beam.DoFn):
+    """Keep the window of each listener and yield `(listener, window)` when a set is due.
+
+    A first change is due at once and what follows within `PAUSE_S` together after it. In a bounded run nothing is due
+    before the end: it replays history, and only its last word counts.
+    """
+
+    WINDOW = ReadModifyWriteStateSpec("window", coders.BytesCoder())
+    PUBLISHED = ReadModifyWriteStateSpec("published", coders.FloatCoder())
+    PAUSE, IDLE = TimerSpec("pause", TimeDomain.REAL_TIME), TimerSpec("idle", TimeDomain.WATERMARK)
+
+    def __init__(self, code_version: str, bounded: bool, clock: Callable[[], float]) -> None:
+        self.code_version, self.bounded, self.clock = code_version, bounded, clock
+
+    def process(
+        self,
+        element: tuple[str, Sequence[Heard]],
+        state=beam.DoFn.StateParam(WINDOW),
+        published=beam.DoFn.StateParam(PUBLISHED),
+        pause=beam.DoFn.TimerParam(PAUSE),
+        idle=beam.DoFn.TimerParam(IDLE),
+    ) -> Iterator:
+        """Take in what a listener heard."""
+        user, heard = element
+        before = _window(state)
+        after, told = merge(before, (Heard(*one) for one in heard))
+        for one in told:
+            Metrics.counter(_NAMESPACE, one.outcome).inc()
+            if one.loser:
+                row = one.loser._asdict() | {"user_id": user, REASON: one.outcome}
+                yield _dead(event_letter(row, self.code_version))
+        if after == before:
+            return
+        state.write(after.to_bytes())
+        idle.set(after.heard[-1].event_ts / 1e6 + IDLE_S)
+        yield from self._due(user, after, published, pause)
+
+    def _due(self, user: str, window: Window, published: Any, pause: RuntimeTimer) -> Iterator:
+        if self.bounded:
+            return
+        now, last = self.clock(), published.read()
+        if last is None or not 0 <= now - last < PAUSE_S:
+            published.write(now)
+            yield user, window.to_bytes()
+        else:
+            pause.set(last + PAUSE_S)
+
+    @on_timer(PAUSE)
+    def paused(
+        self,
+        user=beam.DoFn.KeyParam,
+        state=beam.DoFn.StateParam(WINDOW),
+        published=beam.DoFn.StateParam(PUBLISHED),
+    ) -> Iterator:
+        """Yield what changed while the last set was fresh."""
+        published.write(self.clock())
+        yield user, _window(state).to_bytes()
+
+    @on_timer(IDLE)
+    def silent(
+        self,
+        user=beam.DoFn.KeyParam,
+        state=beam.DoFn.StateParam(WINDOW),
+        published=beam.DoFn.StateParam(PUBLISHED),
+    ) -> Iterator:
+        """Forget a listener; at the end of a bounded run, after saying what there is to say."""
+        if self.bounded:
+            yield user, _window(state).to_bytes()
+        state.clear()
+        published.clear()
+
+
+class ServeWindows(beam.DoFn):
+    """Make the sets of batches of windows and yield them as messages.
+
+    Attributes:
+      open_step: returns the step of the bundle that is live; asked for every batch, so that a batch has one bundle.
+    """
+
+    def __init__(self, open_step: Callable[[], Step]) -> None:
+        self.open_step = open_step
+
+    def process(self, element: tuple[int, Iterable[tuple[str, bytes]]]) -> Iterator[PubsubMessage]:
+        """Yield the set of every listener of a batch, of the newest of its windows."""
+        _, windows = element
+        newest: dict[str, bytes] = {}
+        for user, window in sorted(windows, key=lambda one: Window.from_bytes(one[1]).sequence):
+            newest[user] = window
+        sets: pa.Table = self.open_step().sets(newest)
+        Metrics.counter(_NAMESPACE, "sets").inc(sets.num_rows)
+        yield from (_pubsub(one) for one in encode_sets(sets, {}))
+
+
+@dataclasses.dataclass
+class SessionSetsOf(beam.PTransform):
+    """Turn event messages into messages of candidate sets and, under `LETTERS`, dead letters.
+
+    Attributes:
+      bounded: whether the messages end, and only the last set of each listener is wanted.
+      spread: groups of listeners that are served by themselves: at least as many as there are cores.
+      clock: seconds since 1970, as the runner's timers count them; it paces sets and decides nothing in them.
+    """
+
+    open_step: Callable[[], Step]
+    code_version: str
+    bounded: bool = False
+    spread: int = 64
+    clock: Callable[[], float] = time.time
+
+    def expand(self, messages: beam.PCollection[PubsubMessage]):
+        """Return `sets` and `LETTERS`."""
+        decoded = (
+            messages
+            | "Batch" >> beam.BatchElements(min_batch_size=1, max_batch_size=MESSAGES_AT_ONCE)
+            | "Decode" >> beam.ParDo(DecodeEvents(self.code_version)).with_outputs(LETTERS, main="heard")
+        )
+        keep = beam.ParDo(KeepWindows(self.code_version, self.bounded, self.clock)).with_input_types(tuple[str, Any])
+        windows = decoded.heard | "Windows" >> keep.with_outputs(LETTERS, main="windows")
+        sets = (
+            windows.windows
+            | "Spread" >> beam.Map(_spread, among=self.spread).with_output_types(tuple[int, Any])
+            | "Together" >> beam.GroupIntoBatches(BATCH, None if self.bounded else BUFFER_S, self.clock)
+            | "Sets" >> beam.ParDo(ServeWindows(self.open_step))
+        )
+        letters = (decoded[LETTERS], windows[LETTERS]) | "Letters" >> beam.Flatten()
+        return {"sets": sets, LETTERS: letters}
+
+
+def _spread(element: tuple[str, bytes], among: int) -> tuple[int, tuple[str, bytes]]:
+    """Number listeners, the same on every machine."""
+    return hash64_one(element[0]) % among, element
+
+
+def _window(state: Any) -> Window:
+    stored = state.read()
+    return Window.from_bytes(stored) if stored else Window()
+
+
+def _received(message: PubsubMessage) -> Received:
+    at = message.publish_time.timestamp() if message.publish_time else 0.0
+    return Received(message.data, message.attributes or {}, message.message_id or "", at, "")
+
+
+def _dead(one: dict) -> beam.pvalue.TaggedOutput:
+    (message,) = encode_letters([one])
+    return beam.pvalue.TaggedOutput(LETTERS, _pubsub(message))
+
+
+def _pubsub(message: Message) -> PubsubMessage:
+    return PubsubMessage(message.data, dict(message.attributes))

@@ -1,0 +1,91 @@
+"""A whole bundle opened to answer at once: what batch sources read from files, they look up here.
+
+Memory: per process, what `transforms.model_bundle` holds, tombstones, the calibration, and the markets with charts; every
+other table lies on disk and is mapped (`transforms.stream.keyed`).
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import polars as pl
+
+from schemas.catalogue import CONTRACTS
+from transforms.model_bundle import ModelBundle
+from transforms.parts import gone_items
+from transforms.reach import World, read_world
+from transforms.retrieve import made_good
+from transforms.shards import read_tables
+from transforms.stream.keyed import KeyedTable
+
+KEYED = (
+    ("item", "item_id"), ("item", "show_id"), ("co_listen", "item_id"), ("transition", "context_id"),
+    ("artist_top", "artist_id"), ("artist_top", "item_id"), ("user", "user_id"), ("history", "user_id"),
+    ("groups", "key"),
+)  # fmt: skip
+"""What sessions are asked about: tables and the column each is looked up by."""
+_CONTRACTS = {**CONTRACTS, "groups": CONTRACTS["proposal"]}
+_HELD = ("tombstone",)
+
+
+@dataclasses.dataclass(frozen=True)
+class LiveBundle(ModelBundle):
+    """The tables and models of one bundle.
+
+    Attributes:
+      tables: by name and column, of `KEYED`. held: small tables, whole.
+    """
+
+    tables: Mapping[tuple[str, str], KeyedTable]
+    held: Mapping[str, pl.DataFrame]
+    world: World
+
+    @classmethod
+    def open(cls, opened: ModelBundle, folder: Path) -> "LiveBundle":
+        """Map the tables of a bundle; files lie in `folder`, which processes and bundles may share."""
+        shard = opened.shard
+        tables = {
+            (name, column): KeyedTable.open(_CONTRACTS[name], column, shard.paths(name), folder)
+            for name, column in KEYED
+        }
+        held = {name: shard.read(name) for name in _HELD}
+        given = {field.name: getattr(opened, field.name) for field in dataclasses.fields(opened)}
+        return cls(**given, tables=tables, held=held, world=read_world(shard))
+
+    def without(self, tombstones: pl.DataFrame) -> "LiveBundle":
+        """Return the bundle with more tombstones: the hard filters know them from now on."""
+        known = self.held["tombstone"]
+        every = pl.concat([known, tombstones.select(known.columns)]).unique(
+            ["entity", "id"], keep="first", maintain_order=True
+        )
+        more = dataclasses.replace(self, held={**self.held, "tombstone": every})
+        return dataclasses.replace(more, world=World(self.world.markets, gone_items(more)))
+
+    def read(self, name: str, columns: Sequence[str] | None = None, where: pl.Expr | None = None) -> pl.DataFrame:
+        """Return the rows that satisfy `where`, in file order; what is not held is read from its files."""
+        if name not in self.held:
+            return super().read(name, columns, where)
+        found = self.held[name] if where is None else self.held[name].filter(where)
+        return found.select(columns) if columns else found
+
+    def lookup(self, name: str, column: str, ids: pl.Series, columns: Sequence[str] | None = None) -> pl.DataFrame:
+        """Return the rows whose `column` is one of `ids`, sorted by the contract's key."""
+        table = self.tables.get((name, column))
+        if table is None:
+            return super().lookup(name, column, ids, columns)
+        return table.lookup(ids, columns) if len(ids) else read_tables([], _CONTRACTS[name], columns)
+
+    def listeners(self, seen: pl.DataFrame) -> pl.DataFrame:
+        """Return listeners as `transforms.retrieve.user_table` does, those nobody knows too.
+
+        Args:
+          seen: `user_id` and `market`, that of the last event, null where it has none; it goes before any other.
+        """
+        users = self.lookup("user", "user_id", seen["user_id"])
+        histories = self.lookup("history", "user_id", seen["user_id"], ["user_id", "market", "positives", "skips"])
+        unknown = seen.select("user_id").join(users, on="user_id", how="anti")
+        every = pl.concat([users, unknown], how="diagonal")
+        here = seen.rename({"market": "market_here"})
+        known = made_good(every, histories, self.held["tombstone"]).join(here, on="user_id")
+        market = pl.coalesce("market_here", "market").alias("market")
+        return known.with_columns(market).drop("market_here").sort("user_id")

@@ -1,0 +1,170 @@
+"""Messages to rows of the event contract, by the same decoding and rules as files; sets to messages."""
+
+import dataclasses
+import datetime
+import io
+from collections.abc import Sequence
+from typing import Any
+
+import fastavro
+import orjson
+import polars as pl
+import pyarrow as pa
+
+from schemas.avro import avro_schema
+from schemas.contract import Contract
+from schemas.inputs import EVENT, TOMBSTONE
+from schemas.stream import AVRO, JSON
+from transforms.decode import DETAIL, POSITION, RULE, decode_lines
+from transforms.ingest import check_rows, given_contract
+from transforms.io.broker import Message, Received
+from transforms.label import LABEL_VERSION, label_strength
+
+ENCODING = "googclient_schemaencoding"
+"""The attribute in which Pub/Sub says how a message is encoded: `JSON`, which it is without the attribute, or `BINARY`."""
+EVENT_AVRO = avro_schema(given_contract(EVENT))
+TRACE = "trace_id"
+_MALFORMED = "decode:malformed"
+_LABEL = label_strength().alias("label")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Cause:
+    """Why a message changed nothing."""
+
+    stage: str
+    error_class: str
+    detail: str | None
+    attempts: int = 1
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Events:
+    """A batch of messages, each either a row or a cause.
+
+    Attributes:
+      rows: the columns of the contract and `__position`: index of the message in the batch. `session_id` is null where
+        the producer gave none.
+      causes: by index of the message.
+    """
+
+    rows: pl.DataFrame
+    causes: dict[int, Cause]
+
+
+def encoding(received: Received) -> str:
+    """Return how the payload is written; without the attribute it is JSON."""
+    return AVRO if received.attributes.get(ENCODING, "").upper() == "BINARY" else JSON
+
+
+def decode_messages(received: Sequence[Received], code_version: str) -> Events:
+    """Decode a batch of event messages; one that is no event has a cause, whatever its bytes are."""
+    checked = _decode(received, EVENT, code_version)
+    rows = checked.rows.with_columns(
+        pl.col("event_ts").dt.date().alias("event_date"),
+        _LABEL,
+        pl.lit(LABEL_VERSION, pl.Int32).alias("label_version"),
+    )
+    return Events(rows.select(*EVENT.schema.names, POSITION), checked.causes)
+
+
+def decode_control(received: Sequence[Received], code_version: str) -> Events:
+    """Decode a batch of tombstones."""
+    return _decode(received, TOMBSTONE, code_version)
+
+
+def _decode(received: Sequence[Received], contract: Contract, code_version: str) -> Events:
+    lines = [_line(one) for one in received]
+    checked = check_rows(decode_lines(lines, contract), contract, "messages", code_version)
+    rejected = checked.rejected.select("position", RULE, DETAIL).iter_rows()
+    causes = {position: Cause("decode", rule, detail) for position, rule, detail in rejected}
+    kept = set(checked.rows[POSITION])
+    for position, one in enumerate(received):  # decoding passes blank lines over
+        if position not in kept and position not in causes:
+            causes[position] = Cause("decode", _MALFORMED, f"{len(one.data)} bytes that are not one record")
+    return Events(checked.rows, causes)
+
+
+def identify(received: Received) -> tuple[str | None, str | None]:
+    """Return event id and user id of a message as far as they can be read, whether or not it is an event."""
+    try:
+        found = orjson.loads(_line(received))
+    except (orjson.JSONDecodeError, RecursionError):
+        return None, None
+    if not isinstance(found, dict):
+        return None, None
+    return _text(found.get("event_id")), _text(found.get("user_id"))
+
+
+def _text(value: Any) -> str | None:
+    return None if value is None else value if isinstance(value, str) else orjson.dumps(value).decode()
+
+
+def _line(received: Received) -> bytes:
+    """Return the payload as one line of JSON; nothing where it is none."""
+    if encoding(received) == AVRO:
+        return _avro_line(received.data)
+    data = received.data
+    if b"\n" not in data and b"\r" not in data:
+        return data
+    try:  # a line break between tokens is white space, within a string it is an error
+        orjson.loads(data)
+    except (orjson.JSONDecodeError, RecursionError):
+        return b""
+    return data.replace(b"\n", b" ").replace(b"\r", b" ")
+
+
+def _avro_line(data: bytes) -> bytes:
+    buffer = io.BytesIO(data)
+    try:
+        found = fastavro.schemaless_reader(buffer, _READ_SCHEMA, None)
+        return orjson.dumps(found) if buffer.tell() == len(data) else b""
+    except Exception:  # foreign bytes raise nearly anything; what is no record is told apart by its empty line
+        return b""
+
+
+def _plain(field: dict[str, Any]) -> dict[str, Any]:
+    """Drop logical types: a time out of range is a bad value, which the rules name, and no broken record."""
+    type_ = field["type"]
+    nested = [_bare(one) for one in type_] if isinstance(type_, list) else _bare(type_)
+    return {**field, "type": nested}
+
+
+def _bare(type_: Any) -> Any:
+    return type_["type"] if isinstance(type_, dict) and "logicalType" in type_ else type_
+
+
+_READ_SCHEMA = fastavro.parse_schema({**EVENT_AVRO, "fields": [_plain(field) for field in EVENT_AVRO["fields"]]})
+
+
+def encode_events(rows: pl.DataFrame) -> list[Message]:
+    """Return one JSON message per raw event."""
+    stamps = rows.select("event_id", "event_ts").iter_rows()
+    return [Message(line, event_attributes(*stamp)) for line, stamp in zip(_lines(rows), stamps, strict=True)]
+
+
+def event_attributes(event_id: str, event_ts: datetime.datetime) -> dict[str, str]:
+    """Return the id and the time (ms since 1970) of an event as Dataflow reads them, which deduplicates by one of them."""
+    return {"event_id": event_id, "event_ts": str(round(event_ts.timestamp() * 1000))}
+
+
+def encode_sets(sets: pa.Table, traces: dict[str, str]) -> list[Message]:
+    """Return one JSON message per candidate set, named by user, sequence and bundle.
+
+    Args:
+      traces: last event that led to a user's set, by user.
+    """
+    frame = pl.from_arrow(sets)
+    assert isinstance(frame, pl.DataFrame)
+    named = ("candidate_set_id", "record_key", "user_id", "sequence", "bundle_id", "surface")
+    attributes = frame.select(pl.col(name).cast(pl.String) for name in named).iter_rows(named=True)
+    return [
+        Message(line, {**found, **({TRACE: traces[found["user_id"]]} if found["user_id"] in traces else {})})
+        for line, found in zip(_lines(frame), attributes, strict=True)
+    ]
+
+
+def _lines(frame: pl.DataFrame) -> list[bytes]:
+    buffer = io.BytesIO()
+    frame.write_ndjson(buffer)
+    return buffer.getvalue().splitlines()

@@ -1,0 +1,92 @@
+"""Run a step over a batch and give up nothing but what it fails on."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeVar
+
+import polars as pl
+import pyarrow as pa
+
+from schemas.candidates import CANDIDATE_SET
+from transforms.decode import POSITION
+from transforms.stream.messages import Cause
+from transforms.stream.step import REASON, Merged, Step
+from validation.rows import split_rows
+
+ATTEMPTS = 3
+_T = TypeVar("_T")
+
+
+def halve(items: Sequence[_T], work: Callable[[Sequence[_T]], None]) -> list[tuple[_T, Exception]]:
+    """Do the work on all items at once, or, where it raises, on halves until what it raises on stands alone.
+
+    Args:
+      work: keeps what it came to by itself; where it raises it must have kept nothing. An item alone is tried
+        `ATTEMPTS` times.
+
+    Returns:
+      The items that failed, in order, each with its last exception.
+    """
+    for left in reversed(range(ATTEMPTS if len(items) == 1 else 1)):
+        try:
+            work(items)
+            return []
+        except Exception as error:  # whatever a foreign message brings about must not stop the others
+            if len(items) == 1 and not left:
+                return [(items[0], error)]
+    middle = len(items) // 2
+    return halve(items[:middle], work) + halve(items[middle:], work)
+
+
+def merge(step: Step, states: Mapping[str, bytes | None], rows: pl.DataFrame) -> tuple[Merged, dict[int, Cause]]:
+    """Merge rows into states.
+
+    Returns:
+      What they came to, and the cause of every row that the step raises on, by `__position`.
+    """
+    known, parts = dict(states), [Merged({}, {}, rows.clear().with_columns(pl.lit("").alias(REASON)), [])]
+
+    def work(span: Sequence[int]) -> None:
+        part = rows[span[0] : span[-1] + 1]
+        done = step.merge({user: known[user] for user in part["user_id"].unique()}, part)
+        known.update(done.states)
+        parts.append(done)
+
+    failed = halve(range(rows.height), work) if rows.height else []
+    return _together(parts), {int(rows[POSITION][row]): _cause("merge", error) for row, error in failed}
+
+
+def make_sets(step: Step, states: Mapping[str, bytes]) -> tuple[pa.Table, dict[str, Cause]]:
+    """Make the sets of users and hold each to its contract.
+
+    Returns:
+      The sets by user, of those who may have one, and the cause of every user whose set could not be made or breaks a rule.
+    """
+    users, made = sorted(states), [CANDIDATE_SET.schema.empty_table()]
+
+    def work(some: Sequence[str]) -> None:
+        sets = step.sets({user: states[user] for user in some}).cast(CANDIDATE_SET.schema)
+        served = sets["user_id"].to_pylist()
+        if len(set(served)) != len(served) or not set(served) <= set(some):
+            raise ValueError(f"expected at most one set for each of {len(some)} users, came {sets.num_rows}")
+        made.append(sets)
+
+    failed = halve(users, work) if users else []
+    causes = {user: _cause("sets", error) for user, error in failed}
+    good, bad = split_rows(pl.DataFrame(pl.from_arrow(pa.concat_tables(made))), CANDIDATE_SET)
+    causes |= {user: Cause("sets", rule, None) for user, rule in bad.select("user_id", "rule").iter_rows()}
+    return good.sort("user_id").to_arrow().cast(CANDIDATE_SET.schema), causes
+
+
+def _together(parts: Sequence[Merged]) -> Merged:
+    counts: dict[str, int] = {}
+    states: dict[str, bytes] = {}
+    for part in parts:
+        states |= part.states
+        for outcome, number in part.counts.items():
+            counts[outcome] = counts.get(outcome, 0) + number
+    dirty = sorted({user for part in parts for user in part.dirty})
+    return Merged(states, counts, pl.concat([part.dead for part in parts], how="diagonal_relaxed"), dirty)
+
+
+def _cause(stage: str, error: Exception) -> Cause:
+    return Cause(stage, type(error).__name__, str(error), ATTEMPTS)

@@ -1,0 +1,264 @@
+"""Candidate sets of sessions: from what listeners did in the last day to what they may be offered next.
+
+    windows -> who listens, to what -> the sources of Now Playing -> filters, blend -> one record per listener
+
+Pure: a set is a function of a window and a bundle. Whoever is served beside it, how often it is asked for and what the clock
+says do not matter: filters are judged as of the full hour in which the newest event lies, so that listeners share the work.
+Memory: about 600 proposals of 100 bytes for each listener asked about, 50 kB, and what they heard in 90 days.
+"""
+
+import dataclasses
+import datetime
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+
+from schemas.candidates import CANDIDATE_SET, PROPOSAL
+from schemas.hashing import hash64, hash64_one, mix64
+from schemas.policy import Quota, SurfacePolicy
+from transforms.blend import blend
+from transforms.candidate_sets import Provenance, assemble
+from transforms.facts import group_of, user_facts
+from transforms.filters import Facts, Instant
+from transforms.histories import MAX_POSITIVES
+from transforms.panel import FAILED, Panel
+from transforms.reach import user_rights
+from transforms.shards import read_tables
+from transforms.sources import Audience, Source
+from transforms.stream.live import LiveBundle
+from transforms.stream.session import Heard, Window, at_a_loss, playing, session
+from transforms.tallies import primary_artist
+
+QUARANTINED = "quarantined"
+WIDENED = {"np.transition": 0.5, "np.similar": 2.0, "np.familiar": 2.0}
+"""What becomes of quotas where three fast skips in a row say that the set is off (domain reference, section 5)."""
+_HOUR_US = 3_600_000_000
+_STAMP = pl.Datetime("us", "UTC")
+_LISTEN: dict[str, Any] = {
+    "key": pl.String, "item_id": pl.String, "item_type": pl.String, "event_ts": pl.Int64, "label": pl.Float32,
+    "session_id": pl.String,
+}  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class Listening:
+    """What one listener's window comes to.
+
+    Attributes:
+      events: of the last day; none of a listener who is quarantined. session: those of the session that goes on.
+    """
+
+    user_id: str
+    window: Window
+    events: tuple[Heard, ...]
+    session: tuple[Heard, ...]
+
+    @classmethod
+    def of(cls, user_id: str, window: Window) -> "Listening":
+        """Read a window that is not empty."""
+        events = () if window.overrun else window.events
+        return cls(user_id, window, events, session(events))
+
+    @property
+    def last_event_ts(self) -> int:
+        """Time of the newest event, us."""
+        return self.window.heard[-1].event_ts
+
+    @property
+    def market(self) -> str | None:
+        """Market of the newest event that names one."""
+        return next((one.market for one in reversed(self.window.heard) if one.market), None)
+
+    @property
+    def block(self) -> tuple[int, bool]:
+        """What listeners must share to be served together: the hour, and whether quotas are widened."""
+        return self.last_event_ts // _HOUR_US, at_a_loss(self.session)
+
+
+@dataclasses.dataclass(frozen=True)
+class SessionSets:
+    """Serve sessions from one bundle.
+
+    Attributes:
+      sources: of listeners. group_sources: of markets, whose proposals the bundle has.
+    """
+
+    bundle: LiveBundle
+    policy: SurfacePolicy
+    sources: Mapping[str, Source]
+    group_sources: Mapping[str, Source]
+    provenance: Provenance
+
+    def __call__(self, windows: Mapping[str, Window]) -> pa.Table:
+        """Return one record per listener in the candidate-set contract, sorted by listener.
+
+        Who opted out of personalisation, asked to be deleted or has an empty window has none.
+        """
+        heard = [Listening.of(user, window) for user, window in sorted(windows.items()) if window.heard]
+        blocks: dict[tuple[int, bool], list[Listening]] = {}
+        for one in heard:
+            blocks.setdefault(one.block, []).append(one)
+        tables = [self._block(hour, lost, own) for (hour, lost), own in sorted(blocks.items())]
+        return pa.concat_tables([CANDIDATE_SET.schema.empty_table(), *tables]).sort_by("record_key")
+
+    def _block(self, hour: int, lost: bool, heard: Sequence[Listening]) -> pa.Table:
+        policy, instant = widened(self.policy) if lost else self.policy, _instant(hour, self.policy)
+        seen = pl.DataFrame({"user_id": [one.user_id for one in heard], "market": [one.market for one in heard]},
+                            schema={"user_id": pl.String, "market": pl.String})  # fmt: skip
+        users = self.bundle.listeners(seen).filter(~pl.col("personalization_opt_out"))
+        if not users.height:
+            return CANDIDATE_SET.schema.empty_table()
+        audience = self._audience(users, heard, policy, instant)
+        proposals, left_out = self._proposals(audience, users)
+        facts = _facts(users, heard, audience, proposals, self.bundle, instant)
+        provenance = dataclasses.replace(self.provenance, left_out=left_out)
+        chances = provenance.calibration.of(proposals["source_id"], proposals["source_rank"].to_numpy(), policy)
+        blended = blend(proposals, facts, policy, instant, chances)
+        every = dict(self.sources) | dict(self.group_sources)
+        return stamped(assemble(blended, facts, policy, instant, every, provenance), heard)
+
+    def _audience(
+        self, users: pl.DataFrame, heard: Sequence[Listening], policy: SurfacePolicy, instant: Instant
+    ) -> Audience:
+        now = [(one.user_id, playing(one.session)) for one in heard]
+        seeds = pl.DataFrame(
+            {"key": [user for user, _ in now], "seed_item_id": [seed.item_id if seed else None for _, seed in now]},
+            schema={"key": pl.String, "seed_item_id": pl.String},
+        )
+        known = self.bundle.lookup(
+            "item", "item_id", seeds["seed_item_id"], ["item_id", "canonical_id", "artists", "show_id", "genres"]
+        )
+        told = known.select(
+            pl.col("item_id").alias("seed_item_id"), "canonical_id", primary_artist().alias("artist_id"),
+            pl.col("genres").list.first().alias("genre"),
+        )  # fmt: skip
+        mine = users.select(pl.col("user_id").alias("key"), "market", "tier", "follows").join(seeds, on="key")
+        keys = mine.join(told, on="seed_item_id", how="left").sort("key")
+        said = {one.user_id: one.session for one in heard}
+        listens, skips = (_listens(said, keys["key"], sign) for sign in (1, -1))
+        unwanted = _unwanted(users, heard)
+        liked = listens.with_columns(pl.lit(None, pl.String).alias("artist_id"))
+        return Audience(keys, liked, skips, instant.effective_from, policy, user_rights(users), unwanted)
+
+    def _proposals(self, audience: Audience, users: pl.DataFrame) -> tuple[pl.DataFrame, tuple[str, ...]]:
+        """Return what is proposed to listeners and to their groups, and which sources failed."""
+        panel = Panel(self.sources, math.inf)
+        heard = dataclasses.replace(audience, keys=audience.keys.filter(pl.col("seed_item_id").is_not_null()))
+        own = panel.ask(heard, self.bundle)
+        groups = users.select(group_of(pl.col("tier"), self.bundle.world)).to_series().unique()
+        shared = self.bundle.lookup("groups", "key", groups)
+        reasons = tuple(sorted(f"source_{FAILED}:{name}" for name in panel.left_out))
+        return pl.concat([read_tables([], PROPOSAL), own, shared]), reasons
+
+
+def _instant(hour: int, policy: SurfacePolicy) -> Instant:
+    """Return the validity of sets of an hour: from its beginning, for as long as the policy says."""
+    start = datetime.datetime.fromtimestamp(hour * 3600, datetime.UTC)
+    end = start + datetime.timedelta(hours=policy.expires_hours)
+    return Instant(start, end, f"{policy.name}|{start.isoformat()}")
+
+
+def widened(policy: SurfacePolicy) -> SurfacePolicy:
+    """Return the policy with less of what usually follows, and more of what is alike and what is known."""
+    fields = {name: getattr(policy, name) for name in SurfacePolicy.__slots__}
+    return SurfacePolicy(**fields | {"sources": tuple(_widened(quota) for quota in policy.sources)})
+
+
+def _widened(quota: Quota) -> Quota:
+    by = WIDENED.get(quota.source_id, 1.0)
+    low, aim, high = (int(slots * by) for slots in (quota.minimum, quota.target, quota.maximum))
+    return dataclasses.replace(quota, minimum=low, target=aim, maximum=high)
+
+
+def _listens(said: Mapping[str, Sequence[Heard]], keys: pl.Series, sign: int) -> pl.DataFrame:
+    """Return the events whose label has a sign, of some listeners, by key and time."""
+    rows = [
+        (key, one.item_id, one.item_type, one.event_ts, one.label, one.session_id)
+        for key in keys.unique().sort().to_list()
+        for one in said[key]
+        if one.label * sign > 0
+    ]
+    found = pl.DataFrame(rows, schema=_LISTEN, orient="row")
+    return found.with_columns(pl.col("event_ts").cast(_STAMP))
+
+
+def _unwanted(users: pl.DataFrame, heard: Iterable[Listening]) -> pl.DataFrame:
+    """Return `key` and `item_id` of what no source need look for; the hard filters know the rest."""
+    rows = [(one.user_id, item) for one in heard for item in _out(one)]
+    met = pl.DataFrame(rows, schema={"key": pl.String, "item_id": pl.String}, orient="row")
+    hidden = users.select(pl.col("user_id").alias("key"), pl.col("hidden_items").alias("item_id"))
+    both = pl.concat([met, hidden.explode("item_id").drop_nulls()])
+    return both.filter(pl.col("key").is_in(users["user_id"].implode())).unique().sort("key", "item_id")
+
+
+def _out(one: Listening) -> set[str]:
+    """Return the items of the session, and those skipped in the last day."""
+    return {event.item_id for event in one.session} | {event.item_id for event in one.events if event.label < 0}
+
+
+def _facts(
+    users: pl.DataFrame, heard: Sequence[Listening], audience: Audience, proposals: pl.DataFrame, bundle: LiveBundle,
+    instant: Instant,
+) -> Facts:  # fmt: skip
+    """Return the facts of listeners: their histories go on with the last day, and a session offers nothing twice."""
+    said = {one.user_id: one.events for one in heard}
+    liked, disliked = (_listens(said, users["user_id"], sign).rename({"key": "user_id"}) for sign in (1, -1))
+    going_on = users.with_columns(
+        _longer(users, liked, "positives"), _longer(users, disliked, "skips"), pl.lit(True).alias("seen")
+    )
+    facts = user_facts(going_on, proposals, bundle.world, bundle, instant)
+    seeds = audience.keys.select("key", seed="seed_item_id", seed_canonical="canonical_id")
+    last = pl.DataFrame(
+        {"key": [one.user_id for one in heard], "last": [one.last_event_ts for one in heard]},
+        schema={"key": pl.String, "last": pl.Int64},
+    )
+    told = facts.records.join(seeds, left_on="record_key", right_on="key", how="left", maintain_order="left").join(
+        last, left_on="record_key", right_on="key", how="left", maintain_order="left"
+    )
+    records = told.with_columns(
+        seed_item_id="seed", seed_canonical_id="seed_canonical", last_event_ts=pl.col("last").cast(_STAMP)
+    ).select(facts.records.columns)
+    k = records.select("k", "record_key")
+    met = audience.unwanted.join(k, left_on="key", right_on="record_key").select("k", "item_id")
+    return dataclasses.replace(facts, records=records, hidden=pl.concat([facts.hidden, met]).unique())
+
+
+def _longer(users: pl.DataFrame, listens: pl.DataFrame, column: str) -> pl.Series:
+    """Return a column of histories that goes on with listens, each of them once."""
+    fields = ["item_id", "item_type", "event_ts", "label", "session_id"]
+    before = users.lazy().select("user_id", column).explode(column).drop_nulls(column).unnest(column)
+    both = pl.concat([before.select("user_id", *fields), listens.lazy().select("user_id", *fields)])
+    once = both.unique(["user_id", "item_id", "event_ts"], keep="first", maintain_order=True)
+    ordered = once.sort("user_id", "event_ts", "item_id")
+    last = ordered.filter(pl.int_range(pl.len(), 0, -1).over("user_id") <= MAX_POSITIVES)
+    lists = last.group_by("user_id", maintain_order=True).agg(pl.struct(fields).alias(column))
+    mine = users.lazy().select("user_id").join(lists, on="user_id", how="left", maintain_order="left")
+    return mine.select(pl.col(column).fill_null([])).collect(engine="in-memory").to_series()
+
+
+def stamped(table: pa.Table, heard: Sequence[Listening]) -> pa.Table:
+    """Return sets that say what each of them knows: its newest event, and the number of them."""
+    known = {one.user_id: one for one in heard}
+    mine = [known[str(user)] for user in table["record_key"].to_pylist()]
+    sequence = np.array([one.window.sequence for one in mine], np.int64)
+    last = pa.array([one.last_event_ts for one in mine], pa.timestamp("us", "UTC"))
+    keys = mix64(hash64(table["record_key"]), sequence.astype(np.uint64))
+    halves = [mix64(keys, np.full(len(mine), hash64_one(f"session|{n}"), np.uint64)) for n in (1, 2)]
+    ids = [f"{a:016x}{b:016x}" for a, b in zip(*(half.tolist() for half in halves), strict=True)]
+    reasons = [
+        [*why, QUARANTINED] if one.window.overrun else why
+        for one, why in zip(mine, table["degraded_reasons"].to_pylist(), strict=True)
+    ]
+    columns = {
+        "candidate_set_id": pa.array(ids, pa.string()),
+        "sequence": pa.array(sequence),
+        "source_watermark": last,
+        "generated_at": last,
+        "degraded_reasons": pa.array(reasons, pa.list_(pa.string())),
+    }
+    arrays = {name: columns[name] if name in columns else table[name] for name in CANDIDATE_SET.schema.names}
+    return pa.table(arrays).cast(CANDIDATE_SET.schema)
