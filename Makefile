@@ -35,7 +35,7 @@ example-watch = USER=u009e291030
 example-plan = ITEMS=1000000 USERS=10000000 DIM=128 WORKERS=100
 NEEDS := $(addprefix need-,RAW DATE FROM TO USER SEED SURFACE BUNDLE LABEL ITEMS USERS DIM WORKERS BASE HEAD)
 
-.PHONY: help setup demo test batch backfill explain rollback status bundles label report world plan evaluate eval-diff off-policy stream replay watch replay-dlq contracts benchmark benchmark-quality soak check format clean $(NEEDS)
+.PHONY: help setup demo test batch backfill explain rollback status bundles label audit report world plan evaluate eval-diff off-policy stream replay watch replay-dlq contracts benchmark benchmark-quality soak check format clean $(NEEDS)
 
 help: ## List the targets
 	@awk -F ': .*## ' '/^[a-z-]+: .*## / {printf "  make %-18s %s\n", $$1, $$2}' Makefile
@@ -72,13 +72,16 @@ bundles: $(STAMP) ## List what sets were made from: label, age, size, checks, me
 label: need-BUNDLE need-LABEL $(STAMP) ## Put a label on a bundle that is not live: BUNDLE= LABEL=candidate, canary or retired
 	@$(PY) -m jobs.release label --bundle "$$BUNDLE" --label "$$LABEL" $(root)
 
+audit: $(STAMP) ## Look for what was erased or taken down in all that is reached from what is live [RAW=newer tombstones DATE=]
+	@$(PY) -m jobs.audit $(root) $(call flag,--raw,RAW) $(call flag,--date,DATE)
+
 report: need-DATE $(STAMP) ## Write the report page of a date again: DATE=
 	@$(PY) -m jobs.report --date "$$DATE" $(root)
 
 evaluate: need-FROM need-TO $(STAMP) ## Judge the sets of a range of dates by what was played after each: FROM= TO= [RAW=folder with later events]
 	@$(PY) -m jobs.evaluate run --from "$$FROM" --to "$$TO" $(root) $(call flag,--raw,RAW)
 
-eval-diff: need-BASE need-HEAD $(STAMP) ## Say whether HEAD may replace BASE: judged roots or git refs [PRESET= INPUT= DATE= OUT=file WAIVERS=]
+eval-diff: need-BASE need-HEAD $(STAMP) ## May HEAD replace BASE? BASE= HEAD= judged roots or git refs [PRESET= INPUT= DATE= OUT=file WAIVERS=]
 	@$(PY) -m jobs.evaluate diff --base "$$BASE" --head "$$HEAD" $(root) $(call flag,--input,INPUT) $(call flag,--date,DATE) \
 	  $(call flag,--preset,PRESET) $(call flag,--out,OUT) $(call flag,--waivers,WAIVERS)
 

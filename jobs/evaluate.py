@@ -191,11 +191,8 @@ def _trial(options: argparse.Namespace, folder: Path) -> Trial:
     if options.input and not options.date:
         raise EvaluationError("INPUT= needs DATE=, the date to run: one with events of at least 8 days after it")
     if options.input:
-        raw, day = (
-            options.input if "://" in options.input else str(Path(options.input).resolve()),
-            options.date.isoformat(),
-        )
-        return Trial(folder / f"{hash64_one(raw):016x}", raw, day)
+        raw = open_store(options.input).root
+        return Trial(folder / f"{hash64_one(raw):016x}", raw, options.date.isoformat())
     place = open_store(str(folder / options.preset))
     size: dict[str, Any] = dict(PRESETS[options.preset])
     raw = write_demo_world(Setting(**size, end=WORLD_END), place).root

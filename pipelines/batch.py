@@ -1,6 +1,7 @@
 """The batch road as one sentence: raw folder and date to published candidate sets."""
 
 import dataclasses
+import datetime
 import hashlib
 import json
 import re
@@ -15,11 +16,14 @@ from pipelines.publish import publish
 from pipelines.recommend import SURFACES, Served, Tables
 from pipelines.road import SNAPSHOTS, Ingested, Road
 from pipelines.runner import Runner, load_manifest
+from schemas.candidates import EXPOSURE
 from schemas.inputs import CAMPAIGN, EVENT, ITEM, TOMBSTONE, USER
 from schemas.manifest import InputRef, Manifest
 from transforms.embed.language import digest_of
 from transforms.io.store import Store
 
+TREND_DAYS = 42, 28
+"""What changes by a little every day shows after weeks, and is compared with the same weekday."""
 _STEP = re.compile(r" \[while running '[^']*'\]")
 
 
@@ -55,7 +59,8 @@ def run_road(runner: Runner, road: Road, raw: Store, surfaces: tuple[str, ...]) 
         surface = SURFACES[name]
         proposals = runner.run(recommend.retrieve(surface, served))
         sets = runner.run(recommend.blend(surface, served, proposals))
-        shown = runner.run(recommend.exposure(road, surface, sets, ingested.items))
+        before = weeks_ago(runner.store, road.date, f"{EXPOSURE.name}/{name}")
+        shown = runner.run(recommend.exposure(road, surface, sets, ingested.items, before))
         finished[name] = (sets, shown)
         manifests |= {f"{m.dataset}/{name}": m for m in (proposals, sets, shown)}
     released = {name: publish(runner.store, name, *pair) for name, pair in finished.items()}
@@ -171,6 +176,16 @@ def dates_with(store: Store, name: str) -> list[str]:
     """Return the logical dates beside whose run a file of a name lies, in order."""
     found = {path.split("date=")[1].split("/")[0] for path in store.list("runs") if path.endswith(f"/{name}")}
     return sorted(found)
+
+
+def weeks_ago(store: Store, date: datetime.date, name: str) -> Manifest | None:
+    """Return what the latest good road of four to six weeks before a date made, by `dataset/qualifier`; None without one."""
+    first, last = ((date - datetime.timedelta(days=days)).isoformat() for days in TREND_DAYS)
+    for day in reversed([one for one in dates_with(store, "record.json") if first <= one <= last]):
+        path = (read_record(store, day) or {"manifests": {}})["manifests"].get(name)
+        if path:
+            return load_manifest(store, path)
+    return None
 
 
 def last_good(store: Store, day: str) -> dict[str, Manifest]:

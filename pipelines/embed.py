@@ -52,10 +52,11 @@ def embed(road: Road, store: Store, what: Rows, rows: Manifest, model: Encoder, 
     """
     kept = _of_space(before, model.space, road.num_shards)
     weights = model.training.artifact(f"{ENCODER}.safetensors").path
-    language = road.language if what.dataset == ITEMS.dataset else None
+    of_items = what.dataset == ITEMS.dataset  # what users do changes every day
+    language, most_anew = (road.language, road.policy.road.most_anew) if of_items else (None, 1.0)
     files = EncoderFiles(weights, paths(model.vocabulary.files), road.device, language)
     inputs: dict[str, tuple[str, ...] | Sequence[DataFile]] = {what.dataset: rows.files, what.embedding: kept}
-    plays = files.vocabulary if what.dataset == ITEMS.dataset else ()
+    plays = files.vocabulary if of_items else ()
     return Stage(
         name="embed",
         qualifier=what.dataset,
@@ -63,7 +64,7 @@ def embed(road: Road, store: Store, what: Rows, rows: Manifest, model: Encoder, 
         date=road.day,
         inputs=(input_ref(rows), input_ref(model.training), input_ref(model.vocabulary)),
         tasks=shard_tasks(road.num_shards, inputs),
-        transform=functools.partial(_embed, what=what, space=model.space, files=files),
+        transform=functools.partial(_embed, what=what, space=model.space, files=files, most_anew=most_anew),
         num_parts=road.num_shards,
         num_shards=road.num_shards,
         config={"space": dataclasses.asdict(model.space), "device": road.device},
@@ -78,11 +79,11 @@ def _of_space(before: Manifest | None, space: Space, num_shards: int) -> Sequenc
 
 
 def _embed(
-    workspace: Workspace, tasks: Sequence[Task], what: Rows, space: Space, files: EncoderFiles
+    workspace: Workspace, tasks: Sequence[Task], what: Rows, space: Space, files: EncoderFiles, most_anew: float
 ) -> beam.PTransform:
     from transforms.embed.inference import EmbedShards  # torch: seconds, for runs that embed
 
-    embedding = EmbedShards(workspace, what, space, files)
+    embedding = EmbedShards(workspace, what, space, files, most_anew)
     return embedding.with_resource_hints(**GPU_HINTS) if files.device == GPU else embedding
 
 

@@ -36,6 +36,7 @@ from transforms.sources import (
 )
 from transforms.tallies import to_shards
 from transforms.vector_sources import HOME_VECTOR_SOURCES, NOW_PLAYING_VECTOR_SOURCES, VECTOR_SIGNALS
+from validation.candidate_gates import TRENDS, WEEKS_AGO
 
 GROUPS = "groups"
 HOME, NOW_PLAYING = "home", "now_playing"
@@ -312,8 +313,15 @@ def rests_on(parts: Mapping[str, Manifest], space: str) -> dict[str, Rests]:
     return on_tables | {signal: Rests("encoder", parts["encoder"].run, space) for signal in VECTOR_SIGNALS}
 
 
-def exposure(road: Road, surface: Surface, sets: Manifest, items: Manifest) -> Stage:
-    """Return the stage that counts in how many sets each item is."""
+def exposure(road: Road, surface: Surface, sets: Manifest, items: Manifest, weeks_ago: Manifest | None = None) -> Stage:
+    """Return the stage that counts in how many sets each item is.
+
+    Args:
+      weeks_ago: of this stage; what a slow change is measured against. It does not change what is counted.
+    """
+    earlier = {
+        f"{WEEKS_AGO}{name}": n for name, n in (weeks_ago.counters if weeks_ago else {}).items() if name in TRENDS
+    }
     eligible = items.statistics["columns"]["rec_eligible"]["values"].get("true", 0)
     fallback = road.policy.surfaces[surface.name].fallback
     return Stage(
@@ -332,7 +340,7 @@ def exposure(road: Road, surface: Surface, sets: Manifest, items: Manifest) -> S
         num_parts=road.num_shards,
         num_shards=road.num_shards,
         config={"sets": sets.rows_out, "eligible_items": eligible},
-        figures=functools.partial(concentration, sets=sets.rows_out, eligible_items=eligible),
+        figures=functools.partial(concentration, sets=sets.rows_out, eligible_items=eligible, earlier=earlier),
     )
 
 
@@ -390,8 +398,8 @@ def add_exposure(shard: Shard) -> Output:
     return Output(added.select(EXPOSURE.schema.names).sort("item_id"), rows_in=parts.height)
 
 
-def concentration(staged: Sequence[str], sets: int, eligible_items: int) -> dict[str, int]:
-    """Return how concentrated the sets are: a streaming pass that keeps the 100 most chosen items.
+def concentration(staged: Sequence[str], sets: int, eligible_items: int, earlier: Mapping[str, int]) -> dict[str, int]:
+    """Return how concentrated the sets are, with `earlier` figures: a streaming pass that keeps the 100 most chosen items.
 
     `gini_ppm` is over the covered items, from counts per exposure value, of which there are at most `sets`.
     """
@@ -403,7 +411,7 @@ def concentration(staged: Sequence[str], sets: int, eligible_items: int) -> dict
     values = lazy.group_by("sets").len().collect(engine="streaming").sort("sets")
     counted = {name: int(value or 0) for name, value in totals.row(0, named=True).items()}
     return counted | {"top100_slots_chosen": int(best or 0), "gini_ppm": _gini_ppm(values), "sets": sets,
-                      "eligible_items": eligible_items}  # fmt: skip
+                      "eligible_items": eligible_items} | dict(earlier)  # fmt: skip
 
 
 def _gini_ppm(values: pl.DataFrame) -> int:

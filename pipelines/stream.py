@@ -6,13 +6,17 @@ Nothing is acknowledged before what came of it is published and its state is on 
 line leaves messages that are delivered again and change nothing, or sets that are published again with the same bytes.
 """
 
+import collections
 import concurrent.futures
 import dataclasses
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
 import polars as pl
+import pyarrow as pa
 
+from pipelines.stream_alerts import STEP_S, Alerts
 from pipelines.stream_metrics import Metrics
 from transforms.decode import POSITION
 from transforms.io.broker import CONTROL, DEAD_LETTERS, EVENTS, SETS, Broker, BrokerDown, Message, Received
@@ -65,6 +69,7 @@ class Stream:
     def __post_init__(self) -> None:
         self._debounce = Debounce(self.store.owed())
         self._looked_s, self._swept_s, self._refused = 0.0, self.clock(), ""
+        self._judged_s, self._alerts = 0.0, Alerts()
         self.step = self.step.without(self.store.tombstones())
         self.metrics.bundle = self.step.bundle
         self.metrics.set("broker_up", 1)
@@ -164,6 +169,8 @@ class Stream:
         self._publish(SETS, encode_sets(sets, traces))
         now = self.clock()
         self.metrics.count("sets", self.step.bundle, by=sets.num_rows)
+        for reason, number in collections.Counter(_reasons(sets)).items():
+            self.metrics.count("degraded", reason, by=number)
         answered = [due[user].since_s for user in sets["user_id"].to_pylist()]
         self.metrics.observe(now - since for since in answered if since is not None)
         self._debounce.settle(due, now)
@@ -200,12 +207,24 @@ class Stream:
             self._looked_s = now
             self._swap()
             self._obey()
+        if abs(now - self._judged_s) >= STEP_S:
+            self._judged_s = now
+            self._warn(now)
         if abs(now - self._swept_s) >= _SWEEP_S:
             self._swept_s = now
             latest = self.store.last_touched_us()
             if latest is not None:
                 before = int(min(latest / 1e6, now) - TTL_S) * 1_000_000
                 self.metrics.count("expired", by=self.store.expire(before))
+
+    def _warn(self, now: float) -> None:
+        """Say which alerts are new, and which have passed."""
+        found = {alert.name: alert for alert in self._alerts.look(self.metrics, now)}
+        for name in sorted(found.keys() - self.metrics.alerts.keys()):
+            self.say(f"{found[name].severity.upper()} {name}: {found[name].said}")
+        for name in sorted(self.metrics.alerts.keys() - found.keys()):
+            self.say(f"{name} has passed")
+        self.metrics.alerts = {name: alert.severity for name, alert in found.items()}
 
     def _swap(self) -> None:
         """Take another bundle into use, whole, between two batches; one that cannot be loaded changes nothing."""
@@ -273,6 +292,10 @@ class _Batch:
     touched_us: Mapping[str, int]
     dirty: Sequence[str]
     displaced: Sequence[dict[str, Any]] = ()
+
+
+def _reasons(sets: pa.Table) -> list[str]:
+    return list(itertools.chain.from_iterable(sets["degraded_reasons"].to_pylist()))
 
 
 def _touched(rows: pl.DataFrame, merged: Merged) -> dict[str, int]:

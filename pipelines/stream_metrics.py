@@ -2,7 +2,7 @@
 
 import collections
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 
@@ -15,6 +15,7 @@ COUNTERS = {
     "outcomes": "What became of each delivered event; the outcomes add up to the messages.",
     "dead_letters": "Dead letters published, by stage and cause.",
     "sets": "Candidate sets published, by bundle.",
+    "degraded": "Candidate sets published that are less than they could be, by reason.",
     "swaps": "Bundles taken into use.",
     "refusals": "Bundles that could not be loaded.",
     "outages": "Times the broker could not be reached.",
@@ -29,7 +30,13 @@ GAUGES = {
     "batch_seconds": "Time the last batch took.",
     "broker_up": "1 while the broker can be reached.",
 }
-LABELS = {"outcomes": ("outcome",), "dead_letters": ("stage", "cause"), "sets": ("bundle",), "refusals": ("reason",)}
+LABELS = {
+    "degraded": ("reason",),
+    "outcomes": ("outcome",),
+    "dead_letters": ("stage", "cause"),
+    "sets": ("bundle",),
+    "refusals": ("reason",),
+}
 
 
 class Metrics:
@@ -45,6 +52,7 @@ class Metrics:
         self._fresh: collections.deque[float] = collections.deque(maxlen=_WINDOW)
         self._fresh_sum, self._fresh_count = 0.0, 0
         self.bundle = ""
+        self.alerts: Mapping[str, str] = {}
 
     def count(self, name: str, *labels: str, by: int = 1) -> None:
         """Add to a counter."""
@@ -66,6 +74,11 @@ class Metrics:
                 self._fresh.append(seconds)
                 self._fresh_sum += seconds
                 self._fresh_count += 1
+
+    def counts(self) -> list[tuple[str, tuple[str, ...], int]]:
+        """Return every counter with its labels, sorted."""
+        with self._lock:
+            return [(name, labels, number) for (name, labels), number in sorted(self._counts.items())]
 
     def total(self, name: str, *labels: str) -> int:
         """Return a counter; over all labels where none are given."""
@@ -104,6 +117,8 @@ class Metrics:
         lines += [f"# TYPE {name} summary", f"# HELP {name} From an event's message to the set published for it."]
         lines += [f'{name}{{quantile="{q}"}} {value:.6g}' for q, value in self.freshness().items()]
         lines += [f"{name}_sum {self._fresh_sum:.6g}", f"{name}_count {self._fresh_count}"]
+        lines += [f"# TYPE {PREFIX}_alert gauge", f"# HELP {PREFIX}_alert 1 for each alert that stands, by severity."]
+        lines += [f"{PREFIX}_alert{_braced(('alert', 'severity'), one)} 1" for one in sorted(self.alerts.items())]
         name = f"{PREFIX}_bundle"
         lines += [
             f"# TYPE {name} info",

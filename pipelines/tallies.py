@@ -51,7 +51,7 @@ def histories_of(shard: Shard) -> Output:
     events = shard.read("event", _EVENT_COLUMNS)
     made = histories(events)
     kept = int(made["positives"].list.len().sum())
-    return Output(made, rows_in=events.height, counters={"positives": kept})
+    return Output(made, rows_in=events.height, counters={"positives": kept} | tallies.machine_plays(events))
 
 
 DAYS_ROWS = 600_000

@@ -127,6 +127,7 @@ class RoadPolicy:
       retrain_days: days for which one encoder serves; in between, only what changed is embedded.
       encoder_epochs: passes over the histories at the most.
       calibration_half_life_days: age at which what came of a proposal weighs half.
+      most_anew: share of the items that may be embedded anew while the encoder stays; more stops the run before it is spent.
       index: how vectors are searched among, one of `INDICES`; `auto`: an IVF-PQ index where it costs less than exact search.
     """
 
@@ -137,9 +138,12 @@ class RoadPolicy:
     retrain_days: int
     encoder_epochs: int
     calibration_half_life_days: float
+    most_anew: float
     index: str
 
     def __post_init__(self) -> None:
+        if not 0 < self.most_anew <= 1:
+            raise ValueError(f"most_anew is a share above 0 and up to 1, came {self.most_anew}")
         if self.index not in INDICES:
             raise ValueError(f"index is one of {', '.join(INDICES)}, came {self.index!r}")
         for name in ("retrain_days", "encoder_epochs"):

@@ -8,23 +8,24 @@ Memory: about 60 bytes per proposal and record of the block.
 """
 
 import dataclasses
+import functools
 
 import numpy as np
 import polars as pl
+import pyarrow as pa
 
-from schemas.hashing import hash64_one, mix64, mix_text
+from schemas.hashing import hash64_one, mix_text
 from schemas.policy import SurfacePolicy
 from transforms.blend_kernel import OVER, SLOT_BITS, TIE_BITS, Limits, Passed, Settled, settle
 from transforms.blend_order import interleave, without_runs
 from transforms.explore import Explored, explore, nothing_explored
 from transforms.filters import HARD_FILTERS, Facts, Instant, Judged, Rows, hard_filters
 from transforms.id_index import NO_CODE, IdIndex
-from transforms.sorted_groups import numbered, order_by
+from transforms.sorted_groups import by_code, numbered, order_by
 
 NOT_DRAWN = "not_drawn"
 RULES = (*HARD_FILTERS, "duplicate", "quota", "series", "cap:artist", "cap:album", "cap:show", "cap:publisher", "size",
          NOT_DRAWN)  # fmt: skip
-_CODE = {name: code for code, name in enumerate(RULES, start=1)}
 _AMPLE = 4  # so many times `fill_to` survivors leave enough after duplicates and caps
 PROPOSAL_COLUMNS = (
     "source_id",
@@ -57,6 +58,7 @@ class Blended:
         `blend_score`, `source_id`, the source whose slot it took, `propensity` (1 where it was not drawn), `stratum` (null
         where it was not drawn); sorted by `k` and `position`.
       sources: every surviving proposal behind a candidate: `k`, `position` and `PROPOSAL_COLUMNS`.
+      taken: the candidates' rows, in their order.
       offered: proposals judged, by `k`. Each is removed under one rule or stands behind a candidate; a recording that
         another one stands for is both, removed as `duplicate` and among the sources. Of a pool, only what may be drawn
         counts, and what is not drawn is counted but not listed: `removals` would be as large as the pools.
@@ -68,6 +70,7 @@ class Blended:
     removals: Removed
     offered: np.ndarray
     explored: Explored
+    taken: Rows
 
     @property
     def removed(self) -> pl.DataFrame:
@@ -80,12 +83,14 @@ class Blended:
 
     def removed_by_rule(self) -> pl.DataFrame:
         """Count removals: `k`, `rule`, `len`, sorted."""
-        counted = pl.DataFrame({"k": self.removals.k, "code": self.removals.rule}).group_by("k", "code").len()
-        names = pl.col("code").cast(pl.Int64).replace_strict({v: n for n, v in _CODE.items()}, return_dtype=pl.String)
-        k = np.flatnonzero(self.explored.left)
-        not_drawn = pl.DataFrame({"k": k, "rule": [NOT_DRAWN] * len(k), "len": self.explored.left[k]})
-        spelled = counted.select("k", names.alias("rule"), "len")
-        return pl.concat([spelled, not_drawn.cast(spelled.schema)]).sort("k", "rule")
+        num_records, width = len(self.offered), len(RULES) + 1
+        flat = self.removals.k.astype(np.int64) * width + self.removals.rule
+        counts = np.bincount(flat, minlength=num_records * width).reshape(num_records, width)[:, 1:]
+        counts[:, RULES.index(NOT_DRAWN)] += self.explored.left
+        by_name = np.argsort(RULES)
+        k, place = np.nonzero(counts[:, by_name])
+        names, numbers = pl.Series("rule", RULES)[by_name[place]], counts[k, by_name[place]]
+        return pl.DataFrame([pl.Series("k", k.astype(np.uint32)), names, pl.Series("len", numbers.astype(np.uint32))])
 
 
 def blend(
@@ -111,14 +116,14 @@ def blend(
     candidates = _candidates(whole, end, place, order, explored, facts, policy)
     sources = _sources(proposals, rows, found, explored, whole.k[order], place[order], order)
     offered = np.bincount(rows.k, minlength=facts.records.height) + explored.sizes
-    return Blended(proposals, candidates, sources, removals, offered, explored)
+    return Blended(proposals, candidates, sources, removals, offered, explored, whole.take(order))
 
 
 def _judged(proposals: pl.DataFrame, facts: Facts, policy: SurfacePolicy, instant: Instant) -> tuple[Rows, Judged]:
     """Judge what every record is offered; of what its group is offered, what may matter."""
     own, shared = offer(proposals, facts, policy)
     judged = hard_filters(own, facts, policy, instant)
-    needed = shared.take(_needed(own.take(judged.rule == 0), shared, facts, policy))
+    needed = _needed(own.k[judged.rule == 0], shared, facts, policy)
     return Rows.joined(own, needed), Judged.joined(judged, hard_filters(needed, facts, policy, instant))
 
 
@@ -135,13 +140,17 @@ def _explored(
     return explored, judged
 
 
-def _needed(passed: Rows, shared: Rows, facts: Facts, policy: SurfacePolicy) -> np.ndarray:
-    """Tell which group proposals may matter: all, or those of short records where the fallback only fills up."""
+def _needed(passed: np.ndarray, shared: Rows, facts: Facts, policy: SurfacePolicy) -> Rows:
+    """Return the group proposals that may matter: all, or those of short records where the fallback only fills up.
+
+    Args:
+      passed: record of each of their own that passes.
+    """
     fallback = next(quota for quota in policy.sources if quota.source_id == policy.fallback)
     if fallback.target > 0:
-        return np.ones(len(shared), bool)
-    survivors = np.bincount(passed.k, minlength=facts.records.height)
-    return survivors[shared.k] < _AMPLE * policy.fill_to
+        return shared
+    survivors = np.bincount(passed, minlength=facts.records.height)
+    return shared.take(survivors[shared.k] < _AMPLE * policy.fill_to)
 
 
 def offer(proposals: pl.DataFrame, facts: Facts, policy: SurfacePolicy, pools: bool = False) -> tuple[Rows, Rows]:
@@ -154,11 +163,10 @@ def offer(proposals: pl.DataFrame, facts: Facts, policy: SurfacePolicy, pools: b
     """
     item, source, rank = _coded(proposals, facts, policy)
     keys = IdIndex.of(pl.concat([facts.records[name] for name in ("record_key", "group")]).unique(maintain_order=True))
-    owner = keys.find(proposals["key"])
+    owner = keys.find_runs(proposals["key"])
     if not pools and policy.explore:
         owner[source == _names(policy).index(policy.explore)] = NO_CODE
-    order = np.argsort(owner, kind="stable")
-    starts = np.searchsorted(owner[order], np.arange(len(keys.ids) + 1))
+    order, starts = by_code(owner, len(keys.ids))
     found = []
     for name in ("record_key", "group"):
         mine = keys.find(facts.records[name])
@@ -175,7 +183,7 @@ def _coded(proposals: pl.DataFrame, facts: Facts, policy: SurfacePolicy) -> tupl
     Raises:
       ValueError: a source has no quota.
     """
-    source = IdIndex.of(pl.Series(_names(policy))).find(proposals["source_id"])
+    source = IdIndex.of(pl.Series(_names(policy))).find_runs(proposals["source_id"])
     unknown = np.flatnonzero(source == NO_CODE)
     if len(unknown):
         raise ValueError(
@@ -192,20 +200,13 @@ def _names(policy: SurfacePolicy) -> list[str]:
 
 def _passed(rows: Rows, judged: Judged, facts: Facts, instant: Instant, chances: np.ndarray | None) -> Passed:
     passed = np.flatnonzero(judged.rule == 0)
-    passed = passed[np.argsort(rows.k[passed], kind="stable")]
-    starts = np.searchsorted(rows.k[passed], np.arange(facts.records.height + 1))
+    order, starts = by_code(rows.k[passed], facts.records.height)
     chance = np.zeros(0) if chances is None else chances[rows.p].astype(np.float64)
-    return Passed(starts, passed, rows.i, rows.s, rows.r, _ties(rows, facts, instant), chance)
+    hashes = mix_text(facts.records["record_key"].to_arrow()), facts.item_codes.ties
+    return Passed(starts, passed[order], rows.i, rows.s, rows.r, chance, *hashes, np.uint64(hash64_one(instant.seed)))
 
 
-def _ties(rows: Rows, facts: Facts, instant: Instant) -> np.ndarray:
-    """Return what tells equal slots apart: bits of the hash of record, item and date."""
-    records, seed = mix_text(facts.records["record_key"].to_arrow()), np.uint64(hash64_one(instant.seed))
-    known = np.where(rows.i == NO_CODE, 0, rows.i)
-    mixed = mix64(mix64(records[rows.k], facts.item_codes.ties[known]), np.broadcast_to(seed, len(rows)))
-    return (mixed >> np.uint64(64 - TIE_BITS)).astype(np.int64)
-
-
+@functools.lru_cache(maxsize=16)
 def _limits(policy: SurfacePolicy) -> tuple[Limits, np.ndarray, np.ndarray]:
     told = {name: getattr(policy, name) for name in Limits._fields[2:]}
     limits = Limits(_names(policy).index(policy.fallback), policy.size - policy.explore_slots, **told)
@@ -245,17 +246,16 @@ def _candidates(
     settled = len(taken) - len(explored.turn)
     taken, until, position = taken.take(order), until[order], place[order].astype(np.int32)
     propensity = np.append(np.ones(settled), explored.propensity)[order]
-    stratum = pl.concat([pl.Series("stratum", [None] * settled, pl.String), explored.stratum]).gather(order)
-    artist = pl.col("artists").list.first().struct.field("artist_id").alias("artist_id")
-    told = facts.items.select("item_id", "item_type", "canonical_id", "artists", "release_ts")[taken.i.astype(np.int64)]
-    shown = told.select("item_id", "item_type", "canonical_id", artist, "release_ts")
-    names = pl.Series("source_id", _names(policy)).gather(taken.s.astype(np.int64))
-    end = pl.Series("available_until", until).set(pl.Series(until == -1), None).cast(pl.Datetime("us", "UTC"))
+    stratum = pl.Series("stratum", [None], pl.String).extend(explored.stratum)
+    drawn = np.concatenate([np.zeros(settled, np.int64), 1 + np.arange(len(explored.turn))])[order]
+    shown = facts.item_codes.shown[taken.i]
+    names = pl.Series("source_id", _names(policy))[taken.s.astype(np.int64)]
+    ends = pa.array(until, pa.timestamp("us", "UTC"), mask=until == -1)
     score = (1.0 / (1.0 + position / policy.size)).astype(np.float32)
-    return shown.with_columns(
-        pl.Series("k", taken.k), pl.Series("position", position), end, pl.Series("blend_score", score), names,
-        pl.Series("propensity", propensity), stratum.alias("stratum"),
-    )  # fmt: skip
+    return shown.hstack([
+        pl.Series("k", taken.k), pl.Series("position", position), pl.Series("available_until", ends),
+        pl.Series("blend_score", score), names, pl.Series("propensity", propensity), stratum[drawn].alias("stratum"),
+    ])  # fmt: skip
 
 
 def _sources(
@@ -276,7 +276,6 @@ def _sources(
     begins = (np.cumsum(counts) - counts)[order]
     counts = counts[order]
     behind = np.concatenate([rows.p[found.behind], explored.rows.p])[np.repeat(begins, counts) + numbered(counts)]
-    told = proposals.select(PROPOSAL_COLUMNS)[behind.astype(np.int64)]
-    return told.with_columns(
-        pl.Series("k", np.repeat(k, counts)), pl.Series("position", np.repeat(position, counts).astype(np.int32))
-    )
+    told = proposals.select(PROPOSAL_COLUMNS)[behind]
+    position = np.repeat(position, counts).astype(np.int32)
+    return told.hstack([pl.Series("k", np.repeat(k, counts)), pl.Series("position", position)])

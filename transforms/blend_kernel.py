@@ -17,14 +17,15 @@ DUPLICATE, QUOTA, SERIES, CAP_ARTIST, CAP_ALBUM, CAP_SHOW, CAP_PUBLISHER, SIZE =
 _NO_CODE, _UNSET = 0xFFFFFFFF, np.iinfo(np.int64).max
 _FILLING = 2 << (SLOT_BITS + TIE_BITS)
 _RANK_BITS = 31
+_SLOT_WIDTH, _RADIX_BITS = 33, 11  # a slot is below 2**33
 _EARLY, _ARTIST, _ALBUM, _SHOW, _PUBLISHER, _SERIES, _COUNTERS = range(7)
 _CANDIDATE = np.dtype(
-    [("slot", np.int64), ("missed", np.float64)]
+    [("slot", np.int64), ("missed", np.float64), ("tie", np.int64)]
     + [(name, np.int32) for name in ("row", "rank", "place", "begin", "behind", "source")]
     + [("item", np.uint32), ("rule", np.uint8), ("over", np.bool_), ("late", np.bool_)],
     align=True,
 )  # fmt: skip
-_MERGED = np.dtype([("tie", np.int64), ("row", np.int32), ("candidate", np.int32), ("source", np.int32)], align=True)
+_MERGED = np.dtype([("row", np.int32), ("candidate", np.int32), ("source", np.int32)], align=True)
 
 
 class Limits(NamedTuple):
@@ -45,8 +46,9 @@ class Limits(NamedTuple):
 class Passed(NamedTuple):
     """Rows that pass the hard filters, by record.
 
-    `rows`: places in the other arrays, those of record k from `starts[k]` to `starts[k + 1]`. Of every row, item, source, rank,
-    tie-break and chance (`(0,) float64` where nothing is known of chances).
+    `rows`: places in the other arrays, those of record k from `starts[k]` to `starts[k + 1]`. Of every row, item, source, rank
+    and chance (`(0,) float64` where nothing is known of chances). `own_hash`, `item_hash`: uint64 of records and of items, with
+    `seed` by which equal slots are told apart.
     """
 
     starts: np.ndarray
@@ -54,8 +56,10 @@ class Passed(NamedTuple):
     i: np.ndarray
     s: np.ndarray
     r: np.ndarray
-    tie: np.ndarray
     chance: np.ndarray
+    own_hash: np.ndarray
+    item_hash: np.ndarray
+    seed: np.uint64
 
 
 class Settled(NamedTuple):
@@ -74,12 +78,13 @@ class Settled(NamedTuple):
 
 
 class _Scratch(NamedTuple):
-    """For one record: candidates, their order, its rows by source, the candidate of each row, and, empty between records, the
+    """For one record: candidates, their order and room for another, its rows by source, the candidate of each row, and, empty between records, the
     number of each canonical item and counters by code.
     """
 
     candidates: np.ndarray
     line: np.ndarray
+    other: np.ndarray
     merged: np.ndarray
     of: np.ndarray
     number: np.ndarray
@@ -95,8 +100,8 @@ def settle(passed: Passed, items: np.ndarray, limits: Limits, slots: np.ndarray,
     n, num_records = len(passed.rows), len(passed.starts) - 1
     longest = int(np.diff(passed.starts).max(initial=0))
     scratch = _Scratch(
-        np.zeros(longest, _CANDIDATE), np.empty(longest, np.int64), np.empty(longest, _MERGED), np.empty(longest, np.int32),
-        np.zeros(len(items) + 1, np.int32), np.zeros((len(items), _COUNTERS), np.int32),
+        np.zeros(longest, _CANDIDATE), np.empty(longest, np.int64), np.empty(longest, np.int64), np.empty(longest, _MERGED),
+        np.empty(longest, np.int32), np.zeros(len(items) + 1, np.int32), np.zeros((len(items), _COUNTERS), np.int32),
     )  # fmt: skip
     room = min(n, num_records * limits.size)
     found = Settled(
@@ -110,15 +115,16 @@ def settle(passed: Passed, items: np.ndarray, limits: Limits, slots: np.ndarray,
 
 @compiled
 def _settle_all(passed, items, limits, slots, leads, scratch, found):
-    (starts, rows, i, s, r, tie, chance), (candidates, line, merged, of, number, counters) = passed, scratch
+    (starts, rows, i, s, r, chance, own_hash, item_hash, seed), (candidates, line, other, merged, of, number, counters) = passed, scratch
     counts, taken_rows, num_behind, behind, rules, details = found
     taken, stood = 0, 0
     for k in range(len(starts) - 1):
         own = rows[starts[k] : starts[k + 1]]
         size = _merge(own, i, r, items, number, candidates, of)
-        num_merged = _by_source(own, i, s, r, tie, of, items, candidates, merged)
+        _hash_ties(candidates[:size], own_hash[k], item_hash, seed)
+        num_merged = _by_source(own, i, s, r, of, items, candidates, merged)
         _take_slots(merged[:num_merged], slots, chance, candidates)
-        order = _in_order(candidates[:size], line)
+        order = _in_order(candidates[:size], line, other)
         _cap(order, candidates, items, counters, limits)
         chosen = _cut(order, candidates, limits)
         if len(chance):
@@ -159,13 +165,30 @@ def _merge(own, i, r, items, number, candidates, of):
 
 
 @compiled
-def _by_source(own, i, s, r, tie, of, items, candidates, merged):
+def _hash_ties(candidates, own_hash, item_hash, seed):
+    """Tell equal slots apart by bits of the hash of record, date and item."""
+    for n in range(len(candidates)):
+        one = candidates[n]
+        one.tie = np.int64(_mix64(_mix64(own_hash, item_hash[one.item]), seed) >> np.uint64(64 - TIE_BITS))
+
+
+@compiled
+def _mix64(left, right):
+    """Combine two numbers as `schemas.hashing.mix64` does."""
+    x = left * np.uint64(0x9E3779B97F4A7C15) ^ right
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return x ^ (x >> np.uint64(31))
+
+
+@compiled
+def _by_source(own, i, s, r, of, items, candidates, merged):
     """Put the rows of chosen items in order of source, rank and tie-break, one of each source and item; return their number."""
     keys, places, size, sorted_ = np.empty(len(own), np.int64), np.empty(len(own), np.int64), 0, True
     for at in range(len(own)):
-        row = own[at]
-        if candidates[of[at]].item == i[row]:
-            keys[size] = (np.int64(s[row]) << _RANK_BITS | r[row]) << TIE_BITS | tie[row]
+        row, one = own[at], candidates[of[at]]
+        if one.item == i[row]:
+            keys[size] = (np.int64(s[row]) << _RANK_BITS | r[row]) << TIE_BITS | one.tie
             places[size] = at
             sorted_ = sorted_ and (size == 0 or keys[size - 1] < keys[size])
             size += 1
@@ -179,7 +202,7 @@ def _by_source(own, i, s, r, tie, of, items, candidates, merged):
             continue
         candidates[n].source = s[row]
         one = merged[kept]
-        one.tie, one.row, one.candidate, one.source = tie[row], row, n, s[row]
+        one.row, one.candidate, one.source = row, n, s[row]
         kept += 1
     return kept
 
@@ -190,11 +213,7 @@ def _settle_ties(order, keys, of, candidates, items):
     for at in range(1, len(order)):
         place, this = at, order[at]
         own = items[candidates[of[this]].item].canonical
-        while (
-            place
-            and keys[order[place - 1]] == keys[this]
-            and items[candidates[of[order[place - 1]]].item].canonical > own
-        ):
+        while place and keys[order[place - 1]] == keys[this] and items[candidates[of[order[place - 1]]].item].canonical > own:
             order[place] = order[place - 1]
             place -= 1
         order[place] = this
@@ -207,7 +226,8 @@ def _take_slots(merged, slots, chance, candidates):
     for at in range(len(merged)):
         one = merged[at]
         nth = nth + 1 if at and merged[at - 1].source == one.source else 0
-        best, slot = candidates[one.candidate], slots[one.source, min(nth, most)] << TIE_BITS | one.tie
+        best = candidates[one.candidate]
+        slot = slots[one.source, min(nth, most)] << TIE_BITS | best.tie
         if slot < best.slot:
             best.slot, best.row, best.source = slot, one.row, one.source
         if len(chance):
@@ -219,28 +239,37 @@ def _take_slots(merged, slots, chance, candidates):
             source, nth = one.source, 0
         best = candidates[one.candidate]
         if best.row == one.row:
-            best.slot = slots[source, min(nth, most)] << TIE_BITS | one.tie
+            best.slot = slots[source, min(nth, most)] << TIE_BITS | best.tie
             nth += 1
 
 
 @compiled
-def _in_order(candidates, line):
-    """Return the numbers of candidates in order of slot, then item."""
-    keys = np.empty(len(candidates), np.uint64)
+def _in_order(candidates, line, other):
+    """Return the numbers of candidates in order of slot, then item: a radix sort, and equal slots by insertion."""
     for n in range(len(candidates)):
-        keys[n] = np.uint64(candidates[n].slot) << np.uint64(32) | np.uint64(n)
-    keys.sort()
-    for at in range(len(keys)):
-        n, place = np.int64(keys[at] & np.uint64(_NO_CODE)), at
-        while (
-            place
-            and candidates[line[place - 1]].slot == candidates[n].slot
-            and candidates[line[place - 1]].item > candidates[n].item
-        ):
+        line[n] = n
+    for shift in range(0, _SLOT_WIDTH, _RADIX_BITS):
+        ends = np.zeros((1 << _RADIX_BITS) + 1, np.int64)
+        for n in range(len(candidates)):
+            ends[(candidates[n].slot >> shift & (1 << _RADIX_BITS) - 1) + 1] += 1
+        ends = np.cumsum(ends)
+        for at in range(len(candidates)):
+            digit = candidates[line[at]].slot >> shift & (1 << _RADIX_BITS) - 1
+            other[ends[digit]] = line[at]
+            ends[digit] += 1
+        line, other = other, line
+    for at in range(1, len(candidates)):
+        n, place = line[at], at
+        while place and _behind(candidates[line[place - 1]], candidates[n]):
             line[place] = line[place - 1]
             place -= 1
         line[place] = n
-    return line[: len(keys)]
+    return line[: len(candidates)]
+
+
+@compiled
+def _behind(one, other):
+    return one.slot == other.slot and one.item > other.item
 
 
 @compiled
@@ -250,6 +279,25 @@ def _nth(code, column, counters):
         return -1
     counters[code, column] += 1
     return counters[code, column] - 1
+
+
+@compiled
+def _forget(code, column, counters):
+    if code != _NO_CODE:
+        counters[code, column] = 0
+
+
+@compiled
+def _by_group(order, groups):
+    """Return what is in order by group, of which there are four, and as before within each."""
+    ends, placed = np.zeros(5, np.int64), np.empty_like(order)
+    for at in range(len(order)):
+        ends[groups[at] + 1] += 1
+    ends = np.cumsum(ends)
+    for at in range(len(order)):
+        placed[ends[groups[at]]] = order[at]
+        ends[groups[at]] += 1
+    return placed
 
 
 @compiled
@@ -272,10 +320,13 @@ def _cap(order, candidates, items, counters, limits):
             one.rule = CAP_PUBLISHER
         one.over = one.rule != 0
     for n in order:
-        item = items[candidates[n].item]
-        for code in (item.series, item.album, item.show, item.artist, item.publisher):
-            if code != _NO_CODE:
-                counters[code, :] = 0
+        if candidates[n].rule != QUOTA:
+            item = items[candidates[n].item]
+            _forget(item.series, _SERIES, counters)
+            _forget(item.album, _ALBUM, counters)
+            _forget(item.show, _SHOW, counters)
+            _forget(item.artist, _ARTIST, counters)
+            _forget(item.publisher, _PUBLISHER, counters)
     _hold_back(order, candidates, items, counters, limits, False)
 
 
@@ -291,8 +342,9 @@ def _hold_back(order, candidates, items, counters, limits, every):
         one.late = _nth(artist, _EARLY, counters) >= limits.artist_early or early >= limits.artist_early_slots
         early += not one.late
     for n in order:
-        if items[candidates[n].item].artist != _NO_CODE:
-            counters[items[candidates[n].item].artist, _EARLY] = 0
+        if candidates[n].over and not every:
+            continue
+        _forget(items[candidates[n].item].artist, _EARLY, counters)
 
 
 @compiled
@@ -301,17 +353,16 @@ def _cut(order, candidates, limits):
 
     An artist's surplus of the first slots goes behind them, what is over a cap to the very end.
     """
-    place, placed = 0, np.empty(len(order), np.int64)
-    for group in range(4):
-        for n in order:
-            one = candidates[n]
-            last = 3 if one.rule == QUOTA or one.rule == SERIES else 2
-            if group == (last if one.over else np.int64(one.late)):
-                one.place, placed[place] = place, n
-                place += 1
-    taken = 0
-    for n in placed:
+    groups, taken = np.empty(len(order), np.int64), 0
+    for at in range(len(order)):
+        one = candidates[order[at]]
+        last = 3 if one.rule == QUOTA or one.rule == SERIES else 2
+        groups[at] = last if one.over else np.int64(one.late)
+    placed = _by_group(order, groups)
+    for place in range(len(placed)):
+        n = placed[place]
         one = candidates[n]
+        one.place = place
         if one.rule >= CAP_ARTIST and one.place < limits.minimum_size:
             one.rule = 0
         filler = one.source == limits.fallback and one.slot >= _FILLING and one.place >= limits.fill_to
@@ -329,21 +380,15 @@ def _by_chance(chosen, candidates, leads, items, counters, limits):
     wrong = np.empty(len(chosen), np.float64)
     for at in range(len(chosen)):
         wrong[at] = -(1.0 - candidates[chosen[at]].missed)
-    likely = chosen[np.argsort(wrong, kind="mergesort")]
-    order, size = np.empty_like(chosen), 0
-    for group in range(4):
-        for n in likely:
-            if group == 2 * candidates[n].over + (not leads[candidates[n].source]):
-                order[size] = n
-                size += 1
+    likely, groups = chosen[np.argsort(wrong, kind="mergesort")], np.empty(len(chosen), np.int64)
+    for at in range(len(likely)):
+        one = candidates[likely[at]]
+        groups[at] = 2 * one.over + (not leads[one.source])
+    order = _by_group(likely, groups)
     _hold_back(order, candidates, items, counters, limits, True)
-    placed, size = np.empty_like(chosen), 0
-    for group in range(4):
-        for n in order:
-            if group == 2 * candidates[n].over + candidates[n].late:
-                placed[size] = n
-                size += 1
-    return placed
+    for at in range(len(order)):
+        groups[at] = 2 * candidates[order[at]].over + candidates[order[at]].late
+    return _by_group(order, groups)
 
 
 @compiled

@@ -8,19 +8,21 @@ about 150 bytes per candidate.
 import dataclasses
 import datetime
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import polars as pl
 import pyarrow as pa
 
 from schemas.candidates import CANDIDATE, CANDIDATE_SET, CONTRACT_VERSION
-from schemas.hashing import hash64, hash64_one, mix64
+from schemas.hashing import hash64_one, mix64
 from schemas.policy import SurfacePolicy
 from transforms.blend import Blended
 from transforms.calibrate import Calibration
 from transforms.explore import EXPLORATION_ID, record_seeds
-from transforms.filters import Facts, Instant
+from transforms.codes import PLAYED
+from transforms.filters import Facts, Instant, micros
+from transforms.id_index import NO_CODE, IdIndex
+from transforms.sorted_groups import starts
 from transforms.sources import Source
 
 STATIC_LEVEL, POPULAR_LEVEL = 4, 3
@@ -64,16 +66,11 @@ def assemble(
     Args:
       facts: its `records` also carry `user_id`, `context_key`, `market`, `tier`, `seed_item_id`, `last_event_ts`, `seen`.
     """
-    candidates = _described(blended.candidates, facts, policy, instant, sources)
-    sizes = candidates.group_by("k", maintain_order=True).agg(
-        pl.len().cast(pl.Int32).alias("out"), pl.col("__personal").sum().cast(pl.Int32).alias("personal")
-    )
-    drawn = pl.Series("slots", blended.explored.slots).cast(pl.Int32)
-    seeds = pl.Series("seed", record_seeds(facts.records, instant) >> np.uint64(1)).cast(pl.Int64)
-    records = facts.records.with_columns(drawn, seeds).join(sizes, on="k").sort("k")
+    candidates = _described(blended, facts, policy, instant, sources)
+    records = _sized(blended, facts, policy, instant)
     # Two recordings of one canonical item from one source: its better proposal speaks for both.
     sourced = blended.sources.unique(["k", "position", "source_id"], keep="first", maintain_order=True)
-    nested = _nested(candidates, sourced, records["out"].to_numpy(), sources, policy, provenance)
+    nested = _nested(candidates, sourced, records["out"].to_numpy(), policy, provenance)
     counts = _counts(blended, records)
     level = _fallback_level(policy)
     reasons = _degraded(policy, provenance.left_out)
@@ -81,42 +78,64 @@ def assemble(
     return _table(flat, nested, counts, policy, instant, provenance)
 
 
+def _sized(blended: Blended, facts: Facts, policy: SurfacePolicy, instant: Instant) -> pl.DataFrame:
+    """Return the records that have candidates, with how many, how many of personal sources, and what chance rests on."""
+    personal = np.array([quota.personal for quota in policy.sources], bool)[blended.taken.s]
+    k, n = blended.taken.k, facts.records.height
+    out = np.bincount(k, minlength=n)
+    figures = {
+        "slots": blended.explored.slots.astype(np.int32),
+        "seed": (record_seeds(facts, instant) >> np.uint64(1)).astype(np.int64),
+        "key_hash": facts.key_hashes,
+        "out": out.astype(np.int32),
+        "personal": np.bincount(k[personal], minlength=n).astype(np.int32),
+    }
+    there = np.flatnonzero(out)
+    return facts.records[there].hstack([pl.Series(name, values[there]) for name, values in figures.items()])
+
+
 def _described(
-    candidates: pl.DataFrame, facts: Facts, policy: SurfacePolicy, instant: Instant, sources: Mapping[str, Source]
+    blended: Blended, facts: Facts, policy: SurfacePolicy, instant: Instant, sources: Mapping[str, Source]
 ) -> pl.DataFrame:
-    fresh_from = instant.effective_from - datetime.timedelta(days=policy.fresh_days)
-    personal = [quota.source_id for quota in policy.sources if quota.personal]
-    reasons = {name: source.reason_code for name, source in sources.items()}
-    profiled = facts.records.filter(~pl.col("opted_out")).select("k")
-    played = facts.played.join(profiled, on="k").select("k", "item_id", pl.lit(True).alias("__played"))
-    heard = facts.records.select("k", pl.col("artists_known").alias("artist_id")).explode("artist_id").drop_nulls()
-    heard = heard.unique().with_columns(pl.lit(True).alias("__heard"))
-    joined = candidates.join(played, on=["k", "item_id"], how="left").join(heard, on=["k", "artist_id"], how="left")
-    familiarity = (
-        pl.when(pl.col("__played").fill_null(False))
-        .then(pl.lit("known"))
-        .when(pl.col("__heard").fill_null(False) | pl.col("artist_id").is_null())
-        .then(pl.lit("discovery"))
-        .otherwise(pl.lit("new_artist"))
-    )
-    return joined.with_columns(
-        familiarity.alias("familiarity"),
-        (pl.col("release_ts") >= fresh_from).fill_null(False).alias("is_fresh"),
-        pl.col("source_id").replace_strict(reasons, return_dtype=pl.String).alias("reason_code"),
-        pl.col("source_id").is_in(personal).alias("__personal"),
-    ).sort("k", "position")
+    fresh_from = micros(instant.effective_from - datetime.timedelta(days=policy.fresh_days))
+    s = blended.taken.s.astype(np.int64)
+    names, item = [quota.source_id for quota in policy.sources], facts.item_codes.arrays.items[blended.taken.i]
+    used = np.unique(s)
+    reasons = [sources[name].reason_code if code in used else None for code, name in enumerate(names)]
+    return blended.candidates.hstack([
+        pl.Series("familiarity", _FAMILIARITY, pl.String)[_familiarity(blended, facts)],
+        pl.Series("is_fresh", item["release"] >= fresh_from),
+        pl.Series("reason_code", reasons, pl.String)[s],
+    ])  # fmt: skip
+
+
+_FAMILIARITY = ("known", "discovery", "new_artist")
+
+
+def _familiarity(blended: Blended, facts: Facts) -> np.ndarray:
+    """Return which of `_FAMILIARITY` each candidate is: played, of an artist who was heard (or of none), or neither."""
+    k, i, told = blended.taken.k.astype(np.int64) << 32, blended.taken.i, facts.record_codes
+    artist = facts.item_codes.arrays.items["artist"][i]
+    counts = told.records["pairs"] - told.records["pair"]
+    whose = np.repeat(np.arange(len(counts)), counts)
+    played = (told.pairs["told"] & PLAYED != 0) & ~facts.records["opted_out"].to_numpy()[whose]
+    known = np.isin(k | i, (whose << 32 | told.pairs["item"])[played])
+    counts = facts.records["artists_known"].list.len().fill_null(0).to_numpy().astype(np.int64)
+    names = facts.records["artists_known"].filter(counts > 0).explode()
+    heard = np.repeat(np.arange(len(counts)), counts) << 32 | facts.item_codes.artists.find(names)
+    return np.where(known, 0, np.where((artist == NO_CODE) | np.isin(k | artist, heard), 1, 2))
 
 
 def _nested(
     candidates: pl.DataFrame,
     proposals: pl.DataFrame,
     sizes: np.ndarray,
-    sources: Mapping[str, Source],
     policy: SurfacePolicy,
     provenance: Provenance,
 ) -> pa.ListArray:
     """Build `candidates: list<struct<..., sources: list<struct>>>` from rows sorted by record and position."""
-    per_candidate = proposals.group_by("k", "position", maintain_order=True).len()["len"].to_numpy()
+    begins = starts(proposals["k"].to_numpy(), proposals["position"].to_numpy())
+    per_candidate = np.diff(np.flatnonzero(begins), append=len(begins))
     columns = {
         "item_id": candidates["item_id"].to_arrow(),
         "item_type": candidates["item_type"].to_arrow(),
@@ -140,25 +159,20 @@ def _source_structs(proposals: pl.DataFrame, policy: SurfacePolicy, provenance: 
     kind = CANDIDATE.field("sources").type.value_type
     chance = provenance.calibration.of(proposals["source_id"], proposals["source_rank"].to_numpy(), policy)
     rests = provenance.artifacts
-    named: dict[str, dict[str, Any]] = {
-        "model_id": {signal: one.model_id for signal, one in rests.items()},
-        "model_version": {signal: one.model_version for signal, one in rests.items()},
-        "embedding_space_id": {signal: one.space_id for signal, one in rests.items()},
-    }
-    shown = proposals.select(
-        "source_id", "signal_type", "seed_item_ids", "seed_event_ts", "source_rank", "raw_score", "score_kind",
-        pl.Series("calibrated_score", chance, pl.Float32),
-        *[
-            pl.col("signal_type").replace_strict(words, default=None, return_dtype=pl.String).alias(name)
-            for name, words in named.items()
-        ],
-        *[pl.lit(None, pl.String).alias(name) for name in ("index_id", "index_version")],
-    )  # fmt: skip
-    return _struct({name: shown[name].to_arrow() for name in shown.columns}, kind)
+    signal = np.minimum(IdIndex.of(pl.Series(list(rests), dtype=pl.String)).find(proposals["signal_type"]), len(rests))
+    of = {"model_id": "model_id", "model_version": "model_version", "embedding_space_id": "space_id"}
+    own = ("source_id", "signal_type", "seed_item_ids", "seed_event_ts", "source_rank", "raw_score", "score_kind")
+    columns = {name: proposals[name].to_arrow() for name in own} | {"calibrated_score": pa.array(chance.astype(np.float32))}
+    for name, field in of.items():
+        words = [getattr(one, field) for one in rests.values()]
+        columns[name] = pl.Series([*words, None], dtype=pl.String)[signal].to_arrow()
+    nothing = pa.nulls(proposals.height, pa.string())
+    return _struct(columns | {"index_id": nothing, "index_version": nothing}, kind)
 
 
 def _struct(columns: Mapping[str, pa.Array], type_: pa.StructType) -> pa.StructArray:
-    arrays = [columns[field.name].cast(field.type) for field in type_.fields]
+    given = [columns[field.name] for field in type_.fields]
+    arrays = [one if one.type == field.type else one.cast(field.type) for one, field in zip(given, type_.fields, strict=True)]
     return pa.StructArray.from_arrays(arrays, fields=type_.fields)
 
 
@@ -173,12 +187,14 @@ def _counts(blended: Blended, records: pl.DataFrame) -> pa.StructArray:
     `in` = removed + sources of the candidates - those sources that are removed as `duplicate`.
     """
     kind = CANDIDATE_SET.schema.field("counts").type
-    rules = blended.removed_by_rule().join(records.select("k"), on="k", how="semi", maintain_order="left")
-    per_record = records.select("k").join(rules.group_by("k").agg(pl.len().alias("n")), on="k", how="left").sort("k")
-    lengths = per_record["n"].fill_null(0).to_numpy()
+    rules, k = blended.removed_by_rule(), records["k"].to_numpy()
+    there = np.zeros(len(blended.offered), bool)
+    there[k] = True
+    rules = rules[np.flatnonzero(there[rules["k"].to_numpy()])]
+    lengths = np.bincount(rules["k"].to_numpy(), minlength=len(there))[k]
     entry = kind.field("filtered_by_rule").type.value_type
     structs = _struct({"rule": rules["rule"].to_arrow(), "count": rules["len"].to_arrow()}, entry)
-    offered = pa.array(blended.offered[records["k"].to_numpy()])
+    offered = pa.array(blended.offered[k])
     columns = {"in": offered, "filtered_by_rule": _list(lengths, structs), "out": records["out"].to_arrow()}
     return _struct(columns, kind)
 
@@ -265,7 +281,7 @@ def _repeat(value: object, n: int, type_: pa.DataType) -> pa.Array:
 
 
 def _set_ids(flat: pl.DataFrame, policy: SurfacePolicy, run_id: str) -> pa.Array:
-    keys = mix64(hash64(flat["record_key"].to_arrow()), hash64(flat["context_key"].to_arrow()))
+    keys = flat["key_hash"].to_numpy()
     first = mix64(keys, np.full(flat.height, hash64_one(f"{policy.name}|{run_id}|1"), np.uint64))
     second = mix64(keys, np.full(flat.height, hash64_one(f"{policy.name}|{run_id}|2"), np.uint64))
     return pa.array([f"{a:016x}{b:016x}" for a, b in zip(first.tolist(), second.tolist(), strict=True)], pa.string())

@@ -1,6 +1,7 @@
 """Codes: what the rules ask of items and of records, as numbers in arrays that a compiled loop walks through."""
 
 import dataclasses
+import functools
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -20,7 +21,6 @@ UNFIT, EXPLICIT, SPOKEN, TRAILER, IN_ORDER, OPENING, BOOK, EVERYWHERE, GONE = (1
 MAY_EXPLICIT, OPTED_OUT, MAY_BEGIN, OTHER_BOOKS = (1 << bit for bit in range(4))
 HIDDEN, PLAYED, COMPLETED, SKIPPED, NEXT, BEGUN = (1 << bit for bit in range(6))
 EVERY_MARKET = 0
-_TIER_BITS = {tier: bit for bit, tier in enumerate(TIERS)}
 _NO_TIER, _EVERY_TIER = 62, (1 << 63) - 1
 
 
@@ -62,18 +62,21 @@ class ItemCodes:
 
     Attributes:
       items: `transforms.filters.Facts.items`, whose row numbers are the codes. gone: item ids with a tombstone.
+      shown: what candidates tell of items: `item_id`, `item_type`, `canonical_id`, `artist_id`, `release_ts`.
       ties: `(num_items,) uint64`, `schemas.hashing.mix_text` of the ids. hashes: uint64, `hash64` of those that were asked for, 0 of
         others.
-      ids: the items. canonical, owners, languages, markets: names that are numbered.
+      ids: the items. canonical, artists, owners, languages, markets: names that are numbered.
     """
 
     items: pl.DataFrame
     gone: pl.Series
     arrays: ItemArrays
+    shown: pl.DataFrame
     ties: np.ndarray
     hashes: np.ndarray
     ids: IdIndex
     canonical: IdIndex
+    artists: IdIndex
     owners: IdIndex
     languages: IdIndex
     markets: IdIndex
@@ -95,9 +98,11 @@ class ItemCodes:
         coded["flags"] = _flags(items, ids.find(gone))
         lists = by_owner.find(owners[1]), by_language.find(languages[1])
         arrays = ItemArrays(coded, _offers(offers, by_market), *lists)
-        canonical = IdIndex.of(items["canonical_id"])
+        canonical, artists = IdIndex.of(items["canonical_id"]), IdIndex.of(items.select(_artist()).to_series())
         hashes = mix_text(items["item_id"].to_arrow()), np.zeros(items.height, np.uint64)
-        return cls(items, gone, arrays, *hashes, ids, canonical, by_owner, by_language, by_market)
+        artist = _artist().alias("artist_id")
+        shown = items.select("item_id", "item_type", "canonical_id", artist, "release_ts")
+        return cls(items, gone, arrays, shown, *hashes, ids, canonical, artists, by_owner, by_language, by_market)
 
     def hash64(self, codes: np.ndarray) -> np.ndarray:
         """Return `schemas.hashing.hash64` of items, `(num_codes,) uint64`; it is made once."""
@@ -159,7 +164,7 @@ def _seeds(records: pl.DataFrame, codes: ItemCodes) -> np.ndarray:
 def _needs(needs: pl.DataFrame, codes: ItemCodes) -> np.ndarray:
     coded = np.empty(needs.height, NEED)
     coded["market"] = codes.markets.find(needs["market"])
-    coded["tier"] = needs["tier"].replace_strict(_TIER_BITS, default=_NO_TIER, return_dtype=pl.Int64).to_numpy()
+    coded["tier"] = _tier(needs["tier"])
     return coded
 
 
@@ -195,6 +200,8 @@ def _own(values: pl.Series) -> np.ndarray:
 def _lists(frame: pl.DataFrame) -> tuple[np.ndarray, pl.Series]:
     """Return where the list of each row begins, and the values of all; a null is an empty list."""
     lists = frame.to_series()
+    if lists.null_count() == len(lists):
+        return np.zeros(len(lists) + 1, np.int64), lists.clear().explode()
     lengths = lists.list.len().fill_null(0).to_numpy()
     return np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]), lists.filter(lengths > 0).explode()
 
@@ -204,11 +211,14 @@ def _owners() -> pl.Expr:
     return pl.concat_list(artists, "show_id").list.drop_nulls()
 
 
+def _artist() -> pl.Expr:
+    return pl.col("artists").list.first().struct.field("artist_id")
+
+
 def _attributes(items: pl.DataFrame) -> list[np.ndarray]:
     """Return what a set holds one item of, the series of an audiobook or else the canonical item, and what caps count."""
-    artist = pl.col("artists").list.first().struct.field("artist_id")
     one = pl.coalesce("series:" + pl.col("series"), "canonical_id").alias("alike")
-    own = items.select("canonical_id", artist, "album_id", "show_id", "publisher", series())
+    own = items.select("canonical_id", _artist(), "album_id", "show_id", "publisher", series())
     named = own.select(one, pl.all().exclude("canonical_id"))
     return [alike(one) for one in named.get_columns()]
 
@@ -219,7 +229,10 @@ def _figures(items: pl.DataFrame) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def _micros(times: pl.Series, missing: int) -> np.ndarray:
-    return times.dt.epoch("us").fill_null(missing).to_numpy()
+    """Return us since the epoch, int64."""
+    found = times.to_numpy().astype("datetime64[us]").view(np.int64).copy()
+    found[found == NEVER] = missing  # how numpy says that there is none
+    return found
 
 
 def _offers(offers: pl.DataFrame, by_market: IdIndex) -> np.ndarray:
@@ -227,11 +240,21 @@ def _offers(offers: pl.DataFrame, by_market: IdIndex) -> np.ndarray:
     coded["market"] = by_market.find(offers["market"])
     coded["since"], coded["until"] = _micros(offers["from_ts"], NEVER), _micros(offers["to_ts"], FOREVER)
     starts, names = _lists(offers.select("tiers"))
-    bit = names.replace_strict(_TIER_BITS, default=_NO_TIER, return_dtype=pl.Int64).to_numpy()
+    bit = _tier(names)
     bits, known = np.where(offers["tiers"].is_null().to_numpy(), _EVERY_TIER, 0), bit != _NO_TIER
     np.bitwise_or.at(bits, np.repeat(np.arange(offers.height), np.diff(starts))[known], 1 << bit[known])
     coded["tiers"] = bits
     return coded
+
+
+def _tier(names: pl.Series) -> np.ndarray:
+    """Return the place of each in `TIERS`, `_NO_TIER` for others."""
+    return np.minimum(_tiers().find(names), _NO_TIER).astype(np.int64)
+
+
+@functools.cache
+def _tiers() -> IdIndex:
+    return IdIndex.of(pl.Series(TIERS))
 
 
 def _flags(items: pl.DataFrame, gone: np.ndarray) -> np.ndarray:

@@ -26,7 +26,7 @@ from typing import NamedTuple
 import numpy as np
 import polars as pl
 
-from schemas.hashing import hash64, hash64_one, mix64
+from schemas.hashing import hash64_one, mix64
 from schemas.policy import SurfacePolicy
 from transforms.codes import MAY_EXPLICIT, OTHER_BOOKS
 from transforms.filters import Facts, Instant, Rows, anybody, hard_filters, personal_pairs
@@ -112,7 +112,7 @@ def explore(
     without = _kept_out(pools, facts, held, policy, instant)
     counts = _offered(pools, without, pools.stratum, len(pools.strata))
     bounds = np.concatenate([np.zeros((len(counts), 1), np.int64), counts.cumsum(axis=1)], axis=1)
-    seeds, sizes = record_seeds(facts.records, instant), bounds[:, -1]
+    seeds, sizes = record_seeds(facts, instant), bounds[:, -1]
     places = draw(seeds, bounds, policy.explore_slots)
     k = np.repeat(np.arange(len(places)), (places >= 0).sum(axis=1))
     row = _nth_offered(pools, without, k, places[places >= 0])
@@ -126,7 +126,7 @@ def explore(
         _cells(_CELLS, _offered(pools, without, cell, len(_CELLS)), chance, cell[row]),
     ]
     turn = np.arange(len(k)) - np.searchsorted(k, k)
-    stratum = pools.strata.gather(pools.stratum[row])
+    stratum = pools.strata[pools.stratum[row]]
     rows = _rows(pools, k, pools.i[row], row, policy)
     return Explored(rows, turn, chance[k], stratum, sizes, pl.concat(cells))
 
@@ -141,7 +141,7 @@ def pools_of(proposals: pl.DataFrame, facts: Facts, policy: SurfacePolicy, insta
     """Return what each kind of record may be offered of its group's pool, by the rules that ask nothing personal."""
     pool, strata = _pool(proposals, facts, policy)
     kind_of, kinds = _kinds(facts)
-    group = pool.groups.find(facts.records["group"].gather(kinds))
+    group = pool.groups.find(facts.records["group"][kinds])
     bounds = np.searchsorted(pool.group, np.arange(len(pool.groups.ids) + 1))
     group = np.minimum(group, len(pool.groups.ids))  # who has no pool: behind all
     counts = np.diff(bounds, append=bounds[-1:])[group]
@@ -171,15 +171,16 @@ class _Pool(NamedTuple):
 def _pool(proposals: pl.DataFrame, facts: Facts, policy: SurfacePolicy) -> tuple[_Pool, pl.Series]:
     """Return the pools, and the names of their strata."""
     there = (proposals["source_id"] == policy.explore).arg_true()
-    offered = proposals.select("key", "item_id", "stratum", "source_rank")[there]
+    offered, p = proposals.select("key", "item_id", "stratum", "source_rank")[there], there.to_numpy()
     i = facts.item_codes.ids.find(offered["item_id"])
     groups = IdIndex.of(offered["key"].unique(maintain_order=True))
-    group, p = groups.find(offered["key"]), there.to_numpy()
+    group = groups.find_runs(offered["key"])
     alike = facts.item_codes.arrays.items["alike"][np.where(i == NO_CODE, 0, i)] if facts.items.height else i
     order = np.lexsort((i, offered["source_rank"].to_numpy(), alike, group))
     order = order[i[order] != NO_CODE]
     single = order[starts(group[order], alike[order])]
-    strata = offered["stratum"].gather(single).fill_null(_NONE[0])
+    strata = offered["stratum"][single]
+    strata = strata.fill_null(_NONE[0]) if strata.null_count() else strata
     names = strata.unique().sort() if len(strata) else _NONE
     stratum = IdIndex.of(names).find(strata).astype(np.int64)
     order = np.lexsort((i[single], stratum, group[single]))
@@ -190,7 +191,9 @@ def _pool(proposals: pl.DataFrame, facts: Facts, policy: SurfacePolicy) -> tuple
 def _kinds(facts: Facts) -> tuple[np.ndarray, np.ndarray]:
     """Number the records by the rules they are under; return the number of each, and one record of each number."""
     told, records = facts.record_codes.records, facts.records
-    spoken = alike(records["languages"].list.sort().list.join(",").fill_null(""))
+    spoken = np.zeros(len(told), np.uint32)
+    if (told["language"] < told["languages"]).any():
+        spoken = alike(records["languages"].list.sort().list.join(",").fill_null(""))
     flags = told["flags"] & (MAY_EXPLICIT | OTHER_BOOKS)
     under = np.stack([alike(records["group"]), told["needs"], told["max_age"], flags, spoken], axis=1)
     _, first, kind = np.unique(under, axis=0, return_index=True, return_inverse=True)
@@ -207,18 +210,19 @@ def _kept_out(
     own = pools.i[row] == i  # and not another recording of it
     k, i, row = k[own], i[own], row[own]
     barred = hard_filters(_rows(pools, k, i, row, policy), facts, policy, instant).rule != 0
-    near = _place_of_alike(facts.item_codes.arrays.items["alike"], pools.items)[held[1]]
+    alike_ = facts.item_codes.arrays.items["alike"]
+    near = _place_of_alike(alike_[pools.items], len(alike_))[alike_[held[1]]]
     having, near = held[0][near >= 0].astype(np.int64), near[near >= 0]
     had = pools.at[pools.kind_of[having], near]
     pairs = np.unique(np.concatenate([k[barred] << _BITS | row[barred], (having << _BITS | had)[had >= 0]]))
     return pairs >> _BITS, pairs & (1 << _BITS) - 1
 
 
-def _place_of_alike(alike: np.ndarray, items: np.ndarray) -> np.ndarray:
-    """Return, for each item, a place in `items` of one that is alike, -1 where there is none."""
-    place = np.full(len(alike), -1)
-    place[alike[items]] = np.arange(len(items))
-    return place[alike]
+def _place_of_alike(codes: np.ndarray, num_codes: int) -> np.ndarray:
+    """Return the place of an item of each code, -1 where there is none."""
+    place = np.full(num_codes, -1)
+    place[codes] = np.arange(len(codes))
+    return place
 
 
 def _offered(pools: Pools, without: Pairs, column: np.ndarray, num_columns: int) -> np.ndarray:
@@ -252,9 +256,9 @@ def _cells(names: pl.Series, counts: np.ndarray, chance: np.ndarray, drawn: np.n
     return pl.DataFrame({"cell": names.alias("cell"), "expected": chance @ counts, "drawn": found})
 
 
-def record_seeds(records: pl.DataFrame, instant: Instant) -> np.ndarray:
+def record_seeds(facts: Facts, instant: Instant) -> np.ndarray:
     """Return what the draw of each record is seeded by, `(num_records,) uint64`."""
-    keys = mix64(hash64(records["record_key"].to_arrow()), hash64(records["context_key"].to_arrow()))
+    keys = facts.key_hashes
     return mix64(keys, np.full(len(keys), hash64_one(f"{instant.seed}|{EXPLORATION_ID}"), np.uint64))
 
 

@@ -1,5 +1,7 @@
 """Facts: what the hard filters need to know about a block of users, of seed items, or of nobody in particular."""
 
+import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import polars as pl
@@ -7,8 +9,10 @@ import polars as pl
 from schemas.inputs import TIERS
 from schemas.policy import SurfacePolicy
 from schemas.tallies import ANY
+from transforms.codes import ItemCodes
 from transforms.filters import ITEM_COLUMNS, Facts, Instant
 from transforms.histories import exploded
+from transforms.id_index import NO_CODE
 from transforms.item_rules import in_order
 from transforms.parts import (
     COMPLETED_LABEL,
@@ -23,10 +27,38 @@ from transforms.parts import (
 )
 from transforms.reach import World, explicit_allowed, max_age
 from transforms.retrieve import ShardBundle
+from transforms.sources import Bundle
 
 SEED_COLUMNS = ("item_id", "item_type", "canonical_id", "show_id", "availability", "explicit", "age_rating", "languages",
                 "is_trailer")  # fmt: skip
 _OF_PARTS: dict[str, Any] = {"k": pl.UInt32, "item_id": pl.String, "show_id": pl.String}
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class HeldCatalogue:
+    """A whole catalogue, ready for blocks of few records, which are to be blended at once; held as long as a bundle is.
+
+    Memory: the items, and about 400 bytes for each besides. Which part of a show or book is the first is told as of the
+    instant it was made for; everything else is judged at the instant of the facts.
+
+    Attributes:
+      codes: of all items. ordered: all parts that are to be heard in order (`transforms.parts.line`).
+    """
+
+    codes: ItemCodes
+    ordered: pl.DataFrame
+
+    @classmethod
+    def of(cls, bundle: Bundle, world: World, instant: Instant) -> "HeldCatalogue":
+        """Read and code the catalogue of a bundle."""
+        items = bundle.read("item", list(ITEM_COLUMNS)).sort("item_id")
+        items, ordered = _with_parts(items, items["show_id"].clear(), world, bundle, instant)
+        return cls(ItemCodes.of(items, world.gone), ordered)
+
+    def lookup(self, ids: pl.Series, columns: Sequence[str]) -> pl.DataFrame:
+        """Return columns of the items with these ids, in no order."""
+        found = self.codes.ids.find(ids)
+        return self.codes.items.select(columns)[found[found != NO_CODE]]
 
 
 def group_of(tier: pl.Expr, world: World) -> pl.Expr:
@@ -36,18 +68,30 @@ def group_of(tier: pl.Expr, world: World) -> pl.Expr:
 
 
 def user_facts(
-    users: pl.DataFrame, proposals: pl.DataFrame, world: World, bundle: ShardBundle, instant: Instant
+    users: pl.DataFrame,
+    proposals: pl.DataFrame,
+    world: World,
+    bundle: ShardBundle,
+    instant: Instant,
+    held: HeldCatalogue | None = None,
 ) -> Facts:
     """Return the facts of a block of users (see `transforms.retrieve.user_table`), numbered `k` in row order.
 
     Of a user who opted out of personalisation, what was heard and skipped keeps items out and says nothing else.
+
+    Args:
+      held: the bundle's catalogue; without one, what was heard and proposed is looked up in the bundle.
     """
     k = users.with_row_index("k")
     positives, skips = (exploded(k, column, key="k") for column in ("positives", "skips"))
     profiled = positives.join(k.filter(~pl.col("personalization_opt_out")).select("k"), on="k", how="semi")
-    heard = bundle.lookup("item", "item_id", positives["item_id"].unique(), HEARD_COLUMNS)
+    if held is None:
+        heard = bundle.lookup("item", "item_id", positives["item_id"].unique(), HEARD_COLUMNS)
+        items, ordered = proposed_items(proposals["item_id"], heard.filter(in_order())["show_id"], world, bundle, instant)
+    else:
+        heard = held.lookup(positives["item_id"].unique(), HEARD_COLUMNS)
+        items, ordered = held.codes.items, held.ordered
     known = _artists_known(profiled, heard)
-    items, ordered = proposed_items(proposals["item_id"], heard.filter(in_order())["show_id"], world, bundle, instant)
     nexts, begun = next_of_listeners(positives, ordered, "k")
     records = _user_records(k, world).join(known, on="k", how="left", maintain_order="left")
     return Facts(
@@ -63,6 +107,7 @@ def user_facts(
         skipped=skips.group_by("k", "item_id").agg(pl.col("event_ts").max()),
         nexts=nexts,
         begun=begun,
+        catalogue=held and held.codes,
     )
 
 
@@ -210,6 +255,12 @@ def proposed_items(
       The items, and all parts in order of their shows and of the others (`transforms.parts.line`).
     """
     items = bundle.lookup("item", "item_id", ids.unique(), list(ITEM_COLUMNS))
+    return _with_parts(items, shows, world, bundle, instant)
+
+
+def _with_parts(
+    items: pl.DataFrame, shows: pl.Series, world: World, bundle: Bundle, instant: Instant
+) -> tuple[pl.DataFrame, pl.DataFrame]:
     every = pl.concat([items.filter(in_order())["show_id"], shows.alias("show_id")])
     ordered = line(parts_of(every, bundle, world.gone, instant.effective_from))
     opening = pl.col("item_id").is_in(openings(ordered)["item_id"].implode()).alias("opening")

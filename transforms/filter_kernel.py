@@ -1,6 +1,6 @@
 """The hard filters, row by row: compiled, over the codes of `transforms.codes`.
 
-A record's own items and blocked owners are marked while its rows are walked through. Memory: 24 bytes per item, a byte per
+A record's own items and blocked owners are marked while its rows are walked through. Memory: 17 bytes per item, a byte per
 owner, 16 bytes for each of up to `MEMO` pairs of item and needs of which it is kept whether and until when one is available to the other.
 """
 
@@ -61,7 +61,7 @@ class Answers(NamedTuple):
     until: np.ndarray
 
 
-_MARK = np.dtype([("played", np.int64), ("skipped", np.int64), ("told", np.uint32)], align=True)
+_TIMES = np.dtype([("played", np.int64), ("skipped", np.int64)])
 _OPEN = np.dtype([("until", np.int64), ("rule", np.int8)], align=True)
 
 
@@ -74,10 +74,11 @@ def judge(
       k, i: record and item. kinds: uint8 bits, whether its source is `DISCOVERY` and `PERSONAL`.
     """
     answers = Answers(np.zeros(len(k), np.uint8), np.full(len(k), np.nan), np.full(len(k), -1, np.int64))
-    marks, barred = np.zeros(len(items.items), _MARK), np.zeros(_num_owners(items), np.bool_)
+    told, times = np.zeros(len(items.items), np.uint8), np.empty(len(items.items), _TIMES)
+    barred = np.zeros(_num_owners(items), np.bool_)
     pairs = (len(records.need_starts) - 1) * len(items.items)
     known = np.zeros(pairs if pairs <= MEMO else 0, _OPEN)
-    _judge_all(k, i, kinds, items, records, moment, (marks, barred, known), answers)
+    _judge_all(k, i, kinds, items, records, moment, (told, times, barred, known), answers)
     return answers
 
 
@@ -96,21 +97,21 @@ def _num_owners(items: ItemArrays) -> int:
 
 
 @compiled
-def _mark(record, pairs, blocked, marks, barred):
+def _mark(record, pairs, blocked, told, times, barred):
     for at in range(record.pair, record.pairs):
-        mark = marks[pairs[at].item]
-        mark.told |= pairs[at].told
+        item = pairs[at].item
+        told[item] |= pairs[at].told
         if pairs[at].told & PLAYED:
-            mark.played = pairs[at].time
+            times[item].played = pairs[at].time
         if pairs[at].told & SKIPPED:
-            mark.skipped = pairs[at].time
+            times[item].skipped = pairs[at].time
     _set_all(blocked[record.barred : record.bars], barred, True)
 
 
 @compiled
-def _unmark(record, pairs, blocked, marks, barred):
+def _unmark(record, pairs, blocked, told, barred):
     for at in range(record.pair, record.pairs):
-        marks[pairs[at].item].told = 0
+        told[pairs[at].item] = 0
     _set_all(blocked[record.barred : record.bars], barred, False)
 
 
@@ -204,14 +205,14 @@ def _of_pair(item, record, told, blocked, personal):
 
 
 @compiled
-def _of_time(mark, discovery, moment):
+def _of_time(told, times, discovery, moment):
     """Return the first rule that asks how long ago something was, and the days."""
-    if mark.told & SKIPPED:
-        days = (moment.start - mark.skipped) / _DAY_US
+    if told & SKIPPED:
+        days = (moment.start - times.skipped) / _DAY_US
         if days <= moment.skip_days:
             return RECENT_SKIP, days
-    if mark.told & PLAYED and discovery:
-        days = (moment.start - mark.played) / _DAY_US
+    if told & PLAYED and discovery:
+        days = (moment.start - times.played) / _DAY_US
         if days <= moment.play_days:
             return RECENTLY_PLAYED, days
     return _OK, np.nan
@@ -221,17 +222,17 @@ def _of_time(mark, discovery, moment):
 def _judge_all(k, i, kinds, items, records, moment, scratch, answers):
     """Walk through the rows; what is available to whom is looked up once for all records who need the same."""
     (every, offers, owners, spoken), (people, pairs, understood, blocked, needs, need_starts) = items, records
-    (marks, barred, known), (rules, details, untils) = scratch, answers
+    (told, times, barred, known), (rules, details, untils) = scratch, answers
     last = np.int64(-1)
     for row in range(len(k)):
         if i[row] == _NO_CODE:
             rules[row] = UNKNOWN_ITEM
             continue
-        item, record, mark = every[i[row]], people[k[row]], marks[i[row]]
+        item, record = every[i[row]], people[k[row]]
         if k[row] != last:
             if last >= 0:
-                _unmark(people[last], pairs, blocked, marks, barred)
-            _mark(record, pairs, blocked, marks, barred)
+                _unmark(people[last], pairs, blocked, told, barred)
+            _mark(record, pairs, blocked, told, times, barred)
             last = np.int64(k[row])
         rule, until, detail = np.int64(_OK), np.int64(FOREVER), np.nan
         place = np.int64(record.needs) * len(every) + i[row]
@@ -251,9 +252,9 @@ def _judge_all(k, i, kinds, items, records, moment, scratch, answers):
             detail = np.float64(item.age)
         if rule == _OK:
             is_blocked = record.barred < record.bars and _owned(item, owners, barred)
-            rule = _of_pair(item, record, mark.told, is_blocked, kinds[row] & PERSONAL)
-        if rule == _OK and mark.told:
-            rule, detail = _of_time(mark, kinds[row] & DISCOVERY, moment)
+            rule = _of_pair(item, record, told[i[row]], is_blocked, kinds[row] & PERSONAL)
+        if rule == _OK and told[i[row]]:
+            rule, detail = _of_time(told[i[row]], times[i[row]], kinds[row] & DISCOVERY, moment)
         if rule == _OK and item.flags & SPOKEN and not _speaks(item, record, spoken, understood):
             rule = LANGUAGE
         rules[row], details[row], untils[row] = rule, detail, -1 if until == FOREVER else until

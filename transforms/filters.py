@@ -10,6 +10,7 @@ import functools
 import numpy as np
 import polars as pl
 
+from schemas.hashing import hash64, mix64
 from schemas.policy import SurfacePolicy
 from transforms.codes import (
     BEGUN,
@@ -88,6 +89,11 @@ class Facts:
         held = self.catalogue
         same = held is not None and held.items is self.items and held.gone is self.gone
         return held if held is not None and same else ItemCodes.of(self.items, self.gone)
+
+    @functools.cached_property
+    def key_hashes(self) -> np.ndarray:
+        """Hashes of the records' keys and contexts, `(num_records,) uint64`."""
+        return mix64(*(hash64(self.records[name].to_arrow()) for name in ("record_key", "context_key")))
 
     @functools.cached_property
     def record_codes(self) -> RecordArrays:

@@ -38,19 +38,26 @@ class IdIndex:
             slots["place"] = -1
             _fill(slots, hashes, place)
             _find_all(slots, hashes, found)
-            if (ids.gather(found) == given).all():
+            if not len(given) or (ids[found] == given).all():
                 return cls(ids, slots, seed)
         raise AssertionError("seeds do not end")
 
     def find(self, ids: pl.Series) -> np.ndarray:
         """Return the place of each id, `(num_ids,) uint32`, `NO_CODE` for null and for what is not among them."""
         found = np.full(len(ids), NO_CODE)
-        if not len(self.ids):
+        if not len(self.ids) or ids.null_count() == len(ids):
             return found
         _find_all(self.slots, _hashes(ids, self.seed), found)
-        there = np.where(found == NO_CODE, np.uint32(0), found)
-        found[(self.ids.gather(there) != ids).fill_null(True).to_numpy()] = NO_CODE
+        other = self.ids[np.where(found == NO_CODE, np.uint32(0), found)] != ids
+        found[(other.fill_null(True) if other.null_count() else other).to_numpy()] = NO_CODE
         return found
+
+    def find_runs(self, ids: pl.Series) -> np.ndarray:
+        """Return what `find` does, faster where equal ids follow each other."""
+        if not len(ids):
+            return self.find(ids)
+        run = ids.rle_id().to_numpy()
+        return self.find(ids[np.flatnonzero(np.diff(run, prepend=NO_CODE))])[run]
 
 
 def alike(ids: pl.Series) -> np.ndarray:
@@ -60,7 +67,7 @@ def alike(ids: pl.Series) -> np.ndarray:
 
 def _hashes(ids: pl.Series, seed: int) -> np.ndarray:
     """Return hashes that hold for this process only, `(num_ids,) uint64`."""
-    return np.array(ids.hash(seed).to_numpy())
+    return np.array(ids.to_frame().hash_rows(seed).to_numpy())
 
 
 @compiled

@@ -83,6 +83,9 @@ def reached(listens: pl.DataFrame, ordered: pl.DataFrame, key: str = "key") -> p
 
 def next_of_listeners(listens: pl.DataFrame, ordered: pl.DataFrame, key: str) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Return the parts that come next, and the first parts that do not any more: `key`, `item_id`, `show_id` both."""
+    if not ordered.height:
+        nothing = pl.DataFrame(schema={key: listens.schema[key], "item_id": pl.String, "show_id": pl.String})
+        return nothing, nothing
     where = reached(listens, ordered, key)
     nexts = following(where, ordered).select(key, "item_id", "show_id")
     first = where.join(openings(ordered), on="show_id").select(key, "item_id", "show_id")

@@ -16,6 +16,8 @@ from schemas.tallies import ANY, CO_LISTEN, POPULARITY, TRANSITION, TRANSITION_L
 from transforms.histories import personal_events, without_repeats
 from transforms.shards import EVERYONE, TARGET
 
+MOST_PLAYS = 2_000
+"""Positives of one user on one day: of music, at the least 30 s each, nearly 17 hours. Beyond it the key is put aside."""
 PAIR_WINDOW = 10
 FOLLOWER_STEPS = 2
 TOP_POPULAR = 1000
@@ -36,20 +38,44 @@ _DECAY_BITS = 20
 def weighted_positives(events: pl.DataFrame) -> pl.DataFrame:
     """Return positive events with an integer weight, in date, user and time order.
 
-    A recommended play weighs half an organic one, promoted exposure nothing, and the fourth repeat in a session nothing.
+    A recommended play weighs half an organic one, promoted exposure nothing, and the fourth repeat in a session nothing; nor
+    does anything of a user on a day on which no person can have listened to so much.
 
     Args:
       events: of any number of days; a session counts as another one after midnight, so that days add up.
     """
     weight = (pl.col("label") * WEIGHT_UNIT).round().cast(pl.Int64)
-    liked = events.filter((pl.col("label") > 0) & pl.col("campaign_id").is_null())
-    ordered = _ordered(liked, ["event_date", "user_id", "event_ts", "event_id"])
+    liked = events.filter(_counted())
+    ordered = without_machines(_ordered(liked, ["event_date", "user_id", "event_ts", "event_id"]))
     return without_repeats(ordered, ["event_date", "user_id", "session_id", "item_id"]).with_columns(
         pl.when(pl.col("is_organic").fill_null(True))
         .then(weight)
         .otherwise(weight // _RECOMMENDED_SHARE)
         .alias("weight")
     )
+
+
+def _counted() -> pl.Expr:
+    return (pl.col("label") > 0) & pl.col("campaign_id").is_null()
+
+
+def without_machines(liked: pl.DataFrame) -> pl.DataFrame:
+    """Leave out the days of users with more than `MOST_PLAYS` positives.
+
+    Args:
+      liked: in date and user order, whole days of users.
+    """
+    day = ["event_date", "user_id"]
+    heavy = (pl.col(name) == pl.col(name).shift(-MOST_PLAYS) for name in day)
+    machines = liked.filter(pl.all_horizontal(*heavy)).select(day).unique()
+    return liked.join(machines, on=day, how="anti", maintain_order="left") if machines.height else liked
+
+
+def machine_plays(events: pl.DataFrame) -> dict[str, int]:
+    """Count what `without_machines` leaves out: days of users, and their positives."""
+    days = events.filter(_counted()).group_by("event_date", "user_id").len()
+    heavy = days.filter(pl.col("len") > MOST_PLAYS)["len"]
+    return {"machine_days": len(heavy), "machine_plays": int(heavy.sum())}
 
 
 def _ordered(frame: pl.DataFrame, keys: list[str]) -> pl.DataFrame:

@@ -3,6 +3,7 @@
 The figures are counters of the stages; one that was not counted is `broken`, never passed.
 """
 
+import dataclasses
 import math
 from collections.abc import Iterator, Mapping
 
@@ -32,6 +33,9 @@ _EXPOSURE = (
 )
 _SLOTS_BY_SOURCE = "slots_by_source:"
 EXPLORED, EXPLORED_EXPECTED = "explored:", "explored_expected_ppm:"
+WEEKS_AGO = "weeks_ago:"
+TRENDS = ("covered_items", "eligible_items", "gini_ppm")
+"""Figures of exposure that are compared with those of weeks ago, too."""
 _HASH = "hash:"
 _LEAST_EXPECTED = 5.0  # below it, a cell's count is no normal number (Cochran 1954)
 
@@ -72,7 +76,16 @@ def judge_exposure(manifest: Manifest, previous: Manifest | None, limits: Candid
     if missing := _missing(n, _EXPOSURE):
         return [missing]
     before = previous.counters if previous else {}
-    return [*_concentration(n, limits), _coverage(n, before, limits), _gini(n, before, limits)]
+    weeks = {name: n[WEEKS_AGO + name] for name in TRENDS if WEEKS_AGO + name in n}
+    return [*_concentration(n, limits), *_spread(n, before, limits), *_spread(n, weeks, limits, "_in_weeks")]
+
+
+def _spread(
+    n: Mapping[str, int], before: Mapping[str, int], limits: CandidateSetThresholds, suffix: str = ""
+) -> Iterator[CheckResult]:
+    """Compare coverage and concentration with an earlier run's: a feedback loop narrows sets by a little every day."""
+    for check in (_coverage(n, before, limits), _gini(n, before, limits)):
+        yield dataclasses.replace(check, name=check.name + suffix)
 
 
 def _missing(n: Mapping[str, int], wanted: tuple[str, ...]) -> CheckResult | None:
@@ -185,7 +198,7 @@ def _gini(n: Mapping[str, int], before: Mapping[str, int], limits: CandidateSetT
     if "gini_ppm" not in before:
         return skipped("gini", "no earlier run to compare with")
     rise = (n["gini_ppm"] - before["gini_ppm"]) / 1e6
-    message = f"exposure is spread less evenly than in the last run, Gini {rise:+.3f}: the sets are concentrating"
+    message = f"exposure is spread less evenly than it was, Gini {rise:+.3f}: the sets are concentrating"
     warn = rise > limits.gini_rise_warn
     return graded("gini", rise, f"W > +{limits.gini_rise_warn:g}", n["covered_items"], warn=warn, message=message)
 

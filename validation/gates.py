@@ -3,6 +3,7 @@
 Thresholds are in `thresholds.toml`. Missing history never fails a check: the result says what was missing.
 """
 
+import datetime
 from collections.abc import Iterator
 
 from schemas.contract import Contract
@@ -19,7 +20,7 @@ from validation.thresholds import DatasetThresholds, ItemThresholds, Thresholds,
 
 _COMPARED = frozenset(
     {
-        "user", "history", "popularity_partial", "popularity", "artist_top", "co_listen_partial", "co_listen",
+        "user", "popularity_partial", "popularity", "artist_top", "co_listen_partial", "co_listen",
         "transition_partial", "transition",
     }
 )  # fmt: skip
@@ -48,19 +49,23 @@ def _of_dataset(
         case "event":
             return judge_events(manifest, statistics, limits.events, limits.dataset.vanished_share)
         case "item":
-            return list(_items(statistics, previous, limits.item))
+            return list(_items(statistics, previous, limits.item, manifest.date))
         case "candidate_set":
             return judge_candidate_sets(manifest, previous, limits.candidate_set)
         case "proposal":
             return list(judge_proposals(manifest))
         case "exposure":
             return judge_exposure(manifest, previous, limits.candidate_set)
+        case "history":
+            return [_rows(statistics, previous, limits.dataset), _machines(manifest, limits.dataset)]
         case "training":
             return list(judge_training(manifest, statistics))
         case "item_embedding":
             return list(judge_vectors(manifest, limits.embedding, limits.embedding.item_coverage))
         case "user_embedding":
             return list(judge_vectors(manifest, limits.embedding, limits.embedding.user_coverage))
+        case "tombstone_scan":
+            return list(_tombstones(manifest))
         case "index":
             return list(judge_index(manifest, limits.index))
         case name if name in _COMPARED:
@@ -108,7 +113,35 @@ def _rows(statistics: Statistics, previous: Manifest | None, limits: DatasetThre
     )
 
 
-def _items(statistics: Statistics, previous: Manifest | None, limits: ItemThresholds) -> Iterator[CheckResult]:
+def _machines(manifest: Manifest, limits: DatasetThresholds) -> CheckResult:
+    """Say what was put aside because no person plays so much."""
+    n = manifest.counters
+    share = n.get("machine_plays", 0) / max(manifest.rows_in, 1)
+    message = (
+        f"{n.get('machine_plays', 0):,} positives of {n.get('machine_days', 0):,} days of users with more than 2,000 are in no"
+        f" tally, {percent(share)} of all events: machines, or a key that many share; look at who they are"
+    )
+    threshold, warn = f"W > {percent(limits.machine_warn)}", share > limits.machine_warn
+    return graded("machine_plays", share, threshold, manifest.rows_in, warn=warn, message=message)
+
+
+def _tombstones(manifest: Manifest) -> Iterator[CheckResult]:
+    """Judge what must have disappeared and was found all the same."""
+    n, files = manifest.counters, manifest.counters.get("files", 0)
+    remedy = "run the latest date again with these tombstones, and publish it"
+    for name, where, block in (
+        ("live_hits", "in what is live", True),
+        ("overdue_hits", "where they should have been gone for 30 days, in what was delivered it may be", True),
+        ("kept_hits", "in sets that a rollback would make live: do not roll back to them", False),
+    ):
+        hits = n.get(name, 0)
+        message = f"{hits:,} rows or slots of erased users and of items taken down are {where}; {remedy}"
+        yield graded(name, hits, "0", files, warn=hits > 0, block=block and hits > 0, message=message)
+
+
+def _items(
+    statistics: Statistics, previous: Manifest | None, limits: ItemThresholds, day: str
+) -> Iterator[CheckResult]:
     rows = statistics.rows
     message = "the catalogue is empty: check the path and the format of the items that were delivered, then run again"
     yield graded("items_present", rows, "at least 1 item", None, block=not rows, message=message)
@@ -123,6 +156,21 @@ def _items(statistics: Statistics, previous: Manifest | None, limits: ItemThresh
     yield graded("description_present", described, threshold, rows, warn=warn, message=message)
     yield _item_rows(rows, previous, limits)
     yield _eligible(statistics, previous, limits)
+    yield _catalogue_age(statistics, limits, day)
+
+
+def _catalogue_age(statistics: Statistics, limits: ItemThresholds, day: str) -> CheckResult:
+    """Judge how old the latest change in the catalogue is: vectors and index of a date are as old as what was delivered."""
+    last = statistics.columns["updated_at"].high
+    if last is None:
+        return skipped("catalogue_age", "updated_at is not delivered")
+    end = datetime.datetime.fromisoformat(day).replace(tzinfo=datetime.UTC) + datetime.timedelta(days=1)
+    days = (end.timestamp() - float(last) / 1e6) / 86_400
+    message = (
+        f"nothing in the catalogue changed for {days:.1f} days: is an old delivery read again? New releases are missing"
+    )
+    threshold, warn = f"W > {limits.age_days_warn:g} days", days > limits.age_days_warn
+    return graded("catalogue_age", days, threshold, statistics.rows, warn=warn, message=message)
 
 
 def _item_rows(rows: int, previous: Manifest | None, limits: ItemThresholds) -> CheckResult:

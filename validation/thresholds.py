@@ -45,6 +45,7 @@ class ItemThresholds:
     rows_fall_block: float
     eligible_fall_block: float
     description_warn: float
+    age_days_warn: float
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -54,6 +55,7 @@ class DatasetThresholds:
     vanished_share: float
     rows_fall_warn: float
     rows_fall_block: float
+    machine_warn: float
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

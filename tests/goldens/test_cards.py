@@ -6,7 +6,7 @@ import re
 import pytest
 from golden_world import HERE
 
-NAMES = ("canaries", "personas", "neighbours")
+NAMES = ("canaries", "personas", "neighbours", "now_playing")
 CARDS = HERE / "cards.md"
 
 

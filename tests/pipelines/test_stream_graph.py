@@ -1,5 +1,6 @@
 """The Beam graph of the stream over a published root: the same windows and sets as everywhere else."""
 
+import contextlib
 import datetime
 import functools
 import json
@@ -11,8 +12,13 @@ from apache_beam.io.gcp.pubsub import PubsubMessage
 from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.testing.test_stream import TestStream
 from apache_beam.testing.util import assert_that
+from memory_broker import Clock, MemoryBroker
 
 from pipelines.live import Following, open_live
+from pipelines.stream import Stream
+from pipelines.stream_metrics import Metrics
+from transforms.io.broker import EVENTS, SETS, Message
+from transforms.io.state_store import StateStore
 from transforms.io.store import open_store
 from transforms.stream import graph
 from transforms.stream.graph import LETTERS, SessionSetsOf
@@ -100,6 +106,26 @@ def stopped() -> float:
 
 def _batched(values, size):
     return [values[start : start + size] for start in range(0, len(values), size)]
+
+
+@pytest.mark.parametrize("seed", [4, 5])
+def test_the_local_driver_ends_with_the_same_bytes(following, expected, tmp_path, seed):
+    dice, clock = random.Random(seed), Clock()
+    broker = MemoryBroker(clock)
+    told = [*MESSAGES, *dice.choices(MESSAGES, k=6), *BROKEN]
+    dice.shuffle(told)
+    with contextlib.closing(StateStore(tmp_path / "state")) as store:
+        stream = Stream(
+            broker=broker, store=store, step=following(), metrics=Metrics(), code_version="1", reload=lambda: None,
+            clock=clock, stop=clock, say=print,
+        )  # fmt: skip
+        for some in _batched(told, dice.randrange(2, 9)):
+            broker.publish(EVENTS, [Message(one.data, {}) for one in some])
+            stream.tick()
+            clock.now += dice.random()
+        clock.stopped = True
+        stream.run()
+    assert last_sets(broker.published[SETS]) == expected
 
 
 def test_a_bundle_that_cannot_be_opened_leaves_the_one_before_serving(copy_road, tmp_path):

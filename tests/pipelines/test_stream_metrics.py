@@ -40,7 +40,7 @@ def test_the_text_is_openmetrics(metrics):
             one for one in typed if name in (one, *(one + end for end in ("_total", "_sum", "_count", "_info")))
         )
         assert (name == f"{family}_total") == (typed[family] == "counter")
-    assert len(typed) == len(COUNTERS) + len(GAUGES) + 2
+    assert len(typed) == len(COUNTERS) + len(GAUGES) + len(("freshness", "alert", "bundle"))
     assert 'segue_stream_outcomes_total{outcome="applied"} 2' in lines
     assert 'segue_stream_dead_letters_total{stage="merge",cause="conflict"} 1' in lines
     assert r'segue_stream_bundle_info{id="b\"1\n"} 1' in lines

@@ -7,15 +7,18 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
-from toy_road import facts, instant, item, policy, proposals, quota, table
+from toy_road import NOW, facts, instant, item, policy, proposals, quota, table
 
+from schemas.inputs import CAMPAIGN
 from schemas.models import EMBEDDING_DIM, Space
 from transforms.blend import blend
 from transforms.embed.vectors import ITEMS, Batch, finish_batch
 from transforms.histories import REPEATS_PER_SESSION, without_repeats
 from transforms.shards import Task
+from validation.rows import split_rows
 
 REPOSITORY = Path(__file__).resolve().parents[2]
+DAY = datetime.timedelta(days=1)
 PAGE = REPOSITORY / "docs" / "failures.md"
 _ROW = re.compile(r"^\| (\d+) \| (?P<failure>[^|]+) \| (?P<detector>[^|]+) \| (?P<tests>[^|]+) \|$", re.MULTILINE)
 _TEST = re.compile(r"`(tests/[\w/]+\.py)::(\w+)`")
@@ -65,6 +68,19 @@ def test_vectors_that_went_wrong_are_counted(wrong, counter):
     assert {name: found[name] for name in ("not_unit", "not_finite", "without")} == {
         "not_unit": 0, "not_finite": 0, "without": 0, counter: 1,
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("wrong", "rule"),
+    [({"spend_to_date": 101.0}, "spend_to_date:at_most:budget"), ({"end_ts": NOW - DAY}, "start_ts:not_after:end_ts"),
+     ({"status": "revived"}, "status:one_of"), ({}, None)],
+)  # fmt: skip
+def test_a_campaign_that_is_overspent_or_has_no_flight_is_rejected(wrong, rule):
+    """Nothing downstream ever sees it, so that whatever will serve campaigns cannot serve this one."""
+    campaign = {"campaign_id": "c", "kind": "paid", "start_ts": NOW, "end_ts": NOW + DAY, "budget": 100.0,
+                "spend_to_date": 100.0, "status": "active"}  # fmt: skip
+    passed, broken = split_rows(table("campaign", [campaign | wrong]), CAMPAIGN)
+    assert (passed.height, broken["rule"].to_list()) == ((0, [rule]) if rule else (1, []))
 
 
 def test_a_track_on_repeat_counts_three_times_a_session():

@@ -3,6 +3,8 @@ import dataclasses
 import pytest
 from toy_road import policy, quota
 
+from schemas.policy import RoadPolicy
+
 DRAWN = {"explore": "pool", "fallback": "chart", "flow": ("own", "chart")}
 
 
@@ -33,3 +35,12 @@ def test_what_is_drawn_takes_no_part_in_the_flow():
         ValueError, match=r"flow must name each source once, but not explore 'pool'; sources .*'own', 'chart'"
     ):
         dataclasses.replace(explored(9, 9, 9), flow=("own", "pool", "chart"))
+
+
+@pytest.mark.parametrize("share", [0.0, 1.5])
+def test_what_may_be_embedded_anew_is_a_share(share):
+    figures = dict.fromkeys(("window_days", "popularity_half_life_days", "co_listen_half_life_days",
+                             "transition_half_life_days", "retrain_days", "encoder_epochs",
+                             "calibration_half_life_days"), 1)  # fmt: skip
+    with pytest.raises(ValueError, match=f"most_anew is a share above 0 and up to 1, came {share}"):
+        RoadPolicy(**figures, most_anew=share, index="auto")

@@ -45,6 +45,36 @@ def emitted(kind: str, emit, partials: pl.DataFrame, *more) -> dict[str, pl.Data
     return {target: oracle.shuffled(part) for (target,), part in parts.items()}
 
 
+@pytest.mark.parametrize("count", ["popularity", "pairs", "transitions"])
+def test_a_machine_that_plays_all_day_is_in_no_tally(count, monkeypatch):
+    """One key plays more than a person can on one day: that day of its own is left out, the day before counts."""
+    monkeypatch.setattr(tallies, "MOST_PLAYS", 40)
+    counts = {"popularity": lambda part: tallies.popularity_by_day(part, USERS), "pairs": tallies.pairs_by_day,
+              "transitions": tallies.transitions_by_day}  # fmt: skip
+    people = oracle.random_events(1)
+    liked = people.filter(pl.col("label") > 0, pl.col("campaign_id").is_null())
+    assert liked.group_by("event_date", "user_id").len()["len"].max() <= 40, "no person is a machine"
+    one = liked.filter(pl.col("user_id") == "u1").sort("event_ts")
+    day = one["event_date"].max()
+    own = one.filter(pl.col("event_date") == day)
+    swarm = pl.concat([own.with_columns((pl.col("event_id") + f"-{n}").alias("event_id")) for n in range(50)])
+    polluted = oracle.shuffled(pl.concat([people, swarm]))
+    clean = people.filter((pl.col("user_id") != "u1") | (pl.col("event_date") != day))
+    found, expected = (plain(counts[count](part)) for part in (polluted, clean))
+    assert found.sort(pl.all()).equals(expected.sort(pl.all()))
+    plays = own.height * 51
+    assert tallies.machine_plays(polluted) == {"machine_days": 1, "machine_plays": plays}
+    assert tallies.machine_plays(people) == {"machine_days": 0, "machine_plays": 0}
+
+
+@pytest.mark.parametrize("plays", [tallies.MOST_PLAYS, tallies.MOST_PLAYS + 1])
+def test_as_many_plays_as_a_day_holds_are_a_persons(plays):
+    day = pl.DataFrame({"event_date": [datetime.date(2026, 1, 31)] * plays, "user_id": ["u"] * plays})
+    others = pl.DataFrame({"event_date": [datetime.date(2026, 1, 31)] * 2, "user_id": ["v", "w"]})
+    kept = tallies.without_machines(pl.concat([day, others]))
+    assert kept.height == (plays + 2 if plays == 2_000 else 2)
+
+
 @pytest.mark.parametrize("seed", SEEDS)
 def test_popularity_equals_the_oracle(seed):
     events = oracle.random_events(seed)

@@ -322,6 +322,18 @@ def test_rows_of_tallies_against_the_last_run(name, rows, severity):
     assert failed(results(contract, now)) == {}
 
 
+@pytest.mark.parametrize(("plays", "severity"), [(0, None), (100, None), (101, "warning")])
+def test_a_swarm_of_machines_is_told(plays, severity):
+    columns = {column: ColumnStatistics() for column in CONTRACTS["history"].schema.names}
+    counters = {"machine_days": 3, "machine_plays": plays}
+    found = results(
+        CONTRACTS["history"], manifest("history", Statistics(1000, columns, {}), rows_in=100_000, counters=counters)
+    )
+    assert failed(found) == ({"machine_plays": severity} if severity else {})
+    if severity:
+        assert "101 positives of 3 days of users with more than 2,000 are in no tally" in found["machine_plays"].message
+
+
 SETS = {
     "sets": 1000, "slots": 300_000, "empty_sets": 0, "market_violations": 0, "tier_violations": 0,
     "explicit_violations": 0, "tombstone_violations": 0, "duplicate_items": 0, "sets_below_minimum": 1,
@@ -407,6 +419,32 @@ def exposure(**counters) -> Manifest:
 )
 def test_exposure(counters, expected):
     assert failed(results(CONTRACTS["exposure"], exposure(**counters), exposure())) == expected
+
+
+def test_sets_that_narrow_by_a_little_every_day_are_told_after_weeks():
+    """A feedback loop takes 1 % of the coverage a day: never enough against yesterday, a quarter against four weeks ago."""
+    yesterday = exposure(covered_items=11_900, gini_ppm=555_000)
+    weeks = {f"weeks_ago:{name}": EXPOSURE[name] for name in ("covered_items", "eligible_items", "gini_ppm")}
+    found = results(CONTRACTS["exposure"], exposure(covered_items=11_800, gini_ppm=556_000, **weeks), yesterday)
+    assert failed(found) == {"catalogue_coverage_in_weeks": "warning", "gini_in_weeks": "warning"}
+    assert "11.8 % of the eligible items are in some set, 15 % were" in found["catalogue_coverage_in_weeks"].message
+    assert found["gini"].outcome == "passed"
+    alone = results(CONTRACTS["exposure"], exposure(), yesterday)
+    assert "no earlier run to compare with" in alone["gini_in_weeks"].message
+
+
+@pytest.mark.parametrize(("days", "severity"), [(0.5, None), (3.0, None), (3.5, "warning")])
+def test_a_catalogue_of_another_day_is_told(days, severity):
+    now = items(1000)
+    end = datetime.datetime.fromisoformat(DATE).replace(tzinfo=datetime.UTC) + datetime.timedelta(days=1)
+    now.statistics["columns"]["updated_at"]["high"] = (end.timestamp() - days * 86_400) * 1e6
+    found = results(CONTRACTS["item"], now)
+    assert failed(found) == ({"catalogue_age": severity} if severity else {})
+    if severity:
+        assert (
+            "nothing in the catalogue changed for 3.5 days: is an old delivery read again?"
+            in found["catalogue_age"].message
+        )
 
 
 @pytest.mark.parametrize(("make", "name"), [(sets, "market_violations"), (exposure, "eligible_items")])

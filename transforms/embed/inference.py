@@ -19,7 +19,7 @@ from transforms.embed.encoder_model import EncoderModel
 from transforms.embed.interactions import from_listens
 from transforms.embed.language import TEXT_MODEL, LanguageModel, digest_of
 from transforms.embed.text import item_features
-from transforms.embed.vectors import ITEMS, Batch, EncoderFiles, Rows, finish_batch, read_batch, unit
+from transforms.embed.vectors import ITEMS, Batch, EncoderFiles, Rows, demand_as_planned, finish_batch, read_batch, unit
 from transforms.embed.weights import unpack
 from transforms.histories import exploded
 from transforms.io.store import Store, open_store
@@ -124,12 +124,14 @@ class EmbedShards(beam.PTransform):
 
     Attributes:
       files: their device says where; with a GPU the step asks for a machine that has one, and fails on any other.
+      most_anew: see `demand_as_planned`.
     """
 
     workspace: Workspace
     what: Rows
     space: Space
     files: EncoderFiles
+    most_anew: float = 1.0
 
     def expand(self, tasks: beam.PCollection[Task]) -> beam.PCollection[str]:
         """Return the names of the tasks done."""
@@ -144,7 +146,8 @@ class EmbedShards(beam.PTransform):
 
     def _read(self, task: Task) -> Iterable[Batch]:
         if not shard_done(task, self.workspace):
-            yield read_batch(Shard(task, self.workspace.store), self.what, self.space)
+            batch = read_batch(Shard(task, self.workspace.store), self.what, self.space)
+            yield demand_as_planned(batch, self.what, self.most_anew)
 
     def _write(self, embedded: tuple[Batch, np.ndarray]) -> str:
         batch, vectors = embedded

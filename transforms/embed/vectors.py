@@ -17,6 +17,12 @@ from transforms.embed.text import ITEM_COLUMNS
 from transforms.shards import Output, Shard, Task
 
 UNIT_TOLERANCE = 1e-3
+LEAST_PLANNED = 1_000
+"""Rows of a shard that are computed in seconds, whatever their share is."""
+
+
+class MoreThanPlanned(ValueError):
+    """A run would cost many times what it is planned to; the message says what changed."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -68,6 +74,25 @@ def read_batch(shard: Shard, what: Rows, space: Space) -> Batch:
     before = shard.read(what.embedding).filter(pl.col("space_id") == space.id)
     same = rows.select(what.key, "made_from").join(before, on=[what.key, "made_from"], maintain_order="left")
     return Batch(shard.task, rows.join(same, on=what.key, how="anti", maintain_order="left"), same)
+
+
+def demand_as_planned(batch: Batch, what: Rows, most: float) -> Batch:
+    """Return the batch, unless more of its rows are to be computed than the plan of a date between two trainings says.
+
+    Args:
+      most: share of the rows that may be; up to `LEAST_PLANNED` may be in any case, and all where no vectors were kept.
+
+    Raises:
+      MoreThanPlanned: before anything is computed.
+    """
+    anew, rows = batch.rows.height, batch.rows.height + batch.kept.height
+    if batch.task.inputs.get(what.embedding) and anew > max(LEAST_PLANNED, most * rows):
+        raise MoreThanPlanned(
+            f"{anew:,} of {rows:,} rows of {what.dataset} shard {batch.task.name} changed and would be embedded anew, where at"
+            f" most {most:.0%} are planned while the encoder stays: see what changed in the delivery; if it is meant, raise"
+            " most_anew in the policy for this date"
+        )
+    return batch
 
 
 def finish_batch(batch: Batch, vectors: np.ndarray, what: Rows, space: Space) -> Output:

@@ -1,7 +1,8 @@
 """A whole bundle opened to answer at once: what batch sources read from files, they look up here.
 
-Memory: per process, what `transforms.model_bundle` holds, tombstones, the calibration, and the markets with charts; every
-other table lies on disk and is mapped (`transforms.stream.keyed`).
+Memory: per process, what `transforms.model_bundle` holds, tombstones, the calibration, the markets with charts and, of a
+catalogue of up to `HELD_ITEMS`, some 600 bytes an item; every other table lies on disk and is mapped
+(`transforms.stream.keyed`).
 """
 
 import dataclasses
@@ -11,6 +12,7 @@ from pathlib import Path
 import polars as pl
 
 from schemas.catalogue import CONTRACTS
+from transforms.facts import HeldCatalogue
 from transforms.model_bundle import ModelBundle
 from transforms.parts import gone_items
 from transforms.reach import World, read_world
@@ -26,6 +28,8 @@ KEYED = (
 """What sessions are asked about: tables and the column each is looked up by."""
 _CONTRACTS = {**CONTRACTS, "groups": CONTRACTS["proposal"]}
 _HELD = ("tombstone",)
+HELD_ITEMS = 5_000_000
+"""Three gigabytes of codes. What is proposed of a larger catalogue is coded for every block, which takes longer."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,12 +37,13 @@ class LiveBundle(ModelBundle):
     """The tables and models of one bundle.
 
     Attributes:
-      tables: by name and column, of `KEYED`. held: small tables, whole.
+      tables: by name and column, of `KEYED`. held: small tables, whole. catalogue: codes of all items, None of too many.
     """
 
     tables: Mapping[tuple[str, str], KeyedTable]
     held: Mapping[str, pl.DataFrame]
     world: World
+    catalogue: HeldCatalogue | None = None
 
     @classmethod
     def open(cls, opened: ModelBundle, folder: Path) -> "LiveBundle":
@@ -50,7 +55,13 @@ class LiveBundle(ModelBundle):
         }
         held = {name: shard.read(name) for name in _HELD}
         given = {field.name: getattr(opened, field.name) for field in dataclasses.fields(opened)}
-        return cls(**given, tables=tables, held=held, world=read_world(shard))
+        return cls(**given, tables=tables, held=held, world=read_world(shard)).coded()
+
+    def coded(self) -> "LiveBundle":
+        """Return the bundle with its catalogue coded by what is known now, if that is not too large."""
+        if sum(len(segment.hashes) for segment in self.tables["item", "item_id"].segments) > HELD_ITEMS:
+            return self
+        return dataclasses.replace(self, catalogue=HeldCatalogue.of(self, self.world, self.instant))
 
     def without(self, tombstones: pl.DataFrame) -> "LiveBundle":
         """Return the bundle with more tombstones: the hard filters know them from now on."""
@@ -59,7 +70,7 @@ class LiveBundle(ModelBundle):
             ["entity", "id"], keep="first", maintain_order=True
         )
         more = dataclasses.replace(self, held={**self.held, "tombstone": every})
-        return dataclasses.replace(more, world=World(self.world.markets, gone_items(more)))
+        return dataclasses.replace(more, world=World(self.world.markets, gone_items(more))).coded()
 
     def read(self, name: str, columns: Sequence[str] | None = None, where: pl.Expr | None = None) -> pl.DataFrame:
         """Return the rows that satisfy `where`, in file order; what is not held is read from its files."""

@@ -210,7 +210,7 @@ def _facts(
     going_on = users.with_columns(
         _longer(users, liked, "positives"), _longer(users, disliked, "skips"), pl.lit(True).alias("seen")
     )
-    facts = user_facts(going_on, proposals, bundle.world, bundle, instant)
+    facts = user_facts(going_on, proposals, bundle.world, bundle, instant, bundle.catalogue)
     seeds = audience.keys.select("key", seed="seed_item_id", seed_canonical="canonical_id")
     last = pl.DataFrame(
         {"key": [one.user_id for one in heard], "last": [one.last_event_ts for one in heard]},

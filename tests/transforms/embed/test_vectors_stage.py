@@ -17,7 +17,17 @@ from transforms.embed.interactions import from_lists
 from transforms.embed.language import TEXT_MODEL
 from transforms.embed.text import item_features
 from transforms.embed.training_terms import Examples, TrainingSettings
-from transforms.embed.vectors import ITEMS, USERS, Batch, EncoderFiles, finish_batch, read_batch, unit
+from transforms.embed.vectors import (
+    ITEMS,
+    USERS,
+    Batch,
+    EncoderFiles,
+    MoreThanPlanned,
+    demand_as_planned,
+    finish_batch,
+    read_batch,
+    unit,
+)
 from transforms.embed.weights import pack
 from transforms.io.store import open_store
 from transforms.io.tables import conform, write_parquet
@@ -49,6 +59,34 @@ def root(tmp_path_factory):
     numbered = table("vocabulary", [{"item_id": name, "number": n, "positives": 1} for n, name in enumerate(known)])
     store.put(write_parquet(conform(numbered, CONTRACTS["vocabulary"])), "vocabulary.parquet")
     return store
+
+
+@pytest.mark.parametrize(("anew", "before", "stopped"), [(1_600, True, True), (1_500, True, False), (3_000, False, False),
+                                                         (900, True, False)])  # fmt: skip
+def test_a_run_that_would_cost_many_times_its_plan_is_stopped_before_it_is_spent(anew, before, stopped):
+    """A delivery rewrote the titles of a catalogue of 3,000, or of 1,000: half of them are planned at the most."""
+    rows = 1_000 if anew == 900 else 3_000
+    whole = table("item", [item(f"i{n:04d}") for n in range(rows)])
+    task = Task("00003", 3, {"item_embedding": ("earlier.parquet",) if before else ()})
+    batch = Batch(task, whole[:anew], whole[anew:])
+    if stopped:
+        with pytest.raises(
+            MoreThanPlanned, match=r"1,600 of 3,000 rows of item shard 00003 changed .* raise most_anew"
+        ):
+            demand_as_planned(batch, ITEMS, 0.5)
+    else:
+        assert demand_as_planned(batch, ITEMS, 0.5) is batch
+
+
+def test_embedding_asks_for_the_plan_of_items(root, monkeypatch):
+    monkeypatch.setattr("transforms.embed.vectors.LEAST_PLANNED", 3)
+    source = put(root, "item", items(), "rewritten-item.parquet")
+    kept = embedded(root, "planned", ITEMS, items()[:10])[0]
+    before = put(root, "item_embedding", kept, "planned-before.parquet")
+    space = Workspace(root.root, "staging/stopped", "stopped", "item_embedding", "embed", "code")
+    task = Task("00000", 0, {"item": (source,), "item_embedding": (before,)})
+    with pytest.raises(MoreThanPlanned, match="40 of 50 rows of item"), beam.Pipeline(runner="FnApiRunner") as pipeline:
+        _ = pipeline | beam.Create([task]) | EmbedShards(space, ITEMS, SPACE, FILES, most_anew=0.5)
 
 
 def put(store, name: str, rows: pl.DataFrame, path: str) -> str:

@@ -1,0 +1,137 @@
+"""Alerts of a stream at work: what its metrics say is wrong, how bad it is, and what to do (domain reference, sections 10 and 12).
+
+Shares and counts are of the last five minutes. Memory: one snapshot of the counters for every ten seconds of them.
+"""
+
+import collections
+import dataclasses
+from collections.abc import Callable, Mapping
+
+from pipelines.stream_metrics import Metrics
+from transforms.stream import session
+from transforms.stream.sets import QUARANTINED
+
+WINDOW_S, STEP_S = 300.0, 10.0
+WARNING, CRITICAL = "warning", "critical"
+LEAST_MESSAGES = 100
+"""A share of fewer messages says nothing."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Alert:
+    """What is wrong."""
+
+    name: str
+    severity: str
+    said: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Seen:
+    """What the rules look at: counts of the window, by name and label, and how things stand.
+
+    Attributes:
+      fresh_s: p95 of freshness; 0 before the first set.
+    """
+
+    counts: Mapping[tuple[str, str], int]
+    bundles: frozenset[str]
+    fresh_s: float
+    lag_s: float
+    down_s: float
+
+    def count(self, name: str, *labels: str) -> int:
+        """Return how many of a counter came, of some labels or of all."""
+        return sum(n for (found, label), n in self.counts.items() if found == name and (not labels or label in labels))
+
+    def share(self, name: str, *labels: str) -> float:
+        """Return a count as a share of the messages, 0 where these are few."""
+        messages = self.count("messages")
+        return self.count(name, *labels) / messages if messages >= LEAST_MESSAGES else 0.0
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Rule:
+    """When something is wrong.
+
+    Attributes:
+      value: what is measured. warning, critical: above these it is.
+      said: what is measured, and what to do; `{value}` stands for the figure.
+    """
+
+    value: Callable[[Seen], float]
+    warning: float
+    critical: float
+    said: str
+
+
+_NEVER = float("inf")
+_OF_LATENESS, _SKEWED = (session.LATE, session.TOO_LATE), "event_ts:not_after:ingest_ts"
+RULES = {
+    "freshness": Rule(lambda seen: seen.fresh_s, 10.0, 30.0,
+                      "19 of 20 sets are published within {value:.1f} s: add workers, or see what a batch takes (batch_seconds)"),
+    "lag": Rule(lambda seen: seen.lag_s, 60.0, 600.0,
+                "messages wait {value:.0f} s: the stream is slower than what comes, or was down"),
+    "broker_down": Rule(lambda seen: seen.down_s, 10.0, 60.0, "no broker for {value:.0f} s: nothing is lost, it is waited for"),
+    "dead_letters": Rule(lambda seen: seen.share("dead_letters"), 0.001, 0.01,
+                         "{value:.2%} of the messages are dead letters: see their error_class, then make replay-dlq"),
+    "poison": Rule(lambda seen: seen.count("outcomes", "parked"), 0, _NEVER,
+                   "{value:.0f} messages were parked, the code fails on them: see their detail"),
+    "duplicates": Rule(lambda seen: seen.share("outcomes", session.DUPLICATE), 0.02, _NEVER,
+                       "{value:.1%} of the messages are duplicates, which change nothing: a producer repeats itself"),
+    "conflicts": Rule(lambda seen: seen.share("outcomes", session.CONFLICT), 0.0, _NEVER,
+                      "{value:.2%} of the messages have the id of another event: a producer gives ids twice"),
+    "late": Rule(lambda seen: seen.share("outcomes", *_OF_LATENESS), 0.05, _NEVER,
+                 "{value:.1%} of the messages are too late for a session, as after offline listening: batch takes them in"),
+    "clock_skew": Rule(lambda seen: seen.share("dead_letters", _SKEWED), 0.001, _NEVER,
+                       "{value:.2%} of the messages are from the future: a producer's clock is wrong"),
+    "hot_keys": Rule(lambda seen: seen.count("degraded", QUARANTINED), 0, _NEVER,
+                     "{value:.0f} sets of listeners who hear more than anybody can: they get charts; are they bots?"),
+    "bundles": Rule(lambda seen: len(seen.bundles), 2, _NEVER,
+                    "sets of {value:.0f} bundles within five minutes: a roll-out is stuck half way, or flaps"),
+    "bundle_refused": Rule(lambda seen: seen.count("refusals"), 0, _NEVER,
+                           "a new bundle was refused {value:.0f} times, the old one serves: see what was said of it"),
+    "short_sets": Rule(lambda seen: seen.count("degraded", "below_minimum_size"), 0, _NEVER,
+                  "{value:.0f} sets are smaller than the surface asks for: is the market's catalogue there?"),
+}  # fmt: skip
+
+
+class Alerts:
+    """The alerts of one stream, looked at every ten seconds."""
+
+    def __init__(self) -> None:
+        self._snapshots: collections.deque[tuple[float, Mapping[tuple[str, str], int]]] = collections.deque()
+        self._up_s: float | None = None
+
+    def look(self, metrics: Metrics, now_s: float) -> list[Alert]:
+        """Return what is wrong now, sorted by name."""
+        counts = {(name, labels[-1] if labels else ""): n for name, labels, n in metrics.counts()}
+        if not self._snapshots:
+            self._snapshots.append((now_s, {}))
+        self._snapshots.append((now_s, counts))
+        while len(self._snapshots) > 2 and now_s - self._snapshots[1][0] >= WINDOW_S:
+            self._snapshots.popleft()
+        before = self._snapshots[0][1]
+        if metrics.gauge("broker_up") or self._up_s is None:
+            self._up_s = now_s
+        grown = {key: n - before.get(key, 0) for key, n in counts.items() if n > before.get(key, 0)}
+        return judge(
+            Seen(
+                grown,
+                frozenset(label for name, label in grown if name == "sets"),
+                metrics.freshness().get(0.95, 0.0),
+                metrics.gauge("lag_seconds"),
+                now_s - self._up_s,
+            )
+        )
+
+
+def judge(seen: Seen) -> list[Alert]:
+    """Return what is wrong, sorted by name."""
+    found = []
+    for name, rule in sorted(RULES.items()):
+        value = rule.value(seen)
+        if value > rule.warning:
+            severity = CRITICAL if value > rule.critical else WARNING
+            found.append(Alert(name, severity, rule.said.format(value=value)))
+    return found
