@@ -109,9 +109,7 @@ def serve_metrics(metrics: Metrics, port: int) -> http.server.ThreadingHTTPServe
 
     try:
         server = http.server.ThreadingHTTPServer(("127.0.0.1", port), Handler)
-    except OSError as error:
-        raise ValueError(
-            f"metrics cannot be served on 127.0.0.1:{port} ({error.strerror}); name another PORT="
-        ) from error
+    except (OSError, OverflowError) as error:
+        raise ValueError(f"metrics cannot be served on 127.0.0.1:{port} ({error}); name another PORT=") from error
     threading.Thread(target=server.serve_forever, name="metrics", daemon=True).start()
     return server

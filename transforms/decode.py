@@ -29,7 +29,8 @@ _PAYLOAD_BYTES = 4_000
 _PRIVATE_VALUE = re.compile(
     rb'("(?:' + "|".join(PRIVATE_FIELDS).encode() + rb')"\s*:\s*)("(?:[^"\\]|\\.)*"?|[^,}\]]*)', re.IGNORECASE
 )
-_LONG_NUMBER = re.compile(rb"\d{19}|[eE][+-]?\d{3}")
+# Where a number may begin, so that ids of hexadecimal digits do not pass for exponents.
+_LONG_NUMBER = re.compile(rb"[:,\[]\s*-?[\d.]*(?:\d{19}|\d[eE][+-]?\d{3})")
 _EMAIL = re.compile(rb"[\w.+-]+@[\w-]+\.[\w.]+")
 
 

@@ -139,7 +139,8 @@ def test_without_an_emulator_the_stream_says_how_to_get_one(tmp_path, no_emulato
 
 
 @pytest.mark.parametrize(
-    "wrong", [["--speed", "fast"], ["--speed", "0x"], ["--rate", "-1"], ["--speed", "1", "--rate", "1"]]
+    "wrong",
+    [["--speed", "fast"], ["--speed", "0x"], ["--rate", "-1"], ["--speed", "1", "--rate", "1"], ["--limit", "-1"]],
 )
 def test_a_speed_is_a_multiple_and_excludes_a_rate(wrong):
     with pytest.raises(SystemExit, match="2"):

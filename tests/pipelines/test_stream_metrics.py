@@ -80,6 +80,8 @@ def test_metrics_are_served_on_this_machine_and_nowhere_else(metrics):
         urllib.request.urlopen(f"http://127.0.0.1:{port}/other")
     with pytest.raises(ValueError, match=rf"metrics cannot be served on 127.0.0.1:{port} .* name another PORT="):
         serve_metrics(metrics, port)
+    with pytest.raises(ValueError, match=r"127.0.0.1:99999 .* name another PORT="):
+        serve_metrics(metrics, 99_999)
     server.shutdown()
     server.server_close()
 
