@@ -10,10 +10,11 @@ from typing import NamedTuple
 import numpy as np
 
 from transforms.compiled import compiled
+from transforms.filter_kernel import LANGUAGE
 
 TIE_BITS, SLOT_BITS = 12, 14
 OVER = 1 << 31
-DUPLICATE, QUOTA, SERIES, CAP_ARTIST, CAP_ALBUM, CAP_SHOW, CAP_PUBLISHER, SIZE = range(20, 28)
+DUPLICATE, QUOTA, SERIES, CAP_ARTIST, CAP_ALBUM, CAP_SHOW, CAP_PUBLISHER, SIZE = range(LANGUAGE + 1, LANGUAGE + 9)
 _NO_CODE, _UNSET = 0xFFFFFFFF, np.iinfo(np.int64).max
 _FILLING = 2 << (SLOT_BITS + TIE_BITS)
 _RANK_BITS = 31

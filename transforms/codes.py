@@ -19,7 +19,7 @@ from transforms.sources import TALK
 NEVER, FOREVER = np.iinfo(np.int64).min, 253_370_764_800_000_000  # us; the latter is 9999-12-31
 UNFIT, EXPLICIT, SPOKEN, TRAILER, IN_ORDER, OPENING, BOOK, EVERYWHERE, GONE = (1 << bit for bit in range(9))
 MAY_EXPLICIT, OPTED_OUT, MAY_BEGIN, OTHER_BOOKS = (1 << bit for bit in range(4))
-HIDDEN, PLAYED, COMPLETED, SKIPPED, NEXT, BEGUN = (1 << bit for bit in range(6))
+HIDDEN, PLAYED, COMPLETED, SKIPPED, NEXT, BEGUN, HEARD = (1 << bit for bit in range(7))
 EVERY_MARKET = 0
 _NO_TIER, _EVERY_TIER = 62, (1 << 63) - 1
 

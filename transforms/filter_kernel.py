@@ -17,6 +17,7 @@ from transforms.codes import (
     EXPLICIT,
     FOREVER,
     GONE,
+    HEARD,
     HIDDEN,
     IN_ORDER,
     MAY_BEGIN,
@@ -39,8 +40,8 @@ MEMO = 1 << 24
 DISCOVERY, PERSONAL = 1, 2
 _DAY_US = 86_400_000_000
 _NO_CODE = 0xFFFFFFFF
-(UNKNOWN_ITEM, TOMBSTONE, INELIGIBLE, MARKET, TIER, TOO_EXPLICIT, AGE, UNRELEASED, IS_TRAILER, SEED, BLOCKED, IS_HIDDEN,
- IS_OPTED_OUT, IS_COMPLETED, OUT_OF_ORDER, BOOK_UNFINISHED, RECENT_SKIP, RECENTLY_PLAYED, LANGUAGE) = range(1, 20)  # fmt: skip
+(UNKNOWN_ITEM, TOMBSTONE, INELIGIBLE, MARKET, TIER, TOO_EXPLICIT, AGE, UNRELEASED, IS_TRAILER, SEED, IN_SESSION, BLOCKED,
+ IS_HIDDEN, IS_OPTED_OUT, IS_COMPLETED, OUT_OF_ORDER, BOOK_UNFINISHED, RECENT_SKIP, RECENTLY_PLAYED, LANGUAGE) = range(1, 21)  # fmt: skip
 _OK = 0
 
 
@@ -192,6 +193,8 @@ def _of_pair(item, record, told, blocked, personal):
     flags, rights = item.flags, record.flags
     if record.seed != _NO_CODE and record.seed == item.canonical:
         return SEED
+    if told & HEARD:
+        return IN_SESSION
     if blocked:
         return BLOCKED
     if told & HIDDEN:
