@@ -115,7 +115,10 @@ def settle(passed: Passed, items: np.ndarray, limits: Limits, slots: np.ndarray,
 
 @compiled
 def _settle_all(passed, items, limits, slots, leads, scratch, found):
-    (starts, rows, i, s, r, chance, own_hash, item_hash, seed), (candidates, line, other, merged, of, number, counters) = passed, scratch
+    (
+        (starts, rows, i, s, r, chance, own_hash, item_hash, seed),
+        (candidates, line, other, merged, of, number, counters),
+    ) = passed, scratch
     counts, taken_rows, num_behind, behind, rules, details = found
     taken, stood = 0, 0
     for k in range(len(starts) - 1):
@@ -213,7 +216,11 @@ def _settle_ties(order, keys, of, candidates, items):
     for at in range(1, len(order)):
         place, this = at, order[at]
         own = items[candidates[of[this]].item].canonical
-        while place and keys[order[place - 1]] == keys[this] and items[candidates[of[order[place - 1]]].item].canonical > own:
+        while (
+            place
+            and keys[order[place - 1]] == keys[this]
+            and items[candidates[of[order[place - 1]]].item].canonical > own
+        ):
             order[place] = order[place - 1]
             place -= 1
         order[place] = this

@@ -162,7 +162,9 @@ def _source_structs(proposals: pl.DataFrame, policy: SurfacePolicy, provenance: 
     signal = np.minimum(IdIndex.of(pl.Series(list(rests), dtype=pl.String)).find(proposals["signal_type"]), len(rests))
     of = {"model_id": "model_id", "model_version": "model_version", "embedding_space_id": "space_id"}
     own = ("source_id", "signal_type", "seed_item_ids", "seed_event_ts", "source_rank", "raw_score", "score_kind")
-    columns = {name: proposals[name].to_arrow() for name in own} | {"calibrated_score": pa.array(chance.astype(np.float32))}
+    columns = {name: proposals[name].to_arrow() for name in own} | {
+        "calibrated_score": pa.array(chance.astype(np.float32))
+    }
     for name, field in of.items():
         words = [getattr(one, field) for one in rests.values()]
         columns[name] = pl.Series([*words, None], dtype=pl.String)[signal].to_arrow()
@@ -172,7 +174,9 @@ def _source_structs(proposals: pl.DataFrame, policy: SurfacePolicy, provenance: 
 
 def _struct(columns: Mapping[str, pa.Array], type_: pa.StructType) -> pa.StructArray:
     given = [columns[field.name] for field in type_.fields]
-    arrays = [one if one.type == field.type else one.cast(field.type) for one, field in zip(given, type_.fields, strict=True)]
+    arrays = [
+        one if one.type == field.type else one.cast(field.type) for one, field in zip(given, type_.fields, strict=True)
+    ]
     return pa.StructArray.from_arrays(arrays, fields=type_.fields)
 
 

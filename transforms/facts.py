@@ -87,7 +87,9 @@ def user_facts(
     profiled = positives.join(k.filter(~pl.col("personalization_opt_out")).select("k"), on="k", how="semi")
     if held is None:
         heard = bundle.lookup("item", "item_id", positives["item_id"].unique(), HEARD_COLUMNS)
-        items, ordered = proposed_items(proposals["item_id"], heard.filter(in_order())["show_id"], world, bundle, instant)
+        items, ordered = proposed_items(
+            proposals["item_id"], heard.filter(in_order())["show_id"], world, bundle, instant
+        )
     else:
         heard = held.lookup(positives["item_id"].unique(), HEARD_COLUMNS)
         items, ordered = held.codes.items, held.ordered
