@@ -28,6 +28,7 @@ from transforms.io.state_store import StateStore
 from transforms.io.store import Store, open_store
 from transforms.stream.sessions import Sessions
 from transforms.stream.step import Step
+from transforms.stream.trial import tried
 
 PORT = 9464
 
@@ -56,7 +57,7 @@ def run_on_beam(options: argparse.Namespace, beam_args: list[str]) -> int:
 
 @dataclasses.dataclass
 class Following:
-    """Opens what the live pointer names whenever it names another; a bundle that is refused is not tried twice."""
+    """Opens and tries what the live pointer names whenever it names another; one that is refused is not tried twice."""
 
     store: Store
     opens: Callable[[str], Step]
@@ -78,7 +79,7 @@ class Following:
         if found == self.seen:
             return None
         self.seen = found
-        return self.opens(self.store.root)
+        return tried(self.opens(self.store.root))
 
 
 def run(options: argparse.Namespace, opens: Callable[[str], Step]) -> int:

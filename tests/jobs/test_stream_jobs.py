@@ -119,6 +119,17 @@ def test_the_pointer_is_followed_and_a_refused_bundle_is_not_tried_twice(root):
     assert following().bundle == "b3"
 
 
+def test_a_bundle_that_cannot_make_a_set_is_refused_before_it_is_in_use(root):
+    class Unable(ToyStep):
+        def sets(self, states):
+            raise LookupError("the index is of another day")
+
+    following = stream.Following(LocalStore(root), lambda _: Unable())
+    with pytest.raises(LookupError, match="another day"):
+        following()
+    assert following() is None
+
+
 def test_where_state_lies(tmp_path):
     assert state_folder(str(tmp_path)) == tmp_path / "stream"
     assert state_folder("gs://bucket/x", str(tmp_path)) == tmp_path
