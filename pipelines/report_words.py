@@ -76,6 +76,7 @@ RULES = {
     "unreleased": "not released yet",
     "trailer": "a trailer",
     "seed": "the seed itself",
+    "in_session": "heard in this session",
     "blocked": "artist blocked by the user",
     "hidden": "hidden by the user",
     "opted_out": "user opted out of personal sets",

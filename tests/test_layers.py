@@ -16,7 +16,7 @@ OWNERS = {
     "grpc": ("transforms/io/",),
     "torch": ("transforms/embed/", "transforms/index/"),
     "faiss": ("transforms/index/",),
-    "numba": ("transforms/embed/session_knn.py",),
+    "numba": ("transforms/compiled.py",),
     "lightgbm": ("transforms/embed/fuse.py",),
 }
 NO_BEAM = ("schemas", "validation")

@@ -173,6 +173,7 @@ def facts(items: Sequence[Mapping], records: Sequence[Mapping] = (), **tables) -
         "needs": {"needs": pl.String, "market": pl.String, "tier": pl.String},
         "blocked": {"k": pl.UInt32, "artist_id": pl.String},
         "hidden": {"k": pl.UInt32, "item_id": pl.String},
+        "in_session": {"k": pl.UInt32, "item_id": pl.String},
         "played": {"k": pl.UInt32, "item_id": pl.String, "event_ts": _STAMP, "completed": pl.Boolean},
         "skipped": {"k": pl.UInt32, "item_id": pl.String, "event_ts": _STAMP},
         "nexts": {"k": pl.UInt32, "item_id": pl.String, "show_id": pl.String},

@@ -3,7 +3,7 @@
     hard filters, each removal named -> one row per canonical item, all its sources kept -> quotas -> caps -> size
     -> slots drawn by lot, spread through the list
 
-Pure, and vectorised over records with integer codes; the stream calls the same functions.
+Pure; ids are numbers, and compiled loops walk from record to record. The stream calls the same functions.
 Memory: about 60 bytes per proposal and record of the block.
 """
 

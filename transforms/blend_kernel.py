@@ -10,10 +10,11 @@ from typing import NamedTuple
 import numpy as np
 
 from transforms.compiled import compiled
+from transforms.filter_kernel import LANGUAGE
 
 TIE_BITS, SLOT_BITS = 12, 14
 OVER = 1 << 31
-DUPLICATE, QUOTA, SERIES, CAP_ARTIST, CAP_ALBUM, CAP_SHOW, CAP_PUBLISHER, SIZE = range(20, 28)
+DUPLICATE, QUOTA, SERIES, CAP_ARTIST, CAP_ALBUM, CAP_SHOW, CAP_PUBLISHER, SIZE = range(LANGUAGE + 1, LANGUAGE + 9)
 _NO_CODE, _UNSET = 0xFFFFFFFF, np.iinfo(np.int64).max
 _FILLING = 2 << (SLOT_BITS + TIE_BITS)
 _RANK_BITS = 31
@@ -125,14 +126,14 @@ def _settle_all(passed, items, limits, slots, leads, scratch, found):
         own = rows[starts[k] : starts[k + 1]]
         size = _merge(own, i, r, items, number, candidates, of)
         _hash_ties(candidates[:size], own_hash[k], item_hash, seed)
-        num_merged = _by_source(own, i, s, r, of, items, candidates, merged)
+        num_merged = _by_source(own, (i, s, r), of, items, candidates, merged)
         _take_slots(merged[:num_merged], slots, chance, candidates)
         order = _in_order(candidates[:size], line, other)
         _cap(order, candidates, items, counters, limits)
         chosen = _cut(order, candidates, limits)
         if len(chance):
             chosen = _by_chance(chosen, candidates, leads, items, counters, limits)
-        stood = _stand_behind(own, s, r, of, candidates, chosen, behind, stood)
+        stood = _stand_behind(own, (i, s, r), of, candidates, chosen, behind, stood)
         _tell(own, i, of, candidates, rules, details)
         for n in chosen:
             taken_rows[taken], num_behind[taken] = candidates[n].row, candidates[n].behind
@@ -185,8 +186,9 @@ def _mix64(left, right):
 
 
 @compiled
-def _by_source(own, i, s, r, of, items, candidates, merged):
+def _by_source(own, table, of, items, candidates, merged):
     """Put the rows of chosen items in order of source, rank and tie-break, one of each source and item; return their number."""
+    i, s, r = table
     keys, places, size, sorted_ = np.empty(len(own), np.int64), np.empty(len(own), np.int64), 0, True
     for at in range(len(own)):
         row, one = own[at], candidates[of[at]]
@@ -399,8 +401,9 @@ def _by_chance(chosen, candidates, leads, items, counters, limits):
 
 
 @compiled
-def _stand_behind(own, s, r, of, candidates, chosen, behind, stood):
+def _stand_behind(own, table, of, candidates, chosen, behind, stood):
     """List the rows behind each candidate: its slot's source first, then the better rank; return where the next list begins."""
+    _, s, r = table
     for n in chosen:
         candidates[n].begin, stood = stood, stood + candidates[n].behind
         candidates[n].behind = 0

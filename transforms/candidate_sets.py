@@ -18,8 +18,8 @@ from schemas.hashing import hash64_one, mix64
 from schemas.policy import SurfacePolicy
 from transforms.blend import Blended
 from transforms.calibrate import Calibration
-from transforms.explore import EXPLORATION_ID, record_seeds
 from transforms.codes import PLAYED
+from transforms.explore import EXPLORATION_ID, record_seeds
 from transforms.filters import Facts, Instant, micros
 from transforms.id_index import NO_CODE, IdIndex
 from transforms.sorted_groups import starts
@@ -83,7 +83,7 @@ def _sized(blended: Blended, facts: Facts, policy: SurfacePolicy, instant: Insta
     personal = np.array([quota.personal for quota in policy.sources], bool)[blended.taken.s]
     k, n = blended.taken.k, facts.records.height
     out = np.bincount(k, minlength=n)
-    figures = {
+    figures: dict[str, np.ndarray] = {
         "slots": blended.explored.slots.astype(np.int32),
         "seed": (record_seeds(facts, instant) >> np.uint64(1)).astype(np.int64),
         "key_hash": facts.key_hashes,

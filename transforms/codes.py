@@ -19,14 +19,15 @@ from transforms.sources import TALK
 NEVER, FOREVER = np.iinfo(np.int64).min, 253_370_764_800_000_000  # us; the latter is 9999-12-31
 UNFIT, EXPLICIT, SPOKEN, TRAILER, IN_ORDER, OPENING, BOOK, EVERYWHERE, GONE = (1 << bit for bit in range(9))
 MAY_EXPLICIT, OPTED_OUT, MAY_BEGIN, OTHER_BOOKS = (1 << bit for bit in range(4))
-HIDDEN, PLAYED, COMPLETED, SKIPPED, NEXT, BEGUN = (1 << bit for bit in range(6))
+HIDDEN, PLAYED, COMPLETED, SKIPPED, NEXT, BEGUN, HEARD = (1 << bit for bit in range(7))
 EVERY_MARKET = 0
 _NO_TIER, _EVERY_TIER = 62, (1 << 63) - 1
 
 
+_NUMBERED = ("canonical", "alike", "artist", "album", "show", "publisher", "series")
 ITEM = np.dtype(
     [("release", np.int64), ("deleted", np.int64)]
-    + [(name, np.uint32) for name in ("canonical", "alike", "artist", "album", "show", "publisher", "series")]
+    + [(name, np.uint32) for name in _NUMBERED]
     + [(name, np.int32) for name in ("owner", "owners", "language", "languages", "offer", "offers", "age")]
     + [("flags", np.uint16)],
     align=True,
@@ -92,7 +93,7 @@ class ItemCodes:
         by_owner, by_language, by_market = (IdIndex.of(names) for names in named)
         coded = np.empty(items.height, ITEM)
         _fill(coded, _figures(items), ("age", "release", "deleted"))
-        _fill(coded, [dense(items["canonical_id"]), *_attributes(items)], ITEM.names[2:9])
+        _fill(coded, [dense(items["canonical_id"]), *_attributes(items)], _NUMBERED)
         for starts, name in ((owners[0], "owner"), (languages[0], "language"), (offered[0], "offer")):
             _fill(coded, [starts[:-1], starts[1:]], (name, f"{name}s"))
         coded["flags"] = _flags(items, ids.find(gone))
@@ -138,11 +139,15 @@ def code_records(records: pl.DataFrame, needs: pl.DataFrame, blocked: pl.DataFra
     barred_starts, barred = _listed(_own(blocked["k"]), n, codes.owners.find(blocked["artist_id"]))
     need_starts, wanted = _listed(by_needs.find(needs["needs"]), len(by_needs.ids), _needs(needs, codes))
     coded = np.empty(n, RECORD)
-    _fill(coded, [_seeds(records, codes), by_needs.find(records["needs"]), _record_flags(records)], RECORD.names[:3])
+    _fill(
+        coded,
+        [_seeds(records, codes), by_needs.find(records["needs"]), _record_flags(records)],
+        ("seed", "needs", "flags"),
+    )
     for starts, names in (
-        (spoken[0], RECORD.names[3:5]),
-        (barred_starts, RECORD.names[5:7]),
-        (pair_starts, RECORD.names[7:9]),
+        (spoken[0], ("language", "languages")),
+        (barred_starts, ("barred", "bars")),
+        (pair_starts, ("pair", "pairs")),
     ):
         _fill(coded, [starts[:-1], starts[1:]], names)
     coded["max_age"] = records["max_age"].to_numpy()

@@ -40,6 +40,7 @@ _WORDS: Mapping[str, tuple[str, str]] = {
     ),
     "trailer": ("it is a trailer", "is_trailer = false in items/"),
     "seed": ("it is the seed itself, or the same recording ({canonical_id})", "another seed"),
+    "in_session": ("it was heard in the session that goes on", "another session"),
     "blocked": ("the user blocked {blocked}", "the user's blocked_artists without {blocked}"),
     "hidden": ("the user hid it", "the user's hidden_items without it"),
     "opted_out": (
@@ -162,7 +163,7 @@ def would_be_removed(reblended: Reblended, item_id: str, source_id: str, items: 
         name: getattr(reblended.facts, name)
         .filter(pl.col("k") == reblended.k)
         .with_columns(pl.lit(0, pl.UInt32).alias("k"))
-        for name in ("blocked", "hidden", "played", "skipped", "nexts", "begun")
+        for name in ("blocked", "hidden", "played", "skipped", "nexts", "begun", "in_session")
     }
     facts = dataclasses.replace(reblended.facts, records=record, items=items, **mine)
     proposal = {"key": record["record_key"][0], "item_id": item_id, "source_id": source_id, "source_rank": 0}

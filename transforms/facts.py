@@ -85,15 +85,11 @@ def user_facts(
     k = users.with_row_index("k")
     positives, skips = (exploded(k, column, key="k") for column in ("positives", "skips"))
     profiled = positives.join(k.filter(~pl.col("personalization_opt_out")).select("k"), on="k", how="semi")
-    if held is None:
-        heard = bundle.lookup("item", "item_id", positives["item_id"].unique(), HEARD_COLUMNS)
-        items, ordered = proposed_items(
-            proposals["item_id"], heard.filter(in_order())["show_id"], world, bundle, instant
-        )
-    else:
-        heard = held.lookup(positives["item_id"].unique(), HEARD_COLUMNS)
-        items, ordered = held.codes.items, held.ordered
+    ids = positives["item_id"].unique()
+    heard = held.lookup(ids, HEARD_COLUMNS) if held else bundle.lookup("item", "item_id", ids, HEARD_COLUMNS)
     known = _artists_known(profiled, heard)
+    shows = heard.filter(in_order())["show_id"]
+    items, ordered = proposed_items(proposals["item_id"], shows, world, bundle, instant, held)
     nexts, begun = next_of_listeners(positives, ordered, "k")
     records = _user_records(k, world).join(known, on="k", how="left", maintain_order="left")
     return Facts(
@@ -109,7 +105,7 @@ def user_facts(
         skipped=skips.group_by("k", "item_id").agg(pl.col("event_ts").max()),
         nexts=nexts,
         begun=begun,
-        catalogue=held and held.codes,
+        catalogue=held.codes if held else None,
     )
 
 
@@ -152,6 +148,7 @@ def seed_facts(
     world: World,
     bundle: ShardBundle,
     instant: Instant,
+    held: HeldCatalogue | None = None,
 ) -> Facts:
     """Return the facts of a block of seeds: whoever may play the seed may play what follows it.
 
@@ -160,19 +157,20 @@ def seed_facts(
     the market itself has no record.
 
     Args:
-      seeds: `item_id`, `market`. items: `SEED_COLUMNS` of the seeds.
+      seeds: `item_id`, `market`. items: `SEED_COLUMNS` of the seeds. held: as in `user_facts`.
     """
     own = seeds.join(items.select(SEED_COLUMNS), on="item_id")
     joined = own.join(_reach(own), on=["item_id", "market"]).sort("item_id", "market").with_row_index("k")
     reached = pl.format("{}|{}", "market", pl.col("tiers").list.join("+")).alias("needs")
     needs = joined.select(reached, "market", pl.col("tiers").alias("tier")).unique().explode("tier")
     told = items.with_columns(key="item_id")
-    proposed, ordered = proposed_items(proposals["item_id"], shows_of_seeds(told), world, bundle, instant)
+    proposed, ordered = proposed_items(proposals["item_id"], shows_of_seeds(told), world, bundle, instant, held)
     unfinished = pl.col("record_key").is_in(unfinished_books(told, ordered).implode())
     records = _seed_records(joined, reached, world).with_columns(other_books=~unfinished)
     follows = next_of_seeds(told, ordered).rename({"key": "record_key"})
     nexts = records.select("k", "record_key").join(follows, on="record_key").drop("record_key")
-    return _impersonal(records, needs, proposed, world, nexts)
+    facts = _impersonal(records, needs, proposed, world, nexts)
+    return dataclasses.replace(facts, catalogue=held.codes if held else None)
 
 
 def _reach(own: pl.DataFrame) -> pl.DataFrame:
@@ -246,9 +244,14 @@ def group_facts(
 
 
 def proposed_items(
-    ids: pl.Series, shows: pl.Series, world: World, bundle: ShardBundle, instant: Instant
+    ids: pl.Series,
+    shows: pl.Series,
+    world: World,
+    bundle: ShardBundle,
+    instant: Instant,
+    held: HeldCatalogue | None = None,
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Look up what the filters ask of every proposed item, sorted by id.
+    """Look up what the filters ask of every proposed item, sorted by id; of a held catalogue, of every item.
 
     Args:
       shows: others whose parts are asked for.
@@ -256,6 +259,8 @@ def proposed_items(
     Returns:
       The items, and all parts in order of their shows and of the others (`transforms.parts.line`).
     """
+    if held:
+        return held.codes.items, held.ordered
     items = bundle.lookup("item", "item_id", ids.unique(), list(ITEM_COLUMNS))
     return _with_parts(items, shows, world, bundle, instant)
 

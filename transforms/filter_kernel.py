@@ -17,6 +17,7 @@ from transforms.codes import (
     EXPLICIT,
     FOREVER,
     GONE,
+    HEARD,
     HIDDEN,
     IN_ORDER,
     MAY_BEGIN,
@@ -39,8 +40,8 @@ MEMO = 1 << 24
 DISCOVERY, PERSONAL = 1, 2
 _DAY_US = 86_400_000_000
 _NO_CODE = 0xFFFFFFFF
-(UNKNOWN_ITEM, TOMBSTONE, INELIGIBLE, MARKET, TIER, TOO_EXPLICIT, AGE, UNRELEASED, IS_TRAILER, SEED, BLOCKED, IS_HIDDEN,
- IS_OPTED_OUT, IS_COMPLETED, OUT_OF_ORDER, BOOK_UNFINISHED, RECENT_SKIP, RECENTLY_PLAYED, LANGUAGE) = range(1, 20)  # fmt: skip
+(UNKNOWN_ITEM, TOMBSTONE, INELIGIBLE, MARKET, TIER, TOO_EXPLICIT, AGE, UNRELEASED, IS_TRAILER, SEED, IN_SESSION, BLOCKED,
+ IS_HIDDEN, IS_OPTED_OUT, IS_COMPLETED, OUT_OF_ORDER, BOOK_UNFINISHED, RECENT_SKIP, RECENTLY_PLAYED, LANGUAGE) = range(1, 21)  # fmt: skip
 _OK = 0
 
 
@@ -78,7 +79,8 @@ def judge(
     barred = np.zeros(_num_owners(items), np.bool_)
     pairs = (len(records.need_starts) - 1) * len(items.items)
     known = np.zeros(pairs if pairs <= MEMO else 0, _OPEN)
-    _judge_all(k, i, kinds, items, records, moment, (told, times, barred, known), answers)
+    rows = k.astype(np.uint32, copy=False), i.astype(np.uint32, copy=False), kinds
+    _judge_all(rows, items, records, moment, (told, times, barred, known), answers)
     return answers
 
 
@@ -161,10 +163,10 @@ def _speaks(item, record, spoken, understood):
 
 @compiled
 def _owned(item, owners, barred):
+    found = False
     for at in range(item.owner, item.owners):
-        if barred[owners[at]]:
-            return True
-    return False
+        found |= barred[owners[at]]
+    return found
 
 
 @compiled
@@ -191,6 +193,8 @@ def _of_pair(item, record, told, blocked, personal):
     flags, rights = item.flags, record.flags
     if record.seed != _NO_CODE and record.seed == item.canonical:
         return SEED
+    if told & HEARD:
+        return IN_SESSION
     if blocked:
         return BLOCKED
     if told & HIDDEN:
@@ -219,10 +223,10 @@ def _of_time(told, times, discovery, moment):
 
 
 @compiled
-def _judge_all(k, i, kinds, items, records, moment, scratch, answers):
+def _judge_all(rows, items, records, moment, scratch, answers):
     """Walk through the rows; what is available to whom is looked up once for all records who need the same."""
     (every, offers, owners, spoken), (people, pairs, understood, blocked, needs, need_starts) = items, records
-    (told, times, barred, known), (rules, details, untils) = scratch, answers
+    (k, i, kinds), (told, times, barred, known), (rules, details, untils) = rows, scratch, answers
     last = np.int64(-1)
     for row in range(len(k)):
         if i[row] == _NO_CODE:
@@ -256,7 +260,7 @@ def _judge_all(k, i, kinds, items, records, moment, scratch, answers):
         if rule == _OK and told[i[row]]:
             rule, detail = _of_time(told[i[row]], times[i[row]], kinds[row] & DISCOVERY, moment)
         if rule == _OK and item.flags & SPOKEN and not _speaks(item, record, spoken, understood):
-            rule = LANGUAGE
+            rule = np.int64(LANGUAGE)
         rules[row], details[row], untils[row] = rule, detail, -1 if until == FOREVER else until
 
 

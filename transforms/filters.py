@@ -6,6 +6,7 @@ Facts about items, about records and about pairs of both are coded once and look
 import dataclasses
 import datetime
 import functools
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -14,6 +15,7 @@ from schemas.hashing import hash64, mix64
 from schemas.policy import SurfacePolicy
 from transforms.codes import (
     BEGUN,
+    HEARD,
     HIDDEN,
     MAY_EXPLICIT,
     NEXT,
@@ -29,9 +31,10 @@ from transforms.id_index import NO_CODE
 
 HARD_FILTERS = (
     "unknown_item", "tombstone", "ineligible", "market", "tier", "explicit", "age", "unreleased", "trailer", "seed",
-    "blocked", "hidden", "opted_out", "completed", "out_of_order", "book_unfinished", "recent_skip", "recently_played",
+    "in_session", "blocked", "hidden", "opted_out", "completed", "out_of_order", "book_unfinished", "recent_skip", "recently_played",
     "language",
 )  # fmt: skip
+_PAIR: dict[str, Any] = {"k": pl.UInt32, "item_id": pl.String}
 ITEM_COLUMNS = ("item_id", "item_type", "canonical_id", "artists", "album_id", "show_id", "publisher", "languages",
                 "release_ts", "availability", "explicit", "age_rating", "rec_eligible", "deleted_at", "is_trailer",
                 "is_serial", "season", "episode_no", "series_id")  # fmt: skip
@@ -68,6 +71,7 @@ class Facts:
       blocked: `k`, `artist_id` (of artist or show). hidden: `k`, `item_id`.
       played: `k`, `item_id`, `event_ts` (last), `completed`. skipped: `k`, `item_id`, `event_ts` (last).
       nexts: `k`, `item_id`, `show_id`: parts that come next. begun: the same of first parts that do not any more.
+      in_session: `k`, `item_id` of the recordings heard in the session that goes on.
       catalogue: `items` and `gone` in codes, where somebody holds them; else they are coded for these facts alone.
     """
 
@@ -82,6 +86,7 @@ class Facts:
     nexts: pl.DataFrame
     begun: pl.DataFrame
     catalogue: ItemCodes | None = None
+    in_session: pl.DataFrame = dataclasses.field(default_factory=lambda: pl.DataFrame(schema=_PAIR))
 
     @functools.cached_property
     def item_codes(self) -> ItemCodes:
@@ -98,7 +103,8 @@ class Facts:
     @functools.cached_property
     def record_codes(self) -> RecordArrays:
         """The records in codes of the items."""
-        told = {HIDDEN: self.hidden, PLAYED: self.played, SKIPPED: self.skipped, NEXT: self.nexts, BEGUN: self.begun}
+        told = {HIDDEN: self.hidden, PLAYED: self.played, SKIPPED: self.skipped, NEXT: self.nexts, BEGUN: self.begun,
+                HEARD: self.in_session}  # fmt: skip
         return code_records(self.records, self.needs, self.blocked, told, self.item_codes)
 
 

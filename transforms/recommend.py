@@ -17,13 +17,22 @@ from transforms.calibrate import Calibration
 from transforms.candidate_sets import Provenance, assemble, concatenate
 from transforms.facts import SEED_COLUMNS, group_facts, group_of, seed_facts, user_facts
 from transforms.filters import Facts, Instant
+from transforms.io.store import open_store
 from transforms.panel import reasons_of
 from transforms.reach import World, read_world
 from transforms.retrieve import ShardBundle, blocks, seed_table, user_table
-from transforms.shards import Output, Shard, read_tables
+from transforms.shards import Output, Shard, Task, read_tables
 from transforms.sources import Source
 
 BLEND_BLOCK = 2_000
+
+
+def warm_up(policy: SurfacePolicy, instant: Instant) -> None:
+    """Compile what blends, or read it from where it is kept, before a record waits for it: seconds, or tenths of one."""
+    bundle = ShardBundle(Shard(Task("warm_up", 0, {}), open_store(".")))
+    nothing = read_tables([], PROPOSAL)
+    facts = group_facts(nothing, World([], nothing["item_id"]), bundle, policy, instant)
+    blend(nothing, facts, policy, instant)
 
 
 @dataclasses.dataclass(frozen=True)

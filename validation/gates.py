@@ -128,14 +128,14 @@ def _machines(manifest: Manifest, limits: DatasetThresholds) -> CheckResult:
 def _tombstones(manifest: Manifest) -> Iterator[CheckResult]:
     """Judge what must have disappeared and was found all the same."""
     n, files = manifest.counters, manifest.counters.get("files", 0)
-    remedy = "run the latest date again with these tombstones, and publish it"
-    for name, where, block in (
-        ("live_hits", "in what is live", True),
-        ("overdue_hits", "where they should have been gone for 30 days, in what was delivered it may be", True),
-        ("kept_hits", "in sets that a rollback would make live: do not roll back to them", False),
-    ):
+    for name, what, block in (
+        ("live_hits", "are in what is live; run the latest date again with these tombstones, and publish it", True),
+        ("overdue_hits", "should have been gone for 30 days; the scan says in which dataset: run its date again, or have"
+         " whoever delivers it leave them out", True),
+        ("kept_hits", "are in sets that a rollback would make live; do not roll back to them", False),
+    ):  # fmt: skip
         hits = n.get(name, 0)
-        message = f"{hits:,} rows or slots of erased users and of items taken down are {where}; {remedy}"
+        message = f"{hits:,} rows or slots of erased users and of items taken down {what}"
         yield graded(name, hits, "0", files, warn=hits > 0, block=block and hits > 0, message=message)
 
 

@@ -35,7 +35,7 @@ def accelerators(device: str) -> set[bytes]:
     space = Workspace("/nowhere", "staging/x", "x", "item_embedding", "embed", "code")
     pipeline = beam.Pipeline(options=options)
     tasks = pipeline | "CreateTasks" >> beam.Create([Task("00000", 0, {})])
-    _ = tasks | "DoStage" >> _embed(space, [], ITEMS, SPACE, EncoderFiles("w", (), device))
+    _ = tasks | "DoStage" >> _embed(space, [], ITEMS, SPACE, EncoderFiles("w", (), device), 1.0)
     components = pipeline.to_runner_api().components
     used = {one.environment_id for one in components.transforms.values() if one.unique_name.startswith("DoStage")}
     return {components.environments[name].resource_hints.get(ACCELERATOR, b"") for name in used if name}

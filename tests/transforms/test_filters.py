@@ -35,6 +35,7 @@ BREAKS = {
     "unreleased": {"release_ts": NOW + ONE_US},
     "trailer": {"is_trailer": True},
     "seed": {"seed_canonical_id": "i"},
+    "in_session": {"in_session": [(0, "i")]},
     "blocked": {"blocked": [(0, "artist-i")]},
     "hidden": {"hidden": [(0, "i")]},
     "opted_out": {"opted_out": True},
@@ -46,7 +47,7 @@ BREAKS = {
     "language": {"languages": ["de"]},
 }
 DETAILS = {"age": 18.0, "recent_skip": 1.5, "recently_played": 2.0}
-_TABLES = ("gone", "blocked", "hidden", "played", "skipped")
+_TABLES = ("gone", "in_session", "blocked", "hidden", "played", "skipped")
 _RECORD = ("opted_out", "seed_canonical_id", "other_books")
 
 

@@ -334,6 +334,21 @@ def test_a_swarm_of_machines_is_told(plays, severity):
         assert "101 positives of 3 days of users with more than 2,000 are in no tally" in found["machine_plays"].message
 
 
+@pytest.mark.parametrize(
+    ("name", "severity", "said"),
+    [("live_hits", "critical", "are in what is live; run the latest date again"),
+     ("overdue_hits", "critical", "should have been gone for 30 days; the scan says in which dataset"),
+     ("kept_hits", "warning", "are in sets that a rollback would make live"), ("behind_hits", None, "")],
+)  # fmt: skip
+def test_what_must_be_gone_and_is_not_is_told(name, severity, said):
+    found = results(
+        CONTRACTS["tombstone_scan"], manifest("tombstone_scan", Statistics(1, {}, {}), counters={name: 2, "files": 9})
+    )
+    assert failed(found) == ({name: severity} if severity else {})
+    if severity:
+        assert f"2 rows or slots of erased users and of items taken down {said}" in found[name].message
+
+
 SETS = {
     "sets": 1000, "slots": 300_000, "empty_sets": 0, "market_violations": 0, "tier_violations": 0,
     "explicit_violations": 0, "tombstone_violations": 0, "duplicate_items": 0, "sets_below_minimum": 1,

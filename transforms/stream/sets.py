@@ -222,9 +222,23 @@ def _facts(
     records = told.with_columns(
         seed_item_id="seed", seed_canonical_id="seed_canonical", last_event_ts=pl.col("last").cast(_STAMP)
     ).select(facts.records.columns)
-    k = records.select("k", "record_key")
-    met = audience.unwanted.join(k, left_on="key", right_on="record_key").select("k", "item_id")
-    return dataclasses.replace(facts, records=records, hidden=pl.concat([facts.hidden, met]).unique())
+    session_items = {one.user_id: {event.item_id for event in one.session} for one in heard}
+    return dataclasses.replace(facts, records=records, in_session=_in_session(session_items, records, facts, bundle))
+
+
+def _in_session(
+    session_items: Mapping[str, set[str]], records: pl.DataFrame, facts: Facts, bundle: LiveBundle
+) -> pl.DataFrame:
+    """Return `k` and `item_id` of all recordings of what was heard in the sessions."""
+    rows = [
+        (k, item) for k, user in records.select("k", "record_key").iter_rows() for item in sorted(session_items[user])
+    ]
+    met = pl.DataFrame(rows, schema={"k": pl.UInt32, "item_id": pl.String}, orient="row")
+    known = bundle.lookup("item", "item_id", met["item_id"], ["item_id", "canonical_id"])
+    canonical = met.join(known, on="item_id").select("k", "canonical_id")
+    every = facts.items.filter(pl.col("canonical_id").is_in(canonical["canonical_id"].unique().implode()))
+    twins = canonical.join(every.select("item_id", "canonical_id"), on="canonical_id").select("k", "item_id")
+    return pl.concat([met, twins]).unique().sort("k", "item_id")
 
 
 def _longer(users: pl.DataFrame, listens: pl.DataFrame, column: str) -> pl.Series:
