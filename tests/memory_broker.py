@@ -32,7 +32,6 @@ class _Kept:
     message_id: str
     published_s: float
     visible_s: float = 0.0
-    attempts: int = 0
 
 
 class MemoryBroker:
@@ -57,10 +56,9 @@ class MemoryBroker:
         if not ready:
             self.clock.wait(wait_s)
         for kept in ready:
-            kept.visible_s, kept.attempts = self.clock.now + ACK_S, kept.attempts + 1
+            kept.visible_s = self.clock.now + ACK_S
         return [
-            Received(k.message.data, k.message.attributes, k.message_id, k.published_s, k.message_id, k.attempts)
-            for k in ready
+            Received(k.message.data, k.message.attributes, k.message_id, k.published_s, k.message_id) for k in ready
         ]
 
     def publish(self, topic: str, messages: Sequence[Message]) -> None:

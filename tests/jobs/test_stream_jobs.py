@@ -64,7 +64,7 @@ def test_the_commands_work_together(raw, root, no_emulator, capfd, monkeypatch):
         while not Path(root, "stream", LINK).exists():
             time.sleep(0.05)
         watching = threading.Thread(
-            target=lambda: ended.update(watch=watch.main(["--root", root, "--user", "u2", "--sets", "1"]))
+            target=lambda: ended.update(watch=watch.main(["--root", root, "--user", "u2", "--sets", "1"])), daemon=True
         )
         watching.start()
         time.sleep(1.0)
@@ -75,7 +75,7 @@ def test_the_commands_work_together(raw, root, no_emulator, capfd, monkeypatch):
         ended["second"] = replay_dlq.main(["--root", root])
         os.kill(os.getpid(), signal.SIGTERM)
 
-    thread = threading.Thread(target=beside)
+    thread = threading.Thread(target=beside, daemon=True)
     thread.start()
     options = argparse.Namespace(root=root, project=None, state=None, port=0)
     assert stream.run(options, lambda _: ToyStep()) == 0

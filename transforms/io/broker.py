@@ -34,7 +34,6 @@ class Received:
 
     Attributes:
       published_s: when the broker took it, seconds since 1970.
-      attempts: deliveries so far, this one included; 1 where the broker does not count.
     """
 
     data: bytes
@@ -42,7 +41,6 @@ class Received:
     message_id: str
     published_s: float
     ack_id: str
-    attempts: int = 1
 
 
 class Broker(Protocol):

@@ -151,7 +151,6 @@ class PubSub:
             Received(
                 one.message.data, dict(one.message.attributes), one.message.message_id,
                 one.message.publish_time.seconds + one.message.publish_time.nanos / 1e9, one.ack_id,
-                max(1, one.delivery_attempt),
             )
             for one in PullResponse.pb(found).received_messages
         ]  # fmt: skip
