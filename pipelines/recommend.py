@@ -13,7 +13,7 @@ from pipelines.bundle import Bundle
 from pipelines.models import Models
 from pipelines.road import Ingested, Road, paths, process, shard_tasks
 from pipelines.runner import Stage, input_ref
-from schemas.candidates import CANDIDATE_SET, EXPOSURE, PROPOSAL
+from schemas.candidates import CANDIDATE_SET, EXPOSURE, PROPOSAL, sequence_of
 from schemas.manifest import DataFile, Manifest
 from schemas.policy import SurfacePolicy
 from transforms.calibrate import Since, since_of_seeds, since_of_users
@@ -290,7 +290,7 @@ def _fields(served: Served) -> dict[str, object]:
     return {
         "run_mode": road.run_mode,
         "logical_date": road.date,
-        "sequence": watermark,
+        "sequence": sequence_of(watermark, 0),
         "source_watermark": watermark,
         "base_run_id": None,
         "bundle_id": served.bundle.bundle,

@@ -149,6 +149,15 @@ _FILTERED = ("item.series_id", "item.languages", "item.explicit", "item.age_rati
              "user.hidden_items", "history.market", "history.positives", "history.skips", "popularity_partial.market")  # fmt: skip
 
 
+COUNT_BITS = 11
+"""Of a sequence: enough for a listener's day; microseconds then last until the year 2112."""
+
+
+def sequence_of(event_ts: int, count: int) -> int:
+    """Return the time of the newest event, us since 1970, and a count of events below 2,048, as one int64 in the order of both."""
+    return event_ts << COUNT_BITS | min(count, (1 << COUNT_BITS) - 1)
+
+
 def _set(name: str, type_: pa.DataType, description: str, *rules, nullable: bool = False, sources=()) -> pa.Field:
     return column(name, type_, description, rules=rules, nullable=nullable, derived_from=sources)
 
@@ -184,7 +193,7 @@ CANDIDATE_SET = Contract(
                  "Logical instant of the run: the end of logical_date. Wall clock is lineage's."),
             _set("effective_from", TIMESTAMP, "Valid from."),
             _set("expires_at", TIMESTAMP, "Not to be served at or after."),
-            _set("sequence", pa.int64(), "Event time of source_watermark in us: a later set wins.",
+            _set("sequence", pa.int64(), "Time of source_watermark in us, and the number of events in 11 bits: the greater wins.",
                  Between(0, 9.2e18), sources=("history.last_event_ts",)),
             _set("base_run_id", pa.string(), "Run of the set an overlay lies on.", nullable=True),
             _set("source_watermark", TIMESTAMP, "Last event it knows of.", sources=("history.last_event_ts",)),

@@ -17,6 +17,8 @@ from typing import NamedTuple
 
 import orjson
 
+from schemas.candidates import sequence_of
+
 SPAN_US = 24 * 3_600_000_000
 """As long as a skip keeps an item out, and event ids are remembered (domain reference, section 9)."""
 MOST = 2_000
@@ -26,8 +28,6 @@ APPLIED, DUPLICATE, CONFLICT, OUTLIVED = "applied", "duplicate", "conflict", "ou
 LATE, TOO_LATE, FUTURE, PRIVATE, SILENT = "late_for_batch", "late_bucket", "future", "private", "says_nothing"
 OUTCOMES = (APPLIED, DUPLICATE, CONFLICT, OUTLIVED, LATE, TOO_LATE, FUTURE, PRIVATE, SILENT)
 FORMAT = 1
-_COUNT_BITS = 11
-"""Enough for `MOST`; microseconds then last until the year 2112."""
 
 
 class Heard(NamedTuple):
@@ -123,11 +123,6 @@ class Told(NamedTuple):
 
     outcome: str
     loser: Heard | None = None
-
-
-def sequence_of(event_ts: int, count: int) -> int:
-    """Return `event_ts` in us and a count of events, below 2,048, as one int64 in the order of both."""
-    return event_ts << _COUNT_BITS | min(count, (1 << _COUNT_BITS) - 1)
 
 
 def merge(window: Window, came: Iterable[Heard]) -> tuple[Window, list[Told]]:

@@ -6,8 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from toy_heard import NOON, heard, skip
 
+from schemas.candidates import sequence_of
 from transforms.stream import session
-from transforms.stream.session import Window, WindowError, at_a_loss, merge, playing, sequence_of
+from transforms.stream.session import Window, WindowError, at_a_loss, merge, playing
 from transforms.stream.session import session as session_of
 
 DAY = 24 * 60
