@@ -2,7 +2,8 @@
 
     python -m benchmarks.stream --root ROOT --raw RAW [--format sessions] [--rate 200] [--seconds 60] [--flood 10000] [--json FILE]
 
-ROOT is a published root, RAW the events to replay, in the order they were received. Three tables:
+ROOT is a published root, RAW the events to replay: in turn one of each listener, stamped with the time at which they are
+sent, as producers do. Three tables:
 
     latency      events sent at a rate by another process; from a message's publication to that of the set it led to, the
                  pause of two seconds between sets of one listener included
@@ -16,6 +17,7 @@ One thread per library; the emulator and the sender are processes of their own.
 import argparse
 import collections
 import contextlib
+import datetime
 import json
 import os
 import statistics
@@ -27,8 +29,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
-
-import polars as pl
 
 from jobs.batch import open_raw
 from jobs.options import iso_date, leave
@@ -49,19 +49,34 @@ from transforms.stream.messages import decode_messages, encode_sets
 from transforms.stream.rehearse import Mishaps
 from transforms.stream.sessions import Sessions, merge_events
 
-_LAST = pl.col("event_ts").max().dt.epoch("us")
-AT_ONCE = (1, 10, 50, 128)
+AT_ONCE = (1, 10, 50, 256)
 PARTS = {
     "sources": (sets_module.Panel, "ask"), "facts": (sets_module, "user_facts"), "blend": (sets_module, "blend"),
     "assemble": (sets_module, "assemble"),
 }  # fmt: skip
 
 
-def load(raw: str, shape: str, root: str, count: int) -> list[Message]:
-    """Return the messages of the first events of a raw folder."""
+def load(raw: str, shape: str, root: str, count: int) -> list[dict[str, Any]]:
+    """Return the first plays and skips of a raw folder's listeners, everybody's first, then everybody's second, and so on.
+
+    At 200 a second, 36,000 listeners each have one in three minutes, as they have when they listen.
+    """
     folder = open_raw(raw, shape, iso_date("2026-01-31"), open_store(root))
     tasks = raw_tasks(folder, raw_files(folder, EVENT, "9999-12-31", required=True), EVENT)
-    return [one for block in rehearsals(folder, tasks, Mishaps(), 7, count) for one in block.messages][:count]
+    lines = (json.loads(one.data) for block in rehearsals(folder, tasks, Mishaps(), 7, None) for one in block.messages)
+    turns: dict[str, int] = collections.Counter()
+    found = []
+    for one in lines:
+        if one["event_type"] in ("play", "skip") and not one.get("private_session"):
+            found.append((turns[one["user_id"]], len(found), one))
+            turns[one["user_id"]] += 1
+    return [one for _, _, one in sorted(found, key=lambda row: row[:2])[:count]]
+
+
+def stamped(events: Sequence[dict[str, Any]]) -> list[Message]:
+    """Return events as messages of this moment."""
+    now = datetime.datetime.now(datetime.UTC).isoformat(timespec="microseconds")
+    return [Message(json.dumps({**one, "event_ts": now, "ingest_ts": now}).encode(), {}) for one in events]
 
 
 @contextlib.contextmanager
@@ -100,27 +115,28 @@ def run_until(stream: Stream, messages: int) -> float:
 
 _SENDER = """
 import json, sys, time
-from transforms.io.broker import EVENTS, Message
+from benchmarks.stream import stamped
+from transforms.io.broker import EVENTS
 from transforms.io.pubsub import PubSub
 broker, rate = PubSub("segue-local", sys.argv[1]), float(sys.argv[2])
-lines = [json.loads(line) for line in open(sys.argv[3])]
+events = [json.loads(line) for line in open(sys.argv[3])]
 began, sent = time.monotonic(), 0
-while sent < len(lines):
-    due = min(len(lines), int((time.monotonic() - began) * rate) + 1)
+while sent < len(events):
+    due = min(len(events), int((time.monotonic() - began) * rate) + 1)
     if due > sent:
-        broker.publish(EVENTS, [Message(data.encode(), attributes) for data, attributes in lines[sent:due]])
+        broker.publish(EVENTS, stamped(events[sent:due]))
     sent = max(sent, due)
     time.sleep(0.02)
 """
 
 
 def latency(
-    fresh: Callable[[str], PubSub], step: Sessions, messages: Sequence[Message], rate: float
+    fresh: Callable[[str], PubSub], step: Sessions, messages: Sequence[dict[str, Any]], rate: float
 ) -> dict[str, float]:
     """Return quantiles of freshness in ms while a process sends at a rate."""
     with tempfile.TemporaryDirectory() as folder:
         lines = Path(folder, "messages.jsonl")
-        lines.write_text("".join(json.dumps([one.data.decode(), dict(one.attributes)]) + "\n" for one in messages))
+        lines.write_text("".join(json.dumps(one) + "\n" for one in messages))
         stream = driver(fresh("latency"), step, Path(folder, "state"))
         sender = subprocess.Popen([sys.executable, "-c", _SENDER, "latency", str(rate), str(lines)])
         seconds = run_until(stream, len(messages))
@@ -130,12 +146,12 @@ def latency(
     return found | {"events a second": len(messages) / seconds, "sets": float(stream.metrics.total("sets"))}
 
 
-def flooded(fresh: Callable[[str], PubSub], step: Sessions, messages: Sequence[Message]) -> dict[str, float]:
+def flooded(fresh: Callable[[str], PubSub], step: Sessions, messages: Sequence[dict[str, Any]]) -> dict[str, float]:
     """Return events a second of the driver and of a bare loop over messages that lie ready."""
     rates = {}
     for name, work in {"bare loop": _bare, "driver": _driven}.items():
         broker = fresh(name.replace(" ", "-"))
-        broker.publish(EVENTS, messages)
+        broker.publish(EVENTS, stamped(messages))
         rates[name] = len(messages) / work(broker, step, len(messages))
     return rates | {"driver beside bare loop": rates["driver"] / rates["bare loop"]}
 
@@ -202,15 +218,11 @@ def _cpu(work: Callable[[], object]) -> float:
     return time.process_time() - began
 
 
-def same_hour(messages: Sequence[Message]) -> dict[str, bytes]:
-    """Return the states of listeners whose last event lies in the busiest hour: a stream that keeps up sees one hour."""
-    rows = decode_messages(
-        [Received(one.data, one.attributes, str(n), 0.0, "") for n, one in enumerate(messages)], "benchmark"
-    ).rows
-    states = merge_events(dict.fromkeys(rows["user_id"].unique().to_list()), rows).states
-    last = {row[0]: row[1] // 3_600_000_000 for row in rows.group_by("user_id").agg(_LAST).iter_rows()}
-    (hour, _), *_ = collections.Counter(last[user] for user in states).most_common(1)
-    return {user: state for user, state in sorted(states.items()) if last[user] == hour}
+def windows(events: Sequence[dict[str, Any]]) -> dict[str, bytes]:
+    """Return the states that some events lead to."""
+    came = [Received(one.data, one.attributes, str(n), 0.0, "") for n, one in enumerate(stamped(events))]
+    rows = decode_messages(came, "benchmark").rows
+    return dict(sorted(merge_events(dict.fromkeys(rows["user_id"].unique().to_list()), rows).states.items()))
 
 
 def main() -> None:
@@ -225,7 +237,7 @@ def main() -> None:
     messages = load(given.raw, given.format, given.root, max(given.flood, given.rate * given.seconds))
     with tempfile.TemporaryDirectory() as tables, brokers() as fresh:
         step = Sessions(open_live(open_store(given.root), Path(tables)))
-        states = same_hour(messages)
+        states = windows(messages)
         step.sets(dict(list(states.items())[:50]))  # what is compiled or loaded once is not part of an answer
         found: dict[str, Any] = {"function": function(step, states, given.rounds)}
         found["latency"] = latency(fresh, step, messages[: given.rate * given.seconds], given.rate)

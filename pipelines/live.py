@@ -20,6 +20,7 @@ from schemas.models import Space, SpaceMismatch
 from transforms.calibrate import Calibration
 from transforms.candidate_sets import Provenance
 from transforms.filters import Instant
+from transforms.index.files import IndexMismatch
 from transforms.io.store import Store, StoreError, open_store
 from transforms.model_bundle import ModelBundle
 from transforms.shards import Shard, Task
@@ -131,7 +132,7 @@ class Following:
                 if known and pointer == known[0]:
                     return known[1]
                 opened = Sessions(open_live(store, Path(self.folder)))
-            except (BundleError, PublishError, StoreError, SpaceMismatch) as error:
+            except (BundleError, PublishError, StoreError, SpaceMismatch, IndexMismatch) as error:
                 if known is None:
                     raise
                 _LOG.warning("%s; %s goes on serving", error, known[1].bundle)

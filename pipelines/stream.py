@@ -27,7 +27,7 @@ from transforms.stream.messages import Cause, decode_control, decode_messages, e
 from transforms.stream.poison import make_sets, merge
 from transforms.stream.step import REASON, Merged, Step
 
-MOST_MESSAGES, MOST_SETS = 500, 128
+MOST_MESSAGES, MOST_SETS = 500, 256
 """Of one batch: more at once makes a set cheaper and everybody wait longer."""
 IDLE_S, TTL_S = 1.0, 48 * 3600
 _LOOK_S, _SWEEP_S = 1.0, 60.0

@@ -17,9 +17,11 @@ from memory_broker import Clock, MemoryBroker
 from pipelines.live import Following, open_live
 from pipelines.stream import Stream
 from pipelines.stream_metrics import Metrics
+from transforms.index.files import IndexMismatch
 from transforms.io.broker import EVENTS, SETS, Message
 from transforms.io.state_store import StateStore
 from transforms.io.store import open_store
+from transforms.model_bundle import ModelBundle
 from transforms.stream import graph
 from transforms.stream.graph import LETTERS, SessionSetsOf
 from transforms.stream.messages import decode_messages, encode_sets
@@ -128,7 +130,11 @@ def test_the_local_driver_ends_with_the_same_bytes(following, expected, tmp_path
     assert last_sets(broker.published[SETS]) == expected
 
 
-def test_a_bundle_that_cannot_be_opened_leaves_the_one_before_serving(copy_road, tmp_path):
+def refused(bundle) -> None:
+    raise IndexMismatch("the index has code version 1, but is asked for with code version 2")
+
+
+def test_a_bundle_that_cannot_be_opened_leaves_the_one_before_serving(copy_road, tmp_path, monkeypatch):
     serving = Following(str(copy_road.root), str(tmp_path / "live"))
     first = serving()
     assert serving() is first, "opened once"
@@ -139,6 +145,10 @@ def test_a_bundle_that_cannot_be_opened_leaves_the_one_before_serving(copy_road,
     pointer.write_text("{")
     assert serving() is first
     told = json.loads(whole)
+    with monkeypatch.context() as other_code:
+        other_code.setattr(ModelBundle, "items", refused)
+        pointer.write_text(json.dumps(told | {"run": "of other code"}))
+        assert serving() is first
     pointer.write_text(json.dumps(told | {"run": "another"}))
     assert serving() is not first
     assert open_live(open_store(str(copy_road.root)), tmp_path / "live").provenance.fields["base_run_id"] == "another"

@@ -71,7 +71,7 @@ class KeyedTable:
         wanted = pc.unique(ids.to_arrow().cast(pa.large_string())).drop_null()
         needed = list(dict.fromkeys([*names, self.column]))
         found = [self._of_segment(number, wanted, needed) for number in range(len(self.segments))]
-        some = [rows for rows in found if rows.num_rows]
+        some = [rows for rows in found if rows is not None]
         if not some:
             return read_tables([], self.contract, names)
         rows = pa.concat_tables(some)
@@ -81,10 +81,12 @@ class KeyedTable:
         assert isinstance(frame, pl.DataFrame)
         return frame
 
-    def _of_segment(self, number: int, wanted: pa.Array, names: Sequence[str]) -> pa.Table:
+    def _of_segment(self, number: int, wanted: pa.Array, names: Sequence[str]) -> pa.Table | None:
         segment = self.segments[number]
         own = wanted.filter(pa.array(shard_of(wanted, len(self.segments)) == number)) if self.routed else wanted
         places = segment.places(np.sort(mix_text(own))) if len(own) else np.empty(0, np.int64)
+        if not len(places):
+            return None
         rows = segment.rows.select(names).take(pa.array(places))
         mine = pc.is_in(rows[self.column], own)  # another id may have the same hash
         return rows if pc.all(mine).as_py() else rows.filter(mine)

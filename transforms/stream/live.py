@@ -47,7 +47,12 @@ class LiveBundle(ModelBundle):
 
     @classmethod
     def open(cls, opened: ModelBundle, folder: Path) -> "LiveBundle":
-        """Map the tables of a bundle; files lie in `folder`, which processes and bundles may share."""
+        """Map the tables of a bundle; files lie in `folder`, which processes and bundles may share.
+
+        Raises:
+          ValueError: vectors and index are not of one space, or the index is of other code.
+        """
+        opened.items()
         shard = opened.shard
         tables = {
             (name, column): KeyedTable.open(_CONTRACTS[name], column, shard.paths(name), folder)
