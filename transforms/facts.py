@@ -260,7 +260,8 @@ def proposed_items(
       The items, and all parts in order of their shows and of the others (`transforms.parts.line`).
     """
     if held:
-        return held.codes.items, held.ordered
+        mine = pl.col("show_id").is_in(shows.drop_nulls().unique().implode())
+        return held.codes.items, held.ordered.filter(mine) if len(shows) else held.ordered.clear()
     items = bundle.lookup("item", "item_id", ids.unique(), list(ITEM_COLUMNS))
     return _with_parts(items, shows, world, bundle, instant)
 

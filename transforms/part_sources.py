@@ -17,7 +17,7 @@ from transforms.parts import (
     reached,
     shows_of_seeds,
 )
-from transforms.sources import SEED_HALF_LIFE_DAYS, Audience, Bundle, Source, age_days, halved, of_seeds
+from transforms.sources import SEED_HALF_LIFE_DAYS, Audience, Bundle, Source, age_days, halved, none_found, of_seeds
 
 NEWEST = 20
 """So many of a show are looked at for one that was not heard: who heard them all waits for the next."""
@@ -88,7 +88,10 @@ def next_for_seeds(audience: Audience, bundle: Bundle) -> pl.DataFrame:
     seeds = bundle.lookup("item", "item_id", audience.seeds["seed_item_id"], list(PART_COLUMNS)).with_columns(
         key="item_id"
     )
-    parts = parts_of(shows_of_seeds(seeds), bundle, gone_items(bundle), audience.now)
+    shows = shows_of_seeds(seeds)
+    if not len(shows):
+        return none_found()
+    parts = parts_of(shows, bundle, gone_items(bundle), audience.now)
     nexts = next_of_seeds(seeds, line(parts)).select("key", "item_id", raw_score=pl.lit(1.0))
     owner = pl.when(pl.col("item_type") == "show").then("key").otherwise("show_id")
     others = (

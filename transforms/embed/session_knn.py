@@ -9,6 +9,7 @@ Memory: 8 bytes per interaction, 12 per row and 16 per item; to score, 16 more p
 """
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -92,7 +93,7 @@ class _Scratch(NamedTuple):
     voted: np.ndarray
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(frozen=True)  # without slots: weights are made once
 class SessionKnn:
     """Rows to find neighbours among.
 
@@ -131,7 +132,7 @@ class SessionKnn:
         """
         found = np.zeros((len(contexts), self.settings.neighbours), np.int64)
         read = contexts.last(_CONTEXT)
-        _find_all(read.starts, read.items, self._rows(), self._weights(), self._scratch(), self.first_row, found)
+        _find_all(read.starts, read.items, self._rows(), self._weights, self._scratch(), self.first_row, found)
         found.sort(axis=1)
         return found
 
@@ -140,9 +141,7 @@ class SessionKnn:
         keys = self.neighbours(contexts) if neighbours is None else neighbours
         scores = np.zeros((len(contexts), self.rows.num_items), np.float32)
         read = contexts.last(_CONTEXT)
-        _vote_all(
-            read.starts, read.items, self._rows(), self._weights(), (keys, self.first_row), self._scratch(), scores
-        )
+        _vote_all(read.starts, read.items, self._rows(), self._weights, (keys, self.first_row), self._scratch(), scores)
         return scores
 
     def top(self, contexts: Interactions, best: int) -> tuple[np.ndarray, np.ndarray]:
@@ -150,7 +149,7 @@ class SessionKnn:
         keys = self.neighbours(contexts)
         found = np.zeros((len(contexts), best), np.int64)
         read = contexts.last(_CONTEXT)
-        _top_all(read.starts, read.items, self._rows(), self._weights(), (keys, self.first_row), self._scratch(), found)
+        _top_all(read.starts, read.items, self._rows(), self._weights, (keys, self.first_row), self._scratch(), found)
         found.sort(axis=1)
         items = np.where(found > 0, self.rows.num_items - 1 - (found & 0xFFFFFFFF), -1).astype(np.int32)
         return items[:, ::-1], (found >> 32).astype(np.int32).view(np.float32)[:, ::-1]
@@ -168,13 +167,14 @@ class SessionKnn:
         found = np.zeros((len(candidates.items), len(_TOLD)), np.float32)
         slots = np.zeros((2, self.rows.num_items), np.int64)
         read, asked = contexts.last(_CONTEXT), (candidates.starts, candidates.items, found)
-        _tell_all(read.starts, read.items, self._rows(), self._weights(), (keys, self.first_row), slots, asked)
+        _tell_all(read.starts, read.items, self._rows(), self._weights, (keys, self.first_row), slots, asked)
         found[:, _TOLD.index("newest")] /= self.num_rows
         return dict(zip(_TOLD, found.T, strict=True))
 
     def _rows(self) -> _Rows:
         return _Rows(self.rows.starts, self.rows.items, self.list_starts, self.list_rows)
 
+    @functools.cached_property
     def _weights(self) -> _Weights:
         s = self.settings
         counts = np.maximum(self.counts, 1)

@@ -70,7 +70,8 @@ class KeyedTable:
         names = list(columns) if columns else self.contract.schema.names
         wanted = pc.unique(ids.to_arrow().cast(pa.large_string())).drop_null()
         needed = list(dict.fromkeys([*names, self.column]))
-        found = [self._of_segment(number, wanted, needed) for number in range(len(self.segments))]
+        hashes = np.unique(mix_text(wanted))
+        found = [self._of_segment(number, wanted, hashes, needed) for number in range(len(self.segments))]
         some = [rows for rows in found if rows is not None]
         if not some:
             return read_tables([], self.contract, names)
@@ -81,10 +82,12 @@ class KeyedTable:
         assert isinstance(frame, pl.DataFrame)
         return frame
 
-    def _of_segment(self, number: int, wanted: pa.Array, names: Sequence[str]) -> pa.Table | None:
-        segment = self.segments[number]
-        own = wanted.filter(pa.array(shard_of(wanted, len(self.segments)) == number)) if self.routed else wanted
-        places = segment.places(np.sort(mix_text(own))) if len(own) else np.empty(0, np.int64)
+    def _of_segment(self, number: int, wanted: pa.Array, hashes: np.ndarray, names: Sequence[str]) -> pa.Table | None:
+        segment, own = self.segments[number], wanted
+        if self.routed:
+            own = wanted.filter(pa.array(shard_of(wanted, len(self.segments)) == number))
+            hashes = np.unique(mix_text(own))
+        places = segment.places(hashes)
         if not len(places):
             return None
         rows = segment.rows.select(names).take(pa.array(places))

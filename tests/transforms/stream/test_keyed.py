@@ -67,8 +67,9 @@ def test_only_the_segment_of_an_id_is_searched_where_there_are_many(shard, tmp_p
 
 def test_ids_of_one_hash_are_told_apart(shard, tmp_path, monkeypatch):
     monkeypatch.setattr("transforms.stream.keyed.mix_text", lambda ids: shard_of(ids, 2).astype("uint64"))
-    found = opened(shard, "item_id", tmp_path).lookup(pl.Series(["i003", "i004"]), ["item_id"])
-    assert found["item_id"].to_list() == ["i003", "i004"]
+    wanted = [f"i{n:03d}" for n in range(7)]
+    found = opened(shard, "item_id", tmp_path).lookup(pl.Series(wanted), ["item_id"])
+    assert found["item_id"].to_list() == wanted
 
 
 def test_a_dataset_of_no_files_holds_nothing(tmp_path):
