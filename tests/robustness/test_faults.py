@@ -11,6 +11,7 @@ from road_folders import TODAY, contents, ingest, reader_finds, write_raw
 
 from pipelines.recommend import SURFACES
 from transforms import explore, filters
+from transforms.filter_kernel import MARKET, TIER
 from transforms.sources import Source, co_listen
 from transforms.world_setting import Setting
 
@@ -128,12 +129,14 @@ def unmade(yesterday, today, copied):
 
 @pytest.mark.parametrize("surface", ["home", "now_playing"])
 def test_a_market_leak_is_found_by_the_audit_where_the_filter_lets_it_pass(unmade, capsys, monkeypatch, surface):
-    folders, judge = unmade("candidate_set", "exposure"), filters.availability
+    folders, judge = unmade("candidate_set", "exposure"), filters.judge
 
     def leaking(*arguments):
-        return judge(*arguments).with_columns(pl.lit(True).alias("market_ok"), pl.lit(True).alias("tier_ok"))
+        answers = judge(*arguments)
+        answers.rule[np.isin(answers.rule, (MARKET, TIER))] = 0
+        return answers
 
-    monkeypatch.setattr(filters, "availability", leaking)
+    monkeypatch.setattr(filters, "judge", leaking)
     said = stopped(folders, capsys, "--surface", surface)
     assert "market_violations [failed]" in said
     assert "they hold items that may not be played in their market" in said
