@@ -53,9 +53,8 @@ def recipe(num_sources: int) -> SurfacePolicy:
     kept = [quota for quota in home.sources if quota.source_id in (home.fallback, home.explore)]
     each = home.size // num_sources
     own = [Quota(f"s{n}", each // 2, each, 2 * each, personal=True, discovery=True) for n in range(num_sources)]
-    fields = {name: getattr(home, name) for name in SurfacePolicy.__slots__}
     flow = (*(quota.source_id for quota in own), home.fallback)
-    return SurfacePolicy(**fields | {"sources": (*own, *kept), "flow": flow})
+    return dataclasses.replace(home, sources=(*own, *kept), flow=flow)
 
 
 def catalogue(num_items: int, rng: np.random.Generator) -> pl.DataFrame:

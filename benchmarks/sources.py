@@ -15,9 +15,11 @@ difference between the blend and the best source at the largest k.
 """
 
 import argparse
+import dataclasses
 import json
 import tempfile
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import polars as pl
@@ -30,8 +32,9 @@ from pipelines.runner import load_manifest
 from schemas.candidates import PROPOSAL
 from transforms.io.store import open_store
 from transforms.shards import read_tables
-from transforms.stream import sets as sets_module
+from transforms.sources import GROUP_PREFIX
 from transforms.stream.session import Heard, Window
+from transforms.stream.sets import SessionSets
 
 BLEND = "blend"
 SAMPLES, AT_ONCE = 1_000, 256
@@ -97,15 +100,25 @@ def sessions(root: str, test: Path, count: int) -> tuple[dict[str, pl.DataFrame]
         half, user = len(items) // 2, f"test-{number:06d}"
         windows[user] = Window.of(_heard(user, place, item) for place, item in enumerate(items[:half]))
         wanted += [(user, f"track-{item}") for item in sorted(set(items[half:]) - set(items[:half]))]
-    proposed, made = [], []
+    made = []
     with tempfile.TemporaryDirectory() as folder:
-        serve = open_live(open_store(root), Path(folder))
-        ask = sets_module.Panel.ask
-        sets_module.Panel.ask = lambda *given: proposed.append(ask(*given)) or proposed[-1]  # type: ignore[method-assign]
+        live = open_live(open_store(root), Path(folder))
+        serve = Overheard(**{field.name: getattr(live, field.name) for field in dataclasses.fields(live)})
         for start in range(0, len(windows), AT_ONCE):
             made.append(pl.DataFrame(pl.from_arrow(serve(dict(list(windows.items())[start : start + AT_ONCE])))))
-    lists = by_source(pl.concat(proposed)) | {BLEND: slots(pl.concat(made))}
+    lists = by_source(pl.concat(Overheard.PROPOSED)) | {BLEND: slots(pl.concat(made))}
     return lists, pl.DataFrame(wanted, schema=["user", "item"], orient="row")
+
+
+class Overheard(SessionSets):
+    """Sets of sessions that remember what was proposed for them."""
+
+    PROPOSED: ClassVar[list[pl.DataFrame]] = []
+
+    def _proposals(self, *given):
+        found, left_out = super()._proposals(*given)
+        self.PROPOSED.append(found.filter(~pl.col("key").str.starts_with(GROUP_PREFIX)))
+        return found, left_out
 
 
 def _heard(user: str, place: int, item: object) -> Heard:

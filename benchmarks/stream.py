@@ -34,7 +34,7 @@ from jobs.batch import open_raw
 from jobs.options import iso_date, leave
 from jobs.replay import rehearsals
 from pipelines.inputs import raw_files, raw_tasks
-from pipelines.live import open_live
+from pipelines.live import open_sessions
 from pipelines.stream import Stream
 from pipelines.stream_metrics import Metrics
 from schemas.inputs import EVENT
@@ -47,7 +47,8 @@ from transforms.io.store import open_store
 from transforms.stream import sets as sets_module
 from transforms.stream.messages import decode_messages, encode_sets
 from transforms.stream.rehearse import Mishaps
-from transforms.stream.sessions import Sessions, merge_events
+from transforms.stream.sessions import merge_events
+from transforms.stream.step import Step
 
 AT_ONCE = (1, 10, 50, 256)
 PARTS = {
@@ -96,7 +97,7 @@ def brokers() -> Iterator[Callable[[str], PubSub]]:
         yield fresh
 
 
-def driver(broker: PubSub, step: Sessions, folder: Path) -> Stream:
+def driver(broker: PubSub, step: Step, folder: Path) -> Stream:
     """Return the local driver over an empty state."""
     return Stream(
         broker=broker, store=StateStore(folder), step=step, metrics=Metrics(), code_version="benchmark",
@@ -131,7 +132,7 @@ while sent < len(events):
 
 
 def latency(
-    fresh: Callable[[str], PubSub], step: Sessions, messages: Sequence[dict[str, Any]], rate: float
+    fresh: Callable[[str], PubSub], step: Step, messages: Sequence[dict[str, Any]], rate: float
 ) -> dict[str, float]:
     """Return quantiles of freshness in ms while a process sends at a rate."""
     with tempfile.TemporaryDirectory() as folder:
@@ -146,7 +147,7 @@ def latency(
     return found | {"events a second": len(messages) / seconds, "sets": float(stream.metrics.total("sets"))}
 
 
-def flooded(fresh: Callable[[str], PubSub], step: Sessions, messages: Sequence[dict[str, Any]]) -> dict[str, float]:
+def flooded(fresh: Callable[[str], PubSub], step: Step, messages: Sequence[dict[str, Any]]) -> dict[str, float]:
     """Return events a second of the driver and of a bare loop over messages that lie ready."""
     rates = {}
     for name, work in {"bare loop": _bare, "driver": _driven}.items():
@@ -156,7 +157,7 @@ def flooded(fresh: Callable[[str], PubSub], step: Sessions, messages: Sequence[d
     return rates | {"driver beside bare loop": rates["driver"] / rates["bare loop"]}
 
 
-def _driven(broker: PubSub, step: Sessions, count: int) -> float:
+def _driven(broker: PubSub, step: Step, count: int) -> float:
     with tempfile.TemporaryDirectory() as folder:
         stream = driver(broker, step, Path(folder))
         seconds = run_until(stream, count)
@@ -164,7 +165,7 @@ def _driven(broker: PubSub, step: Sessions, count: int) -> float:
     return seconds
 
 
-def _bare(broker: PubSub, step: Sessions, count: int) -> float:
+def _bare(broker: PubSub, step: Step, count: int) -> float:
     states: dict[str, bytes] = {}
     began, done = time.monotonic(), 0
     while done < count:
@@ -179,7 +180,7 @@ def _bare(broker: PubSub, step: Sessions, count: int) -> float:
     return time.monotonic() - began
 
 
-def function(step: Sessions, states: dict[str, bytes], rounds: int) -> dict[str, dict[str, float]]:
+def function(step: Step, states: dict[str, bytes], rounds: int) -> dict[str, dict[str, float]]:
     """Return what a set costs by how many are made at once, in ms of CPU, and what shares its parts take."""
     found = {}
     for size in AT_ONCE:
@@ -236,7 +237,7 @@ def main() -> None:
     given = parser.parse_args()
     messages = load(given.raw, given.format, given.root, max(given.flood, given.rate * given.seconds))
     with tempfile.TemporaryDirectory() as tables, brokers() as fresh:
-        step = Sessions(open_live(open_store(given.root), Path(tables)))
+        step = open_sessions(given.root, Path(tables))
         states = windows(messages)
         step.sets(dict(list(states.items())[:50]))  # what is compiled or loaded once is not part of an answer
         found: dict[str, Any] = {"function": function(step, states, given.rounds)}

@@ -5,19 +5,17 @@ The same messages in any order, any number of times, give the same sets. Killed 
 
 import argparse
 import contextlib
-import dataclasses
 import signal
 import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from jobs.batch import guarded
 from jobs.broker import add_broker, own_broker, state_folder
 from jobs.options import leave
-from pipelines.live import open_live
-from pipelines.publish import pointer_path
-from pipelines.recommend import NOW_PLAYING
+from pipelines.live import Following, open_sessions
 from pipelines.stream import InBackground, Stream
 from pipelines.stream_metrics import Metrics
 from pipelines.stream_views import Terminal, serve_metrics
@@ -25,10 +23,8 @@ from pipelines.version import code_version
 from transforms.io.broker import EVENTS, SETS
 from transforms.io.pubsub import PREFIX
 from transforms.io.state_store import StateStore
-from transforms.io.store import Store, open_store
-from transforms.stream.sessions import Sessions
+from transforms.io.store import open_store
 from transforms.stream.step import Step
-from transforms.stream.trial import tried
 
 PORT = 9464
 
@@ -40,10 +36,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--state", help="local folder of sessions (default: stream under the root)")
     parser.add_argument("--port", type=int, default=PORT, help=f"of /metrics on 127.0.0.1 ({PORT}); 0 takes any")
     options, beam_args = parser.parse_known_args(argv)
-    if beam_args:
+    if any(one.startswith("--runner") for one in beam_args):
         return guarded(lambda: run_on_beam(options, beam_args))
-    tables = state_folder(options.root, options.state) / "tables"
-    return guarded(lambda: run(options, lambda root: Sessions(open_live(open_store(root), tables))))
+    if beam_args:
+        parser.error(f"unknown arguments: {' '.join(beam_args)}; those of a Beam runner go with --runner=")
+    return guarded(lambda: run(options, lambda root: open_sessions(root, _tables(options))))
+
+
+def _tables(options: argparse.Namespace) -> Path:
+    return state_folder(options.root, options.state) / "tables"
 
 
 def run_on_beam(options: argparse.Namespace, beam_args: list[str]) -> int:
@@ -53,33 +54,6 @@ def run_on_beam(options: argparse.Namespace, beam_args: list[str]) -> int:
     project = [f"--project={options.project}"] if options.project else []
     stream_pipeline(options.root, PREFIX, [*beam_args, *project]).run()
     return 0
-
-
-@dataclasses.dataclass
-class Following:
-    """Opens and tries what the live pointer names whenever it names another; one that is refused is not tried twice."""
-
-    store: Store
-    opens: Callable[[str], Step]
-    seen: bytes = b""
-
-    def __call__(self) -> Step | None:
-        """Return the step of another pointer than before, None while it stands.
-
-        Raises:
-          ValueError: nothing is live yet.
-        """
-        try:
-            found = self.store.read_bytes(pointer_path(NOW_PLAYING))
-        except FileNotFoundError:
-            raise ValueError(
-                f"nothing is live under {self.store.root}: run `make demo` or `make batch RAW=... DATE=...` first, or name"
-                " another ROOT="
-            ) from None
-        if found == self.seen:
-            return None
-        self.seen = found
-        return tried(self.opens(self.store.root))
 
 
 def run(options: argparse.Namespace, opens: Callable[[str], Step]) -> int:

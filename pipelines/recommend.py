@@ -284,23 +284,31 @@ def _blend(
     return ProcessShards(space, WorkOfShard(recommend.groups, shard))
 
 
+def fields_of(bundle: Bundle, snapshots: Mapping[str, Manifest], **own: object) -> dict[str, object]:
+    """Return the set-level columns that are the same for all sets made from a bundle.
+
+    Args:
+      snapshots: `item`, `user` and `campaign`. own: what else is the same, by column.
+    """
+    named = {"catalog": "item", "user": "user", "campaign": "campaign"}
+    return {
+        "logical_date": datetime.date.fromisoformat(bundle.date),
+        "bundle_id": bundle.bundle,
+        **{f"{column}_snapshot_id": snapshots[name].digest for column, name in named.items()},
+        "policy_version": bundle.policy_version,
+        "experiment_arms": [],
+        **own,
+    }
+
+
 def _fields(served: Served) -> dict[str, object]:
     road, ingested, tables = served.road, served.ingested, served.tables
     watermark = int(tables.histories.statistics["columns"]["last_event_ts"]["high"] or 0)
-    return {
-        "run_mode": road.run_mode,
-        "logical_date": road.date,
-        "sequence": sequence_of(watermark, 0),
-        "source_watermark": watermark,
-        "base_run_id": None,
-        "bundle_id": served.bundle.bundle,
-        "catalog_snapshot_id": ingested.items.digest,
-        "user_snapshot_id": ingested.users.digest,
-        "campaign_snapshot_id": ingested.campaigns.digest,
-        "policy_version": road.policy.version,
-        "code_version": road.code_version,
-        "experiment_arms": [],
-    }
+    snapshots = {"item": ingested.items, "user": ingested.users, "campaign": ingested.campaigns}
+    return fields_of(
+        served.bundle, snapshots, run_mode=road.run_mode, sequence=sequence_of(watermark, 0), source_watermark=watermark,
+        base_run_id=None, code_version=road.code_version,
+    )  # fmt: skip
 
 
 def rests_on(parts: Mapping[str, Manifest], space: str) -> dict[str, Rests]:

@@ -11,7 +11,7 @@ import apache_beam as beam
 from apache_beam.io.gcp.pubsub import ReadFromPubSub, WriteToPubSub
 from apache_beam.options.pipeline_options import GoogleCloudOptions, PipelineOptions, StandardOptions
 
-from pipelines.live import Following
+from pipelines.live import Serving
 from pipelines.version import code_version
 from transforms.io.broker import DEAD_LETTERS, EVENTS, SETS
 from transforms.stream.graph import LETTERS, SessionSetsOf
@@ -52,7 +52,7 @@ def stream_pipeline(root: str, prefix: str, beam_args: Sequence[str]) -> beam.Pi
             subscription=f"projects/{project}/subscriptions/{prefix}-{EVENTS}", with_attributes=True,
             id_label=EVENT_ID, timestamp_attribute=EVENT_TS,
         )
-        | "SessionSets" >> SessionSetsOf(Following(root, tables), code_version())
+        | "SessionSets" >> SessionSetsOf(Serving(root, tables), code_version())
     )  # fmt: skip
     _ = made["sets"] | "WriteSets" >> WriteToPubSub(f"{topics}-{SETS}", with_attributes=True)
     _ = made[LETTERS] | "WriteLetters" >> WriteToPubSub(f"{topics}-{DEAD_LETTERS}", with_attributes=True)

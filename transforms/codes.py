@@ -15,6 +15,7 @@ from transforms.id_index import NO_CODE, IdIndex, alike
 from transforms.item_rules import in_order, series, trailer
 from transforms.sorted_groups import dense
 from transforms.sources import TALK
+from transforms.tallies import first_artist, owners
 
 NEVER, FOREVER = np.iinfo(np.int64).min, 253_370_764_800_000_000  # us; the latter is 9999-12-31
 UNFIT, EXPLICIT, SPOKEN, TRAILER, IN_ORDER, OPENING, BOOK, EVERYWHERE, GONE = (1 << bit for bit in range(9))
@@ -86,22 +87,22 @@ class ItemCodes:
     def of(cls, items: pl.DataFrame, gone: pl.Series) -> "ItemCodes":
         """Code a catalogue, sorted by `item_id`."""
         ids = IdIndex.of(items["item_id"])
-        owners, languages, offered = (_lists(items.select(one)) for one in (_owners(), "languages", "availability"))
+        owned, languages, offered = (_lists(items.select(one)) for one in (owners(), "languages", "availability"))
         offers = offered[1].struct.unnest()
-        named = [values.unique().sort() for values in (owners[1], languages[1], offers["market"])]
+        named = [values.unique().sort() for values in (owned[1], languages[1], offers["market"])]
         named[2] = pl.concat([pl.Series([ANY]), named[2].filter(named[2] != ANY)])
         by_owner, by_language, by_market = (IdIndex.of(names) for names in named)
         coded = np.empty(items.height, ITEM)
         _fill(coded, _figures(items), ("age", "release", "deleted"))
         _fill(coded, [dense(items["canonical_id"]), *_attributes(items)], _NUMBERED)
-        for starts, name in ((owners[0], "owner"), (languages[0], "language"), (offered[0], "offer")):
+        for starts, name in ((owned[0], "owner"), (languages[0], "language"), (offered[0], "offer")):
             _fill(coded, [starts[:-1], starts[1:]], (name, f"{name}s"))
         coded["flags"] = _flags(items, ids.find(gone))
-        lists = by_owner.find(owners[1]), by_language.find(languages[1])
+        lists = by_owner.find(owned[1]), by_language.find(languages[1])
         arrays = ItemArrays(coded, _offers(offers, by_market), *lists)
-        canonical, artists = IdIndex.of(items["canonical_id"]), IdIndex.of(items.select(_artist()).to_series())
+        canonical, artists = IdIndex.of(items["canonical_id"]), IdIndex.of(items.select(first_artist()).to_series())
         hashes = mix_text(items["item_id"].to_arrow()), np.zeros(items.height, np.uint64)
-        artist = _artist().alias("artist_id")
+        artist = first_artist().alias("artist_id")
         shown = items.select("item_id", "item_type", "canonical_id", artist, "release_ts")
         return cls(items, gone, arrays, shown, *hashes, ids, canonical, artists, by_owner, by_language, by_market)
 
@@ -211,19 +212,10 @@ def _lists(frame: pl.DataFrame) -> tuple[np.ndarray, pl.Series]:
     return np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]), lists.filter(lengths > 0).explode()
 
 
-def _owners() -> pl.Expr:
-    artists = pl.col("artists").fill_null([]).list.eval(pl.element().struct.field("artist_id"))
-    return pl.concat_list(artists, "show_id").list.drop_nulls()
-
-
-def _artist() -> pl.Expr:
-    return pl.col("artists").list.first().struct.field("artist_id")
-
-
 def _attributes(items: pl.DataFrame) -> list[np.ndarray]:
     """Return what a set holds one item of, the series of an audiobook or else the canonical item, and what caps count."""
     one = pl.coalesce("series:" + pl.col("series"), "canonical_id").alias("alike")
-    own = items.select("canonical_id", _artist(), "album_id", "show_id", "publisher", series())
+    own = items.select("canonical_id", first_artist(), "album_id", "show_id", "publisher", series())
     named = own.select(one, pl.all().exclude("canonical_id"))
     return [alike(one) for one in named.get_columns()]
 

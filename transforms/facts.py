@@ -28,6 +28,7 @@ from transforms.parts import (
 from transforms.reach import World, explicit_allowed, max_age
 from transforms.retrieve import ShardBundle
 from transforms.sources import Bundle
+from transforms.tallies import first_artist
 
 SEED_COLUMNS = ("item_id", "item_type", "canonical_id", "show_id", "availability", "explicit", "age_rating", "languages",
                 "is_trailer")  # fmt: skip
@@ -110,7 +111,7 @@ def user_facts(
 
 
 def _artists_known(positives: pl.DataFrame, owners: pl.DataFrame) -> pl.DataFrame:
-    primary = pl.col("artists").list.first().struct.field("artist_id").alias("artists_known")
+    primary = first_artist().alias("artists_known")
     artists = positives.select("k", "item_id").join(owners, on="item_id").select("k", primary)
     distinct = artists.drop_nulls().unique().sort("k", "artists_known")
     return distinct.group_by("k", maintain_order=True).agg("artists_known")

@@ -12,6 +12,7 @@ import polars as pl
 
 from schemas.hashing import hash64
 from schemas.policy import SurfacePolicy
+from transforms.tallies import first_artist
 
 KIN_COLUMNS = ("item_id", "artists", "album_id", "show_id", "publisher")
 FURTHER = 3
@@ -40,7 +41,7 @@ class Kin:
         columns = {
             "album": pl.col("album_id"),
             "show": pl.col("show_id"),
-            "artist": pl.col("artists").list.first().struct.field("artist_id"),
+            "artist": first_artist(),
             "publisher": pl.col("publisher"),
         }
         found = {name: np.zeros(len(ids), np.uint64) for name in columns}

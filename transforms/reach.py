@@ -18,6 +18,7 @@ from transforms.item_rules import covers, item_flags, servable
 from transforms.parts import COMPLETED_LABEL, PART_COLUMNS, gone_items, line, openings
 from transforms.shards import Shard
 from transforms.sources import TALK, Bundle
+from transforms.tallies import owners
 
 ADULT = 21
 LEAST_AGE = {"0-12": 0, "13-17": 13, "18-24": 18}
@@ -231,8 +232,7 @@ def _blocked(k: pl.DataFrame, bundle: Bundle) -> pl.DataFrame:
     blocked = k.select("key", pl.col("blocked_artists").alias("owner")).explode("owner").drop_nulls().unique()
     if not blocked.height:
         return blocked.rename({"owner": "item_id"})
-    owners = pl.col("artists").fill_null([]).list.eval(pl.element().struct.field("artist_id"))
-    every = pl.concat_list(owners, pl.col("show_id")).alias("owner")
+    every = owners().alias("owner")
     theirs = every.list.set_intersection(pl.lit(blocked["owner"].unique().to_list())).list.len() > 0
     items = bundle.read("item", ["item_id", "artists", "show_id"], theirs).select("item_id", every)
     return blocked.join(items.explode("owner").drop_nulls(), on="owner").select("key", "item_id")

@@ -40,13 +40,6 @@ def within(begins: np.ndarray) -> np.ndarray:
     return index - np.maximum.accumulate(np.where(begins, index, 0))
 
 
-def nth_of(order: np.ndarray, *keys: np.ndarray) -> np.ndarray:
-    """Return each row's number within its group of equal keys, groups numbered in `order`."""
-    nth = np.empty(len(order), np.int64)
-    nth[order] = within(starts(*(key[order] for key in keys)))
-    return nth
-
-
 def numbered(counts: np.ndarray) -> np.ndarray:
     """Number what is counted of each group from 0, groups one after the other."""
     return np.arange(int(counts.sum())) - np.repeat(np.cumsum(counts) - counts, counts)

@@ -16,6 +16,8 @@ import pyarrow as pa
 from schemas.candidates import PROPOSAL
 from schemas.policy import SurfacePolicy
 from schemas.tallies import ANY
+from transforms.sorted_groups import numbered
+from transforms.tallies import owners
 
 HOME_SEEDS = 30
 SEEDS_SHOWN = 3
@@ -177,7 +179,7 @@ def _summed(found: pl.DataFrame, seeds: pl.DataFrame, others: pl.Series) -> pl.D
     rows = found["seed"].to_numpy()[order]
     first = rows[best["start"].to_numpy()]
     shown = np.minimum(best["n"].to_numpy(), SEEDS_SHOWN)
-    at = np.repeat(best["start"].to_numpy(), shown) + _counting(shown)
+    at = np.repeat(best["start"].to_numpy(), shown) + numbered(shown)
     lists = pa.ListArray.from_arrays(
         np.append(0, np.cumsum(shown)).astype(np.int32), seeds["item_id"].gather(rows[at]).to_arrow()
     )
@@ -190,12 +192,6 @@ def _summed(found: pl.DataFrame, seeds: pl.DataFrame, others: pl.Series) -> pl.D
             "seed_event_ts": seeds["event_ts"].gather(first),
         }
     )
-
-
-def _counting(lengths: np.ndarray) -> np.ndarray:
-    """Return 0, 1, ..., length - 1 for each length in turn."""
-    starts = np.cumsum(lengths) - lengths
-    return np.arange(lengths.sum()) - np.repeat(starts, lengths)
 
 
 def relisten(audience: Audience, bundle: Bundle) -> pl.DataFrame:
@@ -229,10 +225,7 @@ def follow_new(audience: Audience, bundle: Bundle) -> pl.DataFrame:
     age = age_days("release_ts", audience.now)
     limit = pl.when(pl.col("item_type").is_in(TALK)).then(NEW_TALK_DAYS).otherwise(NEW_MUSIC_DAYS)
     new = bundle.read("item", ["item_id", "item_type", "artists", "show_id", "release_ts"], (age >= 0) & (age < limit))
-    owners = pl.concat_list(
-        pl.col("artists").fill_null([]).list.eval(pl.element().struct.field("artist_id")), pl.col("show_id")
-    )
-    new = new.select("item_id", owners.alias("artist_id"), halved(age, FRESHNESS_HALF_LIFE_DAYS).alias("freshness"))
+    new = new.select("item_id", owners().alias("artist_id"), halved(age, FRESHNESS_HALF_LIFE_DAYS).alias("freshness"))
     new = new.explode("artist_id").drop_nulls()
     liked = audience.listens.filter(pl.col("artist_id").is_not_null()).sort("key", "event_ts", "item_id")
     liking = (

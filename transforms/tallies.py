@@ -294,9 +294,20 @@ def emit_artist_items(
     return {"parts": to_shards(best, "artist_id", num_shards)}
 
 
+def first_artist() -> pl.Expr:
+    """Return the first artist of an item, null where it names none."""
+    return pl.col("artists").list.first().struct.field("artist_id")
+
+
 def primary_artist() -> pl.Expr:
     """Return the first artist of an item, else its show; null where it has neither."""
-    return pl.coalesce(pl.col("artists").list.first().struct.field("artist_id"), pl.col("show_id"))
+    return pl.coalesce(first_artist(), pl.col("show_id"))
+
+
+def owners() -> pl.Expr:
+    """Return all artists of an item and its show, a list of ids."""
+    artists = pl.col("artists").fill_null([]).list.eval(pl.element().struct.field("artist_id"))
+    return pl.concat_list(artists, "show_id").list.drop_nulls()
 
 
 def emit_pairs(

@@ -16,6 +16,7 @@ from jobs import replay, replay_dlq, stream, watch
 from jobs.broker import LINK, own_broker, same_broker, state_folder
 from jobs.replay import Pace
 from pipelines.inputs import raw_files, raw_tasks
+from pipelines.live import Following
 from pipelines.publish import pointer_path
 from schemas.inputs import EVENT
 from transforms.io import emulator as emulators
@@ -91,12 +92,18 @@ def test_the_commands_work_together(raw, root, no_emulator, capfd, monkeypatch):
 
 def test_without_a_live_bundle_it_says_what_to_run(tmp_path, capsys):
     assert stream.main(["--root", str(tmp_path), "--port", "0"]) == 1
-    assert "nothing is live under" in capsys.readouterr().err
+    assert "nothing is live on now_playing under" in capsys.readouterr().err
 
 
 def test_a_port_that_is_no_number_is_a_bad_argument(capsys):
     with pytest.raises(SystemExit, match="2"):
         stream.main(["--port", "http"])
+
+
+def test_an_argument_nobody_knows_is_named(capsys):
+    with pytest.raises(SystemExit, match="2"):
+        stream.main(["--prot", "9"])
+    assert "unknown arguments: --prot 9; those of a Beam runner go with --runner=" in capsys.readouterr().err
 
 
 def test_the_pointer_is_followed_and_a_refused_bundle_is_not_tried_twice(root):
@@ -108,7 +115,7 @@ def test_the_pointer_is_followed_and_a_refused_bundle_is_not_tried_twice(root):
             raise ValueError("broken bundle")
         return ToyStep(f"b{len(opened)}")
 
-    following = stream.Following(LocalStore(root), opens)
+    following = Following(LocalStore(root), opens)
     assert following().bundle == "b1"
     assert following() is None
     LocalStore(root).write_bytes(pointer_path("now_playing"), b"2")
@@ -124,7 +131,7 @@ def test_a_bundle_that_cannot_make_a_set_is_refused_before_it_is_in_use(root):
         def sets(self, states):
             raise LookupError("the index is of another day")
 
-    following = stream.Following(LocalStore(root), lambda _: Unable())
+    following = Following(LocalStore(root), lambda _: Unable())
     with pytest.raises(LookupError, match="another day"):
         following()
     assert following() is None

@@ -109,6 +109,6 @@ def test_the_verdict_names_what_was_lost(base):
 
 
 def test_an_address_is_a_root_or_one_run_of_it():
-    assert part_run("kept/root/") == ("kept/root", None)
-    assert part_run("kept/root/runs/date=2026-01-31/") == ("kept/root", "2026-01-31")
+    assert part_run("kept/here/") == ("kept/here", None)
+    assert part_run("kept/here/runs/date=2026-01-31/") == ("kept/here", "2026-01-31")
     assert part_run("gs://bucket/x/runs/date=2026-01-31") == ("gs://bucket/x", "2026-01-31")

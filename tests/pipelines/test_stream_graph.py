@@ -14,7 +14,7 @@ from apache_beam.testing.test_stream import TestStream
 from apache_beam.testing.util import assert_that
 from memory_broker import Clock, MemoryBroker
 
-from pipelines.live import Following, open_live
+from pipelines.live import Serving, open_live
 from pipelines.stream import Stream
 from pipelines.stream_metrics import Metrics
 from transforms.index.files import IndexMismatch
@@ -45,16 +45,16 @@ BROKEN = [PubsubMessage(b"{", {}, "m-broken", NOON), message(3, "ann", ingest_ts
 
 
 @pytest.fixture(scope="module")
-def following(small_road, tmp_path_factory) -> Following:
-    return Following(str(small_road.root), str(tmp_path_factory.mktemp("live")))
+def serving(small_road, tmp_path_factory) -> Serving:
+    return Serving(str(small_road.root), str(tmp_path_factory.mktemp("live")))
 
 
 @pytest.fixture(scope="module")
-def expected(following) -> dict[str, bytes]:
+def expected(serving) -> dict[str, bytes]:
     """The last set of every listener, made without Beam from all events at once."""
     events = decode_messages([graph._received(one) for one in MESSAGES], "1").rows
     states = merge_events(dict.fromkeys(("ann", "bob", "cyd")), events).states
-    sets = following().sets(states)
+    sets = serving().sets(states)
     return {one.attributes["user_id"]: one.data for one in encode_sets(sets, {})}
 
 
@@ -79,17 +79,17 @@ def died_of(causes, found) -> None:
 
 
 @pytest.mark.parametrize("seed", [1, 2])
-def test_a_bulk_replay_says_the_last_word_and_nothing_else(following, expected, seed):
+def test_a_bulk_replay_says_the_last_word_and_nothing_else(serving, expected, seed):
     dice = random.Random(seed)
     told = [*MESSAGES, *dice.choices(MESSAGES, k=6), *BROKEN]
     dice.shuffle(told)
     with beam.Pipeline("FnApiRunner") as pipeline:
-        made = pipeline | beam.Create(told) | SessionSetsOf(following, "1", bounded=True)
+        made = pipeline | beam.Create(told) | SessionSetsOf(serving, "1", bounded=True)
         assert_that(made["sets"], functools.partial(holds, expected, len(expected)), label="sets")
         assert_that(made[LETTERS], functools.partial(died_of, ["decode:malformed", "late_bucket"]), label="letters")
 
 
-def test_a_stream_answers_at_once_and_then_once_per_pause(following, expected, monkeypatch):
+def test_a_stream_answers_at_once_and_then_once_per_pause(serving, expected, monkeypatch):
     told = random.Random(3).sample([*MESSAGES, *MESSAGES[::3]], k=len(MESSAGES) + 5)
     stream = TestStream().advance_watermark_to(0)
     for some in _batched(told, 4):
@@ -97,7 +97,7 @@ def test_a_stream_answers_at_once_and_then_once_per_pause(following, expected, m
     stream = stream.advance_processing_time(5).advance_processing_time(5).advance_watermark_to_infinity()
     options = PipelineOptions(streaming=True, runner="BundleBasedDirectRunner", allow_unsafe_triggers=True)
     with beam.Pipeline(options=options) as pipeline:
-        made = pipeline | stream | SessionSetsOf(following, "1", clock=stopped)
+        made = pipeline | stream | SessionSetsOf(serving, "1", clock=stopped)
         assert_that(made["sets"], functools.partial(holds, expected, 2 * len(expected)), label="sets")
 
 
@@ -111,14 +111,14 @@ def _batched(values, size):
 
 
 @pytest.mark.parametrize("seed", [4, 5])
-def test_the_local_driver_ends_with_the_same_bytes(following, expected, tmp_path, seed):
+def test_the_local_driver_ends_with_the_same_bytes(serving, expected, tmp_path, seed):
     dice, clock = random.Random(seed), Clock()
     broker = MemoryBroker(clock)
     told = [*MESSAGES, *dice.choices(MESSAGES, k=6), *BROKEN]
     dice.shuffle(told)
     with contextlib.closing(StateStore(tmp_path / "state")) as store:
         stream = Stream(
-            broker=broker, store=store, step=following(), metrics=Metrics(), code_version="1", reload=lambda: None,
+            broker=broker, store=store, step=serving(), metrics=Metrics(), code_version="1", reload=lambda: None,
             clock=clock, stop=clock, say=print,
         )  # fmt: skip
         for some in _batched(told, dice.randrange(2, 9)):
@@ -135,7 +135,7 @@ def refused(bundle) -> None:
 
 
 def test_a_bundle_that_cannot_be_opened_leaves_the_one_before_serving(copy_road, tmp_path, monkeypatch):
-    serving = Following(str(copy_road.root), str(tmp_path / "live"))
+    serving = Serving(str(copy_road.root), str(tmp_path / "live"))
     first = serving()
     assert serving() is first, "opened once"
     pointer = copy_road.root / "live" / "now_playing.json"

@@ -1,77 +1,26 @@
 import dataclasses
-import datetime
 import random
 
 import pytest
+from toy_manifests import (
+    DATE,
+    event_failures,
+    event_results,
+    exposure,
+    failed,
+    items,
+    manifest,
+    month,
+    one_day,
+    proposals,
+    results,
+    sets,
+    shift,
+)
 
 from schemas.catalogue import CONTRACTS
-from schemas.contract import Contract
-from schemas.inputs import EVENT
-from schemas.manifest import CheckResult, DataFile, Manifest
 from validation.gates import judge
-from validation.statistics import ColumnStatistics, DayStatistics, Statistics
-
-DATE = "2026-03-31"
-EVENT_OPTIONAL = [field.name for field in EVENT.schema if field.nullable]
-
-
-def manifest(dataset: str, statistics: Statistics, **fields) -> Manifest:
-    base = Manifest(
-        dataset=dataset, contract_version="1.0.0", fingerprint="f", stage="s", qualifier="", run="r", date=DATE,
-        num_shards=1, code_version="c", config={}, inputs=(), files=(), rejection_files=(), rows_in=statistics.rows,
-        rows_out=statistics.rows, rejected={}, counters={}, statistics=statistics.to_json(), checks=(),
-    )  # fmt: skip
-    return dataclasses.replace(base, **fields)
-
-
-def shift(date: str, days: int) -> str:
-    return (datetime.date.fromisoformat(date) + datetime.timedelta(days=days)).isoformat()
-
-
-def one_day(rows: int, **changes) -> DayStatistics:
-    """Return a usual day: five sixths plays, three markets, 100 s played per event."""
-    day = DayStatistics(
-        rows,
-        dict.fromkeys(EVENT_OPTIONAL, rows),
-        {
-            "event_type": {"play": rows * 5 // 6, "skip": rows // 6},
-            "device_type": {"phone": rows // 2, "tv": rows // 2},
-            "market": {"US": rows * 6 // 10, "SE": rows * 3 // 10, "JP": rows // 10},
-            "is_organic": {"true": rows // 2, "false": rows // 2},
-        },
-        {"ms_played": rows * 100_000},
-    )
-    return dataclasses.replace(day, **changes)
-
-
-def month(seed: int = 0, rows: int = 10_000, days: int = 29, weekend: float = 1.3) -> dict[str, DayStatistics]:
-    """Return days with a weekend peak and noise of 3 %."""
-    rng = random.Random(seed)
-    dates = [shift(DATE, -n) for n in range(days)]
-    peak = {date: weekend if datetime.date.fromisoformat(date).weekday() >= 5 else 1.0 for date in dates}
-    return {date: one_day(int(rows * peak[date] * rng.gauss(1, 0.03))) for date in dates}
-
-
-def events(days: dict[str, DayStatistics], **fields) -> Manifest:
-    rows = sum(day.rows for day in days.values())
-    columns = {name: ColumnStatistics() for name in EVENT.schema.names}
-    return manifest("event", Statistics(rows, columns, days), **fields)
-
-
-def results(contract: Contract, now: Manifest, previous: Manifest | None = None) -> dict[str, CheckResult]:
-    return {result.name: result for result in judge(contract, now, previous)}
-
-
-def failed(found: dict[str, CheckResult]) -> dict[str, str]:
-    return {name: result.severity for name, result in found.items() if result.outcome == "failed"}
-
-
-def event_results(days: dict[str, DayStatistics], **fields) -> dict[str, CheckResult]:
-    return results(EVENT, events(days, **fields))
-
-
-def event_failures(days: dict[str, DayStatistics], **fields) -> dict[str, str]:
-    return failed(event_results(days, **fields))
+from validation.statistics import ColumnStatistics, Statistics
 
 
 @pytest.mark.parametrize("seed", range(30))
@@ -266,14 +215,6 @@ def test_a_column_that_vanished_on_the_date_is_named():
     assert "dropped or renamed upstream" in found["column_vanished:platform"].message
 
 
-def items(rows: int, eligible: int | None = None, described: int | None = None, **fields) -> Manifest:
-    contract = CONTRACTS["item"]
-    columns = {name: ColumnStatistics() for name in contract.schema.names}
-    columns["description"] = ColumnStatistics(nulls=rows - (rows if described is None else described))
-    columns["rec_eligible"] = ColumnStatistics(values={"true": rows if eligible is None else eligible})
-    return manifest("item", Statistics(rows, columns, {}), **fields)
-
-
 @pytest.mark.parametrize(
     ("now", "expected"),
     [
@@ -322,48 +263,6 @@ def test_rows_of_tallies_against_the_last_run(name, rows, severity):
     assert failed(results(contract, now)) == {}
 
 
-@pytest.mark.parametrize(("plays", "severity"), [(0, None), (100, None), (101, "warning")])
-def test_a_swarm_of_machines_is_told(plays, severity):
-    columns = {column: ColumnStatistics() for column in CONTRACTS["history"].schema.names}
-    counters = {"machine_days": 3, "machine_plays": plays}
-    found = results(
-        CONTRACTS["history"], manifest("history", Statistics(1000, columns, {}), rows_in=100_000, counters=counters)
-    )
-    assert failed(found) == ({"machine_plays": severity} if severity else {})
-    if severity:
-        assert "101 positives of 3 days of users with more than 2,000 are in no tally" in found["machine_plays"].message
-
-
-@pytest.mark.parametrize(
-    ("name", "severity", "said"),
-    [("live_hits", "critical", "are in what is live; run the latest date again"),
-     ("overdue_hits", "critical", "should have been gone for 30 days; the scan says in which dataset"),
-     ("kept_hits", "warning", "are in sets that a rollback would make live"), ("behind_hits", None, "")],
-)  # fmt: skip
-def test_what_must_be_gone_and_is_not_is_told(name, severity, said):
-    found = results(
-        CONTRACTS["tombstone_scan"], manifest("tombstone_scan", Statistics(1, {}, {}), counters={name: 2, "files": 9})
-    )
-    assert failed(found) == ({name: severity} if severity else {})
-    if severity:
-        assert f"2 rows or slots of erased users and of items taken down {said}" in found[name].message
-
-
-SETS = {
-    "sets": 1000, "slots": 300_000, "empty_sets": 0, "market_violations": 0, "tier_violations": 0,
-    "explicit_violations": 0, "tombstone_violations": 0, "duplicate_items": 0, "sets_below_minimum": 1,
-    "exploration_share_violations": 0, "propensity_violations": 0,
-    "fallback_level_3_or_more": 50,
-    "jaccard_ppm_sum": 200 * 50_000, "jaccard_pairs": 200, "slots_by_source:a": 200_000, "slots_by_source:b": 99_000,
-    "slots_by_source:c": 1_000,
-}  # fmt: skip
-
-
-def sets(**counters) -> Manifest:
-    names = {name.replace("slots_by_source_", "slots_by_source:"): count for name, count in counters.items()}
-    return manifest("candidate_set", Statistics(1000, {}, {}), counters=SETS | names)
-
-
 @pytest.mark.parametrize(
     ("counters", "expected"),
     [
@@ -405,16 +304,6 @@ def test_a_source_that_vanished_is_a_warning():
     assert failed(results(CONTRACTS["candidate_set"], now, sets())) == {"slots_by_source:b": "warning"}
 
 
-EXPOSURE = {
-    "sets": 1000, "slots_chosen": 200_000, "max_item_sets_chosen": 40, "top100_slots_chosen": 20_000,
-    "covered_items": 15_000, "eligible_items": 100_000, "gini_ppm": 500_000,
-}  # fmt: skip
-
-
-def exposure(**counters) -> Manifest:
-    return manifest("exposure", Statistics(15_000, {}, {}), counters=EXPOSURE | counters)
-
-
 @pytest.mark.parametrize(
     ("counters", "expected"),
     [
@@ -434,32 +323,6 @@ def exposure(**counters) -> Manifest:
 )
 def test_exposure(counters, expected):
     assert failed(results(CONTRACTS["exposure"], exposure(**counters), exposure())) == expected
-
-
-def test_sets_that_narrow_by_a_little_every_day_are_told_after_weeks():
-    """A feedback loop takes 1 % of the coverage a day: never enough against yesterday, a quarter against four weeks ago."""
-    yesterday = exposure(covered_items=11_900, gini_ppm=555_000)
-    weeks = {f"weeks_ago:{name}": EXPOSURE[name] for name in ("covered_items", "eligible_items", "gini_ppm")}
-    found = results(CONTRACTS["exposure"], exposure(covered_items=11_800, gini_ppm=556_000, **weeks), yesterday)
-    assert failed(found) == {"catalogue_coverage_in_weeks": "warning", "gini_in_weeks": "warning"}
-    assert "11.8 % of the eligible items are in some set, 15 % were" in found["catalogue_coverage_in_weeks"].message
-    assert found["gini"].outcome == "passed"
-    alone = results(CONTRACTS["exposure"], exposure(), yesterday)
-    assert "no earlier run to compare with" in alone["gini_in_weeks"].message
-
-
-@pytest.mark.parametrize(("days", "severity"), [(0.5, None), (3.0, None), (3.5, "warning")])
-def test_a_catalogue_of_another_day_is_told(days, severity):
-    now = items(1000)
-    end = datetime.datetime.fromisoformat(DATE).replace(tzinfo=datetime.UTC) + datetime.timedelta(days=1)
-    now.statistics["columns"]["updated_at"]["high"] = (end.timestamp() - days * 86_400) * 1e6
-    found = results(CONTRACTS["item"], now)
-    assert failed(found) == ({"catalogue_age": severity} if severity else {})
-    if severity:
-        assert (
-            "nothing in the catalogue changed for 3.5 days: is an old delivery read again?"
-            in found["catalogue_age"].message
-        )
 
 
 @pytest.mark.parametrize(("make", "name"), [(sets, "market_violations"), (exposure, "eligible_items")])
@@ -489,16 +352,6 @@ def test_every_contract_can_be_judged_without_history(name):
     columns = {column: ColumnStatistics() for column in contract.schema.names}
     for result in judge(contract, manifest(name, Statistics(0, columns, {})), None):
         assert result.threshold
-
-
-# Proposals.
-
-
-def proposals(**counters: int) -> list[CheckResult]:
-    told = manifest(
-        "proposal", Statistics(0, {}, {}), counters=counters, artifacts=(DataFile("told.json", "0", 0, 1, 0),)
-    )
-    return judge(CONTRACTS["proposal"], told, None)
 
 
 def test_sources_that_answer_pass():

@@ -20,6 +20,7 @@ from schemas.contract import Contract
 from schemas.hashing import mix_text, shard_of
 from transforms.io.temporary import PREFIX
 from transforms.shards import read_tables
+from transforms.sorted_groups import numbered
 
 _HASH = "__hash"
 _FEW = 8
@@ -37,8 +38,7 @@ class Segment:
         """Return the places of the rows whose hash is among sorted `wanted`, ascending."""
         first, end = (np.searchsorted(self.hashes, wanted, side=side) for side in ("left", "right"))
         lengths = end - first
-        offsets = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
-        return np.repeat(first, lengths) + offsets
+        return np.repeat(first, lengths) + numbered(lengths)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -38,6 +38,7 @@ WIDENED = {"np.transition": 0.5, "np.similar": 2.0, "np.familiar": 2.0}
 """What becomes of quotas where three fast skips in a row say that the set is off (domain reference, section 5)."""
 _HOUR_US = 3_600_000_000
 _STAMP = pl.Datetime("us", "UTC")
+_TOLD: dict[str, Any] = {"user_id": pl.String, "market": pl.String, "seed_item_id": pl.String, "last_event_ts": _STAMP}
 _LISTEN: dict[str, Any] = {
     "key": pl.String, "item_id": pl.String, "item_type": pl.String, "event_ts": pl.Int64, "label": pl.Float32,
     "session_id": pl.String,
@@ -69,9 +70,11 @@ class Listening:
         return self.window.heard[-1].event_ts
 
     @property
-    def market(self) -> str | None:
-        """Market of the newest event that names one."""
-        return next((one.market for one in reversed(self.window.heard) if one.market), None)
+    def told(self) -> tuple[str, str | None, str | None, int]:
+        """The listener, the market of the newest event that names one, what plays, and the time of the newest event."""
+        market = next((one.market for one in reversed(self.window.heard) if one.market), None)
+        seed = playing(self.session)
+        return self.user_id, market, seed.item_id if seed else None, self.last_event_ts
 
     @property
     def block(self) -> tuple[int, bool]:
@@ -107,14 +110,13 @@ class SessionSets:
 
     def _block(self, hour: int, lost: bool, heard: Sequence[Listening]) -> pa.Table:
         policy, instant = widened(self.policy) if lost else self.policy, _instant(hour, self.policy)
-        seen = pl.DataFrame({"user_id": [one.user_id for one in heard], "market": [one.market for one in heard]},
-                            schema={"user_id": pl.String, "market": pl.String})  # fmt: skip
-        users = self.bundle.listeners(seen).filter(~pl.col("personalization_opt_out"))
+        told = pl.DataFrame([one.told for one in heard], schema=_TOLD, orient="row")
+        users = self.bundle.listeners(told.select("user_id", "market")).filter(~pl.col("personalization_opt_out"))
         if not users.height:
             return CANDIDATE_SET.schema.empty_table()
-        audience = self._audience(users, heard, policy, instant)
+        audience = self._audience(users, told, heard, policy, instant)
         proposals, left_out = self._proposals(audience, users)
-        facts = _facts(users, heard, audience, proposals, self.bundle, instant)
+        facts = _facts(users, told, heard, audience, proposals, self.bundle, instant)
         provenance = dataclasses.replace(self.provenance, left_out=left_out)
         chances = provenance.calibration.of(proposals["source_id"], proposals["source_rank"].to_numpy(), policy)
         blended = blend(proposals, facts, policy, instant, chances)
@@ -122,22 +124,25 @@ class SessionSets:
         return stamped(assemble(blended, facts, policy, instant, every, provenance), heard)
 
     def _audience(
-        self, users: pl.DataFrame, heard: Sequence[Listening], policy: SurfacePolicy, instant: Instant
+        self,
+        users: pl.DataFrame,
+        told: pl.DataFrame,
+        heard: Sequence[Listening],
+        policy: SurfacePolicy,
+        instant: Instant,
     ) -> Audience:
-        now = [(one.user_id, playing(one.session)) for one in heard]
-        seeds = pl.DataFrame(
-            {"key": [user for user, _ in now], "seed_item_id": [seed.item_id if seed else None for _, seed in now]},
-            schema={"key": pl.String, "seed_item_id": pl.String},
-        )
         known = self.bundle.lookup(
-            "item", "item_id", seeds["seed_item_id"], ["item_id", "canonical_id", "artists", "show_id", "genres"]
+            "item", "item_id", told["seed_item_id"], ["item_id", "canonical_id", "artists", "show_id", "genres"]
         )
-        told = known.select(
+        seeds = known.select(
             pl.col("item_id").alias("seed_item_id"), "canonical_id", primary_artist().alias("artist_id"),
             pl.col("genres").list.first().alias("genre"),
         )  # fmt: skip
-        mine = users.select(pl.col("user_id").alias("key"), "market", "tier", "follows").join(seeds, on="key")
-        keys = mine.join(told, on="seed_item_id", how="left").sort("key")
+        mine = users.join(told.select("user_id", "seed_item_id"), on="user_id").rename({"user_id": "key"})
+        keys = mine.select("key", "market", "tier", "follows", "seed_item_id").join(
+            seeds, on="seed_item_id", how="left"
+        )
+        keys = keys.sort("key")
         said = {one.user_id: one.session for one in heard}
         listens, skips = (_listens(said, keys["key"], sign) for sign in (1, -1))
         unwanted = _unwanted(users, heard)
@@ -164,8 +169,7 @@ def _instant(hour: int, policy: SurfacePolicy) -> Instant:
 
 def widened(policy: SurfacePolicy) -> SurfacePolicy:
     """Return the policy with less of what usually follows, and more of what is alike and what is known."""
-    fields = {name: getattr(policy, name) for name in SurfacePolicy.__slots__}
-    return SurfacePolicy(**fields | {"sources": tuple(_widened(quota) for quota in policy.sources)})
+    return dataclasses.replace(policy, sources=tuple(_widened(quota) for quota in policy.sources))
 
 
 def _widened(quota: Quota) -> Quota:
@@ -201,8 +205,8 @@ def _out(one: Listening) -> set[str]:
 
 
 def _facts(
-    users: pl.DataFrame, heard: Sequence[Listening], audience: Audience, proposals: pl.DataFrame, bundle: LiveBundle,
-    instant: Instant,
+    users: pl.DataFrame, told: pl.DataFrame, heard: Sequence[Listening], audience: Audience, proposals: pl.DataFrame,
+    bundle: LiveBundle, instant: Instant,
 ) -> Facts:  # fmt: skip
     """Return the facts of listeners: their histories go on with the last day, and a session offers nothing twice."""
     said = {one.user_id: one.events for one in heard}
@@ -211,17 +215,11 @@ def _facts(
         _longer(users, liked, "positives"), _longer(users, disliked, "skips"), pl.lit(True).alias("seen")
     )
     facts = user_facts(going_on, proposals, bundle.world, bundle, instant, bundle.catalogue)
-    seeds = audience.keys.select("key", seed="seed_item_id", seed_canonical="canonical_id")
-    last = pl.DataFrame(
-        {"key": [one.user_id for one in heard], "last": [one.last_event_ts for one in heard]},
-        schema={"key": pl.String, "last": pl.Int64},
+    seeds = audience.keys.select(user_id="key", seed_canonical_id="canonical_id")
+    known = facts.records.drop("seed_item_id", "last_event_ts", "seed_canonical_id").join(
+        told.drop("market").join(seeds, on="user_id"), on="user_id", how="left", maintain_order="left"
     )
-    told = facts.records.join(seeds, left_on="record_key", right_on="key", how="left", maintain_order="left").join(
-        last, left_on="record_key", right_on="key", how="left", maintain_order="left"
-    )
-    records = told.with_columns(
-        seed_item_id="seed", seed_canonical_id="seed_canonical", last_event_ts=pl.col("last").cast(_STAMP)
-    ).select(facts.records.columns)
+    records = known.select(facts.records.columns)
     session_items = {one.user_id: {event.item_id for event in one.session} for one in heard}
     return dataclasses.replace(facts, records=records, in_session=_in_session(session_items, records, facts, bundle))
 
