@@ -16,7 +16,7 @@ from transforms.facts import HeldCatalogue
 from transforms.model_bundle import ModelBundle
 from transforms.parts import gone_items
 from transforms.reach import World, read_world
-from transforms.retrieve import made_good
+from transforms.retrieve import OF_HISTORIES, made_good
 from transforms.shards import read_tables
 from transforms.stream.keyed import KeyedTable
 
@@ -98,7 +98,7 @@ class LiveBundle(ModelBundle):
           seen: `user_id` and `market`, that of the last event, null where it has none; it goes before any other.
         """
         users = self.lookup("user", "user_id", seen["user_id"])
-        histories = self.lookup("history", "user_id", seen["user_id"], ["user_id", "market", "positives", "skips"])
+        histories = self.lookup("history", "user_id", seen["user_id"], OF_HISTORIES)
         unknown = seen.select("user_id").join(users, on="user_id", how="anti")
         every = pl.concat([users, unknown], how="diagonal")
         here = seen.rename({"market": "market_here"})

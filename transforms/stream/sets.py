@@ -214,7 +214,7 @@ def _facts(
     going_on = users.with_columns(
         _longer(users, liked, "positives"), _longer(users, disliked, "skips"), pl.lit(True).alias("seen")
     )
-    facts = user_facts(going_on, proposals, bundle.world, bundle, instant, bundle.catalogue)
+    facts = user_facts(going_on, proposals, bundle.world, bundle, audience.policy, instant, bundle.catalogue)
     seeds = audience.keys.select(user_id="key", seed_canonical_id="canonical_id")
     known = facts.records.drop("seed_item_id", "last_event_ts", "seed_canonical_id").join(
         told.drop("market").join(seeds, on="user_id"), on="user_id", how="left", maintain_order="left"
