@@ -109,6 +109,11 @@ class ItemCodes:
         shown = items.select("item_id", "item_type", "canonical_id", artist, "release_ts")
         return cls(items, gone, arrays, shown, *hashes, ids, canonical, artists, by_owner, by_language, by_market)
 
+    def of_canonical(self, ids: pl.Series) -> np.ndarray:
+        """Return the codes, ascending, of all items with these canonical ids."""
+        numbers, place = self.arrays.items["canonical"], self.canonical.find(ids)
+        return np.flatnonzero(np.isin(numbers, numbers[place[place != NO_CODE]]))
+
     def hash64(self, codes: np.ndarray) -> np.ndarray:
         """Return `schemas.hashing.hash64` of items, `(num_codes,) uint64`; it is made once."""
         new = np.unique(codes[self.hashes[codes] == 0])

@@ -13,6 +13,7 @@ import polars as pl
 
 from schemas.catalogue import CONTRACTS
 from transforms.facts import HeldCatalogue
+from transforms.filters import ITEM_COLUMNS
 from transforms.model_bundle import ModelBundle
 from transforms.parts import gone_items
 from transforms.reach import World, read_world
@@ -85,7 +86,9 @@ class LiveBundle(ModelBundle):
         return found.select(columns) if columns else found
 
     def lookup(self, name: str, column: str, ids: pl.Series, columns: Sequence[str] | None = None) -> pl.DataFrame:
-        """Return the rows whose `column` is one of `ids`, sorted by the contract's key."""
+        """Return the rows whose `column` is one of `ids`, in no order that means anything."""
+        if self.catalogue and (name, column) == ("item", "item_id") and columns and set(columns) <= set(ITEM_COLUMNS):
+            return self.catalogue.lookup(ids.unique(), columns)
         table = self.tables.get((name, column))
         if table is None:
             return super().lookup(name, column, ids, columns)

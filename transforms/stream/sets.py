@@ -106,6 +106,8 @@ class SessionSets:
         for one in heard:
             blocks.setdefault(one.block, []).append(one)
         tables = [self._block(hour, lost, own) for (hour, lost), own in sorted(blocks.items())]
+        if len(tables) == 1:  # in order already
+            return tables[0]
         return pa.concat_tables([CANDIDATE_SET.schema.empty_table(), *tables]).sort_by("record_key")
 
     def _block(self, hour: int, lost: bool, heard: Sequence[Listening]) -> pa.Table:
@@ -221,7 +223,8 @@ def _facts(
     )
     records = known.select(facts.records.columns)
     session_items = {one.user_id: {event.item_id for event in one.session} for one in heard}
-    return dataclasses.replace(facts, records=records, in_session=_in_session(session_items, records, facts, bundle))
+    met = _in_session(session_items, records, facts, bundle)
+    return dataclasses.replace(facts, records=records, in_session=met, catalogue=facts.item_codes)
 
 
 def _in_session(
@@ -234,8 +237,8 @@ def _in_session(
     met = pl.DataFrame(rows, schema={"k": pl.UInt32, "item_id": pl.String}, orient="row")
     known = bundle.lookup("item", "item_id", met["item_id"], ["item_id", "canonical_id"])
     canonical = met.join(known, on="item_id").select("k", "canonical_id")
-    every = facts.items.filter(pl.col("canonical_id").is_in(canonical["canonical_id"].unique().implode()))
-    twins = canonical.join(every.select("item_id", "canonical_id"), on="canonical_id").select("k", "item_id")
+    alike = facts.item_codes.of_canonical(canonical["canonical_id"].unique())
+    twins = canonical.join(facts.items.select("item_id", "canonical_id")[alike], on="canonical_id").select("k", "item_id")
     return pl.concat([met, twins]).unique().sort("k", "item_id")
 
 
