@@ -89,11 +89,10 @@ def user_facts(
     positives, skips = (exploded(k, column, key="k") for column in ("positives", "skips"))
     profiled = positives.join(k.filter(~pl.col("personalization_opt_out")).select("k"), on="k", how="semi")
     heard = _heard(positives["item_id"].unique(), bundle, held)
-    shows = heard.filter(in_order())["show_id"]
-    items, ordered = proposed_items(proposals["item_id"], shows, world, bundle, instant, held)
+    mine = heard.filter(in_order())["show_id"]
+    items, ordered = proposed_items(proposals["item_id"], mine, world, bundle, instant, held)
     nexts, begun = next_of_listeners(positives, ordered, "k")
-    known = _artists_known(profiled, heard)
-    records = _user_records(k, world).join(known, on="k", how="left", maintain_order="left")
+    records = _user_records(k, world, _artists_known(profiled, heard))
     return Facts(
         records=records,
         needs=_needs(records.select("needs", "market", "tier").unique(), world),
@@ -158,8 +157,8 @@ def _artists_known(positives: pl.DataFrame, owners: pl.DataFrame) -> pl.DataFram
     return distinct.group_by("k", maintain_order=True).agg("artists_known")
 
 
-def _user_records(k: pl.DataFrame, world: World) -> pl.DataFrame:
-    return k.select(
+def _user_records(k: pl.DataFrame, world: World, artists_known: pl.DataFrame) -> pl.DataFrame:
+    told = k.select(
         "k",
         pl.col("user_id").alias("record_key"),
         "user_id",
@@ -181,6 +180,7 @@ def _user_records(k: pl.DataFrame, world: World) -> pl.DataFrame:
         pl.lit(True).alias("may_begin"),
         pl.lit(True).alias("other_books"),
     )
+    return told.join(artists_known, on="k", how="left", maintain_order="left")
 
 
 def seed_facts(
