@@ -42,11 +42,13 @@ class Segment:
     rows: pa.Table
     unique: bool
 
-    def find(self, ids: pa.Array, hashes: np.ndarray, column: str, names: Sequence[str]) -> pa.Table:
-        """Return the rows of some ids, each once, with their hashes in order."""
+    def find(self, ids: pa.Array, hashes: np.ndarray, column: str, names: Sequence[str]) -> pa.Table | None:
+        """Return the rows of some ids, each once, with their hashes in order; None without any."""
         hashes = hashes if self.unique else np.unique(hashes)
         first, end = (np.searchsorted(self.hashes, hashes, side=side) for side in ("left", "right"))
         lengths = end - first
+        if not lengths.any():
+            return None
         if self.unique:  # then one row of each tells whether its id is the one that was meant
             there = np.flatnonzero(lengths)
             same = pc.equal(self.rows[column].take(pa.array(first[there])), ids.take(pa.array(there)))
@@ -89,13 +91,15 @@ class KeyedTable:
         order = np.argsort(hashes, kind="stable")
         wanted, hashes = wanted.take(pa.array(order)), hashes[order]
         shard = shard_of(wanted, len(self.segments)) if self.routed else None
-        found = [read_tables([], self.contract, names).to_arrow()]
+        found = []
         for number, segment in enumerate(self.segments):
             own = slice(None) if shard is None else np.flatnonzero(shard == number)
             ids_ = wanted if shard is None else wanted.take(pa.array(own))
-            if len(ids_):
-                found.append(segment.find(ids_, hashes[own], self.column, names))
-        frame = pl.from_arrow(pa.concat_tables(found[1:] or found))
+            found.append(segment.find(ids_, hashes[own], self.column, names))
+        some = [rows for rows in found if rows is not None]
+        if not some:
+            return read_tables([], self.contract, names)
+        frame = pl.from_arrow(pa.concat_tables(some))
         assert isinstance(frame, pl.DataFrame)
         return frame
 

@@ -105,6 +105,7 @@ class LiveBundle(ModelBundle):
         unknown = seen.select("user_id").join(users, on="user_id", how="anti")
         every = pl.concat([users, unknown], how="diagonal")
         here = seen.rename({"market": "market_here"})
-        known = made_good(every, histories, self.held["tombstone"]).join(here, on="user_id")
+        known = made_good(every, histories.select("user_id", "market"), self.held["tombstone"]).join(here, on="user_id")
         market = pl.coalesce("market_here", "market").alias("market")
-        return known.with_columns(market).drop("market_here").sort("user_id")
+        ordered = known.with_columns(market).drop("market_here").sort("user_id")
+        return ordered.join(histories.drop("market"), on="user_id", how="left", maintain_order="left")  # once: they are long

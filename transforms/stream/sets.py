@@ -113,7 +113,8 @@ class SessionSets:
     def _block(self, hour: int, lost: bool, heard: Sequence[Listening]) -> pa.Table:
         policy, instant = widened(self.policy) if lost else self.policy, _instant(hour, self.policy)
         told = pl.DataFrame([one.told for one in heard], schema=_TOLD, orient="row")
-        users = self.bundle.listeners(told.select("user_id", "market")).filter(~pl.col("personalization_opt_out"))
+        known = self.bundle.listeners(told.select("user_id", "market"))
+        users = known.filter(~pl.col("personalization_opt_out")) if known["personalization_opt_out"].any() else known
         if not users.height:
             return CANDIDATE_SET.schema.empty_table()
         audience = self._audience(users, told, heard, policy, instant)
@@ -140,11 +141,9 @@ class SessionSets:
             pl.col("item_id").alias("seed_item_id"), "canonical_id", primary_artist().alias("artist_id"),
             pl.col("genres").list.first().alias("genre"),
         )  # fmt: skip
-        mine = users.join(told.select("user_id", "seed_item_id"), on="user_id").rename({"user_id": "key"})
-        keys = mine.select("key", "market", "tier", "follows", "seed_item_id").join(
-            seeds, on="seed_item_id", how="left"
-        )
-        keys = keys.sort("key")
+        mine = users.select("market", "tier", "follows", key="user_id")
+        asked = mine.join(told.select("seed_item_id", key="user_id"), on="key")
+        keys = asked.join(seeds, on="seed_item_id", how="left").sort("key")
         said = {one.user_id: one.session for one in heard}
         listens, skips = (_listens(said, keys["key"], sign) for sign in (1, -1))
         unwanted = _unwanted(users, heard)
@@ -159,7 +158,7 @@ class SessionSets:
         groups = users.select(group_of(pl.col("tier"), self.bundle.world)).to_series().unique()
         shared = self.bundle.lookup("groups", "key", groups)
         reasons = tuple(sorted(f"source_{FAILED}:{name}" for name in panel.left_out))
-        return pl.concat([read_tables([], PROPOSAL), own, shared]), reasons
+        return pl.concat([read_tables([], PROPOSAL), own, shared], rechunk=True), reasons
 
 
 def _instant(hour: int, policy: SurfacePolicy) -> Instant:
@@ -246,6 +245,8 @@ def _in_session(
 
 def _longer(users: pl.DataFrame, listens: pl.DataFrame, column: str) -> pl.Series:
     """Return a column of histories that goes on with listens, each of them once."""
+    if not listens.height:
+        return users[column].fill_null([])
     fields = ["item_id", "item_type", "event_ts", "label", "session_id"]
     before = users.lazy().select("user_id", column).explode(column).drop_nulls(column).unnest(column)
     both = pl.concat([before.select("user_id", *fields), listens.lazy().select("user_id", *fields)])
