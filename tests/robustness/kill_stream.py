@@ -8,6 +8,8 @@ Over the real emulator, with the toy step of the tests; ends with 1 where a set 
 import argparse
 import collections
 import concurrent.futures
+import functools
+import hashlib
 import json
 import os
 import random
@@ -17,6 +19,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -28,7 +31,7 @@ from jobs.broker import same_broker  # noqa: E402
 from jobs.options import leave  # noqa: E402
 from pipelines.publish import pointer_path  # noqa: E402
 from transforms.decode import POSITION  # noqa: E402
-from transforms.io.broker import DEAD_LETTERS, EVENTS, SETS, Message, Received  # noqa: E402
+from transforms.io.broker import DEAD_LETTERS, EVENTS, SETS, VERDICTS, Message, Received  # noqa: E402
 from transforms.io.pubsub import EMULATOR, PubSub  # noqa: E402
 from transforms.stream.messages import decode_messages, encode_sets  # noqa: E402
 
@@ -105,20 +108,22 @@ def publish(broker: PubSub, dealt: list[dict | None], rate: float) -> None:
 
 
 class Reader:
-    """What a reader of sets and dead letters is left with."""
+    """What a reader of sets, dead letters and verdicts is left with."""
 
-    def __init__(self, broker: PubSub, expected: dict[str, bytes], broken: int) -> None:
-        self._broker, self._expected, self._broken = broker, expected, broken
+    def __init__(self, broker: PubSub) -> None:
+        self._broker = broker
         self.sets: dict[str, dict[int, bytes]] = {}
         self.last: dict[str, tuple[int, bytes]] = {}
         self.letters: set[tuple[str, str]] = set()
+        self.verdicts: dict[tuple[str, int], dict] = {}
         self.wrong: list[str] = []
         self.moved_s = time.monotonic()
 
     def follow(self, done: threading.Event) -> None:
         """Take in what comes until told that this is all."""
+        keeps = {SETS: self._keep_set, DEAD_LETTERS: self._keep_letter, VERDICTS: self._keep_verdict}
         while not done.is_set():
-            for topic, keep in {SETS: self._keep_set, DEAD_LETTERS: self._keep_letter}.items():
+            for topic, keep in keeps.items():
                 received = self._broker.pull(topic, 500, 0.5)
                 if received:
                     for one in received:
@@ -128,7 +133,8 @@ class Reader:
 
     def _keep_set(self, one: Received) -> None:
         user, sequence = one.attributes["user_id"], int(one.attributes["sequence"])
-        if self.sets.setdefault(user, {}).setdefault(sequence, one.data) != one.data:
+        digest = hashlib.sha256(one.data).digest()
+        if self.sets.setdefault(user, {}).setdefault(sequence, digest) != digest:
             self.wrong.append(f"{user} has two sets of sequence {sequence}")
         self.last[user] = max(self.last.get(user, (-1, b"")), (sequence, one.data))
 
@@ -136,16 +142,18 @@ class Reader:
         found = json.loads(one.data)
         self.letters.add((found["message_id"], found["error_class"]))
 
-    def unlike(self) -> list[str]:
+    def _keep_verdict(self, one: Received) -> None:
+        found = json.loads(one.data)
+        self.verdicts[found["minute"], found["part"]] = found
+
+    def unlike(self, expected: dict[str, bytes], broken: int) -> list[str]:
         """Say what is not as one run in bulk would have it."""
         last = {user: data for user, (_, data) in self.last.copy().items()}
-        users = sorted(
-            user for user in self._expected.keys() | last.keys() if last.get(user) != self._expected.get(user)
-        )
+        users = sorted(user for user in expected.keys() | last.keys() if last.get(user) != expected.get(user))
         causes = collections.Counter(cause for _, cause in self.letters.copy())
         odd = [f"{user}: its last set is not that of one run in bulk" for user in users]
-        if causes != {"decode:malformed": self._broken}:
-            odd.append(f"dead letters {dict(causes)} of {self._broken} broken messages")
+        if causes != ({"decode:malformed": broken} if broken else {}):
+            odd.append(f"dead letters {dict(causes)} of {broken} broken messages")
         return odd
 
 
@@ -171,7 +179,8 @@ def main() -> int:
 
 
 def _run(broker: PubSub, job: Job, dealt, options: argparse.Namespace, rng: random.Random) -> list[str]:
-    reader, done = Reader(broker, in_bulk(dealt), sum(one is None for one in dealt)), threading.Event()
+    reader, done = Reader(broker), threading.Event()
+    unlike = functools.partial(reader.unlike, in_bulk(dealt), sum(one is None for one in dealt))
     with concurrent.futures.ThreadPoolExecutor(2) as pool:
         publishing = pool.submit(publish, broker, dealt, options.rate)
         reading = pool.submit(reader.follow, done)
@@ -179,26 +188,26 @@ def _run(broker: PubSub, job: Job, dealt, options: argparse.Namespace, rng: rand
             at_work = 0
             for number in range(options.kills):
                 time.sleep(rng.random() * options.every)
-                at_work += bool(reader.unlike())
+                at_work += bool(unlike())
                 job.kill()
                 job.start()
                 print(f"  killed {number + 1} times, sets of {len(reader.sets):,} users", file=sys.stderr, flush=True)
             publishing.result()
-            _settle(reader, reading)
+            settle(reader, lambda: not unlike(), reading)
         finally:
             done.set()
         reading.result()
     copies = sum(len(sets) for sets in reader.sets.values())
     told = f"{len(reader.sets):,} users, {copies:,} sets of different sequence, {at_work} kills with work to do"
     print(f"  {told}", file=sys.stderr, flush=True)
-    return reader.wrong + reader.unlike()
+    return reader.wrong + unlike()
 
 
-def _settle(reader: Reader, reading: concurrent.futures.Future[None]) -> None:
+def settle(reader: Reader, right: Callable[[], bool], reading: concurrent.futures.Future[None]) -> None:
     """Wait until everything is as it should be, and stays so, or until nothing comes any more."""
-    while reader.unlike() and time.monotonic() - reader.moved_s < _STILL_S and not reading.done():
+    while not right() and time.monotonic() - reader.moved_s < _STILL_S and not reading.done():
         time.sleep(1.0)
-    if not reader.unlike():
+    if right():
         time.sleep(_QUIET_S)
 
 
