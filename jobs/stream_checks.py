@@ -10,12 +10,13 @@ import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from jobs.batch import guarded
 from jobs.options import leave
-from pipelines.stream_checks import forget_tries, work
 from pipelines.version import code_version
 from transforms.io.store import open_store
+from transforms.stream.spool import forget_tries
 
 _LOOK_S, _NICE = 1.0, 10
 
@@ -28,7 +29,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser.parse_args(argv)
     os.nice(_NICE)  # the stream goes first
     threading.Thread(target=_end_with_input, args=(options.folder,), name="input", daemon=True).start()
-    return guarded(lambda: work(options.folder, open_store(options.root), code_version(), lambda: time.sleep(_LOOK_S)))
+    return guarded(lambda: _run(options))
+
+
+def _run(options: argparse.Namespace) -> NoReturn:
+    from pipelines.stream_checks import work  # takes seconds, in which the stream may end
+
+    work(options.folder, open_store(options.root), code_version(), lambda: time.sleep(_LOOK_S))
 
 
 def _end_with_input(folder: Path) -> None:

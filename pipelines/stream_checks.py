@@ -5,7 +5,7 @@ import contextlib
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -17,7 +17,7 @@ from schemas.manifest import CheckResult
 from schemas.stream import BROKEN, PASSED
 from transforms.io.store import Store
 from transforms.io.temporary import PREFIX
-from transforms.stream.spool import READY, CutOff, batches, waiting, write_verdict
+from transforms.stream.spool import READY, CutOff, batches, tries_of, waiting, write_verdict
 from validation.expectations import SqlCheck, validate
 from validation.set_rules import sql_set_rules
 from validation.waivers import verdict as decided
@@ -27,8 +27,8 @@ TRIES = 3
 _SHOWN = 3
 
 
-def work(folder: Path, store: Store, code_version: str, wait: Callable[[], None]) -> None:
-    """Check what lies in a folder, the oldest first, and keep the page of the last day; never returns.
+def work(folder: Path, store: Store, code_version: str, wait: Callable[[], None]) -> NoReturn:
+    """Check what lies in a folder, the oldest first, and keep the page of the last day.
 
     Args:
       wait: called where there is nothing to do; raises when it is time to leave.
@@ -39,7 +39,7 @@ def work(folder: Path, store: Store, code_version: str, wait: Callable[[], None]
         if left:
             one = judge_minute(folder, left[0], code_version)
             write_verdict(folder, left[0], one, keep=one["outcome"] != PASSED)
-            (folder / _tries(left[0])).unlink(missing_ok=True)
+            (folder / tries_of(left[0])).unlink(missing_ok=True)
         elif (changed := _changed(folder / LEDGER)) != drawn:
             store.write_bytes(PAGE, render_stream(read_ledger(folder)).encode())
             drawn = changed
@@ -51,19 +51,9 @@ def _changed(path: Path) -> int:
     return path.stat().st_mtime_ns if path.exists() else -1
 
 
-def _tries(name: str) -> str:
-    return f"{name}.tries"
-
-
-def forget_tries(folder: Path) -> None:
-    """Blame no minute for the end of this process, which was not its doing."""
-    for path in folder.glob(_tries("*")):
-        path.unlink(missing_ok=True)
-
-
 def judge_minute(folder: Path, name: str, code_version: str) -> dict[str, Any]:
     """Return the verdict of a minute; one that has ended this process `TRIES` times is `broken`."""
-    tries = folder / _tries(name)
+    tries = folder / tries_of(name)
     before = int(tries.read_text() or 0) if tries.exists() else 0
     if before >= TRIES:
         return verdict(name, BROKEN, code_version, severity="critical", detail=f"the checks ended {before} times at it")

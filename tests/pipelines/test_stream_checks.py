@@ -7,12 +7,12 @@ import pytest
 from toy_stream import sets
 
 from pipelines import stream_checks
-from pipelines.stream_checks import PAGE, TRIES, forget_tries, judge_minute, work
+from pipelines.stream_checks import PAGE, TRIES, judge_minute, work
 from pipelines.stream_validation import LEDGER
 from schemas.candidates import CANDIDATE_SET
 from schemas.stream import VERDICT
 from transforms.io.store import LocalStore
-from transforms.stream.spool import KEPT, READY, Spool, verdicts, waiting
+from transforms.stream.spool import KEPT, READY, Spool, forget_tries, verdicts, waiting
 from validation.set_rules import RULES
 
 

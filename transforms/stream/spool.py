@@ -3,6 +3,7 @@
     <minute>-<part>.open      being written: what is in it was published before it was committed
     <minute>-<part>.arrow     a minute that is over, for whoever checks it
     <minute>-<part>.json      its verdict, for whoever published the sets
+    <minute>-<part>.tries     how often its checks began
     kept/                     minutes that did not pass
 
 What a killed process left open is a minute too: its last batch may be cut off, and was not committed then, so that it is
@@ -103,6 +104,17 @@ def batches(path: Path) -> Iterator[pa.RecordBatch]:
             yield from pa.ipc.open_stream(source)
         except (pa.ArrowInvalid, OSError) as error:
             raise CutOff(str(error)) from error
+
+
+def tries_of(name: str) -> str:
+    """Return the file that counts how often the checks of a minute began."""
+    return f"{name}.tries"
+
+
+def forget_tries(folder: Path) -> None:
+    """Blame no minute for the end of the process that checks, which was not its doing."""
+    for path in folder.glob(tries_of("*")):
+        path.unlink(missing_ok=True)
 
 
 def write_verdict(folder: Path, name: str, verdict: dict, *, keep: bool) -> None:
