@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from pipelines.report_html import block, count, details, share, table, text
-from pipelines.report_page import page
+from pipelines.report_page import STREAM_TITLE, page
 from schemas.stream import PASSED
 
 _MARKS = {"passed": ("✓", "ok"), "failed": ("✗", "bad"), "broken": ("!", "bad"), "unchecked": ("◦", "bad")}
@@ -26,10 +26,12 @@ def render_stream(verdicts: Sequence[dict[str, Any]]) -> str:
 def _head(minutes: Sequence[dict[str, Any]], odd: Sequence[dict[str, Any]]) -> str:
     sets, checked = sum(one["sets"] for one in minutes), [one for one in minutes if one["checks"]]
     bundles = {bundle for one in minutes for bundle in one["bundles"]}
+    asked, failed = sum(one["checks"] for one in minutes), sum(len(one["failed"]) for one in minutes)
     figures = [
         ("Minutes with sets", f"{len(minutes):,}", f"{_clock(minutes[-1])} to {_clock(minutes[0])}" if minutes else ""),
         ("Sets checked", f"{sets:,}", "all that were published, none sampled"),
         ("Minutes checked", share(len(checked), len(minutes)), f"{len(minutes) - len(checked):,} were not"),
+        ("Checks passed", f"{asked - failed:,}", f"of {asked:,}"),
         ("Minutes to look at", f"{len(odd):,}", ""),
         ("Bundles", f"{len(bundles):,}", text(", ".join(sorted(bundles))[:60])),
     ]
@@ -38,7 +40,7 @@ def _head(minutes: Sequence[dict[str, Any]], odd: Sequence[dict[str, Any]]) -> s
     if odd:
         lead = f"{count(len(odd), 'minute')} to look at."
     return (
-        f'<header><p class="brand">Segue candidate sets</p><h1>Stream, the last day</h1><p class="lead">{lead}</p>'
+        f'<header><p class="brand">Segue candidate sets</p><h1>{STREAM_TITLE}</h1><p class="lead">{lead}</p>'
         f'<dl class="figures">{cells}</dl></header>'
     )
 

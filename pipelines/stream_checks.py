@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipelines.report_page import STREAM
 from pipelines.report_stream import render_stream
 from pipelines.stream_validation import LEDGER, read_ledger, verdict
 from schemas.candidates import CANDIDATE_SET
@@ -22,7 +23,7 @@ from validation.expectations import SqlCheck, validate
 from validation.set_rules import sql_set_rules
 from validation.waivers import verdict as decided
 
-PAGE = "reports/stream/index.html"
+PAGE = f"reports/{STREAM}/index.html"
 TRIES = 3
 _SHOWN = 3
 

@@ -1,6 +1,6 @@
 """Kill the stream at random moments while events flow, and compare what a consumer is left with with one run in bulk.
 
-    python tests/robustness/kill_stream.py --kills 30 --events 50000 --rate 1000
+    python tests/robustness/kill_stream.py --kills 30 --events 50000 --rate 150
 
 Over the real emulator, with the toy step of the tests; ends with 1 where a set differs, is missing, or one sequence has two.
 """

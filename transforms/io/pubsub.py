@@ -116,6 +116,7 @@ class PubSub:
             subscription = {
                 "name": self.subscription(topic), "topic": self.topic(topic), "ack_deadline_seconds": ACK_S,
                 "message_retention_duration": {"seconds": self._kept_s(topic)}, "expiration_policy": {},
+                "retain_acked_messages": topic == CONTROL,  # whoever starts anew asks for them again
             }  # fmt: skip
             self._make(self._subscriber.create_subscription, request=subscription)
 
