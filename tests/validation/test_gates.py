@@ -292,6 +292,21 @@ def test_candidate_sets(counters, expected):
     assert failed(results(CONTRACTS["candidate_set"], sets(**counters), sets(slots_by_source_c=2_000))) == expected
 
 
+@pytest.mark.parametrize(
+    ("rows", "counters", "expected"),
+    [
+        (0, {"sets": 0}, {}),
+        (9, {"sets": 0}, {"sets_present": "critical"}),
+        (9, {"jaccard_pairs": 199, "jaccard_ppm_sum": 199 * 310_000}, {}),
+        (9, {"jaccard_pairs": 200, "jaccard_ppm_sum": 200 * 310_000}, {"mean_jaccard": "critical"}),
+        (9, {"market_violations": 1}, {"market_violations": "critical"}),
+    ],
+)
+def test_an_overlay_may_be_of_few_or_of_nobody_and_is_else_held_to_the_same(rows, counters, expected):
+    now = dataclasses.replace(sets(**counters), rows_out=rows, config={"run_mode": "stream"})
+    assert failed(results(CONTRACTS["candidate_set"], now)) == expected
+
+
 def test_a_market_leak_says_what_it_means_and_what_next():
     message = results(CONTRACTS["candidate_set"], sets(market_violations=3))["market_violations"].message
     assert "market_violations: 3 in 1,000 sets: they hold items that may not be played in their market" in message
