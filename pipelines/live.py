@@ -3,11 +3,12 @@
 import dataclasses
 import logging
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from pipelines.batch import read_record
 from pipelines.bundle import Bundle, BundleError, demand_servable
+from pipelines.delta import POINTER, deltas_of, open_deltas
 from pipelines.embed import space_in
 from pipelines.publish import Pointer, pointer_path, read_pointer
 from pipelines.reblend import instant_of, policy_of
@@ -38,7 +39,7 @@ class Live:
 
     Attributes:
       sets: the batch sets. groups: paths of what is proposed to whoever is in a market.
-      parts: of the bundle, and what of its date is the users' own.
+      parts: of the bundle, and what of its date is the users' own. deltas: what changed in its catalogue since.
     """
 
     pointer: Pointer
@@ -46,10 +47,14 @@ class Live:
     sets: Manifest
     groups: tuple[str, ...]
     parts: Mapping[str, Manifest]
+    deltas: tuple[str, ...]
 
     @classmethod
-    def of(cls, store: Store, pointer: Pointer) -> "Live":
+    def of(cls, store: Store, pointer: Pointer, deltas: Sequence[str] | None = None) -> "Live":
         """Read what a pointer names.
+
+        Args:
+          deltas: to serve with; None: those there are.
 
         Raises:
           BundleError: a part is gone, or one did not pass its checks.
@@ -59,7 +64,8 @@ class Live:
         bundle = demand_servable(store, pointer.bundle)
         sets = load_manifest(store, pointer.manifest)
         proposals = load_manifest(store, next(ref.path for ref in sets.inputs if ref.name == "proposal"))
-        return cls(pointer, bundle, sets, own_and_groups(proposals)[1], _parts(store, bundle))
+        named = deltas_of(store, bundle.bundle) if deltas is None else deltas
+        return cls(pointer, bundle, sets, own_and_groups(proposals)[1], _parts(store, bundle), tuple(named))
 
     @property
     def sequence(self) -> int:
@@ -70,9 +76,8 @@ class Live:
         """Open the bundle, whole or not at all; its tables lie in `folder`."""
         inputs = {name: whole(name, manifest) for name, manifest in self.parts.items()} | {"groups": self.groups}
         space, instant = space_in(self.parts["item_embedding"]), instant_of(self.sets)
-        return LiveBundle.open(
-            ModelBundle(Shard(Task("live", 0, inputs), store), space, instant, code_version()), folder
-        )
+        opened = ModelBundle(Shard(Task("live", 0, inputs), store), space, instant, code_version())
+        return LiveBundle.open(opened, folder, open_deltas(store, self.deltas))
 
     def provenance(self, run: str, calibration: Calibration) -> Provenance:
         """Return what all sets of a bundle share; what each of them knows is stamped on it (`transforms.stream.sets`)."""
@@ -81,6 +86,8 @@ class Live:
             self.bundle, self.parts, run_id=run, run_mode="stream", sequence=0, source_watermark=None,
             base_run_id=self.pointer.run, code_version=code_version(), gate_report_id=f"{surface}-{date}-{run}",
         )  # fmt: skip
+        if self.deltas:
+            fields |= {"catalog_snapshot_id": f"{fields['catalog_snapshot_id']}+{self.deltas[-1]}"}
         rests = rests_on(self.parts, space_in(self.parts["item_embedding"]).id)
         return Provenance(fields, rests, calibration=calibration)
 
@@ -147,7 +154,7 @@ def _parts(store: Store, bundle: Bundle) -> dict[str, Manifest]:
 
 @dataclasses.dataclass
 class Following:
-    """Opens and tries what the live pointer names whenever it names another; one that is refused is not tried twice."""
+    """Opens and tries what is live whenever the pointer or the deltas beside it are others; what is refused is not tried twice."""
 
     store: Store
     opens: Callable[[str], Step]
@@ -160,13 +167,16 @@ class Following:
           BundleError: nothing is live yet.
         """
         try:
-            found = self.store.read_bytes(pointer_path(NOW_PLAYING))
+            found = self.store.read_bytes(pointer_path(NOW_PLAYING)) + self._deltas()
         except FileNotFoundError:
             raise BundleError(_nothing_live(self.store, NOW_PLAYING)) from None
         if found == self.seen:
             return None
         self.seen = found
         return tried(self.opens(self.store.root))
+
+    def _deltas(self) -> bytes:
+        return self.store.read_bytes(POINTER) if self.store.exists(POINTER) else b""
 
 
 _SERVED: dict["Serving", tuple[Following, Step]] = {}

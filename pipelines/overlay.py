@@ -120,7 +120,7 @@ def overlay_home(runner: Runner, state: Path, tables: Path, broker: Broker) -> O
     if not files:
         return Overlaid(live, 0, None)
     buried = _export_tombstones(store, state)
-    sets = runner.run(overlay(live, files, buried, OverlayShard(store.root, str(tables), live.pointer)))
+    sets = runner.run(overlay(live, files, buried, OverlayShard(store.root, str(tables), live.pointer, live.deltas)))
     store.delete(_EXPORT)
     release(store, live.pointer, sets, broker)
     return Overlaid(live, sum(file.rows for file in files), sets)
@@ -145,7 +145,7 @@ def overlay(live: Live, files: Sequence["Exported"], buried: "Exported", work: "
         num_shards=live.sets.num_shards,
         config={
             "policy": dataclasses.asdict(policy_of(live.sets)), "run_mode": "stream", "bundle": live.bundle.bundle,
-            "base_run": live.pointer.run,
+            "base_run": live.pointer.run, "deltas": list(live.deltas),
         },
     )  # fmt: skip
 
@@ -155,16 +155,17 @@ class OverlayShard:
     """Make the sets of one shard's windows. Memory: a bundle per process, `BLOCK` windows, the shard's finished sets.
 
     Attributes:
-      folder: local, for the tables of bundles. pointer: to what was live when the run began.
+      folder: local, for the tables of bundles. pointer, deltas: what was live when the run began.
     """
 
     root: str
     folder: str
     pointer: Pointer
+    deltas: tuple[str, ...]
 
     def __call__(self, shard: Shard) -> Output:
         with _ONE_AT_A_TIME:  # tasks in threads of one process would each open their own
-            home = _opened(self.root, self.folder, self.pointer)
+            home = _opened(self.root, self.folder, self.pointer, self.deltas)
         home = home.without(shard.read(TOMBSTONE.name))
         made, asked = [], []
         for rows in _blocks(shard.paths("window")):
@@ -180,9 +181,9 @@ class OverlayShard:
 
 
 @functools.lru_cache(maxsize=1)
-def _opened(root: str, folder: str, pointer: Pointer) -> HomeSets:
+def _opened(root: str, folder: str, pointer: Pointer, deltas: tuple[str, ...]) -> HomeSets:
     store = open_store(root)
-    return open_home(store, Path(folder), Live.of(store, pointer))
+    return open_home(store, Path(folder), Live.of(store, pointer, deltas))
 
 
 def _blocks(paths: Sequence[str]) -> Iterator[pl.DataFrame]:

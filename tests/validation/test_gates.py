@@ -253,6 +253,12 @@ def test_a_run_of_a_later_date_is_no_history():
     assert failed(results(CONTRACTS["item"], items(10), later)) == {}
 
 
+def test_a_delivery_of_what_changed_is_not_compared_with_the_catalogue():
+    before = items(100_000)
+    assert failed(results(CONTRACTS["item"], items(3, eligible=0, qualifier="delta"), before)) == {}
+    assert failed(results(CONTRACTS["item"], items(0, qualifier="delta"))) == {"items_present": "critical"}
+
+
 @pytest.mark.parametrize("name", ["history", "co_listen", "transition", "popularity", "artist_top", "user"])
 @pytest.mark.parametrize(("rows", "severity"), [(850, None), (790, "warning"), (490, "critical"), (9000, None)])
 def test_rows_of_tallies_against_the_last_run(name, rows, severity):
