@@ -237,7 +237,9 @@ def _in_session(
     known = bundle.lookup("item", "item_id", met["item_id"], ["item_id", "canonical_id"])
     canonical = met.join(known, on="item_id").select("k", "canonical_id")
     alike = facts.item_codes.of_canonical(canonical["canonical_id"].unique())
-    twins = canonical.join(facts.items.select("item_id", "canonical_id")[alike], on="canonical_id").select("k", "item_id")
+    twins = canonical.join(facts.items.select("item_id", "canonical_id")[alike], on="canonical_id").select(
+        "k", "item_id"
+    )
     return pl.concat([met, twins]).unique().sort("k", "item_id")
 
 
