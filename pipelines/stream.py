@@ -21,8 +21,9 @@ import pyarrow as pa
 
 from pipelines.stream_alerts import STEP_S, Alerts
 from pipelines.stream_metrics import Metrics
+from pipelines.stream_validation import Validation, encode_verdicts
 from transforms.decode import POSITION
-from transforms.io.broker import CONTROL, DEAD_LETTERS, EVENTS, SETS, Broker, BrokerDown, Message, Received
+from transforms.io.broker import CONTROL, DEAD_LETTERS, EVENTS, SETS, VERDICTS, Broker, BrokerDown, Message, Received
 from transforms.io.state_store import Commit, StateStore
 from transforms.stream.dead_letters import encode_letters, event_letter, letter, set_letter
 from transforms.stream.debounce import Debounce, Owed
@@ -57,6 +58,7 @@ class Stream:
       reload: asked every second for another step; None keeps the one in use, and so does whatever it raises.
       clock: seconds since 1970; paces sets and measures freshness, and decides nothing in them.
       say: told one line at a time when something happens that a person should know.
+      validation: checks each minute of published sets, beside the driver; None leaves them unchecked.
     """
 
     broker: Broker
@@ -68,6 +70,7 @@ class Stream:
     clock: Callable[[], float]
     stop: Stop
     say: Callable[[str], None]
+    validation: Validation | None = None
 
     def __post_init__(self) -> None:
         self._debounce = Debounce(self.store.owed())
@@ -151,6 +154,8 @@ class Stream:
         if sent is None:
             return
         now, users = sent.done.result(), sent.sets["user_id"].to_pylist()
+        if self.validation:
+            self.validation.add(sent.sets, now)
         self.metrics.count("sets", sent.bundle, by=len(users))
         for reason, number in collections.Counter(_reasons(sent.sets)).items():
             self.metrics.count("degraded", reason, by=number)
@@ -234,6 +239,7 @@ class Stream:
             self._looked_s = now
             self._swap()
             self._obey()
+            self._hear_verdicts(now)
         if abs(now - self._judged_s) >= STEP_S:
             self._judged_s = now
             self._warn(now)
@@ -283,6 +289,11 @@ class Stream:
         self._count_letters(letters)
         self.metrics.count("tombstones", by=found.rows.height)
         self._reach(lambda: self.broker.acknowledge(CONTROL, [one.ack_id for one in received]))
+
+    def _hear_verdicts(self, now: float) -> None:
+        if self.validation and (taken := self.validation.look(now)):
+            self._publish(VERDICTS, encode_verdicts(taken))
+            self.validation.settle(taken)
 
     def _reach(self, call: Callable[[], _T]) -> _T:
         """Call the broker; while it is down, wait longer and longer and say so once.

@@ -16,7 +16,6 @@ import polars as pl
 from transforms.id_index import NO_CODE, IdIndex
 from transforms.index.exact import NOTHING, Found, Limits
 from transforms.kin import Kin, looked_at
-from transforms.reach import Reach
 from transforms.sources import TALK, Audience, Bundle, Source, none_found, of_seeds
 
 Rows = np.ndarray | slice
@@ -31,6 +30,9 @@ SESSION_LIMIT, SIMILAR_LIMIT, KNN_LIMIT = 60, 40, 80
 class Index(Protocol):
     """Vectors to search among."""
 
+    def __len__(self) -> int:
+        """Return how many there are."""
+
     def take(self, rows: np.ndarray) -> np.ndarray:
         """Return the vectors of rows, `(n, dim) float32`."""
 
@@ -38,18 +40,25 @@ class Index(Protocol):
         """Return items of great inner product with every query: k, or all it may find where those are fewer."""
 
 
+class Reaches(Protocol):
+    """What each kind of listener may be offered of the vectors."""
+
+    def mask(self, *kind: Any) -> np.ndarray:
+        """Return `(num_items,) bool`, see `transforms.reach.Reach.mask`."""
+
+
 @dataclasses.dataclass(frozen=True)  # without slots: numbers are made on first use and kept
 class Items:
     """All items with a vector.
 
     Attributes:
-      ids: sorted; an item's row is its place. index: their vectors. reach: who may be offered them. kin: what they have in
+      ids: each once; an item's row is its place, and null the id of one that is not to be found. index: their vectors. reach: who may be offered them. kin: what they have in
         common.
     """
 
     ids: pl.Series
     index: Index
-    reach: Reach
+    reach: Reaches
     kin: Kin
 
     @functools.cached_property

@@ -36,7 +36,7 @@ from transforms.tallies import primary_artist
 QUARANTINED = "quarantined"
 WIDENED = {"np.transition": 0.5, "np.similar": 2.0, "np.familiar": 2.0}
 """What becomes of quotas where three fast skips in a row say that the set is off (domain reference, section 5)."""
-_HOUR_US = 3_600_000_000
+HOUR_US = 3_600_000_000
 _STAMP = pl.Datetime("us", "UTC")
 _TOLD: dict[str, Any] = {"user_id": pl.String, "market": pl.String, "seed_item_id": pl.String, "last_event_ts": _STAMP}
 _LISTEN: dict[str, Any] = {
@@ -79,7 +79,7 @@ class Listening:
     @property
     def block(self) -> tuple[int, bool]:
         """What listeners must share to be served together: the hour, and whether quotas are widened."""
-        return self.last_event_ts // _HOUR_US, at_a_loss(self.session)
+        return self.last_event_ts // HOUR_US, at_a_loss(self.session)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -163,9 +163,14 @@ class SessionSets:
 
 def _instant(hour: int, policy: SurfacePolicy) -> Instant:
     """Return the validity of sets of an hour: from its beginning, for as long as the policy says."""
-    start = datetime.datetime.fromtimestamp(hour * 3600, datetime.UTC)
+    start = starting_at(hour)
     end = start + datetime.timedelta(hours=policy.expires_hours)
     return Instant(start, end, f"{policy.name}|{start.isoformat()}")
+
+
+def starting_at(hour: int) -> datetime.datetime:
+    """Return when an hour begins, counted since 1970."""
+    return datetime.datetime.fromtimestamp(hour * 3600, datetime.UTC)
 
 
 def widened(policy: SurfacePolicy) -> SurfacePolicy:
@@ -210,12 +215,9 @@ def _facts(
     bundle: LiveBundle, instant: Instant,
 ) -> Facts:  # fmt: skip
     """Return the facts of listeners: their histories go on with the last day, and a session offers nothing twice."""
-    said = {one.user_id: one.events for one in heard}
-    liked, disliked = (_listens(said, users["user_id"], sign).rename({"key": "user_id"}) for sign in (1, -1))
-    going_on = users.with_columns(
-        _longer(users, liked, "positives"), _longer(users, disliked, "skips"), pl.lit(True).alias("seen")
+    facts = user_facts(
+        going_on(users, heard), proposals, bundle.world, bundle, audience.policy, instant, bundle.catalogue
     )
-    facts = user_facts(going_on, proposals, bundle.world, bundle, instant, bundle.catalogue)
     seeds = audience.keys.select(user_id="key", seed_canonical_id="canonical_id")
     known = facts.records.drop("seed_item_id", "last_event_ts", "seed_canonical_id").join(
         told.drop("market").join(seeds, on="user_id"), on="user_id", how="left", maintain_order="left"
@@ -224,6 +226,15 @@ def _facts(
     session_items = {one.user_id: {event.item_id for event in one.session} for one in heard}
     met = _in_session(session_items, records, facts, bundle)
     return dataclasses.replace(facts, records=records, in_session=met, catalogue=facts.item_codes)
+
+
+def going_on(users: pl.DataFrame, heard: Sequence[Listening]) -> pl.DataFrame:
+    """Return users whose histories go on with what they did in the last day."""
+    said = {one.user_id: one.events for one in heard}
+    liked, disliked = (_listens(said, users["user_id"], sign).rename({"key": "user_id"}) for sign in (1, -1))
+    return users.with_columns(
+        _longer(users, liked, "positives"), _longer(users, disliked, "skips"), pl.lit(True).alias("seen")
+    )
 
 
 def _in_session(
@@ -258,14 +269,18 @@ def _longer(users: pl.DataFrame, listens: pl.DataFrame, column: str) -> pl.Serie
     return mine.select(pl.col(column).fill_null([])).collect(engine="in-memory").to_series()
 
 
-def stamped(table: pa.Table, heard: Sequence[Listening]) -> pa.Table:
-    """Return sets that say what each of them knows: its newest event, and the number of them."""
+def stamped(table: pa.Table, heard: Sequence[Listening], made_by: str = "session") -> pa.Table:
+    """Return sets that say what each of them knows: its newest event, and the number of them.
+
+    Args:
+      made_by: tells the ids of sets of one window apart.
+    """
     known = {one.user_id: one for one in heard}
     mine = [known[str(user)] for user in table["record_key"].to_pylist()]
     sequence = np.array([one.window.sequence for one in mine], np.int64)
     last = pa.array([one.last_event_ts for one in mine], pa.timestamp("us", "UTC"))
     keys = mix64(hash64(table["record_key"]), sequence.astype(np.uint64))
-    halves = [mix64(keys, np.full(len(mine), hash64_one(f"session|{n}"), np.uint64)) for n in (1, 2)]
+    halves = [mix64(keys, np.full(len(mine), hash64_one(f"{made_by}|{n}"), np.uint64)) for n in (1, 2)]
     ids = [f"{a:016x}{b:016x}" for a, b in zip(*(half.tolist() for half in halves), strict=True)]
     reasons = [
         [*why, QUARANTINED] if one.window.overrun else why
