@@ -140,10 +140,8 @@ class LiveBundle(ModelBundle):
         known = made_good(every, histories.select("user_id", "market"), self.held["tombstone"]).join(here, on="user_id")
         market = pl.coalesce("market_here", "market").alias("market")
         ordered = known.with_columns(market).drop("market_here").sort("user_id")
-        return ordered.join(
-            histories.drop("market"), on="user_id", how="left", maintain_order="left"
-        )  # once: they are long
-        return known.with_columns(market).drop("market_here").sort("user_id")
+        # Joined last: long lists are gathered once.
+        return ordered.join(histories.drop("market"), on="user_id", how="left", maintain_order="left")
 
 
 def _with_id(columns: Sequence[str] | None) -> list[str] | None:
