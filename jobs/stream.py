@@ -5,7 +5,9 @@ The same messages in any order, any number of times, give the same sets. Killed 
 
 import argparse
 import contextlib
+import os
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -18,6 +20,7 @@ from jobs.options import leave
 from pipelines.live import Following, open_sessions
 from pipelines.stream import InBackground, Stream
 from pipelines.stream_metrics import Metrics
+from pipelines.stream_validation import Validation
 from pipelines.stream_views import Terminal, serve_metrics
 from pipelines.version import code_version
 from transforms.io.broker import EVENTS, SETS
@@ -26,7 +29,8 @@ from transforms.io.state_store import StateStore
 from transforms.io.store import open_store
 from transforms.stream.step import Step
 
-PORT = 9464
+PORT, CHECKS = 9464, "checks"
+_CODE = str(Path(__file__).resolve().parents[1])
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -75,9 +79,12 @@ def run(options: argparse.Namespace, opens: Callable[[str], Step]) -> int:
         view.say(f"metrics at http://127.0.0.1:{server.server_address[1]}/metrics; state in {folder}; Ctrl-C ends it")
         drawing = threading.Thread(target=view.follow, args=(stop,), name="view", daemon=True)
         drawing.start()
+        validation = _validation(options.root, folder, metrics, view.say)
+        held.callback(validation.close)
         stream = Stream(
             broker=broker, store=store, step=step, metrics=metrics, code_version=code_version(),
             reload=InBackground(following), clock=time.time, stop=stop, say=view.say,
+            validation=validation,
         )  # fmt: skip
         try:
             stream.run()
@@ -85,6 +92,21 @@ def run(options: argparse.Namespace, opens: Callable[[str], Step]) -> int:
             stop.set()
             drawing.join()
     return 0
+
+
+def _validation(root: str, folder: Path, metrics: Metrics, say: Callable[[str], None]) -> Validation:
+    """Return what has each minute's sets checked by a process of its own, which ends when this one does."""
+    minutes = folder / CHECKS
+
+    def start() -> subprocess.Popen[bytes]:
+        command = [sys.executable, "-m", "jobs.stream_checks", "--root", root, "--folder", str(minutes)]
+        code = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [_CODE, os.environ.get("PYTHONPATH")]))}
+        with (minutes / "checks.log").open("wb") as log:
+            return subprocess.Popen(
+                command, stdin=subprocess.PIPE, stdout=log, stderr=log, env=code, start_new_session=True
+            )
+
+    return Validation(minutes, start, metrics, code_version(), say)
 
 
 @contextlib.contextmanager

@@ -15,6 +15,7 @@ from pipelines.report_surface import render_surface, source_colours
 from schemas.manifest import CheckResult, InputRef, Manifest
 
 RAW = "raw_"
+STREAM, STREAM_TITLE = "stream", "Stream, the last day"
 SHORT = 12
 RAW_FILES_SHOWN = 500
 _TONES = {"failed": "bad", "broken": "bad", "waived": "mild", "passed": "ok"}
@@ -50,10 +51,9 @@ def render(report: Report) -> str:
 
 
 def render_dates(days: list[str]) -> str:
-    """Return the list of the dates that have a page, the latest first."""
-    items = "".join(
-        f'<li><a href="{text(day)}/index.html">{text(_long(day))}</a></li>' for day in sorted(days, reverse=True)
-    )
+    """Return the list of the dates that have a page, the latest first, after that of the stream if it has one."""
+    named = {day: STREAM_TITLE if day == STREAM else _long(day) for day in sorted(days, reverse=True)}
+    items = "".join(f'<li><a href="{text(day)}/index.html">{text(name)}</a></li>' for day, name in named.items())
     return page(
         "Segue reports", f'<header><p class="brand">Segue</p><h1>Reports</h1></header><ul class="facts">{items}</ul>'
     )

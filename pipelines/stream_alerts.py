@@ -8,6 +8,7 @@ import dataclasses
 from collections.abc import Callable, Mapping
 
 from pipelines.stream_metrics import Metrics
+from schemas import stream
 from transforms.stream import session
 from transforms.stream.sets import QUARANTINED
 
@@ -31,7 +32,7 @@ class Seen:
     """What the rules look at: counts of the window, by name and label, and how things stand.
 
     Attributes:
-      fresh_s: p95 of freshness; 0 before the first set.
+      fresh_s: p95 of freshness; 0 before the first set. unchecked_s: how long the oldest minute has waited for its checks.
     """
 
     counts: Mapping[tuple[str, str], int]
@@ -39,6 +40,7 @@ class Seen:
     fresh_s: float
     lag_s: float
     down_s: float
+    unchecked_s: float = 0.0
 
     def count(self, name: str, *labels: str) -> int:
         """Return how many of a counter came, of some labels or of all."""
@@ -93,6 +95,12 @@ RULES = {
                            "a new bundle was refused {value:.0f} times, the old one serves: see what was said of it"),
     "short_sets": Rule(lambda seen: seen.count("degraded", "below_minimum_size"), 0, _NEVER,
                   "{value:.0f} sets are smaller than the surface asks for: is the market's catalogue there?"),
+    "checks_failed": Rule(lambda seen: seen.count("validation_minutes", stream.FAILED), 0, 0,
+                  "sets of {value:.0f} minutes broke a check after they were published: the verdicts and the page say which"),
+    "checks_missing": Rule(lambda seen: seen.count("validation_minutes", stream.BROKEN, stream.UNCHECKED), 0, _NEVER,
+                  "sets of {value:.0f} minutes were published and not checked: the verdicts say why"),
+    "checks_behind": Rule(lambda seen: seen.unchecked_s, 180.0, 600.0,
+                  "a minute of sets has waited {value:.0f} s for its checks: the process that checks is slow, or ended"),
 }  # fmt: skip
 
 
@@ -122,6 +130,7 @@ class Alerts:
                 metrics.freshness().get(0.95, 0.0),
                 metrics.gauge("lag_seconds"),
                 now_s - self._up_s,
+                metrics.gauge("validation_lag_seconds"),
             )
         )
 

@@ -13,7 +13,7 @@ from apache_beam.options.pipeline_options import GoogleCloudOptions, PipelineOpt
 
 from pipelines.live import Serving
 from pipelines.version import code_version
-from transforms.io.broker import DEAD_LETTERS, EVENTS, SETS
+from transforms.io.broker import CONTROL, DEAD_LETTERS, EVENTS, SETS
 from transforms.stream.graph import LETTERS, SessionSetsOf
 
 EVENT_ID, EVENT_TS = "event_id", "event_ts"
@@ -45,15 +45,14 @@ def stream_pipeline(root: str, prefix: str, beam_args: Sequence[str]) -> beam.Pi
         raise ValueError(f"workers cannot read ROOT={root}: name a gs:// address that holds what is live")
     pipeline = beam.Pipeline(options=options)
     tables = str(Path(tempfile.gettempdir()) / "segue-live")
-    topics = f"projects/{project}/topics/{prefix}"
-    made = (
-        pipeline
-        | "ReadEvents" >> ReadFromPubSub(
-            subscription=f"projects/{project}/subscriptions/{prefix}-{EVENTS}", with_attributes=True,
-            id_label=EVENT_ID, timestamp_attribute=EVENT_TS,
-        )
-        | "SessionSets" >> SessionSetsOf(Serving(root, tables), code_version())
-    )  # fmt: skip
+    topics, subscriptions = (f"projects/{project}/{kind}/{prefix}" for kind in ("topics", "subscriptions"))
+    events = pipeline | "ReadEvents" >> ReadFromPubSub(
+        subscription=f"{subscriptions}-{EVENTS}", with_attributes=True, id_label=EVENT_ID, timestamp_attribute=EVENT_TS
+    )
+    control = pipeline | "ReadControl" >> ReadFromPubSub(
+        subscription=f"{subscriptions}-{CONTROL}", with_attributes=True
+    )
+    made = (events, control) | "SessionSets" >> SessionSetsOf(Serving(root, tables), code_version())
     _ = made["sets"] | "WriteSets" >> WriteToPubSub(f"{topics}-{SETS}", with_attributes=True)
     _ = made[LETTERS] | "WriteLetters" >> WriteToPubSub(f"{topics}-{DEAD_LETTERS}", with_attributes=True)
     return pipeline

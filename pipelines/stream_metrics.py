@@ -21,6 +21,10 @@ COUNTERS = {
     "outages": "Times the broker could not be reached.",
     "expired": "States forgotten after 48 idle hours.",
     "tombstones": "Erasures and takedowns received.",
+    "validation_minutes": "Minutes of published sets, by what their checks came to.",
+    "validation_sets": "Published sets that were checked.",
+    "validation_failures": "Checks of a minute that did not pass, by check and severity.",
+    "validation_restarts": "Times the process that checks ended and was started again.",
 }
 GAUGES = {
     "owed": "Users to whom a set is owed.",
@@ -29,6 +33,7 @@ GAUGES = {
     "batch_messages": "Messages in the last batch.",
     "batch_seconds": "Time the last batch took.",
     "broker_up": "1 while the broker can be reached.",
+    "validation_lag_seconds": "How long the oldest minute of published sets has waited for its checks.",
 }
 LABELS = {
     "degraded": ("reason",),
@@ -36,6 +41,8 @@ LABELS = {
     "dead_letters": ("stage", "cause"),
     "sets": ("bundle",),
     "refusals": ("reason",),
+    "validation_minutes": ("outcome",),
+    "validation_failures": ("check", "severity"),
 }
 
 

@@ -116,3 +116,9 @@ def _candidate(item: str, position: int) -> dict:
         "sources": [], "is_exploration": False, "propensity": 1.0, "familiarity": "known", "is_fresh": False,
         "reason_code": "toy",
     }  # fmt: skip
+
+
+def sets(*users: str) -> pa.Table:
+    """Return a set of each user."""
+    told = json.dumps({"e": [int(BEGIN.timestamp() * 1e6), "i1"]}).encode()
+    return ToyStep().sets(dict.fromkeys(users, told))

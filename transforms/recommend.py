@@ -79,7 +79,7 @@ class Recommend:
         keys = users.select(group_of(pl.col("tier"), world).alias("key")).unique()
         shared = groups.join(keys, on="key", how="semi", maintain_order="left")
         offered = pl.concat([own, shared])
-        return offered, user_facts(users, offered, world, bundle, self.instant)
+        return offered, user_facts(users, offered, world, bundle, self.policy, self.instant)
 
     def seeds(self, shard: Shard) -> Output:
         """Return the sets of the shard's seed items, one per market it was played in."""

@@ -21,7 +21,17 @@ _ZERO = {
     "exploration_share_violations": "they explore more or fewer items than the policy and the pool give",
     "propensity_violations": "the propensities of what they explore do not add up to its slots, or are below their floor",
 }
-_SETS = ("sets", "slots", *_ZERO, "sets_below_minimum", "fallback_level_3_or_more", "jaccard_ppm_sum", "jaccard_pairs")
+_SETS = (
+    "sets",
+    "slots",
+    *_ZERO,
+    "sets_below_minimum",
+    "fallback_level_3_or_more",
+    "content_floors",
+    "content_floors_missed",
+    "jaccard_ppm_sum",
+    "jaccard_pairs",
+)
 _EXPOSURE = (
     "sets",
     "slots_chosen",
@@ -66,6 +76,7 @@ def judge_candidate_sets(
         *_violations(n),
         _below_minimum(n, limits),
         _fallback(n, limits),
+        _mix(n, limits),
         _overlap(n, limits, LEAST_PAIRS if overlaid else 1),
         *_sources(n, previous.counters if previous else {}, limits),
         *_fairness(n, limits),
@@ -135,6 +146,25 @@ def _fallback(n: Mapping[str, int], limits: CandidateSetThresholds) -> CheckResu
     threshold = f"W > {percent(warn)}, B > {percent(block)}"
     return graded(
         "fallback_share", share, threshold, n["sets"], warn=share > warn, block=share > block, message=message
+    )
+
+
+def _mix(n: Mapping[str, int], limits: CandidateSetThresholds) -> CheckResult:
+    if not n["content_floors"]:
+        return skipped("content_floors", "no set has a floor for a kind of content")
+    share = n["content_floors_missed"] / n["content_floors"]
+    message = (
+        f"{n['content_floors_missed']:,} of {n['content_floors']:,} floors for music, talk, books or video are missed: "
+        "is too little of that kind proposed, or do quotas, caps and filters take it out?"
+    )
+    threshold = f"<= {percent(limits.content_floors_warn)}"
+    return graded(
+        "content_floors",
+        share,
+        threshold,
+        n["content_floors"],
+        warn=share > limits.content_floors_warn,
+        message=message,
     )
 
 

@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import math
 import operator
+from collections.abc import Sequence
 
 import polars as pl
 
@@ -52,8 +53,13 @@ def row_rules(contract: Contract) -> list[tuple[str, pl.Expr]]:
     ]
 
 
-def split_rows(frame: pl.DataFrame, contract: Contract) -> tuple[pl.DataFrame, pl.DataFrame]:
+def split_rows(
+    frame: pl.DataFrame, contract: Contract, also: Sequence[tuple[str, pl.Expr]] = ()
+) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Split off the rows that break a rule.
+
+    Args:
+      also: more rules, after those of the contract, as `row_rules` returns them.
 
     Returns:
       The good rows, and the bad ones with a string column `rule`: the first rule each breaks, in declared order.
@@ -63,7 +69,7 @@ def split_rows(frame: pl.DataFrame, contract: Contract) -> tuple[pl.DataFrame, p
       ValueError: a column of the contract is missing or has another type.
     """
     _demand_columns(frame, contract)
-    rules = row_rules(contract)
+    rules = [*row_rules(contract), *also]
     if not rules or frame.is_empty():
         return frame, frame.clear().with_columns(rule=pl.lit(None, pl.String))
     # Column by column: a tree of all rules costs four times as much, most of it in its optimisation.

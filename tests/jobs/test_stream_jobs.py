@@ -18,6 +18,7 @@ from jobs.replay import Pace
 from pipelines.inputs import raw_files, raw_tasks
 from pipelines.live import Following
 from pipelines.publish import pointer_path
+from pipelines.stream_metrics import Metrics
 from schemas.inputs import EVENT
 from transforms.io import emulator as emulators
 from transforms.io.broker import DEAD_LETTERS, EVENTS, BrokerError, Message
@@ -135,6 +136,15 @@ def test_a_bundle_that_cannot_make_a_set_is_refused_before_it_is_in_use(root):
     with pytest.raises(LookupError, match="another day"):
         following()
     assert following() is None
+
+
+def test_the_checks_end_when_the_stream_does(tmp_path):
+    validation = stream._validation(str(tmp_path), tmp_path, Metrics(), print)
+    process = validation.start()
+    (validation.folder / "1-0.tries").write_text("1")
+    process.stdin.close()
+    assert process.wait(60) == 0
+    assert not list(validation.folder.glob("*.tries")), "no minute is blamed for it"
 
 
 def test_where_state_lies(tmp_path):

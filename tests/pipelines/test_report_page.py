@@ -219,6 +219,8 @@ def test_the_command_says_what_is_missing(tmp_path, capsys):
 
 def test_dates_are_listed_latest_first():
     assert Page(render_dates(["2026-01-30", "2026-01-31"])).links == ["2026-01-31/index.html", "2026-01-30/index.html"]
+    stream, day = Page(render_dates(["2026-01-30", "stream"])).links
+    assert (stream, day) == ("stream/index.html", "2026-01-30/index.html")
 
 
 def test_each_source_has_one_colour_and_a_fallback_is_grey(report):

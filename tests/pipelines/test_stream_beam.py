@@ -24,17 +24,29 @@ def par_dos(steps) -> dict[str, beam_runner_api_pb2.ParDoPayload]:
     return {name: beam_runner_api_pb2.ParDoPayload.FromString(spec.payload) for name, spec in payloads.items()}
 
 
+def reads(steps) -> dict[str, beam_runner_api_pb2.PubSubReadPayload]:
+    payloads = [spec.payload for spec in steps.values() if spec.urn == "beam:transform:pubsub_read:v1"]
+    found = [beam_runner_api_pb2.PubSubReadPayload.FromString(payload) for payload in payloads]
+    return {one.subscription: one for one in found}
+
+
 def test_events_are_known_again_by_their_id_and_placed_by_their_own_time(steps):
-    (read,) = [spec for spec in steps.values() if spec.urn == "beam:transform:pubsub_read:v1"]
-    payload = beam_runner_api_pb2.PubSubReadPayload.FromString(read.payload)
-    assert payload.subscription == "projects/test-proj/subscriptions/segue-events"
+    payload = reads(steps)["projects/test-proj/subscriptions/segue-events"]
     assert (payload.id_attribute, payload.timestamp_attribute) == ("event_id", "event_ts")
     assert payload.with_attributes
 
 
+def test_what_must_disappear_is_read_told_to_every_group_and_kept(steps):
+    assert set(reads(steps)) == {f"projects/test-proj/subscriptions/segue-{name}" for name in ("events", "control")}
+    serve = par_dos(steps)["SessionSets/Sets/ParDo(ServeWindows)"]
+    assert sorted(serve.state_specs) == ["count", "gone"]
+    assert "gone" in par_dos(steps)["SessionSets/Windows/ParDo(KeepWindows)"].state_specs
+    assert not any(one.side_inputs for name, one in par_dos(steps).items() if name.startswith("SessionSets/"))
+
+
 def test_windows_are_state_with_a_timer_for_the_pause_and_one_for_silence(steps):
     keep = par_dos(steps)["SessionSets/Windows/ParDo(KeepWindows)"]
-    assert sorted(keep.state_specs) == ["published", "window"]
+    assert sorted(keep.state_specs) == ["gone", "published", "window"]
     domains = {name: spec.time_domain for name, spec in keep.timer_family_specs.items()}
     enum = beam_runner_api_pb2.TimeDomain
     assert domains == {"ts-idle": enum.EVENT_TIME, "ts-pause": enum.PROCESSING_TIME}

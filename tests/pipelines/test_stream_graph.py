@@ -22,7 +22,7 @@ from transforms.io.broker import EVENTS, SETS, Message
 from transforms.io.state_store import StateStore
 from transforms.io.store import open_store
 from transforms.model_bundle import ModelBundle
-from transforms.stream import graph
+from transforms.stream.beam_messages import received
 from transforms.stream.graph import LETTERS, SessionSetsOf
 from transforms.stream.messages import decode_messages, encode_sets
 from transforms.stream.sessions import merge_events
@@ -52,7 +52,7 @@ def serving(small_road, tmp_path_factory) -> Serving:
 @pytest.fixture(scope="module")
 def expected(serving) -> dict[str, bytes]:
     """The last set of every listener, made without Beam from all events at once."""
-    events = decode_messages([graph._received(one) for one in MESSAGES], "1").rows
+    events = decode_messages([received(one) for one in MESSAGES], "1").rows
     states = merge_events(dict.fromkeys(("ann", "bob", "cyd")), events).states
     sets = serving().sets(states)
     return {one.attributes["user_id"]: one.data for one in encode_sets(sets, {})}

@@ -1,12 +1,15 @@
 """Kill the stream at random moments while events flow, and compare what a consumer is left with with one run in bulk.
 
-    python tests/robustness/kill_stream.py --kills 30 --events 50000 --rate 1000
+    python tests/robustness/kill_stream.py --kills 30 --events 50000 --rate 150
 
 Over the real emulator, with the toy step of the tests; ends with 1 where a set differs, is missing, or one sequence has two.
 """
 
 import argparse
 import collections
+import concurrent.futures
+import functools
+import hashlib
 import json
 import os
 import random
@@ -16,6 +19,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -27,9 +31,9 @@ from jobs.broker import same_broker  # noqa: E402
 from jobs.options import leave  # noqa: E402
 from pipelines.publish import pointer_path  # noqa: E402
 from transforms.decode import POSITION  # noqa: E402
-from transforms.io.broker import DEAD_LETTERS, EVENTS, SETS, Message, Received  # noqa: E402
+from transforms.io.broker import DEAD_LETTERS, EVENTS, SETS, VERDICTS, Message, Received  # noqa: E402
 from transforms.io.pubsub import EMULATOR, PubSub  # noqa: E402
-from transforms.stream.messages import decode_messages  # noqa: E402
+from transforms.stream.messages import decode_messages, encode_sets  # noqa: E402
 
 _JOB = f"""
 import argparse, sys
@@ -40,9 +44,9 @@ from toy_stream import ToyStep
 options = argparse.Namespace(root=sys.argv[1], project=None, state=None, port=0)
 leave(stream.run(options, lambda root: ToyStep()))
 """
-_QUIET_S, _ACK_S = 20.0, 60.0
-_SETTLED_S = 3 * _ACK_S
-"""What a killed process held comes again after a minute; its unanswered pulls may take some along for one minute more."""
+_QUIET_S = 20.0
+_STILL_S = 180.0
+"""What a killed process held comes again after a minute, and its unanswered pulls take some along for one minute more."""
 
 
 class Job:
@@ -90,7 +94,7 @@ def in_bulk(dealt: list[dict | None]) -> dict[str, bytes]:
     rows = decode_messages(data, "v").rows
     assert rows[POSITION].len() == len(data)
     merged = ToyStep().merge(dict.fromkeys(rows["user_id"].unique()), rows)
-    return {row["user_id"]: row["sequence"] for row in ToyStep().sets(merged.states).to_pylist()}
+    return {one.attributes["user_id"]: one.data for one in encode_sets(ToyStep().sets(merged.states), {})}
 
 
 def publish(broker: PubSub, dealt: list[dict | None], rate: float) -> None:
@@ -103,19 +107,54 @@ def publish(broker: PubSub, dealt: list[dict | None], rate: float) -> None:
         time.sleep(0.02)
 
 
-def consume(broker: PubSub, kept: dict[str, dict[int, bytes]], done: threading.Event) -> list[str]:
-    """Take sets in until nothing comes any more; return what was wrong."""
-    wrong, last = [], time.monotonic()
-    while not done.is_set() or time.monotonic() - last < _QUIET_S:
-        received = broker.pull(SETS, 500, 0.5)
-        for one in received:
-            user, sequence = one.attributes["user_id"], int(one.attributes["sequence"])
-            if kept.setdefault(user, {}).setdefault(sequence, one.data) != one.data:
-                wrong.append(f"{user} has two sets of sequence {sequence}")
-        if received:
-            last = time.monotonic()
-            broker.acknowledge(SETS, [one.ack_id for one in received])
-    return wrong
+class Reader:
+    """What a reader of sets, dead letters and verdicts is left with."""
+
+    def __init__(self, broker: PubSub) -> None:
+        self._broker = broker
+        self.sets: dict[str, dict[int, bytes]] = {}
+        self.last: dict[str, tuple[int, bytes]] = {}
+        self.letters: set[tuple[str, str]] = set()
+        self.verdicts: dict[tuple[str, int], dict] = {}
+        self.wrong: list[str] = []
+        self.moved_s = time.monotonic()
+
+    def follow(self, done: threading.Event) -> None:
+        """Take in what comes until told that this is all."""
+        keeps = {SETS: self._keep_set, DEAD_LETTERS: self._keep_letter, VERDICTS: self._keep_verdict}
+        while not done.is_set():
+            for topic, keep in keeps.items():
+                received = self._broker.pull(topic, 500, 0.5)
+                if received:
+                    for one in received:
+                        keep(one)
+                    self._broker.acknowledge(topic, [one.ack_id for one in received])
+                    self.moved_s = time.monotonic()
+
+    def _keep_set(self, one: Received) -> None:
+        user, sequence = one.attributes["user_id"], int(one.attributes["sequence"])
+        digest = hashlib.sha256(one.data).digest()
+        if self.sets.setdefault(user, {}).setdefault(sequence, digest) != digest:
+            self.wrong.append(f"{user} has two sets of sequence {sequence}")
+        self.last[user] = max(self.last.get(user, (-1, b"")), (sequence, one.data))
+
+    def _keep_letter(self, one: Received) -> None:
+        found = json.loads(one.data)
+        self.letters.add((found["message_id"], found["error_class"]))
+
+    def _keep_verdict(self, one: Received) -> None:
+        found = json.loads(one.data)
+        self.verdicts[found["minute"], found["part"]] = found
+
+    def unlike(self, expected: dict[str, bytes], broken: int) -> list[str]:
+        """Say what is not as one run in bulk would have it."""
+        last = {user: data for user, (_, data) in self.last.copy().items()}
+        users = sorted(user for user in expected.keys() | last.keys() if last.get(user) != expected.get(user))
+        causes = collections.Counter(cause for _, cause in self.letters.copy())
+        odd = [f"{user}: its last set is not that of one run in bulk" for user in users]
+        if causes != ({"decode:malformed": broken} if broken else {}):
+            odd.append(f"dead letters {dict(causes)} of {broken} broken messages")
+        return odd
 
 
 def main() -> int:
@@ -126,11 +165,12 @@ def main() -> int:
         root = Path(folder)
         (root / pointer_path("now_playing")).parent.mkdir(parents=True)
         (root / pointer_path("now_playing")).write_text("1")
-        job = Job(root)
-        with same_broker(folder, None) as broker:
-            wrong = _run(broker, job, dealt, options, rng)
-            wrong += _wrong_letters(broker, sum(one is None for one in dealt))
-        wrong += [f"the stream ended with {code}"] if (code := job.end()) else []
+        job, wrong = Job(root), list[str]()
+        try:
+            with same_broker(folder, None) as broker:
+                wrong += _run(broker, job, dealt, options, rng)
+        finally:
+            wrong += [f"the stream ended with {code}"] if (code := job.end()) else []
     print(
         "\n".join([*wrong[-20:], f"  {len(wrong)} things are wrong"] if wrong else [])
         or f"  {len(dealt):,} messages, {options.kills} kills: every set is as in bulk"
@@ -139,41 +179,36 @@ def main() -> int:
 
 
 def _run(broker: PubSub, job: Job, dealt, options: argparse.Namespace, rng: random.Random) -> list[str]:
-    kept: dict[str, dict[int, bytes]] = {}
-    done, wrong = threading.Event(), []
-    publishing = threading.Thread(target=publish, args=(broker, dealt, options.rate))
-    consuming = threading.Thread(target=lambda: wrong.extend(consume(broker, kept, done)))
-    publishing.start()
-    consuming.start()
-    for number in range(options.kills):
-        time.sleep(rng.random() * options.every)
-        job.kill()
-        job.start()
-        print(f"  killed {number + 1} times, sets of {len(kept):,} users", file=sys.stderr, flush=True)
-    publishing.join()
-    time.sleep(_SETTLED_S)
-    done.set()
-    consuming.join()
-    expected = in_bulk(dealt)
-    found = {user: max(sets) for user, sets in kept.items()}
-    copies = sum(len(sets) for sets in kept.values())
-    print(f"  {len(expected):,} users, {copies:,} sets of different sequence", file=sys.stderr, flush=True)
-    lost = [
-        f"{user}: {found.get(user)}, in bulk {wanted}" for user, wanted in expected.items() if found.get(user) != wanted
-    ]
-    return wrong + lost
+    reader, done = Reader(broker), threading.Event()
+    unlike = functools.partial(reader.unlike, in_bulk(dealt), sum(one is None for one in dealt))
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        publishing = pool.submit(publish, broker, dealt, options.rate)
+        reading = pool.submit(reader.follow, done)
+        try:
+            at_work = 0
+            for number in range(options.kills):
+                time.sleep(rng.random() * options.every)
+                at_work += bool(unlike())
+                job.kill()
+                job.start()
+                print(f"  killed {number + 1} times, sets of {len(reader.sets):,} users", file=sys.stderr, flush=True)
+            publishing.result()
+            settle(reader, lambda: not unlike(), reading)
+        finally:
+            done.set()
+        reading.result()
+    copies = sum(len(sets) for sets in reader.sets.values())
+    told = f"{len(reader.sets):,} users, {copies:,} sets of different sequence, {at_work} kills with work to do"
+    print(f"  {told}", file=sys.stderr, flush=True)
+    return reader.wrong + unlike()
 
 
-def _wrong_letters(broker: PubSub, broken: int) -> list[str]:
-    found = set()
-    while received := broker.pull(DEAD_LETTERS, 500, 2.0):
-        letters = [json.loads(one.data) for one in received]
-        found |= {(one["message_id"], one["error_class"]) for one in letters}
-        broker.acknowledge(DEAD_LETTERS, [one.ack_id for one in received])
-    causes = collections.Counter(cause for _, cause in found)
-    return (
-        [f"dead letters {dict(causes)} of {broken} broken messages"] if causes != {"decode:malformed": broken} else []
-    )
+def settle(reader: Reader, right: Callable[[], bool], reading: concurrent.futures.Future[None]) -> None:
+    """Wait until everything is as it should be, and stays so, or until nothing comes any more."""
+    while not right() and time.monotonic() - reader.moved_s < _STILL_S and not reading.done():
+        time.sleep(1.0)
+    if right():
+        time.sleep(_QUIET_S)
 
 
 def _options() -> argparse.Namespace:

@@ -8,8 +8,8 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-EVENTS, SETS, DEAD_LETTERS, CONTROL = "events", "sets", "dead-letters", "control"
-TOPICS = (EVENTS, SETS, DEAD_LETTERS, CONTROL)
+EVENTS, SETS, DEAD_LETTERS, CONTROL, VERDICTS = "events", "sets", "dead-letters", "control", "verdicts"
+TOPICS = (EVENTS, SETS, DEAD_LETTERS, CONTROL, VERDICTS)
 
 
 class BrokerError(RuntimeError):

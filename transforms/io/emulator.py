@@ -66,13 +66,16 @@ class Emulator:
 
 
 def adopt_emulator(address: str, pid: int) -> Emulator | None:
-    """Return the emulator that an earlier process left running, with its messages; None where it is no more."""
+    """Return the emulator that an earlier process left running, with its messages; None where it is no more.
+
+    One on a busy machine is waited for: another would begin without what nobody has taken yet.
+    """
     try:
         command = psutil.Process(pid).cmdline()
     except psutil.Error:
         return None
     ours = any("pubsub-emulator" in word for word in command) and f"--port={_port(address)}" in command
-    return Emulator(address, pid) if ours and _answers(address, 5.0) else None
+    return Emulator(address, pid) if ours and _answers(address, _START_S) else None
 
 
 def start_emulator() -> Emulator:

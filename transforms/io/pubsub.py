@@ -19,19 +19,30 @@ from google.pubsub_v1.types import PublishRequest, PubsubMessage, PullResponse, 
 from schemas.avro import avro_schema
 from schemas.candidates import CANDIDATE_SET
 from schemas.inputs import TOMBSTONE
-from schemas.stream import DEAD_LETTER
-from transforms.io.broker import CONTROL, DEAD_LETTERS, EVENTS, SETS, TOPICS, BrokerDown, BrokerError, Message, Received
+from schemas.stream import DEAD_LETTER, VERDICT
+from transforms.io.broker import (
+    CONTROL,
+    DEAD_LETTERS,
+    EVENTS,
+    SETS,
+    TOPICS,
+    VERDICTS,
+    BrokerDown,
+    BrokerError,
+    Message,
+    Received,
+)
 from transforms.stream.messages import EVENT_AVRO
 
 EMULATOR = "PUBSUB_EMULATOR_HOST"
 LOCAL_PROJECT = "segue-local"
 PREFIX = "segue"
 ACK_S = 60
-KEPT_S = {EVENTS: 7 * 86_400, SETS: 86_400, DEAD_LETTERS: 14 * 86_400, CONTROL: 7 * 86_400}
+KEPT_S = {EVENTS: 7 * 86_400, SETS: 86_400, DEAD_LETTERS: 14 * 86_400, CONTROL: 7 * 86_400, VERDICTS: 7 * 86_400}
 """How long an unacknowledged message is kept: dead letters 14 days, which is also when erasure has reached them."""
 SCHEMAS = {
     EVENTS: EVENT_AVRO, SETS: avro_schema(CANDIDATE_SET), DEAD_LETTERS: avro_schema(DEAD_LETTER),
-    CONTROL: avro_schema(TOMBSTONE),
+    CONTROL: avro_schema(TOMBSTONE), VERDICTS: avro_schema(VERDICT),
 }  # fmt: skip
 _MESSAGE, _REQUEST = PubsubMessage.pb(), PublishRequest.pb()
 _EMULATOR_KEPT_S = 7 * 86_400
@@ -105,6 +116,7 @@ class PubSub:
             subscription = {
                 "name": self.subscription(topic), "topic": self.topic(topic), "ack_deadline_seconds": ACK_S,
                 "message_retention_duration": {"seconds": self._kept_s(topic)}, "expiration_policy": {},
+                "retain_acked_messages": topic == CONTROL,  # whoever starts anew asks for them again
             }  # fmt: skip
             self._make(self._subscriber.create_subscription, request=subscription)
 

@@ -1,10 +1,13 @@
 """The stream as a Beam graph: the same windows and sets as the local driver's, with Beam's state and timers around them.
 
     messages -> decode -> (listener, what was heard) -> window, in state -> sets, many listeners at a time -> messages
+    tombstones -> decode -> erased listeners -------------^               ^
+                         -> every group of listeners, kept in state ------'
 
 Nothing is decided here. A window is a set of events, so that it does not matter in which order Beam delivers them, how
 often, or in which bundles; a set is published again whenever its window changes, and readers keep the highest sequence.
-Memory: a window per listener in Beam's state, `BATCH` windows with their proposals at work.
+Memory: a window per listener in Beam's state, and per group the tombstones since the job began, about 100 bytes each;
+`BATCH` windows with their proposals at work.
 """
 
 import dataclasses
@@ -13,24 +16,25 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import apache_beam as beam
-import pyarrow as pa
+import polars as pl
 from apache_beam import coders
 from apache_beam.io.gcp.pubsub import PubsubMessage
 from apache_beam.metrics import Metrics
 from apache_beam.transforms.timeutil import TimeDomain
-from apache_beam.transforms.userstate import ReadModifyWriteStateSpec, RuntimeTimer, TimerSpec, on_timer
+from apache_beam.transforms.userstate import BagStateSpec, ReadModifyWriteStateSpec, RuntimeTimer, TimerSpec, on_timer
 
 from schemas.hashing import hash64_one
-from transforms.io.broker import Message, Received
-from transforms.stream.dead_letters import encode_letters, event_letter, letter
+from transforms.stream.beam_messages import pubsub, received
+from transforms.stream.control import LETTERS, DecodeTombstones, Gone, StepsWithout, erased, everywhere, tombstones
+from transforms.stream.dead_letters import encode_letters, event_letter, letter, set_letter
 from transforms.stream.debounce import PAUSE_S
 from transforms.stream.messages import Cause, decode_messages, encode_sets
+from transforms.stream.poison import make_sets
 from transforms.stream.session import SPAN_US, Heard, Window, merge
 from transforms.stream.sessions import BARRED, DEAD, by_user, tell
 from transforms.stream.step import REASON, Step
 
 MESSAGES_AT_ONCE, BATCH, BUFFER_S = 500, 128, 0.2
-LETTERS = "dead_letters"
 IDLE_S = 2 * SPAN_US / 1e6
 """State of a listener who has been silent so long is dropped: it would say nothing of the next day."""
 _NAMESPACE = "stream"
@@ -38,22 +42,26 @@ _NAMESPACE = "stream"
 
 @beam.typehints.with_output_types(tuple[str, Any])
 class DecodeEvents(beam.DoFn):
-    """Decode batches of messages into `(listener, [Heard])`; `LETTERS`: what is no event, or counts for nothing."""
+    """Decode batches of messages into `(listener, [Heard])`, and dead letters into `(listener, letter)`.
+
+    `LETTERS`: those of nobody. Whoever keeps the state of a listener knows whether a letter of theirs may be kept.
+    """
 
     def __init__(self, code_version: str) -> None:
         self.code_version = code_version
 
     def process(self, batch: Sequence[PubsubMessage]) -> Iterator:
         """Yield what was heard by listener."""
-        received = [_received(one) for one in batch]
-        events = decode_messages(received, self.code_version)
+        came = [received(one) for one in batch]
+        events = decode_messages(came, self.code_version)
         told = tell(events.rows).with_row_index("__row")
         for outcome in told[BARRED].drop_nulls().to_list():
             Metrics.counter(_NAMESPACE, outcome).inc()
         dead = told.filter(told[BARRED].is_in(DEAD)).select("__position", BARRED).iter_rows()
         causes = events.causes | {position: Cause("merge", why, None) for position, why in dead}
         for position, cause in sorted(causes.items()):
-            yield _dead(letter(received[position], cause, self.code_version))
+            one = letter(came[position], cause, self.code_version)
+            yield (one["user_id"], one) if one["user_id"] else _dead(one)
         for user, _, heard in by_user(told.filter(told[BARRED].is_null())):
             yield user, heard
 
@@ -62,11 +70,12 @@ class KeepWindows(beam.DoFn):
     """Keep the window of each listener and yield `(listener, window)` when a set is due.
 
     A first change is due at once and what follows within `PAUSE_S` together after it. In a bounded run nothing is due
-    before the end: it replays history, and only its last word counts.
+    before the end: it replays history, and only its last word counts. Of who was erased nothing is kept but that they were.
     """
 
     WINDOW = ReadModifyWriteStateSpec("window", coders.BytesCoder())
     PUBLISHED = ReadModifyWriteStateSpec("published", coders.FloatCoder())
+    GONE = ReadModifyWriteStateSpec("gone", coders.BooleanCoder())
     PAUSE, IDLE = TimerSpec("pause", TimeDomain.REAL_TIME), TimerSpec("idle", TimeDomain.WATERMARK)
 
     def __init__(self, code_version: str, bounded: bool, clock: Callable[[], float]) -> None:
@@ -74,14 +83,27 @@ class KeepWindows(beam.DoFn):
 
     def process(
         self,
-        element: tuple[str, Sequence[Heard]],
+        element: tuple[str, Sequence[Heard] | dict[str, Any] | Gone],
         state=beam.DoFn.StateParam(WINDOW),
         published=beam.DoFn.StateParam(PUBLISHED),
+        gone=beam.DoFn.StateParam(GONE),
         pause=beam.DoFn.TimerParam(PAUSE),
         idle=beam.DoFn.TimerParam(IDLE),
     ) -> Iterator:
-        """Take in what a listener heard."""
+        """Take in what a listener heard, pass on a dead letter of theirs, or forget them for good."""
         user, heard = element
+        if isinstance(heard, Gone):
+            state.clear()
+            published.clear()
+            gone.write(True)
+        elif gone.read():
+            Metrics.counter(_NAMESPACE, "erased").inc()
+        elif isinstance(heard, dict):
+            yield _dead(heard)
+        else:
+            yield from self._take(user, heard, state, published, pause, idle)
+
+    def _take(self, user: str, heard: Sequence[Heard], state: Any, published: Any, pause: Any, idle: Any) -> Iterator:
         before = _window(state)
         after, told = merge(before, (Heard(*one) for one in heard))
         for one in told:
@@ -113,8 +135,10 @@ class KeepWindows(beam.DoFn):
         published=beam.DoFn.StateParam(PUBLISHED),
     ) -> Iterator:
         """Yield what changed while the last set was fresh."""
-        published.write(self.clock())
-        yield user, _window(state).to_bytes()
+        window = _window(state)
+        if window.heard:  # an erased listener has none
+            published.write(self.clock())
+            yield user, window.to_bytes()
 
     @on_timer(IDLE)
     def silent(
@@ -124,31 +148,56 @@ class KeepWindows(beam.DoFn):
         published=beam.DoFn.StateParam(PUBLISHED),
     ) -> Iterator:
         """Forget a listener; at the end of a bounded run, after saying what there is to say."""
-        if self.bounded:
-            yield user, _window(state).to_bytes()
+        if self.bounded and (window := _window(state)).heard:
+            yield user, window.to_bytes()
         state.clear()
         published.clear()
 
 
 class ServeWindows(beam.DoFn):
-    """Make the sets of batches of windows and yield them as messages.
+    """Make the sets of batches of windows and yield them as messages; `LETTERS`: of whom none could be made.
 
     Attributes:
       open_step: returns the step of the bundle that is live; asked for every batch, so that a batch has one bundle.
     """
 
-    def __init__(self, open_step: Callable[[], Step]) -> None:
-        self.open_step = open_step
+    GONE = BagStateSpec("gone", coders.FastPrimitivesCoder())
+    COUNT = ReadModifyWriteStateSpec("count", coders.VarIntCoder())
 
-    def process(self, element: tuple[int, Iterable[tuple[str, bytes]]]) -> Iterator[PubsubMessage]:
-        """Yield the set of every listener of a batch, of the newest of its windows."""
-        _, windows = element
-        newest: dict[str, bytes] = {}
+    def __init__(self, open_step: Callable[[], Step], code_version: str) -> None:
+        self.open_step, self.code_version = open_step, code_version
+
+    def setup(self) -> None:
+        """Begin with no tombstones."""
+        self._steps, self._gone = StepsWithout(), dict[int, tuple[int, pl.DataFrame]]()
+
+    def process(
+        self,
+        element: tuple[int, Iterable[tuple[str, bytes]] | Gone],
+        gone=beam.DoFn.StateParam(GONE),
+        count=beam.DoFn.StateParam(COUNT),
+    ) -> Iterator:
+        """Yield the set of every listener of a batch, of the newest of its windows; remember what must disappear."""
+        group, windows = element
+        if isinstance(windows, Gone):
+            gone.add(windows.row)
+            count.write((count.read() or 0) + 1)
+            return
+        latest: dict[str, bytes] = {}
         for user, window in sorted(windows, key=lambda one: Window.from_bytes(one[1]).sequence):
-            newest[user] = window
-        sets: pa.Table = self.open_step().sets(newest)
+            latest[user] = window
+        step = self._steps.of(self.open_step(), self._without(group, gone, count.read() or 0))
+        sets, causes = make_sets(step, latest)
         Metrics.counter(_NAMESPACE, "sets").inc(sets.num_rows)
-        yield from (_pubsub(one) for one in encode_sets(sets, {}))
+        yield from (pubsub(one) for one in encode_sets(sets, {}))
+        for user, cause in sorted(causes.items()):
+            yield _dead(set_letter(user, latest[user], cause, self.code_version))
+
+    def _without(self, group: int, gone: Any, count: int) -> pl.DataFrame:
+        """Return a group's tombstones, read only where there are more than before."""
+        if group not in self._gone or self._gone[group][0] != count:
+            self._gone[group] = count, tombstones(gone.read() if count else ())
+        return self._gone[group][1]
 
 
 @dataclasses.dataclass
@@ -167,23 +216,52 @@ class SessionSetsOf(beam.PTransform):
     spread: int = 64
     clock: Callable[[], float] = time.time
 
-    def expand(self, messages: beam.PCollection[PubsubMessage]):
-        """Return `sets` and `LETTERS`."""
+    def expand(self, messages: beam.PCollection | tuple[beam.PCollection, beam.PCollection]):
+        """Return `sets` and `LETTERS`.
+
+        Args:
+          messages: `PubsubMessage`s with events; or those, and others with tombstones.
+        """
+        events, control = messages if isinstance(messages, tuple) else (messages, None)
+        rows, odd = self._gone(control) if control else ((), ())  # one collection each, or none
         decoded = (
-            messages
+            events
             | "Batch" >> beam.BatchElements(min_batch_size=1, max_batch_size=MESSAGES_AT_ONCE)
             | "Decode" >> beam.ParDo(DecodeEvents(self.code_version)).with_outputs(LETTERS, main="heard")
         )
         keep = beam.ParDo(KeepWindows(self.code_version, self.bounded, self.clock)).with_input_types(tuple[str, Any])
-        windows = decoded.heard | "Windows" >> keep.with_outputs(LETTERS, main="windows")
-        sets = (
+        forget = [one | "Erased" >> beam.FlatMap(erased).with_output_types(tuple[str, Any]) for one in rows]
+        windows = (
+            (decoded.heard, *forget)
+            | "Listeners" >> beam.Flatten()
+            | "Windows" >> keep.with_outputs(LETTERS, main="windows")
+        )
+        batches = (
             windows.windows
             | "Spread" >> beam.Map(_spread, among=self.spread).with_output_types(tuple[int, Any])
             | "Together" >> beam.GroupIntoBatches(BATCH, None if self.bounded else BUFFER_S, self.clock)
-            | "Sets" >> beam.ParDo(ServeWindows(self.open_step))
+            | "Batches" >> beam.Map(_same).with_output_types(tuple[int, Any])
         )
-        letters = (decoded[LETTERS], windows[LETTERS]) | "Letters" >> beam.Flatten()
-        return {"sets": sets, LETTERS: letters}
+        tell = beam.FlatMap(everywhere, among=self.spread).with_output_types(tuple[int, Any])
+        serve = beam.ParDo(ServeWindows(self.open_step, self.code_version)).with_input_types(tuple[int, Any])
+        sets = (
+            (batches, *(one | "Everywhere" >> tell for one in rows))
+            | "Groups" >> beam.Flatten()
+            | "Sets" >> serve.with_outputs(LETTERS, main="sets")
+        )
+        dead = (decoded[LETTERS], windows[LETTERS], sets[LETTERS], *odd)
+        return {"sets": sets.sets, LETTERS: dead | "Letters" >> beam.Flatten()}
+
+    def _gone(self, control: beam.PCollection) -> tuple[tuple, tuple]:
+        """Return rows of tombstones, and dead letters."""
+        decode = beam.ParDo(DecodeTombstones(self.code_version)).with_outputs(LETTERS, main="rows")
+        decoded = control | "DecodeTombstones" >> decode
+        return (decoded.rows,), (decoded[LETTERS],)
+
+
+def _same(element: tuple[int, Iterable]) -> tuple[int, list]:
+    """Return a batch as values of one type with what is broadcast among batches."""
+    return element[0], list(element[1])
 
 
 def _spread(element: tuple[str, bytes], among: int) -> tuple[int, tuple[str, bytes]]:
@@ -196,15 +274,6 @@ def _window(state: Any) -> Window:
     return Window.from_bytes(stored) if stored else Window()
 
 
-def _received(message: PubsubMessage) -> Received:
-    at = message.publish_time.timestamp() if message.publish_time else 0.0
-    return Received(message.data, message.attributes or {}, message.message_id or "", at, "")
-
-
 def _dead(one: dict) -> beam.pvalue.TaggedOutput:
     (message,) = encode_letters([one])
-    return beam.pvalue.TaggedOutput(LETTERS, _pubsub(message))
-
-
-def _pubsub(message: Message) -> PubsubMessage:
-    return PubsubMessage(message.data, dict(message.attributes))
+    return beam.pvalue.TaggedOutput(LETTERS, pubsub(message))

@@ -13,10 +13,11 @@ import polars as pl
 
 from schemas.catalogue import CONTRACTS
 from transforms.facts import HeldCatalogue
+from transforms.filters import ITEM_COLUMNS
 from transforms.model_bundle import ModelBundle, demand_space
 from transforms.parts import gone_items
 from transforms.reach import REACH_COLUMNS, World, read_world
-from transforms.retrieve import made_good
+from transforms.retrieve import OF_HISTORIES, made_good
 from transforms.shards import read_tables
 from transforms.stream.delta import Changed, Delta
 from transforms.stream.keyed import KeyedTable
@@ -106,7 +107,9 @@ class LiveBundle(ModelBundle):
         return found.select(columns) if columns else found
 
     def lookup(self, name: str, column: str, ids: pl.Series, columns: Sequence[str] | None = None) -> pl.DataFrame:
-        """Return the rows whose `column` is one of `ids`, sorted by the contract's key."""
+        """Return the rows whose `column` is one of `ids`, in no order that means anything."""
+        if self.catalogue and (name, column) == ("item", "item_id") and columns and set(columns) <= set(ITEM_COLUMNS):
+            return self.catalogue.lookup(ids.unique(), columns)
         table = self.tables.get((name, column))
         if table is None:
             return super().lookup(name, column, ids, columns)
@@ -130,12 +133,16 @@ class LiveBundle(ModelBundle):
           seen: `user_id` and `market`, that of the last event, null where it has none; it goes before any other.
         """
         users = self.lookup("user", "user_id", seen["user_id"])
-        histories = self.lookup("history", "user_id", seen["user_id"], ["user_id", "market", "positives", "skips"])
+        histories = self.lookup("history", "user_id", seen["user_id"], OF_HISTORIES)
         unknown = seen.select("user_id").join(users, on="user_id", how="anti")
         every = pl.concat([users, unknown], how="diagonal")
         here = seen.rename({"market": "market_here"})
-        known = made_good(every, histories, self.held["tombstone"]).join(here, on="user_id")
+        known = made_good(every, histories.select("user_id", "market"), self.held["tombstone"]).join(here, on="user_id")
         market = pl.coalesce("market_here", "market").alias("market")
+        ordered = known.with_columns(market).drop("market_here").sort("user_id")
+        return ordered.join(
+            histories.drop("market"), on="user_id", how="left", maintain_order="left"
+        )  # once: they are long
         return known.with_columns(market).drop("market_here").sort("user_id")
 
 

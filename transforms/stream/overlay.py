@@ -119,7 +119,7 @@ class HomeSets:
         users, instant = going_on(users, heard), self._instant(hour)
         bundle = GoingOn.of(self.bundle, users.select("user_id", "positives", "skips"))
         proposals, left_out = self._proposals(users, bundle, instant)
-        facts = user_facts(users, proposals, bundle.world, bundle, instant, bundle.catalogue)
+        facts = user_facts(users, proposals, bundle.world, bundle, self.policy, instant, bundle.catalogue)
         every = dict(self.sources) | dict(self.group_sources)
         provenance = dataclasses.replace(self.provenance, left_out=left_out)
         sets, counters = finished(proposals, facts, self.policy, instant, every, provenance)

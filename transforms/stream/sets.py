@@ -106,12 +106,15 @@ class SessionSets:
         for one in heard:
             blocks.setdefault(one.block, []).append(one)
         tables = [self._block(hour, lost, own) for (hour, lost), own in sorted(blocks.items())]
+        if len(tables) == 1:  # in order already
+            return tables[0]
         return pa.concat_tables([CANDIDATE_SET.schema.empty_table(), *tables]).sort_by("record_key")
 
     def _block(self, hour: int, lost: bool, heard: Sequence[Listening]) -> pa.Table:
         policy, instant = widened(self.policy) if lost else self.policy, _instant(hour, self.policy)
         told = pl.DataFrame([one.told for one in heard], schema=_TOLD, orient="row")
-        users = self.bundle.listeners(told.select("user_id", "market")).filter(~pl.col("personalization_opt_out"))
+        known = self.bundle.listeners(told.select("user_id", "market"))
+        users = known.filter(~pl.col("personalization_opt_out")) if known["personalization_opt_out"].any() else known
         if not users.height:
             return CANDIDATE_SET.schema.empty_table()
         audience = self._audience(users, told, heard, policy, instant)
@@ -138,11 +141,9 @@ class SessionSets:
             pl.col("item_id").alias("seed_item_id"), "canonical_id", primary_artist().alias("artist_id"),
             pl.col("genres").list.first().alias("genre"),
         )  # fmt: skip
-        mine = users.join(told.select("user_id", "seed_item_id"), on="user_id").rename({"user_id": "key"})
-        keys = mine.select("key", "market", "tier", "follows", "seed_item_id").join(
-            seeds, on="seed_item_id", how="left"
-        )
-        keys = keys.sort("key")
+        mine = users.select("market", "tier", "follows", key="user_id")
+        asked = mine.join(told.select("seed_item_id", key="user_id"), on="key")
+        keys = asked.join(seeds, on="seed_item_id", how="left").sort("key")
         said = {one.user_id: one.session for one in heard}
         listens, skips = (_listens(said, keys["key"], sign) for sign in (1, -1))
         unwanted = _unwanted(users, heard)
@@ -157,7 +158,7 @@ class SessionSets:
         groups = users.select(group_of(pl.col("tier"), self.bundle.world)).to_series().unique()
         shared = self.bundle.lookup("groups", "key", groups)
         reasons = tuple(sorted(f"source_{FAILED}:{name}" for name in panel.left_out))
-        return pl.concat([read_tables([], PROPOSAL), own, shared]), reasons
+        return pl.concat([read_tables([], PROPOSAL), own, shared], rechunk=True), reasons
 
 
 def _instant(hour: int, policy: SurfacePolicy) -> Instant:
@@ -214,14 +215,17 @@ def _facts(
     bundle: LiveBundle, instant: Instant,
 ) -> Facts:  # fmt: skip
     """Return the facts of listeners: their histories go on with the last day, and a session offers nothing twice."""
-    facts = user_facts(going_on(users, heard), proposals, bundle.world, bundle, instant, bundle.catalogue)
+    facts = user_facts(
+        going_on(users, heard), proposals, bundle.world, bundle, audience.policy, instant, bundle.catalogue
+    )
     seeds = audience.keys.select(user_id="key", seed_canonical_id="canonical_id")
     known = facts.records.drop("seed_item_id", "last_event_ts", "seed_canonical_id").join(
         told.drop("market").join(seeds, on="user_id"), on="user_id", how="left", maintain_order="left"
     )
     records = known.select(facts.records.columns)
     session_items = {one.user_id: {event.item_id for event in one.session} for one in heard}
-    return dataclasses.replace(facts, records=records, in_session=_in_session(session_items, records, facts, bundle))
+    met = _in_session(session_items, records, facts, bundle)
+    return dataclasses.replace(facts, records=records, in_session=met, catalogue=facts.item_codes)
 
 
 def going_on(users: pl.DataFrame, heard: Sequence[Listening]) -> pl.DataFrame:
@@ -243,13 +247,17 @@ def _in_session(
     met = pl.DataFrame(rows, schema={"k": pl.UInt32, "item_id": pl.String}, orient="row")
     known = bundle.lookup("item", "item_id", met["item_id"], ["item_id", "canonical_id"])
     canonical = met.join(known, on="item_id").select("k", "canonical_id")
-    every = facts.items.filter(pl.col("canonical_id").is_in(canonical["canonical_id"].unique().implode()))
-    twins = canonical.join(every.select("item_id", "canonical_id"), on="canonical_id").select("k", "item_id")
+    alike = facts.item_codes.of_canonical(canonical["canonical_id"].unique())
+    twins = canonical.join(facts.items.select("item_id", "canonical_id")[alike], on="canonical_id").select(
+        "k", "item_id"
+    )
     return pl.concat([met, twins]).unique().sort("k", "item_id")
 
 
 def _longer(users: pl.DataFrame, listens: pl.DataFrame, column: str) -> pl.Series:
     """Return a column of histories that goes on with listens, each of them once."""
+    if not listens.height:
+        return users[column].fill_null([])
     fields = ["item_id", "item_type", "event_ts", "label", "session_id"]
     before = users.lazy().select("user_id", column).explode(column).drop_nulls(column).unnest(column)
     both = pl.concat([before.select("user_id", *fields), listens.lazy().select("user_id", *fields)])
