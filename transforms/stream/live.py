@@ -115,7 +115,7 @@ class LiveBundle(ModelBundle):
             return super().lookup(name, column, ids, columns)
         if not len(ids):
             return read_tables([], _CONTRACTS[name], columns)
-        if name != "item" or not self.delta:
+        if name != "item" or not self.delta or (column == "item_id" and not self.delta.concerns(ids)):
             return table.lookup(ids, columns)
         found = self.delta.over(
             table.lookup(ids, _with_id(columns)), _with_id(columns), pl.col(column).is_in(ids.implode())
