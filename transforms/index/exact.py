@@ -20,6 +20,8 @@ from typing import Any
 import faiss
 import numpy as np
 
+from transforms.index.aligned import aligned
+
 NOTHING = -1
 """Fills up where there are fewer items than asked for."""
 QUERIES_AT_ONCE, BOUNDS_AT_ONCE, SURVIVORS_AT_ONCE, PADDED_AT_ONCE = 1_024, 2**19, 2**21, 2**19
@@ -130,9 +132,8 @@ def fastest() -> str:
 class ExactIndex:
     """The vectors of a space, immutable.
 
-    Memory: `4 * dim` bytes per item, which `open` maps from the file and the processes of a machine share; of a file of up
-    to `_ALIGNED_BYTES` each process holds a copy besides. In bfloat16, `2 * dim` more. While some items are searched by
-    themselves, their factors again.
+    Memory: `4 * dim` bytes per item, which `open` maps for all processes of a machine; of up to `_ALIGNED_BYTES` each holds
+    a copy. In bfloat16, `2 * dim` more. While some items are searched by themselves, their factors again.
     """
 
     def __init__(self, flat: faiss.IndexFlatIP, precision: str | None = None, seed: int = 0):
@@ -168,7 +169,7 @@ class ExactIndex:
         """The vectors, `(num_items, dim) float32`, read only."""
         size = self._flat.ntotal * self._flat.d
         matrix = faiss.rev_swig_ptr(self._flat.get_xb(), size) if size else np.empty(0, np.float32)
-        matrix = _aligned(matrix.reshape(self._flat.ntotal, self._flat.d), _ALIGNED_BYTES)
+        matrix = aligned(matrix.reshape(self._flat.ntotal, self._flat.d), _ALIGNED_BYTES)
         matrix.flags.writeable = False
         return matrix
 
@@ -363,7 +364,7 @@ class _Float32:
 
         def mark(first: int, size: int, out: np.ndarray) -> None:
             block = bounds[: out.size].reshape(out.shape)
-            np.matmul(queries, _aligned(self._matrix[first : first + size]).T, out=block)
+            np.matmul(queries, aligned(self._matrix[first : first + size]).T, out=block)
             np.greater_equal(block, least, out=out)
 
         return mark
@@ -422,14 +423,6 @@ class _BFloat16:
 
 
 _Factors = _Float32 | _BFloat16
-
-
-def _aligned(matrix: np.ndarray, most: float = np.inf) -> np.ndarray:
-    """Return a matrix of up to `most` bytes as one whose numbers begin at whole words, which are multiplied ten times faster.
-
-    In a file of FAISS they begin behind a header of 45 bytes.
-    """
-    return matrix if matrix.flags.aligned or matrix.nbytes > most else np.require(matrix, requirements="A")
 
 
 def _rounded(vectors: np.ndarray) -> tuple[Any, np.ndarray]:
