@@ -1,14 +1,17 @@
 """What the stream costs and how fast it answers, over the official Pub/Sub emulator on the same machine.
 
-    python -m benchmarks.stream --root ROOT --raw RAW [--format sessions] [--rate 200] [--seconds 60] [--flood 10000] [--json FILE]
+    python -m benchmarks.stream --root ROOT --raw RAW [--format sessions] [--rate 200] [--seconds 60] [--flood 10000] [--kills 3]
+        [--json FILE]
 
 ROOT is a published root, RAW the events to replay: in turn one of each listener, stamped with the time at which they are
-sent, as producers do. Three tables:
+sent, as producers do. Four tables:
 
     latency      events sent at a rate by another process; from a message's publication to that of the set it led to, the
                  pause of two seconds between sets of one listener included
     throughput   events that lie ready: the driver, with its state on disk, its pauses, checks and dead letters, beside a
                  bare loop that pulls, decodes, computes the same sets and publishes them, and keeps state in a dictionary
+    beside beam  the same function on Beam's stock local Pub/Sub path (`benchmarks.stock_stream`) and in the driver, one event of each
+                 listener: at the rate, lying ready, and with kill -9 on the way; left out with --kills 0
     function     sets of as many listeners at once, nothing else: what a set costs, and what its parts take of it
 
 One thread per library; the emulator and the sender are processes of their own.
@@ -30,6 +33,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.stock_stream import compare
 from jobs.batch import open_raw
 from jobs.options import iso_date, leave
 from jobs.replay import rehearsals
@@ -227,12 +231,23 @@ def windows(events: Sequence[dict[str, Any]]) -> dict[str, bytes]:
     return dict(sorted(merge_events(dict.fromkeys(rows["user_id"].unique().to_list()), rows).states.items()))
 
 
+def once_each(
+    step: Step, events: Sequence[dict[str, Any]], states: dict[str, bytes], count: int
+) -> list[dict[str, Any]]:
+    """Return the first event of each of some listeners who may have a set."""
+    first = {one["user_id"]: one for one in reversed(events)}
+    users = sorted(first.keys() & states.keys())[:count]
+    blocks = (users[start : start + AT_ONCE[-1]] for start in range(0, len(users), AT_ONCE[-1]))
+    served = [user for block in blocks for user in step.sets({u: states[u] for u in block})["user_id"].to_pylist()]
+    return [first[user] for user in served]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--root", required=True)
     parser.add_argument("--raw", required=True)
     parser.add_argument("--format", default="raw", choices=("raw", *sorted(SHAPES)))
-    for name, default in {"rate": 200, "seconds": 60, "flood": 10_000, "rounds": 7}.items():
+    for name, default in {"rate": 200, "seconds": 60, "flood": 10_000, "rounds": 7, "kills": 3}.items():
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
@@ -244,6 +259,9 @@ def main() -> None:
         found: dict[str, Any] = {"function": function(step, states, given.rounds)}
         found["latency"] = latency(fresh, step, messages[: given.rate * given.seconds], given.rate)
         found["throughput"] = flooded(fresh, step, messages[: given.flood])
+        if given.kills:
+            some = once_each(step, messages, states, 20 * given.rate)
+            found["beside beam"] = compare(fresh, given.root, some, stamped, given.rate, given.kills)
     for name, table in found.items():
         print(f"\n  {name}")
         for row, value in table.items():

@@ -95,7 +95,7 @@ class LiveBundle(ModelBundle):
             ["entity", "id"], keep="first", maintain_order=True
         )
         more = dataclasses.replace(self, held={**self.held, "tombstone": every})
-        return dataclasses.replace(more, world=World(self.world.markets, gone_items(more))).coded()
+        return dataclasses.replace(more, world=dataclasses.replace(self.world, gone=gone_items(more))).coded()
 
     def read(self, name: str, columns: Sequence[str] | None = None, where: pl.Expr | None = None) -> pl.DataFrame:
         """Return the rows that satisfy `where`, in file order; what is not held is read from its files."""
@@ -140,10 +140,8 @@ class LiveBundle(ModelBundle):
         known = made_good(every, histories.select("user_id", "market"), self.held["tombstone"]).join(here, on="user_id")
         market = pl.coalesce("market_here", "market").alias("market")
         ordered = known.with_columns(market).drop("market_here").sort("user_id")
-        return ordered.join(
-            histories.drop("market"), on="user_id", how="left", maintain_order="left"
-        )  # once: they are long
-        return known.with_columns(market).drop("market_here").sort("user_id")
+        # Joined last: long lists are gathered once.
+        return ordered.join(histories.drop("market"), on="user_id", how="left", maintain_order="left")
 
 
 def _with_id(columns: Sequence[str] | None) -> list[str] | None:
