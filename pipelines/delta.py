@@ -29,6 +29,8 @@ from transforms.shards import read_tables
 from validation.gates import DELTA
 
 POINTER = "live/deltas.json"
+MOST, LEAST_ROWS = 0.1, 1_000
+"""Share of a catalogue above which deltas are to be compacted (domain reference, section 8), and rows that are always few."""
 Frames = tuple[pl.DataFrame, pl.DataFrame]
 
 
@@ -62,6 +64,8 @@ def make_delta(runner: Runner, road: Road, raw: Store, bundle: Bundle) -> Segmen
     whenever = dataclasses.replace(road, date=datetime.date.max)  # what has arrived since counts, whenever it did
     read = ingest.ingest_snapshot(whenever, raw, ITEM, required=True)
     items = runner.run(dataclasses.replace(read, date=road.day, qualifier=DELTA))
+    known = deltas_of(store, bundle.bundle)
+    _demand_room(store, bundle, known, items)
     encoder = Encoder(
         *(load_manifest(store, bundle.parts[name].manifest) for name in ("encoder", "encoder_vocabulary"))
     )
@@ -71,10 +75,27 @@ def make_delta(runner: Runner, road: Road, raw: Store, bundle: Bundle) -> Segmen
         parts["item_embedding"] = runner.run(dataclasses.replace(stage, qualifier=DELTA))
     segment = describe(store, bundle, encoder, parts)
     read_segment(store, segment)
-    known = [one for one in deltas_of(store, bundle.bundle) if one != segment.delta]
     _write(store, f"deltas/{segment.delta}/delta.json", dataclasses.asdict(segment))
-    _write(store, POINTER, {"bundle": bundle.bundle, "deltas": [*known, segment.delta]})
+    if segment.delta not in known:
+        _write(store, POINTER, {"bundle": bundle.bundle, "deltas": [*known, segment.delta]})
     return segment
+
+
+def _demand_room(store: Store, bundle: Bundle, known: Sequence[str], items: Manifest) -> None:
+    """Refuse what is better served by another batch.
+
+    Raises:
+      BundleError: deltas would hold more than `MOST` of the catalogue.
+    """
+    held = {_described(store, one).parts["item"].manifest for one in known} | {items.path}
+    rows, whole = (
+        sum(load_manifest(store, path).rows_out for path in paths) for paths in (held, [bundle.parts["item"].manifest])
+    )
+    if rows > max(LEAST_ROWS, MOST * whole):
+        raise BundleError(
+            f"deltas of {rows:,} items would lie beside a catalogue of {whole:,}, at most {MOST:.0%} are searched beside it:"
+            " run the batch again, which reads them into a catalogue and an index of its own"
+        )
 
 
 def _to_embed(store: Store, items: Manifest) -> int:

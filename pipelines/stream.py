@@ -270,7 +270,10 @@ class Stream:
                 self.say(f"a new bundle was refused, {self.step.bundle} goes on: {error}")
             return
         if step is not None:
-            self.say(f"bundle {step.bundle} is in use, {self.step.bundle} no more")
+            same = step.bundle == self.step.bundle
+            self.say(
+                f"bundle {step.bundle} is in use, {'with what changed' if same else f'{self.step.bundle} no more'}"
+            )
             self.step, self._refused, self.metrics.bundle = step.without(self.store.tombstones()), "", step.bundle
             self.metrics.count("swaps")
 

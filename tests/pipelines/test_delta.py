@@ -13,6 +13,7 @@ from toy_heard import heard
 from toy_road import days_ago, offer_in, table
 
 from jobs import delta as command
+from pipelines import delta as deltas
 from pipelines.bundle import BundleError, read_bundle
 from pipelines.delta import POINTER, deltas_of
 from pipelines.live import Following, live_on, open_home, open_live, open_sessions
@@ -200,8 +201,12 @@ def _files(store, delta: str) -> list[str]:
     return [path for part in parts.values() for path in store.list(part["manifest"].removesuffix("/manifest.json"))]
 
 
-def test_what_is_wrong_with_a_delivery_is_said(world, tmp_path, capsys):
+def test_what_is_wrong_with_a_delivery_is_said(world, tmp_path, capsys, monkeypatch):
     before = world.described
+    monkeypatch.setattr(deltas, "LEAST_ROWS", 3)
+    monkeypatch.setattr(deltas, "MOST", 0.001)
+    assert command.main(["--root", world.store.root, "--raw", str(world.raw / "changed")]) == 1
+    assert "deltas of 4 items would lie beside a catalogue of" in capsys.readouterr().err
     assert command.main(["--root", str(tmp_path / "empty"), "--raw", str(world.raw)]) == 1
     assert "nothing is live under" in capsys.readouterr().err
     assert command.main(["--root", world.store.root, "--raw", str(tmp_path / "nowhere")]) == 1

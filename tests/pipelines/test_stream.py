@@ -306,14 +306,14 @@ def test_it_leaves_while_the_broker_is_down(make, broker, clock, said):
 
 
 def test_a_new_bundle_is_taken_whole_and_named_in_the_sets(make, broker, clock, said):
-    offered = iter([None, ToyStep("b2")])
+    offered = iter([None, ToyStep("b2"), ToyStep("b2")])
     stream = make(reload=lambda: next(offered, None))
     for number in range(3):
         send(broker, event(number, f"u{number}"))
         stream.tick()
         clock.now += 1
     assert [one["bundle_id"] for one in published(broker)] == ["b1", "b2", "b2"]
-    assert said == ["bundle b2 is in use, b1 no more"]
+    assert said == ["bundle b2 is in use, b1 no more", "bundle b2 is in use, with what changed"]
 
 
 def test_a_bundle_that_cannot_be_loaded_is_refused_once_and_the_old_one_goes_on(make, broker, clock, said):

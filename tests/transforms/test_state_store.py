@@ -8,7 +8,7 @@ import time
 import polars as pl
 import pytest
 
-from transforms.io.state_store import FORMAT, Commit, StateStore, read_tombstones
+from transforms.io.state_store import FILE, FORMAT, Commit, StateStore, read_states, read_tombstones
 from transforms.io.store import StoreError
 
 
@@ -36,6 +36,26 @@ def test_what_is_committed_is_there_when_opened_again(store, tmp_path):
     assert again.sequences(["a", "b", "c"]) == {"a": 7}
     assert again.owed() == ["b"]
     again.close()
+
+
+def test_states_are_read_as_of_one_moment_beside_the_process_that_writes(store, tmp_path):
+    store.commit(changed({"b": b"1", "a": b"2"}))
+    store.commit(changed({"c": b"3"}, touched=9))
+    reading = read_states(tmp_path, 5)
+    first = next(reading)
+    store.commit(changed({"d": b"4"}, touched=10))
+    assert [first, *reading] == [("a", b"2"), ("b", b"1"), ("c", b"3")]
+    assert list(read_states(tmp_path, 6)) == [("c", b"3"), ("d", b"4")]
+    store.close()
+    assert list(read_states(tmp_path, 10)) == [("d", b"4")], "when it has been closed too"
+
+
+def test_states_that_are_not_there_or_no_state_are_said(tmp_path):
+    with pytest.raises(StoreError, match=r"no stream has kept its state in .* start one with `make stream`"):
+        list(read_states(tmp_path, 0))
+    (tmp_path / FILE).write_bytes(b"no database, and no state of a stream")
+    with pytest.raises(StoreError, match=r"could not be read \(.*\): is it the state of a stream, and of this version"):
+        list(read_states(tmp_path, 0))
 
 
 def test_owed_ends_with_a_sequence_or_when_it_was_given_up(store):

@@ -42,15 +42,20 @@ def read_states(folder: Path, since_us: int) -> Iterator[tuple[str, bytes]]:
       since_us: us since 1970.
 
     Raises:
-      StoreError: no stream has left its state there.
+      StoreError: no stream has left its state there, or it cannot be read.
     """
     path = folder / FILE
     if not path.exists():
         raise StoreError(
             f"no stream has kept its state in {folder}: start one with `make stream`, or name its folder with STATE="
         )
-    with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as db:
-        yield from db.execute("SELECT id, state FROM user WHERE touched_us >= ? ORDER BY id", (since_us,))
+    try:
+        with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as db:
+            yield from db.execute("SELECT id, state FROM user WHERE touched_us >= ? ORDER BY id", (since_us,))
+    except sqlite3.DatabaseError as error:
+        raise StoreError(
+            f"{path} could not be read ({error}): is it the state of a stream, and of this version?"
+        ) from error
 
 
 def _tombstones(db: sqlite3.Connection) -> pl.DataFrame:
