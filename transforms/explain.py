@@ -277,7 +277,7 @@ _ITEM_WORDS = (
 def _next_part(reblended: Reblended, item: Mapping) -> str:
     """Name the part that comes next for the record: in the show of an item, or, of a book, in the one it is about."""
     mine = reblended.facts.nexts.filter(pl.col("k") == reblended.k)
-    of_item = mine if item["item_type"] == "audiobook" else mine.filter(pl.col("show_id") == item["show_id"])
+    of_item = mine if item["item_type"] == "audiobook" else mine.filter(pl.col("show_id").is_in([item["show_id"]]))
     return " or ".join(of_item["item_id"].sort().to_list()) or "none that is known"
 
 
