@@ -30,12 +30,13 @@ example-label = BUNDLE=b1946ac92492d234 LABEL=canary
 example-evaluate = FROM=2026-01-20 TO=2026-01-23
 example-off-policy = FROM=2026-01-20 TO=2026-01-23
 example-eval-diff = BASE=../before HEAD=../after
+example-delta = RAW=../changed
 example-replay = RAW=../world SPEED=20x
 example-watch = USER=u009e291030
 example-plan = ITEMS=1000000 USERS=10000000 DIM=128 WORKERS=100
 NEEDS := $(addprefix need-,RAW DATE FROM TO USER SEED SURFACE BUNDLE LABEL ITEMS USERS DIM WORKERS BASE HEAD)
 
-.PHONY: help setup demo test batch backfill explain rollback status bundles label audit report world plan evaluate eval-diff off-policy stream replay watch replay-dlq contracts benchmark benchmark-quality soak check format clean $(NEEDS)
+.PHONY: help setup demo test batch backfill explain rollback status bundles label audit report world plan evaluate eval-diff off-policy stream overlay delta replay watch replay-dlq contracts benchmark benchmark-quality soak check format clean $(NEEDS)
 
 help: ## List the targets
 	@awk -F ': .*## ' '/^[a-z-]+: .*## / {printf "  make %-18s %s\n", $$1, $$2}' Makefile
@@ -100,13 +101,20 @@ plan: need-ITEMS need-USERS need-DIM need-WORKERS $(STAMP) ## Say how retrieval 
 stream: $(STAMP) ## Turn events from Pub/Sub, or its emulator, into Now Playing sets [PROJECT= PORT=9464 STATE=]
 	@$(PY) -m jobs.stream $(root) $(call flag,--project,PROJECT) $(call flag,--port,PORT) $(call flag,--state,STATE)
 
+overlay: $(STAMP) ## Make Home sets of whoever listened since the batch, once an hour [PROJECT= STATE= WAIVERS=]
+	@$(PY) -m jobs.overlay $(root) $(call flag,--project,PROJECT) $(call flag,--state,STATE) $(call flag,--waivers,WAIVERS)
+
+delta: need-RAW $(STAMP) ## Serve new and changed items before the next batch: RAW=folder with items/ [TEXT_MODEL= DEVICE= WAIVERS=]
+	@$(PY) -m jobs.delta --raw "$$RAW" $(root) $(call flag,--policy,POLICY) $(call flag,--waivers,WAIVERS) \
+	  $(call flag,--device,DEVICE) $(call flag,--text_model,TEXT_MODEL)
+
 replay: need-RAW $(STAMP) ## Publish events for the stream: RAW= [SPEED=20x or RATE=200, DUPLICATES=.05 DISORDER= LATE= MALFORMED= LIMIT=]
 	@$(PY) -m jobs.replay $(INPUT) $(root) $(call flag,--project,PROJECT) $(call flag,--speed,SPEED) $(call flag,--rate,RATE) \
 	  $(call flag,--duplicates,DUPLICATES) $(call flag,--disorder,DISORDER) $(call flag,--late,LATE) \
 	  $(call flag,--malformed,MALFORMED) $(call flag,--limit,LIMIT) $(call flag,--seed,SEED) $(call flag,--date,DATE)
 
-watch: need-USER $(STAMP) ## Show a listener's set as the stream changes it: USER= [PROJECT=]
-	@$(PY) -m jobs.watch --user "$$USER" $(root) $(call flag,--project,PROJECT)
+watch: need-USER $(STAMP) ## Show a listener's set as the stream changes it: USER= [SURFACE=home PROJECT=]
+	@$(PY) -m jobs.watch --user "$$USER" $(root) $(call flag,--surface,SURFACE) $(call flag,--project,PROJECT)
 
 replay-dlq: $(STAMP) ## Send dead letters again that the code of today takes; twice does nothing twice [PROJECT= STATE=]
 	@$(PY) -m jobs.replay_dlq $(root) $(call flag,--project,PROJECT) $(call flag,--state,STATE)

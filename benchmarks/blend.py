@@ -140,11 +140,11 @@ def measure(users: int, sources: int, items: int, rounds: int) -> dict[str, floa
     named = {
         quota.source_id: Source(lambda audience, bundle: offered, "k", "toy", "reason", OWN) for quota in policy.sources
     }
-    told = user_facts(people, offered, world, bundle, instant)  # type: ignore[arg-type]
+    told = user_facts(people, offered, world, bundle, policy, instant)  # type: ignore[arg-type]
     blended = blend(offered, told, policy, instant)
     sets = assemble(blended, told, policy, instant, named, Provenance(_RUN, {}))
     steps: Mapping[str, tuple[int, Callable[[], object]]] = {
-        "facts": (users, lambda: user_facts(people, offered, world, bundle, instant)),  # type: ignore[arg-type]
+        "facts": (users, lambda: user_facts(people, offered, world, bundle, policy, instant)),  # type: ignore[arg-type]
         "blend": (users, lambda: blend(offered, dataclasses.replace(told), policy, instant)),
         "records": (users, lambda: assemble(blended, told, policy, instant, named, Provenance(_RUN, {}))),
         "audit": (users, lambda: audit(sets, told, policy, instant)),
@@ -172,7 +172,7 @@ def measure_few(records: int, rounds: int) -> dict[str, float]:
     named = {quota.source_id: Source(lambda *_: offered, "k", "toy", "reason", OWN) for quota in policy.sources}
 
     def told() -> Facts:
-        return user_facts(people, offered, world, bundle, instant, held)
+        return user_facts(people, offered, world, bundle, policy, instant, held)
 
     def made(facts: Facts) -> object:
         blended = blend(offered, facts, policy, instant)
@@ -192,10 +192,27 @@ def _repeated(step: Callable[[], object], rounds: int) -> list[float]:
     return [1e3 * _seconds(step) for _ in range(rounds)]
 
 
+def _shown(users: int, items: int, rng: np.random.Generator) -> pl.Series:
+    """Return the fifty items that each was shown two days ago."""
+    at = datetime.datetime.combine(DATE, datetime.time(), datetime.UTC) - datetime.timedelta(days=1)
+    told = pl.DataFrame({"user": np.repeat(np.arange(users), 50), "item": rng.integers(0, items, users * 50)}).select(
+        "user",
+        pl.struct(pl.format("i{}", pl.col("item").cast(pl.String).str.zfill(8)).alias("item_id"), event_ts=at),
+    )
+    return told.group_by("user", maintain_order=True).agg(pl.col("item_id").alias("impressions"))["impressions"]
+
+
+def _habits(users: int) -> pl.Series:
+    """Return plays of two kinds in four quarters of the day."""
+    rows = [(quarter, "mobile", kind, n) for quarter in range(4) for kind, n in (("music", 40), ("talk", 10))]
+    told = pl.DataFrame(rows, schema=["band", "device", "kind", "plays"], orient="row")
+    return told.select(pl.struct(pl.all()).implode().alias("habits")).to_series().gather([0] * users)
+
+
 def _people(users: int, items: int, rng: np.random.Generator) -> pl.DataFrame:
     heard = histories(users, items, rng)
     return heard.select(
-        "user_id", "positives", "skips",
+        "user_id", "positives", "skips", _shown(users, items, rng), _habits(users),
         pl.Series("market", rng.choice(MARKETS, users)), pl.Series("tier", rng.choice(TIERS, users)),
         pl.Series("explicit_filter", rng.random(users) < 0.1), pl.lit(None, pl.String).alias("age_band"),
         pl.lit(None, pl.List(pl.String)).alias("languages"), pl.lit(None, pl.List(pl.String)).alias("blocked_artists"),

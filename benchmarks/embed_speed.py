@@ -127,9 +127,7 @@ def torch_alone(work: Callable[[int], object], batches: int) -> float:
 def user_batches(embedder: Embedder, rows: pl.DataFrame) -> list[Interactions]:
     """Return the histories as arrays."""
     return [
-        from_listens(
-            exploded(some, "positives", "skips").rename({"user_id": "key"}), some["user_id"], embedder.item_ids
-        )
+        from_listens(exploded(some, "positives", "skips").rename({"user_id": "key"}), some["user_id"], embedder.numbers)
         for some in rows.iter_slices(ROWS_AT_ONCE)
     ]
 

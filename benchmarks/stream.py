@@ -113,8 +113,9 @@ def run_until(stream: Stream, messages: int) -> float:
     """Work until so many messages came and nothing is owed; return the seconds since the first came."""
     began = None
     while stream.metrics.total("messages") < messages or stream.metrics.gauge("owed"):
-        came = stream.tick()
+        came = stream.advance()
         began = time.monotonic() if began is None and came else began
+    stream.finish()
     return time.monotonic() - (began or time.monotonic())
 
 

@@ -90,6 +90,8 @@ def _item_lines(item: Mapping) -> list[str]:
     rows += [line for source in item["sources"] for line in _source_lines(source)]
     if item.get("is_exploration"):
         rows.append(f"           drawn by lot with probability {item['propensity']:.4g} from {item['stratum']}")
+    if item.get("fatigued"):
+        rows.append("           shown or played too often lately: its chance counts half")
     title = "not by" if item["verdict"] == "in" else "because"
     for removal in item["removals"]:
         number = "" if removal["detail"] is None else f" [{removal['detail']:g}]"

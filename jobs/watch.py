@@ -11,7 +11,7 @@ from jobs.batch import guarded
 from jobs.broker import add_broker, same_broker
 from jobs.options import leave, now
 from pipelines.publish import read_pointer
-from pipelines.recommend import NOW_PLAYING
+from pipelines.recommend import NOW_PLAYING, SURFACES
 from pipelines.records import Catalogue
 from pipelines.runner import load_manifest
 from transforms.io.store import open_store
@@ -25,6 +25,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="jobs.watch", description=(__doc__ or "").split(":")[0])
     add_broker(parser)
     parser.add_argument("--user", required=True, help="whose set")
+    parser.add_argument(
+        "--surface", default=NOW_PLAYING, choices=sorted(SURFACES), help=f"of which surface ({NOW_PLAYING})"
+    )
     parser.add_argument("--sets", type=int, help="end after so many sets")
     options = parser.parse_args(argv)
     return guarded(lambda: _run(options))
@@ -38,7 +41,8 @@ def _run(options: argparse.Namespace) -> int:
         left = options.sets
         try:
             while left is None or left > 0:
-                for message in sorted(received(_WAIT_S), key=lambda one: int(one.attributes["sequence"])):
+                mine = (one for one in received(_WAIT_S) if one.attributes.get("surface") == options.surface)
+                for message in sorted(mine, key=lambda one: int(one.attributes["sequence"])):
                     found = orjson.loads(message.data)
                     if found["sequence"] < before.get("sequence", 0):
                         continue

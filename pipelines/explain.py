@@ -101,6 +101,7 @@ def _about_item(
         with one_record(store, inputs, record["record_key"], sets.num_shards) as shard:
             again = reblend(shard, sets, record)
             item["removals"] = removals(again, item_id)
+            item["fatigued"] = bool(again.facts.tired["item_id"].is_in([item_id]).any())
             if item["position"] is None:
                 item |= _absent(again, shard, item_id, sets, record, space_in(inputs["item_embedding"]))
             verification = verify(published_again(shard, again, record), record)

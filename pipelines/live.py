@@ -1,29 +1,29 @@
-"""What is live on Now Playing, opened to serve sessions from."""
+"""What is live on a surface, opened to serve from."""
 
 import dataclasses
-import datetime
 import logging
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from pipelines.batch import read_record
 from pipelines.bundle import Bundle, BundleError, demand_servable
+from pipelines.delta import POINTER, deltas_of, open_deltas
 from pipelines.embed import space_in
 from pipelines.publish import Pointer, pointer_path, read_pointer
-from pipelines.reblend import policy_of
-from pipelines.recommend import NOW_PLAYING, SURFACES, asked, fields_of, own_and_groups, rests_on, whole
+from pipelines.reblend import instant_of, policy_of
+from pipelines.recommend import HOME, NOW_PLAYING, SURFACES, asked, fields_of, own_and_groups, rests_on, whole
 from pipelines.runner import load_manifest
 from pipelines.version import code_version
+from schemas.candidates import sequence_of
 from schemas.manifest import Manifest
-from schemas.models import Space
 from transforms.calibrate import Calibration
 from transforms.candidate_sets import Provenance
-from transforms.filters import Instant
 from transforms.io.store import Store, open_store
 from transforms.model_bundle import ModelBundle
 from transforms.shards import Shard, Task
 from transforms.stream.live import LiveBundle
+from transforms.stream.overlay import HomeSets
 from transforms.stream.sessions import Sessions
 from transforms.stream.sets import SessionSets
 from transforms.stream.step import Step
@@ -33,8 +33,79 @@ _LOG = logging.getLogger(__name__)
 _OF_USERS = ("user", "history", "tombstone", "campaign")
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Live:
+    """What is live on a surface, and what it was made from; nothing of it is opened.
+
+    Attributes:
+      sets: the batch sets. groups: paths of what is proposed to whoever is in a market.
+      parts: of the bundle, and what of its date is the users' own. deltas: what changed in its catalogue since.
+    """
+
+    pointer: Pointer
+    bundle: Bundle
+    sets: Manifest
+    groups: tuple[str, ...]
+    parts: Mapping[str, Manifest]
+    deltas: tuple[str, ...]
+
+    @classmethod
+    def of(cls, store: Store, pointer: Pointer, deltas: Sequence[str] | None = None) -> "Live":
+        """Read what a pointer names.
+
+        Args:
+          deltas: to serve with; None: those there are.
+
+        Raises:
+          BundleError: a part is gone, or one did not pass its checks.
+        """
+        if pointer.bundle is None:
+            raise BundleError(_nothing_live(store, pointer.surface))
+        bundle = demand_servable(store, pointer.bundle)
+        sets = load_manifest(store, pointer.manifest)
+        proposals = load_manifest(store, next(ref.path for ref in sets.inputs if ref.name == "proposal"))
+        named = deltas_of(store, bundle.bundle) if deltas is None else deltas
+        return cls(pointer, bundle, sets, own_and_groups(proposals)[1], _parts(store, bundle), tuple(named))
+
+    @property
+    def sequence(self) -> int:
+        """Sequence of the batch sets."""
+        return sequence_of(int(self.parts["history"].statistics["columns"]["last_event_ts"]["high"] or 0), 0)
+
+    def opened(self, store: Store, folder: Path) -> LiveBundle:
+        """Open the bundle, whole or not at all; its tables lie in `folder`."""
+        inputs = {name: whole(name, manifest) for name, manifest in self.parts.items()} | {"groups": self.groups}
+        space, instant = space_in(self.parts["item_embedding"]), instant_of(self.sets)
+        opened = ModelBundle(Shard(Task("live", 0, inputs), store), space, instant, code_version())
+        return LiveBundle.open(opened, folder, open_deltas(store, self.deltas))
+
+    def provenance(self, run: str, calibration: Calibration) -> Provenance:
+        """Return what all sets of a bundle share; what each of them knows is stamped on it (`transforms.stream.sets`)."""
+        surface, date = self.pointer.surface, self.bundle.date
+        fields = fields_of(
+            self.bundle, self.parts, run_id=run, run_mode="stream", sequence=0, source_watermark=None,
+            base_run_id=self.pointer.run, code_version=code_version(), gate_report_id=f"{surface}-{date}-{run}",
+        )  # fmt: skip
+        if self.deltas:
+            fields |= {"catalog_snapshot_id": f"{fields['catalog_snapshot_id']}+{self.deltas[-1]}"}
+        rests = rests_on(self.parts, space_in(self.parts["item_embedding"]).id)
+        return Provenance(fields, rests, calibration=calibration)
+
+
+def live_on(store: Store, surface: str) -> Live:
+    """Read what is live on a surface.
+
+    Raises:
+      BundleError: nothing is, a part is gone, or one did not pass its checks.
+    """
+    pointer = read_pointer(store, surface)
+    if pointer is None:
+        raise BundleError(_nothing_live(store, surface))
+    return Live.of(store, pointer)
+
+
 def open_live(store: Store, folder: Path) -> SessionSets:
-    """Open the bundle that is live, whole or not at all.
+    """Open the bundle that is live on Now Playing, whole or not at all.
 
     Args:
       folder: local, for the tables of bundles; kept, the next start finds them there.
@@ -42,33 +113,28 @@ def open_live(store: Store, folder: Path) -> SessionSets:
     Raises:
       BundleError: nothing is live, a part is gone, or one did not pass its checks.
     """
-    pointer = read_pointer(store, NOW_PLAYING)
-    if pointer is None or pointer.bundle is None:
-        raise BundleError(_nothing_live(store))
-    bundle = demand_servable(store, pointer.bundle)
-    parts = _parts(store, bundle)
-    sets = load_manifest(store, pointer.manifest)
-    proposals = load_manifest(store, next(ref.path for ref in sets.inputs if ref.name == "proposal"))
-    policy = policy_of(sets)
-    date = datetime.date.fromisoformat(bundle.date)
-    inputs = {name: whole(name, manifest) for name, manifest in parts.items()} | {
-        "groups": own_and_groups(proposals)[1]
-    }
-    space = space_in(parts["item_embedding"])
-    opened = ModelBundle(Shard(Task("live", 0, inputs), store), space, Instant.of(date, policy), code_version())
-    surface = SURFACES[NOW_PLAYING]
-    return SessionSets(
-        LiveBundle.open(opened, folder),
-        policy,
-        surface.sources,
-        asked(surface.group_sources, policy),
-        _provenance(bundle, pointer, parts, opened.shard, space),
-    )
+    live = live_on(store, NOW_PLAYING)
+    bundle, policy, surface = live.opened(store, folder), policy_of(live.sets), SURFACES[NOW_PLAYING]
+    provenance = live.provenance(f"stream-{live.bundle.bundle}", calibration_of(bundle, NOW_PLAYING))
+    return SessionSets(bundle, policy, surface.sources, asked(surface.group_sources, policy), provenance)
 
 
-def _nothing_live(store: Store) -> str:
+def open_home(store: Store, folder: Path, live: Live) -> HomeSets:
+    """Open a bundle that is live on Home; see `open_live`."""
+    bundle, policy, surface = live.opened(store, folder), policy_of(live.sets), SURFACES[HOME]
+    run = f"overlay-{live.pointer.run}"
+    provenance = live.provenance(run, calibration_of(bundle, HOME))
+    return HomeSets(bundle, policy, surface.sources, asked(surface.group_sources, policy), provenance, live.sequence)
+
+
+def calibration_of(bundle: LiveBundle, surface: str) -> Calibration:
+    """Read the calibration of a surface."""
+    return Calibration.read(bundle.shard.paths(f"calibration_{surface}"))
+
+
+def _nothing_live(store: Store, surface: str) -> str:
     return (
-        f"nothing is live on {NOW_PLAYING} under {store.root}: run `make demo` or `make batch RAW=... DATE=...` first, or"
+        f"nothing is live on {surface} under {store.root}: run `make demo` or `make batch RAW=... DATE=...` first, or"
         " name another ROOT="
     )
 
@@ -86,22 +152,9 @@ def _parts(store: Store, bundle: Bundle) -> dict[str, Manifest]:
     return own | {name: load_manifest(store, part.manifest) for name, part in bundle.parts.items()}
 
 
-def _provenance(
-    bundle: Bundle, pointer: Pointer, parts: Mapping[str, Manifest], shard: Shard, space: Space
-) -> Provenance:
-    """Return what all sets of a bundle share; what each of them knows is stamped on it (`transforms.stream.sets`)."""
-    run = f"stream-{bundle.bundle}"
-    fields = fields_of(
-        bundle, parts, run_id=run, run_mode="stream", sequence=0, source_watermark=None, base_run_id=pointer.run,
-        code_version=code_version(), gate_report_id=f"{NOW_PLAYING}-{bundle.date}-{run}",
-    )  # fmt: skip
-    calibration = Calibration.read(shard.paths(f"calibration_{NOW_PLAYING}"))
-    return Provenance(fields, rests_on(parts, space.id), calibration=calibration)
-
-
 @dataclasses.dataclass
 class Following:
-    """Opens and tries what the live pointer names whenever it names another; one that is refused is not tried twice."""
+    """Opens and tries what is live whenever the pointer or the deltas beside it are others; what is refused is not tried twice."""
 
     store: Store
     opens: Callable[[str], Step]
@@ -114,13 +167,16 @@ class Following:
           BundleError: nothing is live yet.
         """
         try:
-            found = self.store.read_bytes(pointer_path(NOW_PLAYING))
+            found = self.store.read_bytes(pointer_path(NOW_PLAYING)) + self._deltas()
         except FileNotFoundError:
-            raise BundleError(_nothing_live(self.store)) from None
+            raise BundleError(_nothing_live(self.store, NOW_PLAYING)) from None
         if found == self.seen:
             return None
         self.seen = found
         return tried(self.opens(self.store.root))
+
+    def _deltas(self) -> bytes:
+        return self.store.read_bytes(POINTER) if self.store.exists(POINTER) else b""
 
 
 _SERVED: dict["Serving", tuple[Following, Step]] = {}

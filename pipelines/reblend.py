@@ -122,7 +122,7 @@ def _given(shard: Shard, policy: SurfacePolicy, instant: Instant, record: Mappin
         return groups, group_facts(groups, world, bundle, policy, instant)
     offered = pl.concat([shard.read("proposal"), groups])
     if not policy.by_seed:
-        return offered, user_facts(user_table(shard), offered, world, bundle, instant)
+        return offered, user_facts(user_table(shard), offered, world, bundle, policy, instant)
     seeds = seed_table(shard).filter(pl.col("market") == record["market"])
     items = bundle.lookup("item", "item_id", seeds["item_id"], SEED_COLUMNS)
     return offered, seed_facts(seeds, items, offered, world, bundle, instant)

@@ -4,13 +4,16 @@
 
 Nothing is acknowledged before what came of it is published and its state is on disk. A process killed anywhere on that
 line leaves messages that are delivered again and change nothing, or sets that are published again with the same bytes.
+While the sets of one batch are written out and published, those of the next are made; batches are committed in order.
+
+Memory: two batches of up to `MOST_SETS` sets, 100 kB each as they are sent, 50 MB.
 """
 
 import collections
 import concurrent.futures
 import dataclasses
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
 import polars as pl
@@ -73,6 +76,8 @@ class Stream:
         self._debounce = Debounce(self.store.owed())
         self._looked_s, self._swept_s, self._refused = 0.0, self.clock(), ""
         self._judged_s, self._alerts = 0.0, Alerts()
+        self._publisher = concurrent.futures.ThreadPoolExecutor(1, "publish")
+        self._under_way: _UnderWay | None = None
         self.step = self.step.without(self.store.tombstones())
         self.metrics.bundle = self.step.bundle
         self.metrics.set("broker_up", 1)
@@ -85,16 +90,24 @@ class Stream:
         """
         try:
             while not self.stop.is_set():
-                self.tick()
+                self.advance()
             self._flush()
         except BrokerDown as error:
             self.say(f"left while the broker was down ({error}); what was not acknowledged will be delivered again")
+        finally:
+            self._publisher.shutdown()
 
     def tick(self) -> int:
-        """Do one batch; return how many messages it had."""
+        """Do one batch to its end; return how many messages it had."""
+        came = self.advance()
+        self.finish()
+        return came
+
+    def advance(self) -> int:
+        """Do one batch, whose sets may still be on their way then; return how many messages it had."""
         self._look_around()
         pause = self._debounce.wait_s(self.clock())
-        wait = IDLE_S if pause is None else min(IDLE_S, pause)
+        wait = 0.0 if self._under_way else IDLE_S if pause is None else min(IDLE_S, pause)
         received = self._reach(lambda: self.broker.pull(EVENTS, MOST_MESSAGES, wait))
         began = self.clock()
         oldest = min((one.published_s for one in received), default=began)
@@ -106,16 +119,52 @@ class Stream:
         return len(received)
 
     def _work(self, received: Sequence[Received]) -> None:
-        merged, causes = self._merge(received)
+        batch, causes = self._merge(received)
         due = self._debounce.due(self.clock(), MOST_SETS)
-        sequences, letters = self._publish_sets(due, merged.states)
-        letters += [letter(received[i], cause, self.code_version) for i, cause in sorted(causes.items())]
-        letters += [event_letter(one, self.code_version) for one in merged.displaced]
-        self._publish_letters(letters)
-        self._commit(merged, sequences)
-        if received:
-            self._reach(lambda: self.broker.acknowledge(EVENTS, [one.ack_id for one in received]))
+        letters = [letter(received[i], cause, self.code_version) for i, cause in sorted(causes.items())]
+        letters += [event_letter(one, self.code_version) for one in batch.displaced]
+        self._serve(batch, due, letters, [one.ack_id for one in received])
         self.metrics.set("owed", len(self._debounce))
+
+    def _serve(
+        self, batch: "_Batch", due: Mapping[str, Owed], letters: list[dict[str, Any]], ack_ids: Sequence[str]
+    ) -> None:
+        """Make the sets that are due and have them published; meanwhile finish the batch before."""
+        known = self._states(due, batch.states)
+        states = {user: state for user, state in known.items() if state is not None}
+        sets, causes = make_sets(self.step, states)
+        self._debounce.settle(due, self.clock())
+        self.finish()
+        if not (due or letters or ack_ids):
+            return
+        unmade = [set_letter(user, states[user], cause, self.code_version) for user, cause in sorted(causes.items())]
+        sent = self._publisher.submit(self._send, sets, due, unmade + letters)
+        self._under_way = _UnderWay(batch, due, ack_ids, self.step.bundle, sets, unmade + letters, sent)
+
+    def _send(self, sets: pa.Table, due: Mapping[str, Owed], letters: Sequence[dict[str, Any]]) -> float:
+        """Publish sets and dead letters; return when that was done."""
+        traces = {user: owed.trace for user, owed in due.items() if owed.trace}
+        self._publish(SETS, encode_sets(sets, traces))
+        self._publish(DEAD_LETTERS, encode_letters(letters))
+        return self.clock()
+
+    def finish(self) -> None:
+        """Wait for what is being published; then commit its batch, and acknowledge it."""
+        sent, self._under_way = self._under_way, None
+        if sent is None:
+            return
+        now, users = sent.done.result(), sent.sets["user_id"].to_pylist()
+        if self.validation:
+            self.validation.add(sent.sets, now)
+        self.metrics.count("sets", sent.bundle, by=len(users))
+        for reason, number in collections.Counter(_reasons(sent.sets)).items():
+            self.metrics.count("degraded", reason, by=number)
+        answered = [sent.due[user].since_s for user in users]
+        self.metrics.observe(now - since for since in answered if since is not None)
+        self._count_letters(sent.letters)
+        self._commit(sent.batch, dict.fromkeys(sent.due) | dict(zip(users, sent.sets["sequence"].to_pylist())))
+        if sent.ack_ids:
+            self._reach(lambda: self.broker.acknowledge(EVENTS, sent.ack_ids))
 
     def _merge(self, received: Sequence[Received]) -> tuple["_Batch", dict[int, Cause]]:
         """Apply messages to states; return what changed, and why what did not count is dead."""
@@ -123,7 +172,7 @@ class Stream:
             return _Batch({}, {}, []), {}
         events = decode_messages(received, self.code_version)
         rows, causes = self._without_erased(events.rows, events.causes, received)
-        merged, poisoned = merge(self.step, self.store.states(rows["user_id"].unique()), rows)
+        merged, poisoned = merge(self.step, self._states(rows["user_id"].unique()), rows)
         for outcome, number in merged.counts.items():
             self.metrics.count("outcomes", outcome, by=number)
         self.metrics.count("messages", by=len(received))
@@ -155,42 +204,21 @@ class Stream:
             if user in dirty:
                 self._debounce.add(user, received[position].published_s, event_id)
 
-    def _publish_sets(
-        self, due: Mapping[str, Owed], changed: Mapping[str, bytes]
-    ) -> tuple[dict[str, int | None], list[dict[str, Any]]]:
-        """Publish the sets that are due.
-
-        Returns:
-          Sequence published by user, None where no set could be made, and the dead letters of those.
-        """
-        if not due:
-            return {}, []
-        stored = self.store.states(due.keys() - changed.keys())
-        states = {user: state for user in due if (state := changed.get(user, stored.get(user))) is not None}
-        sets, causes = make_sets(self.step, states)
-        traces = {user: owed.trace for user, owed in due.items() if owed.trace}
-        self._publish(SETS, encode_sets(sets, traces))
-        now = self.clock()
-        if self.validation:
-            self.validation.add(sets, now)
-        self.metrics.count("sets", self.step.bundle, by=sets.num_rows)
-        for reason, number in collections.Counter(_reasons(sets)).items():
-            self.metrics.count("degraded", reason, by=number)
-        answered = [due[user].since_s for user in sets["user_id"].to_pylist()]
-        self.metrics.observe(now - since for since in answered if since is not None)
-        self._debounce.settle(due, now)
-        published = dict(zip(sets["user_id"].to_pylist(), sets["sequence"].to_pylist()))
-        letters = [set_letter(user, states[user], cause, self.code_version) for user, cause in sorted(causes.items())]
-        return {user: published.get(user) for user in due}, letters
-
-    def _publish_letters(self, letters: Sequence[dict[str, Any]]) -> None:
-        self._publish(DEAD_LETTERS, encode_letters(letters))
-        for one in letters:
-            self.metrics.count("dead_letters", one["stage"], one["error_class"])
+    def _states(self, users: Iterable[str], changed: Mapping[str, bytes] | None = None) -> dict[str, bytes | None]:
+        """Return the states of users: those of this batch, of the one under way, or stored ones."""
+        ahead = {**(self._under_way.batch.states if self._under_way else {}), **(changed or {})}
+        wanted = list(users)
+        return self.store.states(user for user in wanted if user not in ahead) | {
+            user: ahead[user] for user in wanted if user in ahead
+        }
 
     def _publish(self, topic: str, messages: Sequence[Message]) -> None:
         if messages:
             self._reach(lambda: self.broker.publish(topic, messages))
+
+    def _count_letters(self, letters: Sequence[dict[str, Any]]) -> None:
+        for one in letters:
+            self.metrics.count("dead_letters", one["stage"], one["error_class"])
 
     def _commit(self, batch: "_Batch", sequences: Mapping[str, int | None]) -> None:
         owed = frozenset(batch.dirty) - sequences.keys()
@@ -200,9 +228,8 @@ class Stream:
     def _flush(self) -> None:
         """Publish everything that is owed, whether or not its pause is over."""
         while owed := self._debounce.owed()[:MOST_SETS]:
-            sequences, letters = self._publish_sets(dict.fromkeys(owed, Owed(None, None)), {})
-            self._publish_letters(letters)
-            self._commit(_Batch({}, {}, []), sequences)
+            self._serve(_Batch({}, {}, []), dict.fromkeys(owed, Owed(None, None)), [], [])
+        self.finish()
         self.metrics.set("owed", 0)
 
     def _look_around(self) -> None:
@@ -253,10 +280,13 @@ class Stream:
         if not received:
             return
         found = decode_control(received, self.code_version)
+        self.finish()  # a state that is written later would outlive its user
         self.store.bury(found.rows)
         self.step = self.step.without(found.rows)
         self._debounce.forget(found.rows.filter(pl.col("entity") == "user")["id"])
-        self._publish_letters([letter(received[i], cause, self.code_version) for i, cause in found.causes.items()])
+        letters = [letter(received[i], cause, self.code_version) for i, cause in found.causes.items()]
+        self._publish(DEAD_LETTERS, encode_letters(letters))
+        self._count_letters(letters)
         self.metrics.count("tombstones", by=found.rows.height)
         self._reach(lambda: self.broker.acknowledge(CONTROL, [one.ack_id for one in received]))
 
@@ -303,6 +333,19 @@ class _Batch:
     touched_us: Mapping[str, int]
     dirty: Sequence[str]
     displaced: Sequence[dict[str, Any]] = ()
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _UnderWay:
+    """A batch whose sets and dead letters are being published; `done` says when they were, s since 1970."""
+
+    batch: _Batch
+    due: Mapping[str, Owed]
+    ack_ids: Sequence[str]
+    bundle: str
+    sets: pa.Table
+    letters: Sequence[dict[str, Any]]
+    done: concurrent.futures.Future[float]
 
 
 def _reasons(sets: pa.Table) -> list[str]:

@@ -48,7 +48,7 @@ def build_histories(road: Road, ingested: Ingested) -> Stage:
 
 def histories_of(shard: Shard) -> Output:
     """Read a user shard's events and return its histories."""
-    events = shard.read("event", _EVENT_COLUMNS)
+    events = shard.read("event", [*_EVENT_COLUMNS, "event_type", "device_type", "utc_offset_min"])
     made = histories(events)
     kept = int(made["positives"].list.len().sum())
     return Output(made, rows_in=events.height, counters={"positives": kept} | tallies.machine_plays(events))

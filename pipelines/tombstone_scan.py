@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from pipelines.batch import read_record
+from pipelines.overlay import live_overlays
 from pipelines.publish import read_pointer
 from pipelines.recommend import SURFACES
 from pipelines.road import end_of, paths, process
@@ -42,9 +43,10 @@ def reached(store: Store) -> dict[str, Reached]:
         pointer = read_pointer(store, surface)
         if pointer is None:
             continue
-        for path in (pointer.manifest, *pointer.previous, *pointer.withdrawn):
+        live = (pointer.manifest, *live_overlays(store, pointer))
+        for path in (*live, *pointer.previous, *pointer.withdrawn):
             sets = load_manifest(store, path)
-            how = LIVE if path == pointer.manifest else KEPT
+            how = LIVE if path in live else KEPT
             found[path] = Reached(how, sets)
             found |= {one.path: Reached(BEHIND, one) for one in _behind(store, sets)}
     if not found:

@@ -15,7 +15,8 @@ class Quota:
     """How many slots of a set one source may take.
 
     Attributes:
-      minimum, target, maximum: slots. Minima are filled first, then targets in step, then maxima in `flow` order.
+      minimum, target, maximum: slots. Minima are filled first; then the likeliest of all sources, up to their maxima. Of a source
+        of which nothing was seen yet, the chance is taken to halve at its target (`transforms.calibrate`).
       personal: whether its candidates rest on the user's own (on Now Playing: the seed's own) behaviour.
       discovery: whether what the user played lately is taken out of it.
       leads: whether its candidates stand before all others, however likely they are taken up: what comes next in a show.
@@ -46,7 +47,7 @@ class SurfacePolicy:
       fill_to: the fallback source fills a set only up to this size.
       fallback: the source that is always available, last in `flow`.
       explore: the source whose slots are drawn by lot and given to nobody else; empty where nothing is explored.
-      flow: the order in which unused slots are given on, to all sources but `explore`.
+      flow: the order of sources among what is equally likely, all but `explore`.
       expires_hours: how long a set may be served after it takes effect.
       fresh_days: how long after its release an item counts as fresh.
       recent_skip_days: a skipped item stays out that long. `recent_play_days`: a played one, for discovery sources.
@@ -54,6 +55,11 @@ class SurfacePolicy:
       album, show, publisher: candidates of one album, show or publisher in the whole set.
       max_run: consecutive candidates of one artist; 0 means any.
       source_seconds: what one source may take for a shard; its sets go without one that takes longer.
+      page: slots a ranker shows at a time, for which content-type floors must suffice at any hour; 0: no floors.
+      content_gap: how far below a listener's own share a kind of content may fall. talk_floor: share of talk for whoever
+        ever listens to talk.
+      fatigue_days: an item counts half that in as many days was shown `fatigue_impressions` times and not played since, or
+        played `overplayed` times; 0 for either: never.
     """
 
     name: str
@@ -76,6 +82,12 @@ class SurfacePolicy:
     publisher: int
     max_run: int
     source_seconds: float
+    page: int
+    content_gap: float
+    talk_floor: float
+    fatigue_days: int
+    fatigue_impressions: int
+    overplayed: int
 
     def __post_init__(self) -> None:
         names = [quota.source_id for quota in self.sources if quota.source_id != self.explore]
@@ -93,6 +105,9 @@ class SurfacePolicy:
                 f"surface {self.name}: expected minimum_size <= fill_to <= size, came"
                 f" {self.minimum_size}/{self.fill_to}/{self.size}"
             )
+        for name in ("content_gap", "talk_floor"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"surface {self.name}: {name} is a share from 0 to 1, came {getattr(self, name)}")
         self._check_exploration()
 
     def _check_exploration(self) -> None:

@@ -21,6 +21,15 @@ _LISTEN = pa.struct(
         pa.field("session_id", pa.string()),
     ]
 )
+_IMPRESSION = pa.struct([pa.field("item_id", pa.string(), False), pa.field("event_ts", TIMESTAMP, False)])
+_HABIT = pa.struct(
+    [
+        pa.field("band", pa.int32()),
+        pa.field("device", pa.string(), False),
+        pa.field("kind", pa.string(), False),
+        pa.field("plays", pa.int32(), False),
+    ]
+)
 _PERSONAL = ("event.private_session", "event.consent_personalization")
 _COUNTED = ("event.user_id", "event.item_id", "event.event_ts", "event.event_date", "event.session_id", "event.label",
             "event.campaign_id")  # fmt: skip
@@ -53,6 +62,13 @@ HISTORY = Contract(
             column("skips", pa.list_(_LISTEN), "Last 50 negatives, oldest first.",
                    derived_from=("event.item_id", "event.item_type", "event.event_ts", "event.label",
                                  "event.session_id")),
+            column("impressions", pa.list_(_IMPRESSION), "Last 500 items shown, oldest first.",
+                   derived_from=("event.item_id", "event.event_ts", "?event.event_type")),
+            column("habits", pa.list_(_HABIT),
+                   "Positives by quarter of the local day (0 from midnight, null where unknown), class of device and kind of"
+                   " content.",
+                   derived_from=("event.item_type", "event.device_type", "event.event_ts", "event.utc_offset_min",
+                                 "?event.label")),
             column("num_events", pa.int64(), "Events in the window.", rules=(Between(1, 1e12),),
                    derived_from=("?event.user_id",)),
             column("num_positives", pa.int64(), "Positives in the window.", rules=(Between(0, 1e12),),

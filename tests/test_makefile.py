@@ -40,6 +40,7 @@ def test_help_lists_every_target_in_one_line_each():
         (["rollback"], "SURFACE"),
         (["world"], "RAW"),
         (["plan"], "ITEMS"),
+        (["delta"], "RAW"),
         (["replay"], "RAW"),
         (["watch"], "USER"),
         (["evaluate"], "FROM"),

@@ -10,7 +10,8 @@ from schemas.candidates import PROPOSAL
 from schemas.catalogue import CONTRACTS
 from schemas.policy import Quota, SurfacePolicy
 from transforms.candidate_sets import Provenance, Rests
-from transforms.filters import ITEM_COLUMNS, Facts, Instant
+from transforms.content_mix import no_mix
+from transforms.filters import HABIT, ITEM_COLUMNS, Facts, Instant
 from transforms.io.store import open_store
 from transforms.io.tables import conform, write_parquet
 from transforms.reach import ADULT
@@ -68,7 +69,7 @@ def history(user_id: str, positives=(), skips=(), market="SE") -> dict:
     times = [one["event_ts"] for one in listens]
     return {
         "user_id": user_id, "market": market, "positives": sorted(positives, key=lambda one: one["event_ts"]),
-        "skips": list(skips), "num_events": len(listens), "num_positives": len(positives),
+        "skips": list(skips), "impressions": [], "habits": [], "num_events": len(listens), "num_positives": len(positives),
         "first_event_ts": min(times), "last_event_ts": max(times),
     }  # fmt: skip
 
@@ -131,7 +132,8 @@ def policy(*quotas: Quota, **figures) -> SurfacePolicy:
         "name": "home", "size": 100, "minimum_size": 0, "fill_to": 100, "fallback": names[-1], "explore": "", "flow": names,
         "sources": quotas, "expires_hours": 36, "fresh_days": 30, "recent_skip_days": 7, "recent_play_days": 30,
         "artist_early": 1000, "artist_early_slots": 50, "artist": 1000, "album": 1000, "show": 1000,
-        "publisher": 1000, "max_run": 0, "source_seconds": 3600.0,
+        "publisher": 1000, "max_run": 0, "source_seconds": 3600.0, "page": 0, "content_gap": 0.1, "talk_floor": 0.05,
+        "fatigue_days": 7, "fatigue_impressions": 0, "overplayed": 0,
     }  # fmt: skip
     return SurfacePolicy(**(free | figures))
 
@@ -164,8 +166,8 @@ def facts(items: Sequence[Mapping], records: Sequence[Mapping] = (), **tables) -
     """Return facts of some records (`u1` where none are given); `needs` are spelled out as the records'.
 
     Args:
-      tables: `gone`, `openings` (item ids), and rows of `needs`, `blocked`, `hidden`, `played`, `skipped`, `nexts`, `begun` as
-        tuples.
+      tables: `gone`, `openings` (item ids), and rows of `needs`, `blocked`, `hidden`, `played`, `skipped`, `nexts`, `begun`,
+        `in_session`, `tired`, `habits`, `mix` as tuples.
     """
     told = pl.DataFrame(list(records) or [record()], schema=_RECORD).with_row_index("k")
     needs = [(one, *one.split("|")) for one in told["needs"].unique(maintain_order=True)]
@@ -174,6 +176,9 @@ def facts(items: Sequence[Mapping], records: Sequence[Mapping] = (), **tables) -
         "blocked": {"k": pl.UInt32, "artist_id": pl.String},
         "hidden": {"k": pl.UInt32, "item_id": pl.String},
         "in_session": {"k": pl.UInt32, "item_id": pl.String},
+        "tired": {"k": pl.UInt32, "item_id": pl.String},
+        "habits": HABIT,
+        "mix": no_mix().schema,
         "played": {"k": pl.UInt32, "item_id": pl.String, "event_ts": _STAMP, "completed": pl.Boolean},
         "skipped": {"k": pl.UInt32, "item_id": pl.String, "event_ts": _STAMP},
         "nexts": {"k": pl.UInt32, "item_id": pl.String, "show_id": pl.String},

@@ -3,12 +3,14 @@
 Every violation counted here stops the release. Memory: the candidates of one block, about 60 bytes each.
 """
 
+import numpy as np
 import polars as pl
 import pyarrow as pa
 
 from schemas.hashing import hash64, unit_interval
 from schemas.policy import SurfacePolicy
 from transforms.blend import NOT_DRAWN
+from transforms.content_mix import KINDS, floors, kind
 from transforms.explore import FLOOR
 from transforms.filters import Facts, Instant
 from validation.candidate_gates import EXPLORED, EXPLORED_EXPECTED
@@ -39,6 +41,7 @@ def audit(table: pa.Table, facts: Facts, policy: SurfacePolicy, instant: Instant
         else 0,
         **_availability_violations(rows, facts, instant),
         **_exploration(table, policy),
+        **_mix(rows, facts, policy),
         **{f"slots_by_source:{name}": n for name, n in rows["source_id"].value_counts().sort("source_id").rows()},
     }
     return counters | _overlap(rows, policy)
@@ -136,6 +139,17 @@ def fairness(cells: pl.DataFrame) -> dict[str, int]:
     """Count, by stratum and by hash of the item, what was drawn, and what the propensities add up to, in millionths."""
     drawn = {f"{EXPLORED}{cell}": n for cell, n in cells.select("cell", "drawn").rows()}
     return drawn | {f"{EXPLORED_EXPECTED}{cell}": round(1e6 * n) for cell, n in cells.select("cell", "expected").rows()}
+
+
+def _mix(rows: pl.DataFrame, facts: Facts, policy: SurfacePolicy) -> dict[str, int]:
+    """Count the floors that sets have for kinds of content, and those that a set is below."""
+    wanted = floors(facts.habits, facts.records["market"], facts.mix, policy)
+    records = facts.records.select("k", "record_key", "context_key")
+    held = rows.select("record_key", "context_key", kind()).join(records, on=["record_key", "context_key"])
+    of = held["kind"].cast(pl.Enum(KINDS)).to_physical().to_numpy()
+    counts = np.zeros_like(wanted)
+    np.add.at(counts, (held["k"].to_numpy(), of), 1)
+    return {"content_floors": int((wanted > 0).sum()), "content_floors_missed": int((counts < wanted).sum())}
 
 
 def _overlap(rows: pl.DataFrame, policy: SurfacePolicy) -> dict[str, int]:

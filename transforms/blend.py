@@ -16,8 +16,10 @@ import pyarrow as pa
 
 from schemas.hashing import hash64_one, mix_text
 from schemas.policy import SurfacePolicy
-from transforms.blend_kernel import OVER, SLOT_BITS, TIE_BITS, Limits, Passed, Settled, settle
+from transforms.blend_kernel import MOST_TURNS, OVER, SLOT_BITS, TIE_BITS, settle
 from transforms.blend_order import interleave, without_runs
+from transforms.blend_tables import Limits, Passed, Quotas, Settled
+from transforms.content_mix import floors
 from transforms.explore import Explored, explore, nothing_explored
 from transforms.filters import HARD_FILTERS, Facts, Instant, Judged, Rows, hard_filters
 from transforms.id_index import NO_CODE, IdIndex
@@ -26,6 +28,8 @@ from transforms.sorted_groups import by_code, numbered, order_by
 NOT_DRAWN = "not_drawn"
 RULES = (*HARD_FILTERS, "duplicate", "quota", "series", "cap:artist", "cap:album", "cap:show", "cap:publisher", "size",
          NOT_DRAWN)  # fmt: skip
+FATIGUE = 0.5
+"""What the chance of an item is multiplied by that was shown or played too often (domain reference, section 6)."""
 _AMPLE = 4  # so many times `fill_to` survivors leave enough after duplicates and caps
 PROPOSAL_COLUMNS = (
     "source_id",
@@ -100,11 +104,13 @@ def blend(
 
     Args:
       proposals: the proposal contract's columns, of the records and of their groups.
-      chances: `(num_proposals,) float64`, how likely each is taken up: what is chosen stands in the order of the chance that
-        any of its sources is right. None: in the order of its slots.
+      chances: `(num_proposals,) float64`, how likely each is taken up. Beyond the minima slots go to what is likeliest that any of its
+        sources is right, and sets stand in that order; what was shown or played too often counts half. None: slots go by
+        targets, then maxima in `flow` order, and so do sets.
     """
     rows, judged = _judged(proposals, facts, policy, instant)
-    found = settle(_passed(rows, judged, facts, instant, chances), facts.item_codes.arrays.items, *_limits(policy))
+    passed = _passed(rows, judged, facts, policy, instant, chances)
+    found = settle(passed, facts.item_codes.arrays.items, *_limits(policy))
     settled = rows.take(found.row)
     explored, last = _explored(proposals, settled, facts, policy, instant)
     whole = Rows.joined(settled, explored.rows)
@@ -198,19 +204,26 @@ def _names(policy: SurfacePolicy) -> list[str]:
     return [quota.source_id for quota in policy.sources]
 
 
-def _passed(rows: Rows, judged: Judged, facts: Facts, instant: Instant, chances: np.ndarray | None) -> Passed:
+def _passed(
+    rows: Rows, judged: Judged, facts: Facts, policy: SurfacePolicy, instant: Instant, chances: np.ndarray | None
+) -> Passed:
     passed = np.flatnonzero(judged.rule == 0)
     order, starts = by_code(rows.k[passed], facts.records.height)
-    chance = np.zeros(0) if chances is None else chances[rows.p].astype(np.float64)
+    chance = np.zeros(0) if chances is None else chances[rows.p] * np.where(judged.tired, FATIGUE, 1.0)
     hashes = mix_text(facts.records["record_key"].to_arrow()), facts.item_codes.ties
-    return Passed(starts, passed[order], rows.i, rows.s, rows.r, chance, *hashes, np.uint64(hash64_one(instant.seed)))
+    wanted = floors(facts.habits, facts.records["market"], facts.mix, policy)
+    return Passed(
+        starts, wanted, passed[order], rows.i, rows.s, rows.r, chance, *hashes, np.uint64(hash64_one(instant.seed))
+    )
 
 
 @functools.lru_cache(maxsize=16)
-def _limits(policy: SurfacePolicy) -> tuple[Limits, np.ndarray, np.ndarray]:
+def _limits(policy: SurfacePolicy) -> tuple[Limits, Quotas]:
     told = {name: getattr(policy, name) for name in Limits._fields[2:]}
     limits = Limits(_names(policy).index(policy.fallback), policy.size - policy.explore_slots, **told)
-    return limits, _slot_table(policy), np.array([quota.leads for quota in policy.sources], bool)
+    turns = {source: place for place, source in enumerate(policy.flow)}
+    turn = np.array([min(turns.get(quota.source_id, MOST_TURNS), MOST_TURNS) for quota in policy.sources], np.int64)
+    return limits, Quotas(_slot_table(policy), turn, np.array([quota.leads for quota in policy.sources], bool))
 
 
 def _slot_table(policy: SurfacePolicy) -> np.ndarray:

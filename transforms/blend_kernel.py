@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from transforms.blend_tables import Limits, Passed, Quotas, Settled
 from transforms.compiled import compiled
 from transforms.filter_kernel import LANGUAGE
 
@@ -16,7 +17,11 @@ TIE_BITS, SLOT_BITS = 12, 14
 OVER = 1 << 31
 DUPLICATE, QUOTA, SERIES, CAP_ARTIST, CAP_ALBUM, CAP_SHOW, CAP_PUBLISHER, SIZE = range(LANGUAGE + 1, LANGUAGE + 9)
 _NO_CODE, _UNSET = 0xFFFFFFFF, np.iinfo(np.int64).max
-_FILLING = 2 << (SLOT_BITS + TIE_BITS)
+_AIMING, _FILLING = 1 << (SLOT_BITS + TIE_BITS), 2 << (SLOT_BITS + TIE_BITS)
+_TURN_BITS = 4
+MOST_TURNS = (1 << _TURN_BITS) - 1
+_STEPS_OF_HALF, _LAST_STEP, _NEXT_TO_NOTHING = 32, (1 << SLOT_BITS - _TURN_BITS) - 1, 1e-9
+"""Chances within 2 % of each other, `2 ** (1 / 32)`, are as good as equal."""
 _RANK_BITS = 31
 _SLOT_WIDTH, _RADIX_BITS = 33, 11  # a slot is below 2**33
 _EARLY, _ARTIST, _ALBUM, _SHOW, _PUBLISHER, _SERIES, _COUNTERS = range(7)
@@ -27,55 +32,6 @@ _CANDIDATE = np.dtype(
     align=True,
 )  # fmt: skip
 _MERGED = np.dtype([("row", np.int32), ("candidate", np.int32), ("source", np.int32)], align=True)
-
-
-class Limits(NamedTuple):
-    """The figures of a policy by which candidates are chosen."""
-
-    fallback: int
-    size: int
-    fill_to: int
-    minimum_size: int
-    artist: int
-    album: int
-    show: int
-    publisher: int
-    artist_early: int
-    artist_early_slots: int
-
-
-class Passed(NamedTuple):
-    """Rows that pass the hard filters, by record.
-
-    `rows`: places in the other arrays, those of record k from `starts[k]` to `starts[k + 1]`. Of every row, item, source, rank
-    and chance (`(0,) float64` where nothing is known of chances). `own_hash`, `item_hash`: uint64 of records and of items, with
-    `seed` by which equal slots are told apart.
-    """
-
-    starts: np.ndarray
-    rows: np.ndarray
-    i: np.ndarray
-    s: np.ndarray
-    r: np.ndarray
-    chance: np.ndarray
-    own_hash: np.ndarray
-    item_hash: np.ndarray
-    seed: np.uint64
-
-
-class Settled(NamedTuple):
-    """What is chosen, in order of record and position, and what becomes of the rest.
-
-    `counts`: candidates by record. `row`, `num_behind`: of each candidate, the row whose slot it took, and how many stand
-    behind it; `behind`: these, one after the other. `rule`, `detail`: of all rows, 0 of those that may stand behind one.
-    """
-
-    counts: np.ndarray
-    row: np.ndarray
-    num_behind: np.ndarray
-    behind: np.ndarray
-    rule: np.ndarray
-    detail: np.ndarray
 
 
 class _Scratch(NamedTuple):
@@ -92,11 +48,11 @@ class _Scratch(NamedTuple):
     counters: np.ndarray
 
 
-def settle(passed: Passed, items: np.ndarray, limits: Limits, slots: np.ndarray, leads: np.ndarray) -> Settled:
+def settle(passed: Passed, items: np.ndarray, limits: Limits, quotas: Quotas) -> Settled:
     """Choose the candidates of every record.
 
     Args:
-      items: `transforms.codes.ITEM`. slots: `(num_sources, most + 1) int64`. leads: `(num_sources,) bool`.
+      items: `transforms.codes.ITEM`.
     """
     n, num_records = len(passed.rows), len(passed.starts) - 1
     longest = int(np.diff(passed.starts).max(initial=0))
@@ -109,15 +65,15 @@ def settle(passed: Passed, items: np.ndarray, limits: Limits, slots: np.ndarray,
         np.zeros(num_records, np.int64), np.empty(room, np.int64), np.empty(room, np.int64), np.empty(n, np.int64),
         np.zeros(len(passed.i), np.uint8), np.full(len(passed.i), np.nan),
     )  # fmt: skip
-    num_behind = _settle_all(passed, items, limits, slots, leads, scratch, found)
+    num_behind = _settle_all(passed, items, limits, quotas, scratch, found)
     taken = int(found.counts.sum())
     return Settled(found.counts, found.row[:taken], found.num_behind[:taken], found.behind[:num_behind], *found[4:])
 
 
 @compiled
-def _settle_all(passed, items, limits, slots, leads, scratch, found):
+def _settle_all(passed, items, limits, quotas, scratch, found):
     (
-        (starts, rows, i, s, r, chance, own_hash, item_hash, seed),
+        (starts, floors, rows, i, s, r, chance, own_hash, item_hash, seed),
         (candidates, line, other, merged, of, number, counters),
     ) = passed, scratch
     counts, taken_rows, num_behind, behind, rules, details = found
@@ -127,12 +83,14 @@ def _settle_all(passed, items, limits, slots, leads, scratch, found):
         size = _merge(own, i, r, items, number, candidates, of)
         _hash_ties(candidates[:size], own_hash[k], item_hash, seed)
         num_merged = _by_source(own, (i, s, r), of, items, candidates, merged)
-        _take_slots(merged[:num_merged], slots, chance, candidates)
+        _take_slots(merged[:num_merged], quotas.slots, chance, candidates)
+        if len(chance):
+            _compete(candidates[:size], quotas.turns, limits.fallback)
         order = _in_order(candidates[:size], line, other)
         _cap(order, candidates, items, counters, limits)
-        chosen = _cut(order, candidates, limits)
+        chosen = _cut(order, candidates, items, floors[k], limits)
         if len(chance):
-            chosen = _by_chance(chosen, candidates, leads, items, counters, limits)
+            chosen = _by_chance(chosen, candidates, quotas.leads, items, counters, limits)
         stood = _stand_behind(own, (i, s, r), of, candidates, chosen, behind, stood)
         _tell(own, i, of, candidates, rules, details)
         for n in chosen:
@@ -253,6 +211,18 @@ def _take_slots(merged, slots, chance, candidates):
 
 
 @compiled
+def _compete(candidates, turns, fallback):
+    """Give slots beyond the minima to the likeliest, in turn where chances are as good as equal; the fallback only fills up."""
+    for n in range(len(candidates)):
+        one = candidates[n]
+        if one.slot < _AIMING or one.slot >= OVER or (one.source == fallback and one.slot >= _FILLING):
+            continue
+        halvings = -np.log2(max(1.0 - one.missed, _NEXT_TO_NOTHING))
+        step = np.int64(min(_STEPS_OF_HALF * halvings, _LAST_STEP))
+        one.slot = _AIMING | (step << _TURN_BITS | turns[one.source]) << TIE_BITS | one.tie
+
+
+@compiled
 def _in_order(candidates, line, other):
     """Return the numbers of candidates in order of slot, then item: a radix sort, and equal slots by insertion."""
     for n in range(len(candidates)):
@@ -357,10 +327,11 @@ def _hold_back(order, candidates, items, counters, limits, every):
 
 
 @compiled
-def _cut(order, candidates, limits):
+def _cut(order, candidates, items, floors, limits):
     """Cut to size and return the chosen in order; the fallback fills no further than `fill_to`, caps than `minimum_size`.
 
-    An artist's surplus of the first slots goes behind them, what is over a cap to the very end.
+    An artist's surplus of the first slots goes behind them, what is over a cap to the very end. Kinds below their floor take the
+    last places of others.
     """
     groups, taken = np.empty(len(order), np.int64), 0
     for at in range(len(order)):
@@ -377,10 +348,50 @@ def _cut(order, candidates, limits):
         filler = one.source == limits.fallback and one.slot >= _FILLING and one.place >= limits.fill_to
         if one.rule == 0 and (one.place >= limits.size or filler):
             one.rule = SIZE
-        if one.rule == 0:
+    _keep_floors(placed, candidates, items, floors, limits.size)
+    for n in placed:
+        if candidates[n].rule == 0:
             placed[taken] = n
             taken += 1
     return placed[:taken]
+
+
+@compiled
+def _keep_floors(placed, candidates, items, floors, size):
+    """Take in what did not fit of kinds below their floor, for the last that was taken of kinds above theirs; no minimum gives way."""
+    counts, taken, last = np.zeros(len(floors), np.int64), 0, len(placed) - 1
+    for n in placed:
+        if candidates[n].rule == 0:
+            counts[items[candidates[n].item].kind] += 1
+            taken += 1
+    if not np.any(counts < floors):
+        return
+    for n in placed:
+        one, kind = candidates[n], items[candidates[n].item].kind
+        if one.rule != SIZE or counts[kind] >= floors[kind]:
+            continue
+        if taken == size:
+            last = _dispensable(placed, candidates, items, counts, floors, last)
+            if last < 0:
+                return
+            candidates[placed[last]].rule = SIZE
+            counts[items[candidates[placed[last]].item].kind] -= 1
+            taken -= 1
+        one.rule = 0
+        counts[kind] += 1
+        taken += 1
+
+
+@compiled
+def _dispensable(placed, candidates, items, counts, floors, last):
+    """Return the last place up to `last` of what was taken beyond all minima and floors, -1 where there is none."""
+    while last >= 0:
+        one = candidates[placed[last]]
+        kind = items[one.item].kind
+        if one.rule == 0 and one.slot >= _AIMING and counts[kind] > floors[kind]:
+            return last
+        last -= 1
+    return last
 
 
 @compiled

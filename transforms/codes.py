@@ -11,6 +11,7 @@ import polars as pl
 from schemas.hashing import hash64, mix_text
 from schemas.inputs import TIERS
 from schemas.tallies import ANY
+from transforms.content_mix import KINDS, kind
 from transforms.id_index import NO_CODE, IdIndex, alike
 from transforms.item_rules import in_order, series, trailer
 from transforms.sorted_groups import dense
@@ -20,7 +21,7 @@ from transforms.tallies import first_artist, owners
 NEVER, FOREVER = np.iinfo(np.int64).min, 253_370_764_800_000_000  # us; the latter is 9999-12-31
 UNFIT, EXPLICIT, SPOKEN, TRAILER, IN_ORDER, OPENING, BOOK, EVERYWHERE, GONE = (1 << bit for bit in range(9))
 MAY_EXPLICIT, OPTED_OUT, MAY_BEGIN, OTHER_BOOKS = (1 << bit for bit in range(4))
-HIDDEN, PLAYED, COMPLETED, SKIPPED, NEXT, BEGUN, HEARD = (1 << bit for bit in range(7))
+HIDDEN, PLAYED, COMPLETED, SKIPPED, NEXT, BEGUN, HEARD, TIRED = (1 << bit for bit in range(8))
 EVERY_MARKET = 0
 _NO_TIER, _EVERY_TIER = 62, (1 << 63) - 1
 
@@ -30,10 +31,11 @@ ITEM = np.dtype(
     [("release", np.int64), ("deleted", np.int64)]
     + [(name, np.uint32) for name in _NUMBERED]
     + [(name, np.int32) for name in ("owner", "owners", "language", "languages", "offer", "offers", "age")]
-    + [("flags", np.uint16)],
+    + [("flags", np.uint16), ("kind", np.uint8)],
     align=True,
 )  # fmt: skip
-"""An item: two times in us; numbers that are the same for what is alike, `NO_CODE` for none; where its lists begin and end."""
+"""An item: two times in us; numbers that are the same for what is alike, `NO_CODE` for none; where its lists begin and end, and its place in
+`transforms.content_mix.KINDS`."""
 OFFER = np.dtype([("since", np.int64), ("until", np.int64), ("tiers", np.int64), ("market", np.uint32)], align=True)
 """An offer of an item: two times in us, a bit per tier."""
 RECORD = np.dtype(
@@ -98,6 +100,7 @@ class ItemCodes:
         for starts, name in ((owned[0], "owner"), (languages[0], "language"), (offered[0], "offer")):
             _fill(coded, [starts[:-1], starts[1:]], (name, f"{name}s"))
         coded["flags"] = _flags(items, ids.find(gone))
+        coded["kind"] = items.select(kind().cast(pl.Enum(KINDS))).to_series().to_physical().to_numpy()
         lists = by_owner.find(owned[1]), by_language.find(languages[1])
         arrays = ItemArrays(coded, _offers(offers, by_market), *lists)
         canonical, artists = IdIndex.of(items["canonical_id"]), IdIndex.of(items.select(first_artist()).to_series())
@@ -105,6 +108,11 @@ class ItemCodes:
         artist = first_artist().alias("artist_id")
         shown = items.select("item_id", "item_type", "canonical_id", artist, "release_ts")
         return cls(items, gone, arrays, shown, *hashes, ids, canonical, artists, by_owner, by_language, by_market)
+
+    def of_canonical(self, ids: pl.Series) -> np.ndarray:
+        """Return the codes, ascending, of all items with these canonical ids."""
+        numbers, place = self.arrays.items["canonical"], self.canonical.find(ids)
+        return np.flatnonzero(np.isin(numbers, numbers[place[place != NO_CODE]]))
 
     def hash64(self, codes: np.ndarray) -> np.ndarray:
         """Return `schemas.hashing.hash64` of items, `(num_codes,) uint64`; it is made once."""

@@ -18,6 +18,7 @@ from transforms.embed.weights import unpack
 from transforms.evaluation import DEPTH
 from transforms.evaluation_lists import HIT, ranked_hits
 from transforms.histories import exploded
+from transforms.id_index import IdIndex
 from transforms.index.exact import NOTHING, ExactIndex, Limits
 from transforms.io.store import open_store
 from transforms.retrieve import blocks
@@ -51,7 +52,7 @@ def _ranked(
     keys: pl.Series, liked: pl.DataFrame, item_ids: pl.Series, model: ImplicitAls, index: ExactIndex
 ) -> pl.DataFrame:
     """Return `key`, `item_id`, `rank` (from 0) of the first `DEPTH` items of each key."""
-    contexts = from_listens(liked.filter(pl.col("key").is_in(keys.implode())), keys, item_ids)
+    contexts = from_listens(liked.filter(pl.col("key").is_in(keys.implode())), keys, IdIndex.of(item_ids))
     heard = np.unique(contexts.rows << 32 | contexts.items)
     limits = Limits(np.ones((1, len(item_ids)), bool), np.zeros(len(keys), np.int64), heard)
     rows = index.search(model.encode(contexts), DEPTH, limits).rows

@@ -1,6 +1,7 @@
 """Facts: what the hard filters need to know about a block of users, of seed items, or of nobody in particular."""
 
 import dataclasses
+import datetime
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,7 +11,7 @@ from schemas.inputs import TIERS
 from schemas.policy import SurfacePolicy
 from schemas.tallies import ANY
 from transforms.codes import ItemCodes
-from transforms.filters import ITEM_COLUMNS, Facts, Instant
+from transforms.filters import HABIT, ITEM_COLUMNS, Facts, Instant
 from transforms.histories import exploded
 from transforms.id_index import NO_CODE
 from transforms.item_rules import in_order
@@ -73,6 +74,7 @@ def user_facts(
     proposals: pl.DataFrame,
     world: World,
     bundle: ShardBundle,
+    policy: SurfacePolicy,
     instant: Instant,
     held: HeldCatalogue | None = None,
 ) -> Facts:
@@ -86,13 +88,11 @@ def user_facts(
     k = users.with_row_index("k")
     positives, skips = (exploded(k, column, key="k") for column in ("positives", "skips"))
     profiled = positives.join(k.filter(~pl.col("personalization_opt_out")).select("k"), on="k", how="semi")
-    ids = positives["item_id"].unique()
-    heard = held.lookup(ids, HEARD_COLUMNS) if held else bundle.lookup("item", "item_id", ids, HEARD_COLUMNS)
-    known = _artists_known(profiled, heard)
-    shows = heard.filter(in_order())["show_id"]
-    items, ordered = proposed_items(proposals["item_id"], shows, world, bundle, instant, held)
+    heard = _heard(positives["item_id"].unique(), bundle, held)
+    mine = heard.filter(in_order())["show_id"]
+    items, ordered = proposed_items(proposals["item_id"], mine, world, bundle, instant, held)
     nexts, begun = next_of_listeners(positives, ordered, "k")
-    records = _user_records(k, world).join(known, on="k", how="left", maintain_order="left")
+    records = _user_records(k, world, _artists_known(profiled, heard))
     return Facts(
         records=records,
         needs=_needs(records.select("needs", "market", "tier").unique(), world),
@@ -100,14 +100,54 @@ def user_facts(
         gone=world.gone,
         blocked=k.select("k", pl.col("blocked_artists").alias("artist_id")).explode("artist_id").drop_nulls().unique(),
         hidden=k.select("k", pl.col("hidden_items").alias("item_id")).explode("item_id").drop_nulls().unique(),
-        played=positives.group_by("k", "item_id").agg(
-            pl.col("event_ts").max(), (pl.col("label") >= COMPLETED_LABEL).any().alias("completed")
-        ),
+        played=_last_plays(positives),
         skipped=skips.group_by("k", "item_id").agg(pl.col("event_ts").max()),
         nexts=nexts,
         begun=begun,
         catalogue=held.codes if held else None,
+        tired=_tired(k, profiled, policy, instant),
+        habits=_habits(k, policy),
+        mix=world.mix,
     )
+
+
+def _heard(ids: pl.Series, bundle: ShardBundle, held: HeldCatalogue | None) -> pl.DataFrame:
+    return held.lookup(ids, HEARD_COLUMNS) if held else bundle.lookup("item", "item_id", ids, HEARD_COLUMNS)
+
+
+def _last_plays(positives: pl.DataFrame) -> pl.DataFrame:
+    completed = (pl.col("label") >= COMPLETED_LABEL).any().alias("completed")
+    return positives.group_by("k", "item_id").agg(pl.col("event_ts").max(), completed)
+
+
+def _tired(k: pl.DataFrame, positives: pl.DataFrame, policy: SurfacePolicy, instant: Instant) -> pl.DataFrame:
+    """Return `k` and `item_id` of what was shown too often without a play, or played too often (`SurfacePolicy.fatigue_days`)."""
+    lately = pl.col("event_ts") > instant.effective_from - datetime.timedelta(days=policy.fatigue_days)
+    pair, found = ["k", "item_id"], [positives.select("k", "item_id").clear()]
+    if policy.fatigue_impressions:
+        impressions = _unnested(k, "impressions")
+        heard = positives.group_by(pair).agg(pl.col("event_ts").max().alias("heard"))
+        shown = impressions.filter(lately).join(heard, on=pair, how="left")
+        since = shown.filter(pl.col("heard").is_null() | (pl.col("event_ts") > pl.col("heard")))
+        found.append(_often(since, pair, policy.fatigue_impressions))
+    if policy.overplayed:
+        found.append(_often(positives.filter(lately), pair, policy.overplayed))
+    return pl.concat(found).unique().sort(pair)
+
+
+def _often(rows: pl.DataFrame, pair: list[str], times: int) -> pl.DataFrame:
+    return rows.group_by(pair).len().filter(pl.col("len") >= times).select(pair)
+
+
+def _habits(k: pl.DataFrame, policy: SurfacePolicy) -> pl.DataFrame:
+    """Return `Facts.habits`; nothing where there are no floors to be told."""
+    return _unnested(k, "habits") if policy.page else pl.DataFrame(schema=HABIT)
+
+
+def _unnested(k: pl.DataFrame, column: str) -> pl.DataFrame:
+    """Return `k` and what a list of each listener holds who did not opt out of personalisation."""
+    profiled = k.filter(~pl.col("personalization_opt_out"))
+    return profiled.select("k", column).explode(column).drop_nulls(column).unnest(column)
 
 
 def _artists_known(positives: pl.DataFrame, owners: pl.DataFrame) -> pl.DataFrame:
@@ -117,8 +157,8 @@ def _artists_known(positives: pl.DataFrame, owners: pl.DataFrame) -> pl.DataFram
     return distinct.group_by("k", maintain_order=True).agg("artists_known")
 
 
-def _user_records(k: pl.DataFrame, world: World) -> pl.DataFrame:
-    return k.select(
+def _user_records(k: pl.DataFrame, world: World, artists_known: pl.DataFrame) -> pl.DataFrame:
+    told = k.select(
         "k",
         pl.col("user_id").alias("record_key"),
         "user_id",
@@ -140,6 +180,7 @@ def _user_records(k: pl.DataFrame, world: World) -> pl.DataFrame:
         pl.lit(True).alias("may_begin"),
         pl.lit(True).alias("other_books"),
     )
+    return told.join(artists_known, on="k", how="left", maintain_order="left")
 
 
 def seed_facts(

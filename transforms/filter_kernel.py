@@ -29,6 +29,7 @@ from transforms.codes import (
     PLAYED,
     SKIPPED,
     SPOKEN,
+    TIRED,
     TRAILER,
     UNFIT,
     ItemArrays,
@@ -60,6 +61,7 @@ class Answers(NamedTuple):
     rule: np.ndarray
     detail: np.ndarray
     until: np.ndarray
+    tired: np.ndarray
 
 
 _TIMES = np.dtype([("played", np.int64), ("skipped", np.int64)])
@@ -74,7 +76,9 @@ def judge(
     Args:
       k, i: record and item. kinds: uint8 bits, whether its source is `DISCOVERY` and `PERSONAL`.
     """
-    answers = Answers(np.zeros(len(k), np.uint8), np.full(len(k), np.nan), np.full(len(k), -1, np.int64))
+    answers = Answers(
+        np.zeros(len(k), np.uint8), np.full(len(k), np.nan), np.full(len(k), -1, np.int64), np.zeros(len(k), np.bool_)
+    )
     told, times = np.zeros(len(items.items), np.uint8), np.empty(len(items.items), _TIMES)
     barred = np.zeros(_num_owners(items), np.bool_)
     pairs = (len(records.need_starts) - 1) * len(items.items)
@@ -226,7 +230,7 @@ def _of_time(told, times, discovery, moment):
 def _judge_all(rows, items, records, moment, scratch, answers):
     """Walk through the rows; what is available to whom is looked up once for all records who need the same."""
     (every, offers, owners, spoken), (people, pairs, understood, blocked, needs, need_starts) = items, records
-    (k, i, kinds), (told, times, barred, known), (rules, details, untils) = rows, scratch, answers
+    (k, i, kinds), (told, times, barred, known), (rules, details, untils, tired) = rows, scratch, answers
     last = np.int64(-1)
     for row in range(len(k)):
         if i[row] == _NO_CODE:
@@ -262,6 +266,7 @@ def _judge_all(rows, items, records, moment, scratch, answers):
         if rule == _OK and item.flags & SPOKEN and not _speaks(item, record, spoken, understood):
             rule = np.int64(LANGUAGE)
         rules[row], details[row], untils[row] = rule, detail, -1 if until == FOREVER else until
+        tired[row] = told[i[row]] & TIRED != 0
 
 
 @compiled

@@ -22,10 +22,12 @@ from transforms.codes import (
     OTHER_BOOKS,
     PLAYED,
     SKIPPED,
+    TIRED,
     ItemCodes,
     RecordArrays,
     code_records,
 )
+from transforms.content_mix import no_mix
 from transforms.filter_kernel import DISCOVERY, PERSONAL, Moment, concerned, judge
 from transforms.id_index import NO_CODE
 
@@ -35,6 +37,7 @@ HARD_FILTERS = (
     "language",
 )  # fmt: skip
 _PAIR: dict[str, Any] = {"k": pl.UInt32, "item_id": pl.String}
+HABIT: dict[str, Any] = {"k": pl.UInt32, "band": pl.Int32, "device": pl.String, "kind": pl.String, "plays": pl.Int32}
 ITEM_COLUMNS = ("item_id", "item_type", "canonical_id", "artists", "album_id", "show_id", "publisher", "languages",
                 "release_ts", "availability", "explicit", "age_rating", "rec_eligible", "deleted_at", "is_trailer",
                 "is_serial", "season", "episode_no", "series_id")  # fmt: skip
@@ -72,6 +75,8 @@ class Facts:
       played: `k`, `item_id`, `event_ts` (last), `completed`. skipped: `k`, `item_id`, `event_ts` (last).
       nexts: `k`, `item_id`, `show_id`: parts that come next. begun: the same of first parts that do not any more.
       in_session: `k`, `item_id` of the recordings heard in the session that goes on.
+      tired: `k`, `item_id` of what was shown or played too often lately. habits: `k`, `band`, `device`, `kind`, `plays`, as in
+        histories. mix: what markets play (`transforms.content_mix.market_mix`).
       catalogue: `items` and `gone` in codes, where somebody holds them; else they are coded for these facts alone.
     """
 
@@ -87,6 +92,9 @@ class Facts:
     begun: pl.DataFrame
     catalogue: ItemCodes | None = None
     in_session: pl.DataFrame = dataclasses.field(default_factory=lambda: pl.DataFrame(schema=_PAIR))
+    tired: pl.DataFrame = dataclasses.field(default_factory=lambda: pl.DataFrame(schema=_PAIR))
+    habits: pl.DataFrame = dataclasses.field(default_factory=lambda: pl.DataFrame(schema=HABIT))
+    mix: pl.DataFrame = dataclasses.field(default_factory=no_mix)
 
     @functools.cached_property
     def item_codes(self) -> ItemCodes:
@@ -104,7 +112,7 @@ class Facts:
     def record_codes(self) -> RecordArrays:
         """The records in codes of the items."""
         told = {HIDDEN: self.hidden, PLAYED: self.played, SKIPPED: self.skipped, NEXT: self.nexts, BEGUN: self.begun,
-                HEARD: self.in_session}  # fmt: skip
+                HEARD: self.in_session, TIRED: self.tired}  # fmt: skip
         return code_records(self.records, self.needs, self.blocked, told, self.item_codes)
 
 
@@ -143,18 +151,19 @@ class Judged:
     Attributes:
       rule: 0 passes, else 1 + index into `HARD_FILTERS`, uint8. detail: number the rule was decided on, NaN without.
       available_until: us since the epoch, int64; -1 without end.
+      tired: bool, of what was shown or played too often lately; it is no reason to remove it.
     """
 
     rule: np.ndarray
     detail: np.ndarray
     available_until: np.ndarray
+    tired: np.ndarray
 
     @classmethod
     def joined(cls, *parts: "Judged") -> "Judged":
         """Return the judgements of all parts."""
-        return cls(
-            *(np.concatenate([getattr(p, name) for p in parts]) for name in ("rule", "detail", "available_until"))
-        )
+        names = ("rule", "detail", "available_until", "tired")
+        return cls(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
 
 
 def hard_filters(rows: Rows, facts: Facts, policy: SurfacePolicy, instant: Instant) -> Judged:

@@ -20,6 +20,7 @@ from transforms.embed.interactions import Interactions, from_listens, from_lists
 from transforms.embed.pool import Describer, Pool, build_pool
 from transforms.embed.weights import unpack
 from transforms.evaluate import without
+from transforms.id_index import IdIndex
 from transforms.shards import Output, Shard
 from transforms.train import FINISHED, read_listens, read_vocabulary, sampled
 
@@ -90,7 +91,7 @@ def held_out(examples: pl.DataFrame, shard: Shard, item_ids: pl.Series) -> HeldO
     keys = examples["key"].unique().sort()
     listens = read_listens(shard).filter(pl.col("key").is_in(keys.implode()))
     rows = keys.search_sorted(examples["key"]).to_numpy()
-    return HeldOut(from_listens(listens, keys, item_ids).take(rows), targets)
+    return HeldOut(from_listens(listens, keys, IdIndex.of(item_ids)).take(rows), targets)
 
 
 def numbers(lists: pl.Series, item_ids: pl.Series, unknown: int | None = None) -> list[np.ndarray]:

@@ -1,15 +1,22 @@
 """Histories: what each user did, in event time."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import polars as pl
+import polars.selectors as cs
 
 from schemas.tallies import HISTORY
+from transforms.content_mix import habits
 
 MAX_POSITIVES = 1_000
 """What a user has liked decides what else they like: 200 would cut 3 % of the pairs of a heavy-tailed public set, 1,000
 none. At 60 bytes each, 60 kB for the most eager users."""
 MAX_SKIPS = 50
+MAX_IMPRESSIONS = 500
+"""A week of ten pages of fifty: what fatigue looks back on."""
 REPEATS_PER_SESSION = 3
+_SHOWN = ("item_id", "event_ts")
 _LISTEN = ("item_id", "item_type", "event_ts", "label", "session_id")
 
 
@@ -35,15 +42,11 @@ def histories(events: pl.DataFrame) -> pl.DataFrame:
     )
     liked = _last(positives, MAX_POSITIVES, "positives")
     skipped = _last(personal.filter(pl.col("label") < 0), MAX_SKIPS, "skips")
-    joined = summary.join(liked, on="user_id", how="left").join(
-        skipped, on="user_id", how="left", maintain_order="left"
-    )
-    none = pl.lit([], dtype=liked.schema["positives"])
-    return (
-        joined.with_columns(pl.col("positives").fill_null(none), pl.col("skips").fill_null(none))
-        .select(HISTORY.schema.names)
-        .sort("user_id")
-    )
+    shown = _last(personal.filter(pl.col("event_type") == "impression"), MAX_IMPRESSIONS, "impressions", _SHOWN)
+    joined = summary
+    for listed in (liked, skipped, shown, habits(positives)):
+        joined = joined.join(listed, on="user_id", how="left", maintain_order="left")
+    return joined.with_columns(cs.list().fill_null([])).select(HISTORY.schema.names).sort("user_id")
 
 
 def exploded(histories: pl.DataFrame, *columns: str, key: str = "user_id") -> pl.DataFrame:
@@ -75,7 +78,7 @@ def without_repeats(liked: pl.DataFrame, keys: list[str]) -> pl.DataFrame:
     return liked.filter(pl.Series(kept))
 
 
-def _last(events: pl.DataFrame, limit: int, name: str) -> pl.DataFrame:
-    """Return the last `limit` listens per user, oldest first."""
+def _last(events: pl.DataFrame, limit: int, name: str, fields: Sequence[str] = _LISTEN) -> pl.DataFrame:
+    """Return the last `limit` events per user, oldest first."""
     recent = pl.int_range(pl.len(), 0, -1).over("user_id") <= limit
-    return events.filter(recent).group_by("user_id", maintain_order=True).agg(pl.struct(*_LISTEN).alias(name))
+    return events.filter(recent).group_by("user_id", maintain_order=True).agg(pl.struct(*fields).alias(name))

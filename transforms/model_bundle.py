@@ -17,6 +17,7 @@ from transforms.embed.interactions import from_listens
 from transforms.embed.vectors import EncoderFiles
 from transforms.embed.weights import unpack
 from transforms.filters import Instant
+from transforms.id_index import IdIndex
 from transforms.index.exact import ExactIndex
 from transforms.index.files import Terms, open_index
 from transforms.io.store import open_store
@@ -74,7 +75,7 @@ class ModelBundle(ShardBundle):
         with _ONE_AT_A_TIME:
             sessions = _sessions(self.shard.store.root, weights)
         items, scores = sessions.top(contexts, limit)
-        return long_form(keys, item_ids, items, scores).filter(pl.col("raw_score") > 0)
+        return long_form(keys, item_ids.ids, items, scores)
 
 
 def demand_space(rows: pl.DataFrame, space: Space, what: str) -> None:
@@ -118,8 +119,8 @@ def _index(shard: Shard, terms: Terms) -> tuple[pl.Series, Index]:
 
 
 @functools.lru_cache(maxsize=2)
-def _numbered(paths: tuple[str, ...]) -> pl.Series:
-    return read_tables(list(paths), VOCABULARY, ["item_id"])["item_id"]
+def _numbered(paths: tuple[str, ...]) -> IdIndex:
+    return IdIndex.of(read_tables(list(paths), VOCABULARY, ["item_id"])["item_id"])
 
 
 @functools.lru_cache(maxsize=1)

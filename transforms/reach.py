@@ -13,6 +13,7 @@ import polars as pl
 from schemas.inputs import TIERS
 from schemas.policy import SurfacePolicy
 from schemas.tallies import ANY
+from transforms.content_mix import market_mix, no_mix
 from transforms.filters import Instant
 from transforms.item_rules import covers, item_flags, servable
 from transforms.parts import COMPLETED_LABEL, PART_COLUMNS, gone_items, line, openings
@@ -35,16 +36,19 @@ class World:
     Attributes:
       markets: every market anybody played in; an item for an unknown market must be available in all of them.
       gone: ids of items under a tombstone.
+      mix: what each market plays, `market`, `kind` and `share`; none: no market's share counts.
     """
 
     markets: list[str]
     gone: pl.Series
+    mix: pl.DataFrame = dataclasses.field(default_factory=no_mix)
 
 
 def read_world(shard: Shard | Bundle) -> World:
     """Read what the task's charts and tombstones say; markets and tombstoned items, a few thousand ids."""
-    markets = shard.read("popularity", ["market"], pl.col("market") != ANY)["market"].unique().sort().to_list()
-    return World(markets, gone_items(shard))
+    charts = shard.read("popularity", ["market", "item_type", "weight"], pl.col("tier") == ANY)
+    markets = charts.filter(pl.col("market") != ANY)["market"].unique().sort().to_list()
+    return World(markets, gone_items(shard), market_mix(charts))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,6 +7,7 @@ import dataclasses
 from collections.abc import Iterable, Mapping
 
 import polars as pl
+import pyarrow as pa
 
 from schemas.candidates import PROPOSAL
 from schemas.policy import SurfacePolicy
@@ -35,6 +36,23 @@ def warm_up(policy: SurfacePolicy, instant: Instant) -> None:
     blend(nothing, facts, policy, instant)
 
 
+def finished(
+    proposals: pl.DataFrame,
+    facts: Facts,
+    policy: SurfacePolicy,
+    instant: Instant,
+    sources: Mapping[str, Source],
+    provenance: Provenance,
+) -> tuple[pa.Table, dict[str, int]]:
+    """Return the candidate sets of a block, and what the audit of them counted."""
+    chances = provenance.calibration.of(proposals["source_id"], proposals["source_rank"].to_numpy(), policy)
+    blended = blend(proposals, facts, policy, instant, chances)
+    table = assemble(blended, facts, policy, instant, sources, provenance)
+    removed = blended.removed_by_rule().group_by("rule").agg(pl.col("len").sum()).rows()
+    counters = audit(table, facts, policy, instant) | {f"removed:{rule}": n for rule, n in removed}
+    return table, counters | fairness(blended.explored.cells)
+
+
 @dataclasses.dataclass(frozen=True)
 class Recommend:
     """Blend one shard of a surface.
@@ -61,7 +79,7 @@ class Recommend:
         keys = users.select(group_of(pl.col("tier"), world).alias("key")).unique()
         shared = groups.join(keys, on="key", how="semi", maintain_order="left")
         offered = pl.concat([own, shared])
-        return offered, user_facts(users, offered, world, bundle, self.instant)
+        return offered, user_facts(users, offered, world, bundle, self.policy, self.instant)
 
     def seeds(self, shard: Shard) -> Output:
         """Return the sets of the shard's seed items, one per market it was played in."""
@@ -95,13 +113,8 @@ class Recommend:
         calibration = Calibration.read(shard.paths("calibration"))
         provenance = dataclasses.replace(self.provenance, left_out=reasons_of(shard), calibration=calibration)
         for proposals, facts in wanted:
-            chances = calibration.of(proposals["source_id"], proposals["source_rank"].to_numpy(), self.policy)
-            blended = blend(proposals, facts, self.policy, self.instant, chances)
-            table = assemble(blended, facts, self.policy, self.instant, self.sources, provenance)
+            table, found = finished(proposals, facts, self.policy, self.instant, self.sources, provenance)
             tables.append(table)
-            removed = blended.removed_by_rule().group_by("rule").agg(pl.col("len").sum()).rows()
-            found = audit(table, facts, self.policy, self.instant) | {f"removed:{rule}": n for rule, n in removed}
-            found |= fairness(blended.explored.cells)
             for name, n in found.items():
                 counters[name] = counters.get(name, 0) + n
         return Output(concatenate(tables), rows_in=rows_in, counters=counters)

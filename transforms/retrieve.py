@@ -32,6 +32,7 @@ from transforms.sources import Audience, Source
 from transforms.tallies import primary_artist
 
 BLOCK = 4_000
+OF_HISTORIES = ("user_id", "market", "positives", "skips", "impressions", "habits")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -66,10 +67,10 @@ OpenBundle = Callable[[Shard], ShardBundle]
 def user_table(shard: Shard) -> pl.DataFrame:
     """Return every user of the shard, from the snapshot or only from histories, with market and tier made good.
 
-    Columns: the user contract, `history_market`, `positives`, `skips`, `seen` (has a history). The market is that of the
+    Columns: the user contract, `history_market`, the lists of `OF_HISTORIES`, `seen` (has a history). The market is that of the
     last play, else of registration, else `*`; an unknown tier is free. Users under a tombstone are left out.
     """
-    histories = shard.read("history", ["user_id", "market", "positives", "skips"])
+    histories = shard.read("history", list(OF_HISTORIES))
     return made_good(shard.read("user"), histories, shard.read("tombstone", ["entity", "id"]))
 
 

@@ -16,7 +16,7 @@ import pyarrow as pa
 from schemas.candidates import PROPOSAL
 from schemas.policy import SurfacePolicy
 from schemas.tallies import ANY
-from transforms.sorted_groups import numbered
+from transforms.sorted_groups import numbered, starts, within
 from transforms.tallies import owners
 
 HOME_SEEDS = 30
@@ -33,6 +33,7 @@ RELATED_WEIGHT = 0.3
 CHART = 2_000
 GROUP_PREFIX = "*|"
 TALK = ("episode", "show", "audiobook", "chapter")
+_SCORE = pl.col("raw_score").cast(pl.Float32)
 _SCHEMA: dict[str, Any] = {"key": pl.String, "item_id": pl.String, "raw_score": pl.Float64, "seed_item_ids": pl.List(pl.String),
            "seed_event_ts": pl.Datetime("us", "UTC")}  # fmt: skip
 
@@ -97,29 +98,18 @@ class Source:
 def propose(sources: Mapping[str, Source], audience: Audience, bundle: Bundle) -> pl.DataFrame:
     """Ask every source and return the proposals contract, sorted by key, source and rank."""
     frames = [_ranked(name, source, source.propose(audience, bundle)) for name, source in sorted(sources.items())]
-    return pl.concat(frames).sort("key", "source_id", "source_rank")
+    return frames[0] if len(frames) == 1 else pl.concat(frames).sort("key", "source_id", "source_rank")
 
 
 def _ranked(name: str, source: Source, found: pl.DataFrame) -> pl.DataFrame:
-    best = (
-        found.lazy()
-        .with_columns(pl.col("raw_score").cast(pl.Float32))
-        .sort("key", "raw_score", "item_id", descending=[False, True, False])
-    )
-    rank = pl.int_range(pl.len(), dtype=pl.Int32).over("key").alias("source_rank")
-    drawn = [] if "stratum" in found.columns else [pl.lit(None, pl.String).alias("stratum")]
-    return (
-        best.with_columns(
-            *drawn,
-            rank,
-            pl.lit(name).alias("source_id"),
-            pl.lit(source.score_kind).alias("score_kind"),
-            pl.lit(source.signal_type).alias("signal_type"),
-        )
-        .filter(pl.col("source_rank") < source.limit)
-        .select(PROPOSAL.schema.names)
-        .collect(engine="in-memory")
-    )
+    scored = found.with_columns(_SCORE)
+    best = scored.sort("key", "raw_score", "item_id", descending=[False, True, False])
+    rank = within(starts(best["key"].rle_id().to_numpy())).astype(np.int32)
+    best = best.with_columns(pl.Series("source_rank", rank))
+    kept = best.filter(rank < source.limit) if (rank >= source.limit).any() else best
+    told = {"source_id": name, "score_kind": source.score_kind, "signal_type": source.signal_type, "stratum": None}
+    same = (pl.lit(value, pl.String).alias(column) for column, value in told.items() if column not in kept.columns)
+    return kept.with_columns(*same).select(PROPOSAL.schema.names)
 
 
 def none_found() -> pl.DataFrame:

@@ -24,6 +24,7 @@ from transforms.embed.language import TEXT_MODEL, LanguageModel, digest_of
 from transforms.embed.text import ITEM_COLUMNS
 from transforms.embed.weights import pack
 from transforms.histories import exploded
+from transforms.id_index import IdIndex
 from transforms.judge import judge
 from transforms.shards import SAID, Output, Shard, Workspace, read_tables
 
@@ -94,7 +95,7 @@ def _listens(histories: pl.DataFrame, share: float, unit: str, columns: Sequence
 def by_recency(listens: pl.DataFrame, item_ids: pl.Series) -> Interactions:
     """Return a row per key, the key of the oldest last listen first: models may trust recent rows more."""
     last = listens.group_by("key").agg(pl.col("event_ts").max()).sort("key")
-    rows = from_listens(listens, last["key"], item_ids)
+    rows = from_listens(listens, last["key"], IdIndex.of(item_ids))
     return rows.take(np.argsort(last["event_ts"].to_numpy(), kind="stable"))
 
 
@@ -130,7 +131,7 @@ def time_split(listens: pl.DataFrame, item_ids: pl.Series) -> TimeSplit:
     earlier = earlier.filter(pl.col("key").is_in(chosen["key"].implode()))
     if not (chosen.height and before.height):
         return TimeSplit(listens, None, 0, 0)
-    contexts = from_listens(earlier, chosen["key"], item_ids)
+    contexts = from_listens(earlier, chosen["key"], IdIndex.of(item_ids))
     numbers = item_ids.search_sorted(chosen["item_id"]).to_numpy()
     held_out = HeldOut(contexts, from_lists([[int(number)] for number in numbers], len(item_ids)))
     return TimeSplit(before, held_out, _micros(before["event_ts"].max()), _micros(chosen["event_ts"].min()))

@@ -7,14 +7,15 @@ with their index, once per worker; `MASKS_AT_ONCE` bytes per item; what a search
 
 import dataclasses
 import datetime
-from typing import Protocol
+import functools
+from typing import Any, Protocol
 
 import numpy as np
 import polars as pl
 
+from transforms.id_index import NO_CODE, IdIndex
 from transforms.index.exact import NOTHING, Found, Limits
 from transforms.kin import Kin, looked_at
-from transforms.reach import Reach
 from transforms.sources import TALK, Audience, Bundle, Source, none_found, of_seeds
 
 Rows = np.ndarray | slice
@@ -29,6 +30,9 @@ SESSION_LIMIT, SIMILAR_LIMIT, KNN_LIMIT = 60, 40, 80
 class Index(Protocol):
     """Vectors to search among."""
 
+    def __len__(self) -> int:
+        """Return how many there are."""
+
     def take(self, rows: np.ndarray) -> np.ndarray:
         """Return the vectors of rows, `(n, dim) float32`."""
 
@@ -36,19 +40,31 @@ class Index(Protocol):
         """Return items of great inner product with every query: k, or all it may find where those are fewer."""
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+class Reaches(Protocol):
+    """What each kind of listener may be offered of the vectors."""
+
+    def mask(self, *kind: Any) -> np.ndarray:
+        """Return `(num_items,) bool`, see `transforms.reach.Reach.mask`."""
+
+
+@dataclasses.dataclass(frozen=True)  # without slots: numbers are made on first use and kept
 class Items:
     """All items with a vector.
 
     Attributes:
-      ids: sorted; an item's row is its place. index: their vectors. reach: who may be offered them. kin: what they have in
+      ids: each once; an item's row is its place, and null the id of one that is not to be found. index: their vectors. reach: who may be offered them. kin: what they have in
         common.
     """
 
     ids: pl.Series
     index: Index
-    reach: Reach
+    reach: Reaches
     kin: Kin
+
+    @functools.cached_property
+    def numbers(self) -> IdIndex:
+        """The ids, to look rows up by; 22 to 43 bytes for each."""
+        return IdIndex.of(self.ids)
 
     def rows(self, ids: pl.Series) -> np.ndarray:
         """Return the rows of those of the ids that have one, ascending."""
@@ -89,31 +105,44 @@ def nearest(
     """
     told_apart = vectors.any(axis=1)
     keys, vectors = keys.filter(pl.Series(told_apart)), vectors[told_apart]
-    asked = keys.to_frame("key").join(audience.rights, on="key", how="left", maintain_order="left")
-    told = [pl.col("languages").list.sort().list.join(","), pl.exclude("key", "languages").cast(pl.String)]
-    kind = asked.select(pl.struct(told).struct.json_encode().rank("dense").cast(pl.Int64) - 1).to_series()
-    of_kind = asked.with_columns(kind.alias("kind")).unique("kind").sort("kind").drop("key", "kind")
-    mine = audience.unwanted.join(keys.to_frame("key").with_row_index("query"), on="key")
-    mine = mine.join(items.ids.to_frame("item_id").with_row_index("row"), on="item_id")
-    without = (mine["query"].cast(pl.Int64) * 2**32 + mine["row"].cast(pl.Int64)).unique().sort().to_numpy()
+    kind, kinds = _kinds(keys, audience)
+    without = _without(keys, audience, items)
     found = [pl.DataFrame(schema={"key": pl.String, "item_id": pl.String, "raw_score": pl.Float64})]
-    for first in range(0, of_kind.height, MASKS_AT_ONCE):
-        some_kinds = of_kind[first : first + MASKS_AT_ONCE].rows()
+    for first in range(0, len(kinds), MASKS_AT_ONCE):
+        some_kinds = kinds[first : first + MASKS_AT_ONCE]
         masks = np.zeros((len(some_kinds), len(items.ids)), bool)
-        for mask, row in zip(masks, some_kinds, strict=True):
-            mask[among] = items.reach.mask(*row)[among]
-        some = np.flatnonzero(((kind >= first) & (kind < first + MASKS_AT_ONCE)).to_numpy())
-        limits = Limits(masks, (kind - first).to_numpy(), without).take(some)
+        for mask, rights in zip(masks, some_kinds, strict=True):
+            mask[among] = items.reach.mask(**rights)[among]
+        some = np.flatnonzero((kind >= first) & (kind < first + MASKS_AT_ONCE))
+        limits = Limits(masks, kind - first, without).take(some)
         best = items.index.search(vectors[some], looked_at(limit, audience.policy), limits)
         at = items.kin.spread(best.rows, limit, audience.policy)
         rows, scores = (np.take_along_axis(one, at, axis=1) for one in (best.rows, best.scores))
         found.append(long_form(keys.gather(some), items.ids, rows, scores))
-    return pl.concat(found).filter(pl.col("raw_score") > 0)
+    return pl.concat(found)
+
+
+def _kinds(keys: pl.Series, audience: Audience) -> tuple[np.ndarray, list[dict[str, Any]]]:
+    """Return the kind of each key, `(num_keys,) int64`, and of each kind what `transforms.reach.Reach.mask` asks."""
+    asked = keys.to_frame("key").join(audience.rights, on="key", how="left", maintain_order="left").drop("key")
+    kinds: dict[tuple, int] = {}
+    told = asked.with_columns(pl.col("languages").list.sort())
+    rows = ([tuple(value) if isinstance(value, list) else value for value in row] for row in told.iter_rows())
+    kind = [kinds.setdefault(tuple(row), len(kinds)) for row in rows]
+    return np.array(kind, np.int64), [dict(zip(told.columns, row, strict=True)) for row in kinds]
+
+
+def _without(keys: pl.Series, audience: Audience, items: Items) -> np.ndarray:
+    """Return what each key must not be offered besides, as `transforms.index.exact.Limits` has it."""
+    query = IdIndex.of(keys).find_runs(audience.unwanted["key"])
+    row = items.numbers.find(audience.unwanted["item_id"])
+    both = (query != NO_CODE) & (row != NO_CODE)
+    return np.unique(query[both].astype(np.int64) << 32 | row[both])
 
 
 def long_form(keys: pl.Series, item_ids: pl.Series, best: np.ndarray, values: np.ndarray) -> pl.DataFrame:
-    """Return `key`, `item_id`, `raw_score` from the best items of each key and their scores, `(num_keys, k)` both."""
-    key, place = np.nonzero(best != NOTHING)
+    """Return `key`, `item_id`, `raw_score` from the best items of each key and their scores, `(num_keys, k)` both, above 0."""
+    key, place = np.nonzero((best != NOTHING) & (values > 0))
     return pl.DataFrame(
         {
             "key": keys.gather(key),
@@ -189,11 +218,12 @@ def similar(audience: Audience, bundle: Models) -> pl.DataFrame:
     Score: cosine of the two items' vectors.
     """
     items = bundle.items()
-    numbered = items.ids.to_frame("seed_item_id").with_row_index("row")
-    asked = audience.seeds.select("key", "seed_item_id").unique("key").join(numbered, on="seed_item_id").sort("key")
-    vectors = items.index.take(asked["row"].to_numpy().astype(np.int64))
+    seeds = audience.seeds.select("key", "seed_item_id").unique("key").sort("key")
+    row = items.numbers.find(seeds["seed_item_id"])
+    asked = seeds.filter(row != NO_CODE)
+    vectors = items.index.take(row[row != NO_CODE].astype(np.int64))
     found = nearest(audience, asked["key"], vectors, items, SIMILAR_LIMIT)
-    return of_seeds(_same_language(found, asked.select("key", "seed_item_id"), bundle), audience)
+    return of_seeds(_same_language(found, asked, bundle), audience)
 
 
 def _same_language(found: pl.DataFrame, seeds: pl.DataFrame, bundle: Models) -> pl.DataFrame:

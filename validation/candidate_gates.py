@@ -21,7 +21,17 @@ _ZERO = {
     "exploration_share_violations": "they explore more or fewer items than the policy and the pool give",
     "propensity_violations": "the propensities of what they explore do not add up to its slots, or are below their floor",
 }
-_SETS = ("sets", "slots", *_ZERO, "sets_below_minimum", "fallback_level_3_or_more", "jaccard_ppm_sum", "jaccard_pairs")
+_SETS = (
+    "sets",
+    "slots",
+    *_ZERO,
+    "sets_below_minimum",
+    "fallback_level_3_or_more",
+    "content_floors",
+    "content_floors_missed",
+    "jaccard_ppm_sum",
+    "jaccard_pairs",
+)
 _EXPOSURE = (
     "sets",
     "slots_chosen",
@@ -36,6 +46,8 @@ EXPLORED, EXPLORED_EXPECTED = "explored:", "explored_expected_ppm:"
 WEEKS_AGO = "weeks_ago:"
 TRENDS = ("covered_items", "eligible_items", "gini_ppm")
 """Figures of exposure that are compared with those of weeks ago, too."""
+LEAST_PAIRS = 200
+"""Pairs of sets by which an overlay is judged: the few listeners of a quiet hour may well have much in common."""
 _HASH = "hash:"
 _LEAST_EXPECTED = 5.0  # below it, a cell's count is no normal number (Cochran 1954)
 
@@ -49,6 +61,9 @@ def judge_candidate_sets(
     judged by what chance gives there.
     """
     n = manifest.counters
+    overlaid = manifest.config.get("run_mode") == "stream"
+    if overlaid and not manifest.rows_out:
+        return [skipped("sets_present", "whoever listened since the batch is left to its sets")]
     if missing := _missing(n, _SETS):
         return [missing]
     if not n["sets"] or not n["slots"]:
@@ -61,7 +76,8 @@ def judge_candidate_sets(
         *_violations(n),
         _below_minimum(n, limits),
         _fallback(n, limits),
-        _overlap(n, limits),
+        _mix(n, limits),
+        _overlap(n, limits, LEAST_PAIRS if overlaid else 1),
         *_sources(n, previous.counters if previous else {}, limits),
         *_fairness(n, limits),
     ]
@@ -133,10 +149,31 @@ def _fallback(n: Mapping[str, int], limits: CandidateSetThresholds) -> CheckResu
     )
 
 
-def _overlap(n: Mapping[str, int], limits: CandidateSetThresholds) -> CheckResult:
-    """Judge the mean Jaccard index of pairs of sets, without the fallback's slots."""
-    if not n["jaccard_pairs"]:
-        return skipped("mean_jaccard", "no two sets with slots from sources other than the fallback")
+def _mix(n: Mapping[str, int], limits: CandidateSetThresholds) -> CheckResult:
+    if not n["content_floors"]:
+        return skipped("content_floors", "no set has a floor for a kind of content")
+    share = n["content_floors_missed"] / n["content_floors"]
+    message = (
+        f"{n['content_floors_missed']:,} of {n['content_floors']:,} floors for music, talk, books or video are missed: "
+        "is too little of that kind proposed, or do quotas, caps and filters take it out?"
+    )
+    threshold = f"<= {percent(limits.content_floors_warn)}"
+    return graded(
+        "content_floors",
+        share,
+        threshold,
+        n["content_floors"],
+        warn=share > limits.content_floors_warn,
+        message=message,
+    )
+
+
+def _overlap(n: Mapping[str, int], limits: CandidateSetThresholds, least: int) -> CheckResult:
+    """Judge the mean Jaccard index of pairs of sets, without the fallback's slots, if there are at least so many."""
+    if n["jaccard_pairs"] < least:
+        return skipped(
+            "mean_jaccard", f"{n['jaccard_pairs']} pairs of sets with slots from sources other than the fallback"
+        )
     overlap, per_set, items = (
         n["jaccard_ppm_sum"] / n["jaccard_pairs"] / 1e6,
         n["slots"] / n["sets"],

@@ -18,6 +18,8 @@ from validation.proposal_gates import judge_proposals
 from validation.statistics import Statistics
 from validation.thresholds import DatasetThresholds, ItemThresholds, Thresholds, default_thresholds
 
+DELTA = "delta"
+"""Qualifies a delivery of items of which most have not changed and are not in it."""
 _COMPARED = frozenset(
     {
         "user", "popularity_partial", "popularity", "artist_top", "co_listen_partial", "co_listen",
@@ -48,6 +50,8 @@ def _of_dataset(
     match contract.name:
         case "event":
             return judge_events(manifest, statistics, limits.events, limits.dataset.vanished_share)
+        case "item" if manifest.qualifier == DELTA:
+            return list(_delivered(statistics))
         case "item":
             return list(_items(statistics, previous, limits.item, manifest.date))
         case "candidate_set":
@@ -139,9 +143,7 @@ def _tombstones(manifest: Manifest) -> Iterator[CheckResult]:
         yield graded(name, hits, "0", files, warn=hits > 0, block=block and hits > 0, message=message)
 
 
-def _items(
-    statistics: Statistics, previous: Manifest | None, limits: ItemThresholds, day: str
-) -> Iterator[CheckResult]:
+def _delivered(statistics: Statistics) -> Iterator[CheckResult]:
     rows = statistics.rows
     message = "the catalogue is empty: check the path and the format of the items that were delivered, then run again"
     yield graded("items_present", rows, "at least 1 item", None, block=not rows, message=message)
@@ -150,6 +152,15 @@ def _items(
     unknown = statistics.columns["explicit"].nulls
     message = f"explicit is unknown on {unknown:,} of {rows:,} items: ingest must fill it in, look at its defaults"
     yield graded("explicit_known", unknown, "0 items", rows, block=unknown > 0, message=message)
+
+
+def _items(
+    statistics: Statistics, previous: Manifest | None, limits: ItemThresholds, day: str
+) -> Iterator[CheckResult]:
+    yield from _delivered(statistics)
+    rows = statistics.rows
+    if not rows:
+        return
     described = 1 - statistics.columns["description"].nulls / rows
     message = f"only {percent(described)} of {rows:,} items have a description: their text vectors will be poor"
     threshold, warn = f"W < {percent(limits.description_warn)}", described < limits.description_warn

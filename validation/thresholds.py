@@ -66,6 +66,7 @@ class CandidateSetThresholds:
     small_catalogue: float
     fallback_warn: float
     fallback_block: float
+    content_floors_warn: float
     top100_warn: float
     top100_min_items: int
     single_item_block: float

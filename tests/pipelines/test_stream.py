@@ -131,7 +131,7 @@ def undisturbed() -> dict[str, bytes]:
 
 def work(stream: Stream) -> None:
     for _ in range(200):
-        stream.tick()
+        stream.advance()
 
 
 def die_at(stream: Stream, broker: MemoryBroker, point: int) -> None:

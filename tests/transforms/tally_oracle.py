@@ -26,6 +26,8 @@ def random_events(seed: int, count: int = 300, users: int = 6, items: int = 12) 
                 "session_id": f"{user}-{rng.randrange(3)}" if rng.random() < 0.8 else "shared",
                 "item_id": f"i{int(items * rng.random() ** 2):02d}", "item_type": rng.choice(["track", "episode"]),
                 "label": rng.choice([-0.5, 0.0, 0.25, 0.5, 0.5, 1.0, 1.0]),
+                "event_type": rng.choice(["play", "play", "impression"]), "device_type": rng.choice(["phone", "car", "fridge", None]),
+                "utc_offset_min": rng.choice([60, -300, None]),
                 "is_organic": rng.choice([True, True, False, None]),
                 "campaign_id": rng.choice([None] * 9 + ["c"]), "market": rng.choice(["SE", "NO", None]),
                 "private_session": rng.choice([False, None, None, True]),

@@ -408,3 +408,46 @@ def test_nothing_proposed_is_an_empty_blend():
     surface = policy(quota("s"), quota("t"))
     found = blended({}, facts([]), surface)
     assert (found.candidates.height, found.sources.height, found.removed.height) == (0, 0, 0)
+
+
+# With chances.
+
+
+def by_chance(offered: dict[str, list[str]], chances: dict[str, float], surface) -> list[str]:
+    rows = proposals(offered)
+    of = rows["item_id"].replace_strict(chances, return_dtype=pl.Float64).to_numpy()
+    found = blend(rows, facts(tracks(*offered.values())), surface, instant(surface), of)
+    return ids(found)
+
+
+def test_beyond_the_minima_the_likeliest_take_the_slots():
+    near, own = names("n", 6), names("o", 6)
+    chances = {one: 0.9 - n / 100 for n, one in enumerate(near)} | {one: 0.5 - n / 100 for n, one in enumerate(own)}
+    surface = policy(quota("near", 1, 2, 4), quota("own", 2, 6, 6), quota("charts", 0, 0, 9), size=6, fill_to=6)
+    assert by_chance({"near": near, "own": own}, chances, surface) == near[:4] + own[:2], (
+        "two are a minimum, four a maximum"
+    )
+    loose = policy(quota("near", 0, 2, 6), quota("own", 0, 6, 6), quota("charts", 0, 0, 9), size=6, fill_to=6)
+    assert by_chance({"near": near, "own": own}, chances, loose) == near
+
+
+def test_among_equal_chances_sources_take_turns_in_flow_order():
+    near, own = names("n", 3), names("o", 3)
+    even = dict.fromkeys([*near, *own], 0.25)
+    for flow in (("own", "near", "charts"), ("near", "own", "charts")):
+        surface = policy(quota("near"), quota("own"), quota("charts"), size=3, fill_to=3, flow=flow)
+        assert set(by_chance({"near": near, "own": own}, even, surface)) == set({"near": near, "own": own}[flow[0]])
+
+
+def test_the_fallback_fills_up_however_likely():
+    near, charts = names("n", 4), names("c", 4)
+    chances = dict.fromkeys(near, 0.01) | dict.fromkeys(charts, 0.9)
+    surface = policy(quota("near"), quota("charts", 0, 1, 9), size=5, fill_to=5)
+    assert set(by_chance({"near": near, "charts": charts}, chances, surface)) == {*near, "c00"}
+
+
+def test_a_source_that_agrees_with_another_adds_to_its_chance():
+    surface = policy(quota("near"), quota("own"), quota("charts"), size=1, fill_to=1)
+    chances = {"a": 0.3, "b": 0.4}
+    assert by_chance({"near": ["b"], "own": ["a"]}, chances, surface) == ["b"]
+    assert by_chance({"near": ["b", "a"], "own": ["a"]}, chances, surface) == ["a"]

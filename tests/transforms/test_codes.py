@@ -99,8 +99,8 @@ def test_facts_of_a_held_catalogue_say_the_same_of_what_was_proposed():
         seen=pl.lit(False), personalization_opt_out=pl.lit(False),
     )  # fmt: skip
     offered = proposals({"near": ["e2", "a", "e1", "nowhere"], "own": ["gone"]})
-    alone = user_facts(users, offered, world, bundle, when)
-    held = user_facts(users, offered, world, bundle, when, HeldCatalogue.of(bundle, world, when))
+    alone = user_facts(users, offered, world, bundle, surface, when)
+    held = user_facts(users, offered, world, bundle, surface, when, HeldCatalogue.of(bundle, world, when))
     assert held.item_codes is held.catalogue
     found = blend(offered, held, surface, when)
     assert found.candidates["item_id"].to_list() == ["a", "e1"]

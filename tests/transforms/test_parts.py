@@ -67,7 +67,7 @@ def told_of(listens: list[dict], items: list[dict] = CATALOGUE, gone=()) -> Fact
     """Return the facts of one listener to whom everything is offered."""
     given = bundle(items, [history("u1", listens)] if listens else [], [user("u1")], gone)
     offered = proposals({"any": sorted(one["item_id"] for one in items)})
-    return user_facts(user_table(given), offered, read_world(given), given, instant(HOME))
+    return user_facts(user_table(given), offered, read_world(given), given, HOME, instant(HOME))
 
 
 def after(seed: str, items: list[dict] = CATALOGUE) -> Facts:
@@ -267,7 +267,7 @@ def test_parts_are_open_as_brute_force_says_and_searched_for_or_proposed(seed):
     given = bundle(
         items, [history("u1", [listen(one, 60, label, "episode") for one, label in labels.items()])], [user("u1")], gone
     )
-    told = user_facts(user_table(given), proposals({"any": ids}), read_world(given), given, instant(HOME))
+    told = user_facts(user_table(given), proposals({"any": ids}), read_world(given), given, HOME, instant(HOME))
     passed = set(ids) - set(rules(told))
     in_order = {one["item_id"] for one in items if ordered(one)}
     finished = {one for one, label in labels.items() if label >= 1}

@@ -253,6 +253,12 @@ def test_a_run_of_a_later_date_is_no_history():
     assert failed(results(CONTRACTS["item"], items(10), later)) == {}
 
 
+def test_a_delivery_of_what_changed_is_not_compared_with_the_catalogue():
+    before = items(100_000)
+    assert failed(results(CONTRACTS["item"], items(3, eligible=0, qualifier="delta"), before)) == {}
+    assert failed(results(CONTRACTS["item"], items(0, qualifier="delta"))) == {"items_present": "critical"}
+
+
 @pytest.mark.parametrize("name", ["history", "co_listen", "transition", "popularity", "artist_top", "user"])
 @pytest.mark.parametrize(("rows", "severity"), [(850, None), (790, "warning"), (490, "critical"), (9000, None)])
 def test_rows_of_tallies_against_the_last_run(name, rows, severity):
@@ -279,6 +285,9 @@ def test_rows_of_tallies_against_the_last_run(name, rows, severity):
         ({"sets_below_minimum": 2, "eligible_items": 2_000}, {"sets_below_minimum": "warning"}),
         ({"fallback_level_3_or_more": 51}, {"fallback_share": "warning"}),
         ({"fallback_level_3_or_more": 151}, {"fallback_share": "critical"}),
+        ({"content_floors_missed": 6}, {"content_floors": "warning"}),
+        ({"content_floors_missed": 5}, {}),
+        ({"content_floors": 0}, {}),
         ({"jaccard_ppm_sum": 200 * 160_000}, {"mean_jaccard": "warning"}),
         ({"jaccard_ppm_sum": 200 * 310_000}, {"mean_jaccard": "critical"}),
         ({"jaccard_ppm_sum": 200 * 310_000, "eligible_items": 500}, {}),
@@ -290,6 +299,21 @@ def test_rows_of_tallies_against_the_last_run(name, rows, severity):
 )
 def test_candidate_sets(counters, expected):
     assert failed(results(CONTRACTS["candidate_set"], sets(**counters), sets(slots_by_source_c=2_000))) == expected
+
+
+@pytest.mark.parametrize(
+    ("rows", "counters", "expected"),
+    [
+        (0, {"sets": 0}, {}),
+        (9, {"sets": 0}, {"sets_present": "critical"}),
+        (9, {"jaccard_pairs": 199, "jaccard_ppm_sum": 199 * 310_000}, {}),
+        (9, {"jaccard_pairs": 200, "jaccard_ppm_sum": 200 * 310_000}, {"mean_jaccard": "critical"}),
+        (9, {"market_violations": 1}, {"market_violations": "critical"}),
+    ],
+)
+def test_an_overlay_may_be_of_few_or_of_nobody_and_is_else_held_to_the_same(rows, counters, expected):
+    now = dataclasses.replace(sets(**counters), rows_out=rows, config={"run_mode": "stream"})
+    assert failed(results(CONTRACTS["candidate_set"], now)) == expected
 
 
 def test_a_market_leak_says_what_it_means_and_what_next():

@@ -6,6 +6,7 @@ at work in the model. Importing this takes seconds, torch does: only tasks that 
 """
 
 import dataclasses
+import functools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -22,6 +23,7 @@ from transforms.embed.text import item_features
 from transforms.embed.vectors import ITEMS, Batch, EncoderFiles, Rows, demand_as_planned, finish_batch, read_batch, unit
 from transforms.embed.weights import unpack
 from transforms.histories import exploded
+from transforms.id_index import IdIndex
 from transforms.io.store import Store, open_store
 from transforms.shards import Shard, Task, Workspace, process_shard, shard_done
 from transforms.train import read_vocabulary
@@ -42,6 +44,11 @@ class Embedder:
     item_ids: pl.Series
     text_model: str = ""
     language: LanguageModel | None = None
+
+    @functools.cached_property
+    def numbers(self) -> IdIndex:
+        """The vocabulary, to look numbers up by."""
+        return IdIndex.of(self.item_ids)
 
     @classmethod
     def load(cls, store: Store, files: EncoderFiles) -> "Embedder":
@@ -83,7 +90,7 @@ class Embedder:
 
     def plays(self, listens: pl.DataFrame, keys: pl.Series) -> np.ndarray:
         """Return the vectors of plays in order, `(num_keys, dim) float32`, of length 1 or 0; see `from_listens`."""
-        return unit(self.model.encode(from_listens(listens, keys, self.item_ids)))
+        return unit(self.model.encode(from_listens(listens, keys, self.numbers)))
 
 
 class EmbedBatches(ModelHandler[Batch, tuple[Batch, np.ndarray], Embedder]):

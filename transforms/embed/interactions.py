@@ -11,6 +11,8 @@ import numpy as np
 import polars as pl
 import scipy.sparse as sp
 
+from transforms.id_index import NO_CODE, IdIndex
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Interactions:
@@ -106,18 +108,17 @@ def join_rows(parts: Sequence[Interactions]) -> Interactions:
     return Interactions(starts, items, weights, max(part.num_items for part in parts))
 
 
-def from_listens(listens: pl.DataFrame, keys: pl.Series, item_ids: pl.Series) -> Interactions:
-    """Return one row per key from its listens; items that have no number are left out.
+def from_listens(listens: pl.DataFrame, keys: pl.Series, numbers: IdIndex) -> Interactions:
+    """Return one row per key from its listens; items that have no number, and other keys, are left out.
 
     Args:
       listens: `key`, `item_id`, `label`, sorted by key and time.
       keys: sorted and unique; a key without listens has an empty row.
-      item_ids: sorted and unique; an item's number is its place.
+      numbers: of unique items; an item's number is its place.
     """
-    numbered = pl.DataFrame({"item_id": item_ids, "item": pl.int_range(len(item_ids), dtype=pl.Int32, eager=True)})
-    rows = pl.DataFrame({"key": keys, "row": pl.int_range(len(keys), dtype=pl.Int64, eager=True)})
-    known = listens.join(numbered, on="item_id", maintain_order="left").join(rows, on="key", maintain_order="left")
-    assert known["row"].is_sorted(), "listens must be sorted by key"
-    counts = np.bincount(known["row"].to_numpy(), minlength=len(keys))
-    starts = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-    return Interactions(starts, known["item"].to_numpy(), known["label"].to_numpy().astype(np.float32), len(item_ids))
+    item, row = numbers.find(listens["item_id"]), IdIndex.of(keys).find_runs(listens["key"])
+    known = (item != NO_CODE) & (row != NO_CODE)
+    item, row, label = item[known], row[known], listens["label"].to_numpy()[known]
+    assert (row[1:] >= row[:-1]).all(), "listens must be sorted by key"
+    starts = np.concatenate([[0], np.cumsum(np.bincount(row, minlength=len(keys)))]).astype(np.int64)
+    return Interactions(starts, item.astype(np.int32), label.astype(np.float32), len(numbers.ids))

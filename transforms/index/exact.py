@@ -31,6 +31,7 @@ PACKING = 40
 _ROUNDING = 2.0**-23  # of |u| |v|, per component: what two sums of float32 products may differ by, at the most
 _OF_BFLOAT16 = 2.0**-8  # relative, of rounding a product to bfloat16: twice the most
 _WORD = 8
+_ROWS_AT_ONCE, _ALIGNED_BYTES = 2**15, 2**28
 LAST = np.uint64(0xFFFFFFFFFFFFFFFF)
 """The key of nothing."""
 
@@ -129,8 +130,9 @@ def fastest() -> str:
 class ExactIndex:
     """The vectors of a space, immutable.
 
-    Memory: `4 * dim` bytes per item, which `open` maps from the file and the processes of a machine share; in bfloat16,
-    `2 * dim` more. While some items are searched by themselves, their factors again.
+    Memory: `4 * dim` bytes per item, which `open` maps from the file and the processes of a machine share; of a file of up
+    to `_ALIGNED_BYTES` each process holds a copy besides. In bfloat16, `2 * dim` more. While some items are searched by
+    themselves, their factors again.
     """
 
     def __init__(self, flat: faiss.IndexFlatIP, precision: str | None = None, seed: int = 0):
@@ -166,7 +168,7 @@ class ExactIndex:
         """The vectors, `(num_items, dim) float32`, read only."""
         size = self._flat.ntotal * self._flat.d
         matrix = faiss.rev_swig_ptr(self._flat.get_xb(), size) if size else np.empty(0, np.float32)
-        matrix = matrix.reshape(self._flat.ntotal, self._flat.d)
+        matrix = _aligned(matrix.reshape(self._flat.ntotal, self._flat.d), _ALIGNED_BYTES)
         matrix.flags.writeable = False
         return matrix
 
@@ -304,7 +306,7 @@ class Part:
     ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Yield query and place of the items whose bound reaches the threshold, about `SURVIVORS_AT_ONCE` at a time."""
         product = self._factors.product(queries, threshold)
-        width = max(_WORD, BOUNDS_AT_ONCE // len(queries) // _WORD * _WORD)
+        width = min(max(_WORD, BOUNDS_AT_ONCE // len(queries) // _WORD * _WORD), _ROWS_AT_ONCE)
         mask = np.empty(len(queries) * width, bool)
         found, held = list[tuple[np.ndarray, np.ndarray]](), 0
         for first in range(0, len(self), width):
@@ -361,7 +363,7 @@ class _Float32:
 
         def mark(first: int, size: int, out: np.ndarray) -> None:
             block = bounds[: out.size].reshape(out.shape)
-            np.matmul(queries, self._matrix[first : first + size].T, out=block)
+            np.matmul(queries, _aligned(self._matrix[first : first + size]).T, out=block)
             np.greater_equal(block, least, out=out)
 
         return mark
@@ -420,6 +422,14 @@ class _BFloat16:
 
 
 _Factors = _Float32 | _BFloat16
+
+
+def _aligned(matrix: np.ndarray, most: float = np.inf) -> np.ndarray:
+    """Return a matrix of up to `most` bytes as one whose numbers begin at whole words, which are multiplied ten times faster.
+
+    In a file of FAISS they begin behind a header of 45 bytes.
+    """
+    return matrix if matrix.flags.aligned or matrix.nbytes > most else np.require(matrix, requirements="A")
 
 
 def _rounded(vectors: np.ndarray) -> tuple[Any, np.ndarray]:

@@ -35,6 +35,24 @@ def read_tombstones(folder: Path) -> pl.DataFrame:
         return _tombstones(db)
 
 
+def read_states(folder: Path, since_us: int) -> Iterator[tuple[str, bytes]]:
+    """Yield the states of users with an event since then, by user, all as of one moment, beside the process that holds the store.
+
+    Args:
+      since_us: us since 1970.
+
+    Raises:
+      StoreError: no stream has left its state there.
+    """
+    path = folder / FILE
+    if not path.exists():
+        raise StoreError(
+            f"no stream has kept its state in {folder}: start one with `make stream`, or name its folder with STATE="
+        )
+    with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as db:
+        yield from db.execute("SELECT id, state FROM user WHERE touched_us >= ? ORDER BY id", (since_us,))
+
+
 def _tombstones(db: sqlite3.Connection) -> pl.DataFrame:
     rows = db.execute("SELECT entity, id, reason, effective_ts FROM tombstone ORDER BY entity, id").fetchall()
     return pl.DataFrame(rows, schema=polars_schema(TOMBSTONE), orient="row")

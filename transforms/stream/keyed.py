@@ -1,7 +1,7 @@
 """Keyed tables: committed rows found by id in microseconds, on disk and shared by all processes of a machine.
 
-A Parquet file is written once more as an Arrow file in order of the hash of one column, and mapped: a look-up is a binary
-search and a gather. Memory: 8 bytes per row and whatever pages look-ups touch; while a file is written, that file.
+A Parquet file is written once more as an Arrow file in order of the hash of one column, then of the contract's key, and
+mapped: a look-up is a binary search and a gather. Memory: 8 bytes per row and whatever pages look-ups touch; while a file is written, that file.
 """
 
 import dataclasses
@@ -23,22 +23,40 @@ from transforms.shards import read_tables
 from transforms.sorted_groups import numbered
 
 _HASH = "__hash"
+_LAYOUT = 2
+"""Of the Arrow files; those of another one are not opened."""
+_UNIQUE = b"hash-says-which-id"
 _FEW = 8
 """So many segments are searched faster than ids are told apart by shard."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Segment:
-    """The rows of one file, in order of `hashes`, `(num_rows,) uint64`."""
+    """The rows of one file, in order of `hashes`, `(num_rows,) uint64`.
+
+    Attributes:
+      unique: whether rows of equal hashes have equal ids.
+    """
 
     hashes: np.ndarray
     rows: pa.Table
+    unique: bool
 
-    def places(self, wanted: np.ndarray) -> np.ndarray:
-        """Return the places of the rows whose hash is among sorted `wanted`, ascending."""
-        first, end = (np.searchsorted(self.hashes, wanted, side=side) for side in ("left", "right"))
+    def find(self, ids: pa.Array, hashes: np.ndarray, column: str, names: Sequence[str]) -> pa.Table | None:
+        """Return the rows of some ids, each once, with their hashes in order; None without any."""
+        hashes = hashes if self.unique else np.unique(hashes)
+        first, end = (np.searchsorted(self.hashes, hashes, side=side) for side in ("left", "right"))
         lengths = end - first
-        return np.repeat(first, lengths) + numbered(lengths)
+        if not lengths.any():
+            return None
+        if self.unique:  # then one row of each tells whether its id is the one that was meant
+            there = np.flatnonzero(lengths)
+            same = pc.equal(self.rows[column].take(pa.array(first[there])), ids.take(pa.array(there)))
+            lengths[there[~same.to_numpy()]] = 0
+        places = np.repeat(first, lengths) + numbered(lengths)
+        needed = names if self.unique else list(dict.fromkeys([*names, column]))
+        rows = self.rows.select(needed).take(pa.array(places))
+        return rows if self.unique else rows.filter(pc.is_in(rows[column], ids)).select(names)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -62,59 +80,60 @@ class KeyedTable:
         return cls(contract, column, segments, routed=contract.shard_by == column and len(paths) > _FEW)
 
     def lookup(self, ids: pl.Series, columns: Sequence[str] | None = None) -> pl.DataFrame:
-        """Return the rows of some ids, sorted by the contract's key.
+        """Return the rows of some ids: file by file, by hash, and by the contract's key.
 
         Args:
           columns: only these.
         """
         names = list(columns) if columns else self.contract.schema.names
         wanted = pc.unique(ids.to_arrow().cast(pa.large_string())).drop_null()
-        needed = list(dict.fromkeys([*names, self.column]))
-        hashes = np.unique(mix_text(wanted))
-        found = [self._of_segment(number, wanted, hashes, needed) for number in range(len(self.segments))]
+        hashes = mix_text(wanted)
+        order = np.argsort(hashes, kind="stable")
+        wanted, hashes = wanted.take(pa.array(order)), hashes[order]
+        shard = shard_of(wanted, len(self.segments)) if self.routed else None
+        found = []
+        for number, segment in enumerate(self.segments):
+            own = slice(None) if shard is None else np.flatnonzero(shard == number)
+            ids_ = wanted if shard is None else wanted.take(pa.array(own))
+            found.append(segment.find(ids_, hashes[own], self.column, names))
         some = [rows for rows in found if rows is not None]
         if not some:
             return read_tables([], self.contract, names)
-        rows = pa.concat_tables(some)
-        key = [(name, "ascending") for name in self.contract.key if name in names]
-        ordered = rows.take(pc.sort_indices(rows, key)) if key else rows
-        frame = pl.from_arrow(ordered.select(names))
+        frame = pl.from_arrow(pa.concat_tables(some))
         assert isinstance(frame, pl.DataFrame)
         return frame
-
-    def _of_segment(self, number: int, wanted: pa.Array, hashes: np.ndarray, names: Sequence[str]) -> pa.Table | None:
-        segment, own = self.segments[number], wanted
-        if self.routed:
-            own = wanted.filter(pa.array(shard_of(wanted, len(self.segments)) == number))
-            hashes = np.unique(mix_text(own))
-        places = segment.places(hashes)
-        if not len(places):
-            return None
-        rows = segment.rows.select(names).take(pa.array(places))
-        mine = pc.is_in(rows[self.column], own)  # another id may have the same hash
-        return rows if pc.all(mine).as_py() else rows.filter(mine)
 
 
 def _mapped(path: Path) -> Segment:
     with pa.memory_map(str(path)) as source:
         rows = pa.ipc.open_file(source).read_all()
-    return Segment(rows[_HASH].to_numpy(), rows.drop_columns([_HASH]))
+    return Segment(rows[_HASH].to_numpy(), rows.drop_columns([_HASH]), _UNIQUE in (rows.schema.metadata or {}))
 
 
 def _arrow_file(path: str, contract: Contract, column: str, folder: Path) -> Path:
     """Return the Arrow file of a Parquet file, written if it is not there; whole or not at all."""
     stamp = os.stat(path)
-    told = f"{os.path.abspath(path)}|{stamp.st_size}|{stamp.st_mtime_ns}|{column}|{contract.fingerprint}"
+    told = f"{_LAYOUT}|{os.path.abspath(path)}|{stamp.st_size}|{stamp.st_mtime_ns}|{column}|{contract.fingerprint}"
     target = folder / f"{contract.name}-{hashlib.sha256(told.encode()).hexdigest()[:24]}.arrow"
     if target.exists():
         return target
     folder.mkdir(parents=True, exist_ok=True)
-    rows = read_tables([path], contract).to_arrow(compat_level=pl.CompatLevel.oldest())
-    hashes = pa.array(mix_text(rows[column]))
-    order = pc.sort_indices(hashes)
-    ordered = rows.append_column(_HASH, hashes).take(order).combine_chunks()
+    named = read_tables([path], contract).filter(pl.col(column).is_not_null())
+    rows = named.to_arrow(compat_level=pl.CompatLevel.oldest())
+    keyed = rows.append_column(_HASH, pa.array(mix_text(rows[column])))
+    order = pc.sort_indices(keyed, [(name, "ascending") for name in (_HASH, *contract.key)])
+    ordered = keyed.take(order).combine_chunks()
+    if _unique(ordered, column):
+        ordered = ordered.replace_schema_metadata({_UNIQUE: b"yes"})
     handle, name = tempfile.mkstemp(prefix=PREFIX, dir=folder)
     with os.fdopen(handle, "wb") as file, pa.ipc.new_file(file, ordered.schema) as writer:
         writer.write_table(ordered, max_chunksize=max(ordered.num_rows, 1))
     os.replace(name, target)
     return target
+
+
+def _unique(ordered: pa.Table, column: str) -> bool:
+    """Tell whether rows of equal hashes, which lie next to each other, have equal ids."""
+    hashes, ids = ordered[_HASH].to_numpy(), ordered[column].combine_chunks()
+    same = hashes[1:] == hashes[:-1]
+    return bool(pc.equal(ids[1:], ids[:-1]).to_numpy(zero_copy_only=False)[same].all())

@@ -13,12 +13,15 @@ import polars as pl
 
 from schemas.catalogue import CONTRACTS
 from transforms.facts import HeldCatalogue
-from transforms.model_bundle import ModelBundle
+from transforms.filters import ITEM_COLUMNS
+from transforms.model_bundle import ModelBundle, demand_space
 from transforms.parts import gone_items
-from transforms.reach import World, read_world
-from transforms.retrieve import made_good
+from transforms.reach import REACH_COLUMNS, World, read_world
+from transforms.retrieve import OF_HISTORIES, made_good
 from transforms.shards import read_tables
+from transforms.stream.delta import Changed, Delta
 from transforms.stream.keyed import KeyedTable
+from transforms.vector_sources import Items
 
 KEYED = (
     ("item", "item_id"), ("item", "show_id"), ("co_listen", "item_id"), ("transition", "context_id"),
@@ -28,6 +31,7 @@ KEYED = (
 """What sessions are asked about: tables and the column each is looked up by."""
 _CONTRACTS = {**CONTRACTS, "groups": CONTRACTS["proposal"]}
 _HELD = ("tombstone",)
+Deltas = tuple[str, Sequence[tuple[pl.DataFrame, pl.DataFrame]]]
 HELD_ITEMS = 5_000_000
 """Three gigabytes of codes. What is proposed of a larger catalogue is coded for every block, which takes longer."""
 
@@ -38,16 +42,21 @@ class LiveBundle(ModelBundle):
 
     Attributes:
       tables: by name and column, of `KEYED`. held: small tables, whole. catalogue: codes of all items, None of too many.
+      delta: what changed in the catalogue since.
     """
 
     tables: Mapping[tuple[str, str], KeyedTable]
     held: Mapping[str, pl.DataFrame]
     world: World
     catalogue: HeldCatalogue | None = None
+    delta: Delta | None = None
 
     @classmethod
-    def open(cls, opened: ModelBundle, folder: Path) -> "LiveBundle":
+    def open(cls, opened: ModelBundle, folder: Path, deltas: Deltas | None = None) -> "LiveBundle":
         """Map the tables of a bundle; files lie in `folder`, which processes and bundles may share.
+
+        Args:
+          deltas: items and vectors that changed since, by the name of all; see `transforms.stream.delta`.
 
         Raises:
           ValueError: vectors and index are not of one space, or the index is of other code.
@@ -60,7 +69,18 @@ class LiveBundle(ModelBundle):
         }
         held = {name: shard.read(name) for name in _HELD}
         given = {field.name: getattr(opened, field.name) for field in dataclasses.fields(opened)}
-        return cls(**given, tables=tables, held=held, world=read_world(shard)).coded()
+        bundle = cls(**given, tables=tables, held=held, world=read_world(shard))
+        return (bundle._changed(*deltas) if deltas else bundle).coded()
+
+    def _changed(self, name: str, deltas: Sequence[tuple[pl.DataFrame, pl.DataFrame]]) -> "LiveBundle":
+        for _, vectors in deltas:
+            demand_space(vectors, self.space, f"delta {name}")
+        ids = pl.concat([items["item_id"] for items, _ in deltas])
+        changed = Changed.of(name, deltas, self.lookup("item", "item_id", ids, ["item_id", "updated_at"]))
+        siblings = self.lookup("item", "show_id", changed.items["show_id"], REACH_COLUMNS)
+        others = siblings.join(changed.items, on="item_id", how="anti", maintain_order="left")
+        delta = Delta.of(changed, super().items(), others, self.instant, self.world)
+        return dataclasses.replace(self, delta=delta)
 
     def coded(self) -> "LiveBundle":
         """Return the bundle with its catalogue coded by what is known now, if that is not too large."""
@@ -79,17 +99,32 @@ class LiveBundle(ModelBundle):
 
     def read(self, name: str, columns: Sequence[str] | None = None, where: pl.Expr | None = None) -> pl.DataFrame:
         """Return the rows that satisfy `where`, in file order; what is not held is read from its files."""
+        if name == "item" and self.delta:
+            return self.delta.over(super().read(name, _with_id(columns), where), columns, where)
         if name not in self.held:
             return super().read(name, columns, where)
         found = self.held[name] if where is None else self.held[name].filter(where)
         return found.select(columns) if columns else found
 
     def lookup(self, name: str, column: str, ids: pl.Series, columns: Sequence[str] | None = None) -> pl.DataFrame:
-        """Return the rows whose `column` is one of `ids`, sorted by the contract's key."""
+        """Return the rows whose `column` is one of `ids`, in no order that means anything."""
+        if self.catalogue and (name, column) == ("item", "item_id") and columns and set(columns) <= set(ITEM_COLUMNS):
+            return self.catalogue.lookup(ids.unique(), columns)
         table = self.tables.get((name, column))
         if table is None:
             return super().lookup(name, column, ids, columns)
-        return table.lookup(ids, columns) if len(ids) else read_tables([], _CONTRACTS[name], columns)
+        if not len(ids):
+            return read_tables([], _CONTRACTS[name], columns)
+        if name != "item" or not self.delta:
+            return table.lookup(ids, columns)
+        found = self.delta.over(
+            table.lookup(ids, _with_id(columns)), _with_id(columns), pl.col(column).is_in(ids.implode())
+        )
+        return found.sort("item_id").select(columns or found.columns)
+
+    def items(self) -> Items:
+        """Return all items with a vector."""
+        return self.delta.items if self.delta else super().items()
 
     def listeners(self, seen: pl.DataFrame) -> pl.DataFrame:
         """Return listeners as `transforms.retrieve.user_table` does, those nobody knows too.
@@ -98,10 +133,18 @@ class LiveBundle(ModelBundle):
           seen: `user_id` and `market`, that of the last event, null where it has none; it goes before any other.
         """
         users = self.lookup("user", "user_id", seen["user_id"])
-        histories = self.lookup("history", "user_id", seen["user_id"], ["user_id", "market", "positives", "skips"])
+        histories = self.lookup("history", "user_id", seen["user_id"], OF_HISTORIES)
         unknown = seen.select("user_id").join(users, on="user_id", how="anti")
         every = pl.concat([users, unknown], how="diagonal")
         here = seen.rename({"market": "market_here"})
-        known = made_good(every, histories, self.held["tombstone"]).join(here, on="user_id")
+        known = made_good(every, histories.select("user_id", "market"), self.held["tombstone"]).join(here, on="user_id")
         market = pl.coalesce("market_here", "market").alias("market")
+        ordered = known.with_columns(market).drop("market_here").sort("user_id")
+        return ordered.join(
+            histories.drop("market"), on="user_id", how="left", maintain_order="left"
+        )  # once: they are long
         return known.with_columns(market).drop("market_here").sort("user_id")
+
+
+def _with_id(columns: Sequence[str] | None) -> list[str] | None:
+    return list(dict.fromkeys(["item_id", *columns])) if columns else None

@@ -73,9 +73,11 @@ def make_sets(step: Step, states: Mapping[str, bytes]) -> tuple[pa.Table, dict[s
 
     failed = halve(users, work) if users else []
     causes = {user: _cause("sets", error) for user, error in failed}
-    good, bad = split_rows(pl.DataFrame(pl.from_arrow(pa.concat_tables(made))), CANDIDATE_SET, set_rules())
-    causes |= {user: Cause("sets", rule, None) for user, rule in bad.select("user_id", "rule").iter_rows()}
-    return good.sort("user_id").to_arrow().cast(CANDIDATE_SET.schema), causes
+    every = made[1] if len(made) == 2 else pa.concat_tables(made)
+    good, bad = split_rows(pl.DataFrame(pl.from_arrow(every)), CANDIDATE_SET, set_rules())
+    if bad.height or not good["user_id"].is_sorted():
+        every = good.sort("user_id").to_arrow().cast(CANDIDATE_SET.schema)
+    return every, causes | {user: Cause("sets", rule, None) for user, rule in bad.select("user_id", "rule").iter_rows()}
 
 
 def _together(parts: Sequence[Merged]) -> Merged:

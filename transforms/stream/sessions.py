@@ -2,6 +2,8 @@
 
 import collections
 import dataclasses
+import itertools
+import operator
 from collections.abc import Iterable, Mapping, Sequence
 
 import polars as pl
@@ -96,8 +98,10 @@ def digest(events: pl.DataFrame) -> pl.Series:
 def by_user(told: pl.DataFrame) -> Iterable[tuple[str, Sequence[int], list[Heard]]]:
     """Yield each listener's rows, `__row`, and what is kept of them."""
     known = told.with_columns(pl.col("event_ts").dt.epoch("us"), pl.col("label").cast(pl.Float64)).sort("user_id")
-    for (user,), own in known.group_by("user_id", maintain_order=True):
-        yield str(user), own["__row"].to_list(), [Heard(*row) for row in own.select(Heard._fields).rows()]
+    rows = known.select("user_id", "__row", *Heard._fields).rows()
+    for user, group in itertools.groupby(rows, operator.itemgetter(0)):
+        own = list(group)
+        yield user, [row[1] for row in own], [Heard(*row[2:]) for row in own]
 
 
 def _as_event(one: Heard, user: str, events: pl.DataFrame) -> pl.DataFrame:

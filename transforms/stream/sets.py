@@ -36,7 +36,7 @@ from transforms.tallies import primary_artist
 QUARANTINED = "quarantined"
 WIDENED = {"np.transition": 0.5, "np.similar": 2.0, "np.familiar": 2.0}
 """What becomes of quotas where three fast skips in a row say that the set is off (domain reference, section 5)."""
-_HOUR_US = 3_600_000_000
+HOUR_US = 3_600_000_000
 _STAMP = pl.Datetime("us", "UTC")
 _TOLD: dict[str, Any] = {"user_id": pl.String, "market": pl.String, "seed_item_id": pl.String, "last_event_ts": _STAMP}
 _LISTEN: dict[str, Any] = {
@@ -79,7 +79,7 @@ class Listening:
     @property
     def block(self) -> tuple[int, bool]:
         """What listeners must share to be served together: the hour, and whether quotas are widened."""
-        return self.last_event_ts // _HOUR_US, at_a_loss(self.session)
+        return self.last_event_ts // HOUR_US, at_a_loss(self.session)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,12 +106,15 @@ class SessionSets:
         for one in heard:
             blocks.setdefault(one.block, []).append(one)
         tables = [self._block(hour, lost, own) for (hour, lost), own in sorted(blocks.items())]
+        if len(tables) == 1:  # in order already
+            return tables[0]
         return pa.concat_tables([CANDIDATE_SET.schema.empty_table(), *tables]).sort_by("record_key")
 
     def _block(self, hour: int, lost: bool, heard: Sequence[Listening]) -> pa.Table:
         policy, instant = widened(self.policy) if lost else self.policy, _instant(hour, self.policy)
         told = pl.DataFrame([one.told for one in heard], schema=_TOLD, orient="row")
-        users = self.bundle.listeners(told.select("user_id", "market")).filter(~pl.col("personalization_opt_out"))
+        known = self.bundle.listeners(told.select("user_id", "market"))
+        users = known.filter(~pl.col("personalization_opt_out")) if known["personalization_opt_out"].any() else known
         if not users.height:
             return CANDIDATE_SET.schema.empty_table()
         audience = self._audience(users, told, heard, policy, instant)
@@ -138,11 +141,9 @@ class SessionSets:
             pl.col("item_id").alias("seed_item_id"), "canonical_id", primary_artist().alias("artist_id"),
             pl.col("genres").list.first().alias("genre"),
         )  # fmt: skip
-        mine = users.join(told.select("user_id", "seed_item_id"), on="user_id").rename({"user_id": "key"})
-        keys = mine.select("key", "market", "tier", "follows", "seed_item_id").join(
-            seeds, on="seed_item_id", how="left"
-        )
-        keys = keys.sort("key")
+        mine = users.select("market", "tier", "follows", key="user_id")
+        asked = mine.join(told.select("seed_item_id", key="user_id"), on="key")
+        keys = asked.join(seeds, on="seed_item_id", how="left").sort("key")
         said = {one.user_id: one.session for one in heard}
         listens, skips = (_listens(said, keys["key"], sign) for sign in (1, -1))
         unwanted = _unwanted(users, heard)
@@ -157,14 +158,19 @@ class SessionSets:
         groups = users.select(group_of(pl.col("tier"), self.bundle.world)).to_series().unique()
         shared = self.bundle.lookup("groups", "key", groups)
         reasons = tuple(sorted(f"source_{FAILED}:{name}" for name in panel.left_out))
-        return pl.concat([read_tables([], PROPOSAL), own, shared]), reasons
+        return pl.concat([read_tables([], PROPOSAL), own, shared], rechunk=True), reasons
 
 
 def _instant(hour: int, policy: SurfacePolicy) -> Instant:
     """Return the validity of sets of an hour: from its beginning, for as long as the policy says."""
-    start = datetime.datetime.fromtimestamp(hour * 3600, datetime.UTC)
+    start = starting_at(hour)
     end = start + datetime.timedelta(hours=policy.expires_hours)
     return Instant(start, end, f"{policy.name}|{start.isoformat()}")
+
+
+def starting_at(hour: int) -> datetime.datetime:
+    """Return when an hour begins, counted since 1970."""
+    return datetime.datetime.fromtimestamp(hour * 3600, datetime.UTC)
 
 
 def widened(policy: SurfacePolicy) -> SurfacePolicy:
@@ -209,19 +215,26 @@ def _facts(
     bundle: LiveBundle, instant: Instant,
 ) -> Facts:  # fmt: skip
     """Return the facts of listeners: their histories go on with the last day, and a session offers nothing twice."""
-    said = {one.user_id: one.events for one in heard}
-    liked, disliked = (_listens(said, users["user_id"], sign).rename({"key": "user_id"}) for sign in (1, -1))
-    going_on = users.with_columns(
-        _longer(users, liked, "positives"), _longer(users, disliked, "skips"), pl.lit(True).alias("seen")
+    facts = user_facts(
+        going_on(users, heard), proposals, bundle.world, bundle, audience.policy, instant, bundle.catalogue
     )
-    facts = user_facts(going_on, proposals, bundle.world, bundle, instant, bundle.catalogue)
     seeds = audience.keys.select(user_id="key", seed_canonical_id="canonical_id")
     known = facts.records.drop("seed_item_id", "last_event_ts", "seed_canonical_id").join(
         told.drop("market").join(seeds, on="user_id"), on="user_id", how="left", maintain_order="left"
     )
     records = known.select(facts.records.columns)
     session_items = {one.user_id: {event.item_id for event in one.session} for one in heard}
-    return dataclasses.replace(facts, records=records, in_session=_in_session(session_items, records, facts, bundle))
+    met = _in_session(session_items, records, facts, bundle)
+    return dataclasses.replace(facts, records=records, in_session=met, catalogue=facts.item_codes)
+
+
+def going_on(users: pl.DataFrame, heard: Sequence[Listening]) -> pl.DataFrame:
+    """Return users whose histories go on with what they did in the last day."""
+    said = {one.user_id: one.events for one in heard}
+    liked, disliked = (_listens(said, users["user_id"], sign).rename({"key": "user_id"}) for sign in (1, -1))
+    return users.with_columns(
+        _longer(users, liked, "positives"), _longer(users, disliked, "skips"), pl.lit(True).alias("seen")
+    )
 
 
 def _in_session(
@@ -234,13 +247,17 @@ def _in_session(
     met = pl.DataFrame(rows, schema={"k": pl.UInt32, "item_id": pl.String}, orient="row")
     known = bundle.lookup("item", "item_id", met["item_id"], ["item_id", "canonical_id"])
     canonical = met.join(known, on="item_id").select("k", "canonical_id")
-    every = facts.items.filter(pl.col("canonical_id").is_in(canonical["canonical_id"].unique().implode()))
-    twins = canonical.join(every.select("item_id", "canonical_id"), on="canonical_id").select("k", "item_id")
+    alike = facts.item_codes.of_canonical(canonical["canonical_id"].unique())
+    twins = canonical.join(facts.items.select("item_id", "canonical_id")[alike], on="canonical_id").select(
+        "k", "item_id"
+    )
     return pl.concat([met, twins]).unique().sort("k", "item_id")
 
 
 def _longer(users: pl.DataFrame, listens: pl.DataFrame, column: str) -> pl.Series:
     """Return a column of histories that goes on with listens, each of them once."""
+    if not listens.height:
+        return users[column].fill_null([])
     fields = ["item_id", "item_type", "event_ts", "label", "session_id"]
     before = users.lazy().select("user_id", column).explode(column).drop_nulls(column).unnest(column)
     both = pl.concat([before.select("user_id", *fields), listens.lazy().select("user_id", *fields)])
@@ -252,14 +269,18 @@ def _longer(users: pl.DataFrame, listens: pl.DataFrame, column: str) -> pl.Serie
     return mine.select(pl.col(column).fill_null([])).collect(engine="in-memory").to_series()
 
 
-def stamped(table: pa.Table, heard: Sequence[Listening]) -> pa.Table:
-    """Return sets that say what each of them knows: its newest event, and the number of them."""
+def stamped(table: pa.Table, heard: Sequence[Listening], made_by: str = "session") -> pa.Table:
+    """Return sets that say what each of them knows: its newest event, and the number of them.
+
+    Args:
+      made_by: tells the ids of sets of one window apart.
+    """
     known = {one.user_id: one for one in heard}
     mine = [known[str(user)] for user in table["record_key"].to_pylist()]
     sequence = np.array([one.window.sequence for one in mine], np.int64)
     last = pa.array([one.last_event_ts for one in mine], pa.timestamp("us", "UTC"))
     keys = mix64(hash64(table["record_key"]), sequence.astype(np.uint64))
-    halves = [mix64(keys, np.full(len(mine), hash64_one(f"session|{n}"), np.uint64)) for n in (1, 2)]
+    halves = [mix64(keys, np.full(len(mine), hash64_one(f"{made_by}|{n}"), np.uint64)) for n in (1, 2)]
     ids = [f"{a:016x}{b:016x}" for a, b in zip(*(half.tolist() for half in halves), strict=True)]
     reasons = [
         [*why, QUARANTINED] if one.window.overrun else why

@@ -1,0 +1,213 @@
+"""Deltas over a published root: what changed is offered, or not, at once; and what is refused."""
+
+import dataclasses
+import datetime
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+from toy_heard import heard
+from toy_road import days_ago, offer_in, table
+
+from jobs import delta as command
+from pipelines.bundle import BundleError, read_bundle
+from pipelines.delta import POINTER, deltas_of
+from pipelines.live import Following, live_on, open_home, open_live, open_sessions
+from schemas.inputs import ITEM
+from transforms.io.store import LocalStore, open_store
+from transforms.stream.session import Window
+from transforms.stream.sessions import Sessions
+
+
+@dataclasses.dataclass
+class World:
+    """A root of its own, items of its catalogue, and what is delivered."""
+
+    store: LocalStore
+    tables: Path
+    raw: Path
+    cold: dict
+    known: list[dict]
+
+    def deliver(self, *items: dict, name: str = "changed") -> int:
+        rows = table("item", items).select(ITEM.given_columns())
+        (self.raw / name / "items").mkdir(parents=True, exist_ok=True)
+        rows.write_parquet(self.raw / name / "items" / "part.parquet")
+        return command.main(["--root", self.store.root, "--raw", str(self.raw / name)])
+
+    @property
+    def described(self) -> dict[str, bytes]:
+        return {
+            path: self.store.read_bytes(path) for path in [POINTER, *self.store.list("deltas")] if "lock" not in path
+        }
+
+
+@pytest.fixture(scope="module")
+def world(small_road, tmp_path_factory) -> World:
+    """A new item that reads like one nobody has played, one now offered elsewhere, one deleted, and one from an old delivery."""
+    folder = tmp_path_factory.mktemp("delta")
+    shutil.copytree(small_road.root, folder / "root")
+    store = LocalStore(str(folder / "root"))
+    before = open_live(store, folder / "tables")
+    plain = (pl.col("item_type") == "track") & pl.col("availability").is_null() & ~pl.col("explicit")
+    tracks = before.bundle.read("item", None, plain & pl.col("rec_eligible") & pl.col("deleted_at").is_null())
+    tracks = tracks.filter(pl.col("release_ts") < days_ago(3), pl.col("item_id") == pl.col("canonical_id"))
+    heard_of = before.bundle.read("vocabulary", ["item_id"], pl.col("positives") > 0)["item_id"]
+    cold = tracks.sort("item_id").filter(~pl.col("item_id").is_in(heard_of.implode())).row(0, named=True)
+    first = pl.Series(offered(before, session(cold["item_id"])))
+    known = tracks.filter(pl.col("item_id").is_in(first.implode())).sort("item_id").head(3).to_dicts()
+    made = World(store, folder / "tables", folder, cold, known)
+    gone, elsewhere, old = known
+    artist = {"artist_id": "new-artist", "name": "Somebody New", "role": "main"}
+    released = {"release_ts": days_ago(2), "updated_at": days_ago(0)}
+    assert made.deliver(
+        cold | released | {"item_id": "new", "canonical_id": "new", "album_id": "new-album", "artists": [artist]},
+        elsewhere | {"availability": [offer_in("ZZ")], "updated_at": days_ago(0)},
+        gone | {"deleted_at": days_ago(0), "updated_at": days_ago(0)},
+        old | {"title": "of an old delivery", "updated_at": old["updated_at"] - datetime.timedelta(days=1)},
+    ) == 0  # fmt: skip
+    return made
+
+
+@pytest.fixture(scope="module")
+def live(world):
+    return open_live(world.store, world.tables)
+
+
+HOURS = 60
+
+
+def session(*items: str) -> Window:
+    return Window.of(heard(12 * HOURS + 30 + m, item_id=item) for m, item in enumerate(items))
+
+
+def offered(sets, window: Window, user: str = "nobody-knows-me") -> list[str]:
+    (row,) = sets({user: window}).to_pylist()
+    return [one["item_id"] for one in row["candidates"]]
+
+
+def test_a_new_item_is_searched_beside_the_others(world, live):
+    vectors = live.bundle.items()
+    ids = vectors.ids.to_list()
+    assert ids[-2:] == sorted(["new", world.known[1]["item_id"]])
+    assert not {"new", *(one["item_id"] for one in world.known[:2])} & set(ids[:-2]), "what it replaces is hidden"
+    rows = np.array([ids.index("new"), ids.index(world.cold["item_id"])])
+    ours, theirs = vectors.index.take(rows)
+    assert ours @ theirs > 0.5, "it reads alike"
+    assert "new" in offered(live, session(world.cold["item_id"]))
+
+
+def test_a_new_item_is_what_a_session_can_be_at(world, live):
+    (row,) = live({"nobody-knows-me": session("new")}).to_pylist()
+    assert row["context"]["seed_item_id"] == "new"
+    assert any("np.similar" in {one["source_id"] for one in c["sources"]} for c in row["candidates"])
+
+
+def test_home_offers_it_to_whoever_listens_to_what_is_near_it(world):
+    home = open_home(world.store, world.tables, live_on(world.store, "home"))
+    items = home.bundle.items()
+    near = items.index.search(items.index.take(items.rows(pl.Series(["new"]))), 200).rows[0]
+    played = home.bundle.read("vocabulary", ["item_id"], pl.col("positives") > 0)["item_id"]
+    ids = [one for one in items.ids.gather(near).to_list() if one in set(played)]
+    (row,) = home({"nobody-knows-me": session(*ids[:8])}).sets.to_pylist()
+    assert "new" in {
+        c["item_id"] for c in row["candidates"] for one in c["sources"] if one["source_id"] != "home.explore"
+    }
+
+
+def test_what_changed_acts_in_the_filters_at_once(world, live):
+    gone, elsewhere, old = world.known
+    rows = live.bundle.lookup("item", "item_id", pl.Series([one["item_id"] for one in world.known]))
+    known = {row["item_id"]: row for row in rows.to_dicts()}
+    assert known[gone["item_id"]]["deleted_at"] is not None
+    assert known[elsewhere["item_id"]]["availability"][0]["market"] == "ZZ"
+    assert known[old["item_id"]] == old, "a row delivered late is older than the bundle's"
+    changed = {gone["item_id"], elsewhere["item_id"]}
+    unchanged = dataclasses.replace(live_on(world.store, "now_playing"), deltas=()).opened(world.store, world.tables)
+    window = session(world.cold["item_id"])
+    assert changed <= set(offered(dataclasses.replace(live, bundle=unchanged), window))
+    assert not changed & set(offered(live, window))
+
+
+def test_reading_and_looking_up_agree(world, live):
+    bundle = live.bundle
+    everything = bundle.read("item").sort("item_id")
+    assert everything["item_id"].is_unique().all()
+    assert bundle.lookup("item", "item_id", everything["item_id"]).equals(everything)
+    assert bundle.read("item", ["title"], pl.col("item_id") == "new")["title"].to_list() == [world.cold["title"]]
+    assert bundle.lookup("item", "item_id", pl.Series(["new"]), ["title"]).columns == ["title"]
+
+
+def test_sets_say_which_catalogue_they_are_of(world, live):
+    (delta,) = deltas_of(world.store, live.provenance.fields["bundle_id"])
+    assert live.provenance.fields["catalog_snapshot_id"].endswith(f"+{delta}")
+
+
+def test_a_takedown_wins_over_a_delta(world, live):
+    gone = [{"entity": "item", "id": "new", "reason": "licence", "effective_ts": days_ago(0)}]
+    step = Sessions(live).without(table("tombstone", gone))
+    (row,) = step.sets({"nobody-knows-me": session(world.cold["item_id"]).to_bytes()}).to_pylist()
+    assert "new" not in {one["item_id"] for one in row["candidates"]}
+
+
+def test_the_same_delivery_again_changes_no_byte(world):
+    before = world.described
+    assert command.main(["--root", world.store.root, "--raw", str(world.raw / "changed")]) == 0
+    assert world.described == before
+
+
+def test_a_delta_of_another_bundle_is_ignored(world, live):
+    assert deltas_of(world.store, "another") == []
+
+
+def test_the_stream_takes_a_delta_into_use_and_goes_on_without_a_broken_one(copy_road, world, tmp_path):
+    store = open_store(str(copy_road.root))
+    following = Following(store, lambda root: open_sessions(root, tmp_path / "tables"))
+    step = following()
+    window = {"nobody-knows-me": session(world.cold["item_id"]).to_bytes()}
+
+    def sets(of) -> set[str]:
+        (row,) = of.sets(window).to_pylist()
+        return {one["item_id"] for one in row["candidates"]}
+
+    assert "new" not in sets(step)
+    for path in [path for path in world.store.list("") if not store.exists(path)]:
+        store.write_bytes(path, world.store.read_bytes(path))
+    after = following()
+    assert "new" in sets(after)
+    assert following() is None
+    told = json.loads(store.read_bytes(POINTER))
+    (file,) = [path for path in _files(store, told["deltas"][0]) if path.endswith("part-00000.parquet")][:1]
+    store.write_bytes(file, store.read_bytes(file)[:-1])
+    store.write_bytes(POINTER, json.dumps(told).encode())
+    with pytest.raises(BundleError, match=r"delta .* has sha256 .* run make delta on what changed again"):
+        following()
+    store.write_bytes(POINTER, b"{")
+    with pytest.raises(BundleError, match=r"live/deltas.json names no deltas .* delete it"):
+        following()
+    store.write_bytes(POINTER, json.dumps(told | {"deltas": ["unheard-of"]}).encode())
+    with pytest.raises(BundleError, match=r"delta unheard-of: deltas/unheard-of/delta.json cannot be read"):
+        following()
+    store.delete(POINTER)
+    assert "new" not in sets(following())
+
+
+def _files(store, delta: str) -> list[str]:
+    parts = json.loads(store.read_bytes(f"deltas/{delta}/delta.json"))["parts"]
+    return [path for part in parts.values() for path in store.list(part["manifest"].removesuffix("/manifest.json"))]
+
+
+def test_what_is_wrong_with_a_delivery_is_said(world, tmp_path, capsys):
+    before = world.described
+    assert command.main(["--root", str(tmp_path / "empty"), "--raw", str(world.raw)]) == 1
+    assert "nothing is live under" in capsys.readouterr().err
+    assert command.main(["--root", world.store.root, "--raw", str(tmp_path / "nowhere")]) == 1
+    assert "raw_files: no" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        command.main(["--root", world.store.root, "--raw", "x", "--fast"])
+    assert "unknown arguments: --fast" in capsys.readouterr().err
+    assert world.described == before
+    assert read_bundle(world.store, json.loads(before[POINTER])["bundle"])

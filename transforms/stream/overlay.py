@@ -1,0 +1,166 @@
+"""Home sets of whoever listened since the batch: the batch road's own functions over histories that go on.
+
+    windows -> histories go on, users are embedded anew -> the sources of Home -> filters, blend -> one record per listener
+
+Pure: a set is a function of a window and a bundle, whoever is made beside it. It lies on the listener's batch set, ends with
+it, and explores the same items. Memory: that of the batch road for a block of as many (`transforms.retrieve`), and their
+windows.
+"""
+
+import dataclasses
+import datetime
+import functools
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from schemas.candidates import CANDIDATE_SET, PROPOSAL
+from schemas.policy import SurfacePolicy
+from transforms.candidate_sets import POPULAR_LEVEL, Provenance
+from transforms.facts import group_of, user_facts
+from transforms.filters import Instant
+from transforms.histories import exploded
+from transforms.panel import FAILED, Panel
+from transforms.recommend import finished
+from transforms.retrieve import user_audience
+from transforms.shards import read_tables
+from transforms.sources import Source
+from transforms.stream.live import LiveBundle
+from transforms.stream.session import Window
+from transforms.stream.sets import HOUR_US, Listening, going_on, stamped, starting_at
+
+LEFT_TO_BASE = "left_to_base"
+_SEEN: dict[str, Any] = {"user_id": pl.String, "market": pl.String}
+
+
+class Overlay(NamedTuple):
+    """Sets in their contract, sorted by listener, and what the audit of them counted."""
+
+    sets: pa.Table
+    counters: dict[str, int]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class GoingOn(LiveBundle):
+    """A bundle as users see it whose histories went on: their vectors are made of those.
+
+    Attributes:
+      histories: `user_id`, `positives`, `skips` of the users who are asked about, sorted.
+    """
+
+    histories: pl.DataFrame
+
+    @classmethod
+    def of(cls, bundle: LiveBundle, histories: pl.DataFrame) -> "GoingOn":
+        """Return the bundle with histories of its own."""
+        given = {field.name: getattr(bundle, field.name) for field in dataclasses.fields(bundle)}
+        return cls(**given, histories=histories)
+
+    @functools.cached_property
+    def _vectors(self) -> tuple[pl.Series, np.ndarray]:
+        mine = self.histories.filter(pl.col("positives").list.len() > 0)
+        vectors = self.encode(exploded(mine, "positives", "skips").rename({"user_id": "key"}), mine["user_id"])
+        known = vectors.any(axis=1)
+        return mine["user_id"].filter(pl.Series(known)), vectors[known]
+
+    def user_vectors(self, keys: pl.Series) -> tuple[pl.Series, np.ndarray]:
+        """Return those of the keys that have a vector, sorted, and the vectors."""
+        users, vectors = self._vectors
+        mine = users.is_in(keys.implode())
+        return users.filter(mine), vectors[mine.to_numpy()]
+
+
+@dataclasses.dataclass(frozen=True)
+class HomeSets:
+    """Make Home sets from one bundle.
+
+    Attributes:
+      bundle: its instant is the validity of the batch sets. base_sequence: theirs.
+      sources: of users. group_sources: of markets, whose proposals the bundle has.
+    """
+
+    bundle: LiveBundle
+    policy: SurfacePolicy
+    sources: Mapping[str, Source]
+    group_sources: Mapping[str, Source]
+    provenance: Provenance
+    base_sequence: int
+
+    def without(self, tombstones: pl.DataFrame) -> "HomeSets":
+        """Return what makes sets without anything, and for nobody, under these tombstones either."""
+        return dataclasses.replace(self, bundle=self.bundle.without(tombstones))
+
+    def __call__(self, windows: Mapping[str, Window]) -> Overlay:
+        """Return a set for each listener whose window goes on, and of whom something personal is known.
+
+        Who opted out of personalisation, asked to be deleted, or would be given charts or too little, has none: the batch set
+        serves.
+        """
+        base, until = self.base_sequence, self.bundle.instant.expires_at
+        newer = {user: window for user, window in sorted(windows.items()) if goes_on(window, base, until)}
+        heard = [Listening.of(user, window) for user, window in newer.items()]
+        hours: dict[int, list[Listening]] = {}
+        for one in heard:
+            hours.setdefault(one.last_event_ts // HOUR_US, []).append(one)
+        blocks = [self._block(hour, own) for hour, own in sorted(hours.items())]
+        tables = [CANDIDATE_SET.schema.empty_table(), *(sets for sets, _ in blocks)]
+        return Overlay(pa.concat_tables(tables).sort_by("record_key"), added(counters for _, counters in blocks))
+
+    def _block(self, hour: int, heard: Sequence[Listening]) -> Overlay:
+        seen = pl.DataFrame([one.told[:2] for one in heard], schema=_SEEN, orient="row")
+        users = self.bundle.listeners(seen).filter(~pl.col("personalization_opt_out"))
+        if not users.height:
+            return Overlay(CANDIDATE_SET.schema.empty_table(), {})
+        users, instant = going_on(users, heard), self._instant(hour)
+        bundle = GoingOn.of(self.bundle, users.select("user_id", "positives", "skips"))
+        proposals, left_out = self._proposals(users, bundle, instant)
+        facts = user_facts(users, proposals, bundle.world, bundle, self.policy, instant, bundle.catalogue)
+        every = dict(self.sources) | dict(self.group_sources)
+        provenance = dataclasses.replace(self.provenance, left_out=left_out)
+        sets, counters = finished(proposals, facts, self.policy, instant, every, provenance)
+        run = f"{self.policy.name}|{provenance.fields['run_id']}"
+        return _better(stamped(sets, heard, run), counters, self.policy)
+
+    def _instant(self, hour: int) -> Instant:
+        """Return the validity of sets of an hour: to the end of the batch sets, with their seed."""
+        base = self.bundle.instant
+        return dataclasses.replace(base, effective_from=max(base.effective_from, starting_at(hour)))
+
+    def _proposals(
+        self, users: pl.DataFrame, bundle: GoingOn, instant: Instant
+    ) -> tuple[pl.DataFrame, tuple[str, ...]]:
+        """Return what is proposed to listeners and to their groups, and which sources failed."""
+        panel = Panel(self.sources, math.inf)
+        own = panel.ask(user_audience(users, bundle, self.policy, instant), bundle)
+        groups = users.select(group_of(pl.col("tier"), bundle.world)).to_series().unique()
+        shared = bundle.lookup("groups", "key", groups)
+        reasons = tuple(sorted(f"source_{FAILED}:{name}" for name in panel.left_out))
+        return pl.concat([read_tables([], PROPOSAL), own, shared]), reasons
+
+
+def goes_on(window: Window, base_sequence: int, until: datetime.datetime) -> bool:
+    """Tell whether a window says more than batch sets know, and of a listener, by when they expire."""
+    newer = window.sequence > base_sequence and not window.overrun
+    return newer and window.heard[-1].event_ts < until.timestamp() * 1e6
+
+
+def _better(sets: pa.Table, counters: Mapping[str, int], policy: SurfacePolicy) -> Overlay:
+    """Leave out what is no better than the batch set: charts, and what is shorter than it should be."""
+    levels, sizes = sets["fallback_level"].to_numpy(), pc.list_value_length(sets["candidates"]).to_numpy()
+    better = (levels < POPULAR_LEVEL) & (sizes >= policy.minimum_size)
+    told = {"fallback_level_3_or_more": 0, "sets_below_minimum": 0, LEFT_TO_BASE: int((~better).sum())}
+    return Overlay(sets.filter(pa.array(better)), {**counters, **told})
+
+
+def added(counts: Iterable[Mapping[str, int]]) -> dict[str, int]:
+    """Add counters up."""
+    total: dict[str, int] = {}
+    for one in counts:
+        for name, n in one.items():
+            total[name] = total.get(name, 0) + n
+    return total
