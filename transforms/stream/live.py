@@ -95,7 +95,7 @@ class LiveBundle(ModelBundle):
             ["entity", "id"], keep="first", maintain_order=True
         )
         more = dataclasses.replace(self, held={**self.held, "tombstone": every})
-        return dataclasses.replace(more, world=World(self.world.markets, gone_items(more))).coded()
+        return dataclasses.replace(more, world=dataclasses.replace(self.world, gone=gone_items(more))).coded()
 
     def read(self, name: str, columns: Sequence[str] | None = None, where: pl.Expr | None = None) -> pl.DataFrame:
         """Return the rows that satisfy `where`, in file order; what is not held is read from its files."""
