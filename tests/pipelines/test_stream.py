@@ -3,6 +3,7 @@
 import json
 import random
 import re
+import threading
 
 import pytest
 from memory_broker import ACK_S, Clock, MemoryBroker
@@ -104,6 +105,43 @@ def test_what_is_delivered_again_changes_nothing(make, broker, clock):
     settle(stream, broker)
     assert outcomes(stream) == {"duplicate": 2}
     assert final(broker) == before
+
+
+def test_the_next_batch_goes_on_from_states_whose_sets_are_still_on_their_way(make, broker, clock):
+    stream, free = make(), threading.Event()
+    broker.before = lambda call: free.wait(10) if call == "publish sets" else None
+    send(broker, event(1))
+    assert stream.advance() == 1
+    assert stream.store.states(["u1"]) == {"u1": None}  # nothing is committed or acknowledged before it is published
+    assert len(broker.topics[EVENTS]) == 1
+    clock.now += PAUSE_S
+    send(broker, event(2))
+    threading.Timer(0.2, free.set).start()
+    assert stream.advance() == 1
+    stream.finish()
+    assert [one["sequence"] % 1000 for one in published(broker)] == [1, 2]
+    assert broker.topics[EVENTS] == []
+    assert stream.store.sequences(["u1"]) == {"u1": published(broker)[-1]["sequence"]}
+
+
+def test_what_fails_while_it_is_on_its_way_ends_the_stream_with_nothing_acknowledged(make, broker, clock):
+    stream = make()
+    broker.before = lambda call: (_ for _ in ()).throw(Killed) if call == "publish sets" else None
+    send(broker, event(1))
+    with pytest.raises(Killed):
+        stream.run()
+    assert stream.store.states(["u1"]) == {"u1": None}
+    assert len(broker.topics[EVENTS]) == 1
+
+
+def test_who_is_erased_while_their_set_is_on_its_way_leaves_no_state(make, broker, clock):
+    stream = make()
+    send(broker, event(1))
+    stream.advance()
+    erase(broker, "u1")
+    clock.now += 5
+    settle(stream, broker)
+    assert stream.store.states(["u1"]) == {"u1": None}
 
 
 class Killed(BaseException):

@@ -9,6 +9,7 @@ every item with a vector, a copy of its id and kin, and a byte more for each kin
 """
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -89,6 +90,14 @@ class Delta:
                 Kin({name: np.concatenate([codes, kin.of[name]]) for name, codes in base.kin.of.items()}),
             ),
         )
+
+    @functools.cached_property
+    def _ids(self) -> frozenset[str]:
+        return frozenset(self.changed.items["item_id"])
+
+    def concerns(self, ids: pl.Series) -> bool:
+        """Tell whether one of the items has changed or is new."""
+        return not self._ids.isdisjoint(ids.to_list())
 
     def over(self, rows: pl.DataFrame, columns: Sequence[str] | None, mine: pl.Expr | None) -> pl.DataFrame:
         """Return rows of the bundle's catalogue with what changed: those that changed out, the delta's in their stead.

@@ -115,7 +115,7 @@ class LiveBundle(ModelBundle):
             return super().lookup(name, column, ids, columns)
         if not len(ids):
             return read_tables([], _CONTRACTS[name], columns)
-        if name != "item" or not self.delta:
+        if name != "item" or not self.delta or (column == "item_id" and not self.delta.concerns(ids)):
             return table.lookup(ids, columns)
         found = self.delta.over(
             table.lookup(ids, _with_id(columns)), _with_id(columns), pl.col(column).is_in(ids.implode())
@@ -140,10 +140,8 @@ class LiveBundle(ModelBundle):
         known = made_good(every, histories.select("user_id", "market"), self.held["tombstone"]).join(here, on="user_id")
         market = pl.coalesce("market_here", "market").alias("market")
         ordered = known.with_columns(market).drop("market_here").sort("user_id")
-        return ordered.join(
-            histories.drop("market"), on="user_id", how="left", maintain_order="left"
-        )  # once: they are long
-        return known.with_columns(market).drop("market_here").sort("user_id")
+        # Joined last: long lists are gathered once.
+        return ordered.join(histories.drop("market"), on="user_id", how="left", maintain_order="left")
 
 
 def _with_id(columns: Sequence[str] | None) -> list[str] | None:

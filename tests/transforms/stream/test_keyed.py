@@ -1,11 +1,12 @@
 import os
 
+import numpy as np
 import polars as pl
 import pytest
 from toy_road import item, table
 
 from schemas.catalogue import CONTRACTS
-from schemas.hashing import shard_of
+from schemas.hashing import mix_text, shard_of
 from schemas.inputs import ITEM
 from transforms.io.store import open_store
 from transforms.io.tables import conform, write_parquet
@@ -70,6 +71,15 @@ def test_ids_of_one_hash_are_told_apart(shard, tmp_path, monkeypatch):
     wanted = [f"i{n:03d}" for n in range(7)]
     found = opened(shard, "item_id", tmp_path).lookup(pl.Series(wanted), ["item_id"])
     assert sorted(found["item_id"]) == wanted
+
+
+def test_an_id_that_is_not_there_is_not_taken_for_one_of_its_hash(shard, tmp_path, monkeypatch):
+    table_ = opened(shard, "item_id", tmp_path)
+    assert all(segment.unique for segment in table_.segments)
+    hashes = mix_text(pl.Series(["i003"]).to_arrow())
+    monkeypatch.setattr("transforms.stream.keyed.mix_text", lambda ids: np.repeat(hashes, len(ids)))
+    for wanted, found in ((["nobody"], []), (["nobody", "i003"], ["i003"])):
+        assert table_.lookup(pl.Series(wanted), ["item_id"])["item_id"].to_list() == found
 
 
 def test_a_dataset_of_no_files_holds_nothing(tmp_path):
