@@ -156,4 +156,5 @@ def compare(
                 broker = fresh(prefix)
                 with at_work(kind, root, prefix, folder) as worker:
                     found[name] = trial(broker, worker, events, stamped, speed, number)
+                print(f"  {name}: {found[name]}", file=sys.stderr, flush=True)
     return found

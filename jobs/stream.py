@@ -20,7 +20,7 @@ from jobs.options import leave
 from pipelines.live import Following, open_sessions
 from pipelines.stream import InBackground, Stream
 from pipelines.stream_metrics import Metrics
-from pipelines.stream_validation import Validation
+from pipelines.stream_validation import LOG, Validation
 from pipelines.stream_views import Terminal, serve_metrics
 from pipelines.version import code_version
 from transforms.io.broker import EVENTS, SETS
@@ -101,7 +101,7 @@ def _validation(root: str, folder: Path, metrics: Metrics, say: Callable[[str], 
     def start() -> subprocess.Popen[bytes]:
         command = [sys.executable, "-m", "jobs.stream_checks", "--root", root, "--folder", str(minutes)]
         code = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [_CODE, os.environ.get("PYTHONPATH")]))}
-        with (minutes / "checks.log").open("wb") as log:
+        with (minutes / LOG).open("ab") as log:
             return subprocess.Popen(
                 command, stdin=subprocess.PIPE, stdout=log, stderr=log, env=code, start_new_session=True
             )

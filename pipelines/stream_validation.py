@@ -20,7 +20,7 @@ from transforms.stream.spool import MINUTE_S, READY, VERDICT, Spool, minute_of, 
 MOST_WAITING = 60
 """Minutes that may wait: half a gigabyte of disk an hour at 200 sets a second."""
 STUCK_S = 600.0
-LEDGER, DAY = "verdicts.jsonl", 1_440
+LEDGER, LOG, DAY = "verdicts.jsonl", "checks.log", 1_440
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 1.0, 60.0
 
 
@@ -78,12 +78,11 @@ class Validation:
         except OSError as error:
             self._give_up(f"could not be handed over ({error}); see to the disk", now_s)
         left = waiting(self.folder)
-        for name in left[:-MOST_WAITING]:
+        surplus = left[1 : 1 + max(0, len(left) - MOST_WAITING)]  # the oldest may be at work
+        for name in surplus:
             (self.folder / f"{name}{READY}").unlink(missing_ok=True)
-            self._unchecked[name] = (
-                f"{MOST_WAITING} later minutes wait: the checks are slower than the stream, or ended"
-            )
-        left = left[-MOST_WAITING:]
+            self._unchecked[name] = f"{len(left)} minutes wait: the checks are slower than the stream, or ended"
+        left = [name for name in left if name not in surplus]
         self.metrics.set("validation_lag_seconds", now_s - minute_of(left[0])[0] - MINUTE_S if left else 0.0)
         self._attend(left, now_s)
         unchecked = {name: self._verdict(name, why) for name, why in sorted(self._unchecked.items())}
@@ -107,7 +106,8 @@ class Validation:
         if process is not None:
             self._process, self._start_at_s = None, now_s + self._pause_s
             self.metrics.count("validation_restarts")
-            self.say(f"the checks ended with {process.poll()}; they are started again in {self._pause_s:.0f} s")
+            why = f"the checks ended with {process.poll()}, see {self.folder / LOG}"
+            self.say(f"{why}; they are started again in {self._pause_s:.0f} s")
             self._pause_s = min(2 * self._pause_s, _LONGEST_PAUSE_S)
         if left and now_s >= self._start_at_s:
             self._process = self.start()

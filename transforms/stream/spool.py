@@ -22,7 +22,8 @@ from transforms.io.temporary import PREFIX
 
 MINUTE_S = 60
 OPEN, READY, VERDICT = ".open", ".arrow", ".json"
-KEPT, MOST_KEPT = "kept", 10
+KEPT, MOST_KEPT, KEPT_MINUTES = "kept", 10, 14 * 1_440
+"""Minutes that did not pass, and for how long: erasure has reached them by then."""
 _OPTIONS = pa.ipc.IpcWriteOptions(compression="lz4")
 
 
@@ -118,7 +119,7 @@ def forget_tries(folder: Path) -> None:
 
 
 def write_verdict(folder: Path, name: str, verdict: dict, *, keep: bool) -> None:
-    """Write what a minute's checks came to, then forget its sets, or keep them to be looked at: the last `MOST_KEPT` minutes."""
+    """Write what a minute's checks came to, then forget its sets, or keep them to be looked at."""
     partial = folder / f"{PREFIX}{name}"
     partial.write_bytes(orjson.dumps(verdict))
     os.replace(partial, folder / f"{name}{VERDICT}")
@@ -126,9 +127,11 @@ def write_verdict(folder: Path, name: str, verdict: dict, *, keep: bool) -> None
     if keep and spooled.exists():
         kept.mkdir(exist_ok=True)
         os.replace(spooled, kept / spooled.name)
-        for old in sorted(kept.iterdir())[:-MOST_KEPT]:
-            old.unlink()
     spooled.unlink(missing_ok=True)
+    minutes = sorted(kept.glob(f"*{READY}"))
+    for old in minutes:
+        if old in minutes[:-MOST_KEPT] or minute_of(old.stem)[0] < minute_of(name)[0] - KEPT_MINUTES * MINUTE_S:
+            old.unlink()
 
 
 def verdicts(folder: Path) -> dict[str, dict]:

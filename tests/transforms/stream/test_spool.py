@@ -92,3 +92,8 @@ def test_a_verdict_takes_the_place_of_the_sets(tmp_path, monkeypatch):
     assert verdicts(tmp_path) == {name: {"of": name} for name in names}
     assert sorted(path.stem for path in (tmp_path / KEPT).iterdir()) == names[2:]
     assert list(tmp_path.glob("*.arrow")) == []
+    later = Spool(tmp_path)
+    later.add(sets("a"), NOW + 15 * 86_400)
+    later.close()
+    write_verdict(tmp_path, waiting(tmp_path)[0], {}, keep=False)
+    assert not list((tmp_path / KEPT).iterdir()), "erasure reaches what is kept"
