@@ -11,7 +11,7 @@ from schemas.inputs import TIERS
 from schemas.policy import SurfacePolicy
 from schemas.tallies import ANY
 from transforms.codes import ItemCodes
-from transforms.filters import HABIT, ITEM_COLUMNS, Facts, Instant
+from transforms.filters import HABIT, ITEM_COLUMNS, PAIR, Facts, Instant
 from transforms.histories import exploded
 from transforms.id_index import NO_CODE
 from transforms.item_rules import in_order
@@ -122,6 +122,8 @@ def _last_plays(positives: pl.DataFrame) -> pl.DataFrame:
 
 def _tired(k: pl.DataFrame, positives: pl.DataFrame, policy: SurfacePolicy, instant: Instant) -> pl.DataFrame:
     """Return `k` and `item_id` of what was shown too often without a play, or played too often (`SurfacePolicy.fatigue_days`)."""
+    if not (policy.fatigue_impressions or policy.overplayed):
+        return pl.DataFrame(schema=PAIR)
     lately = pl.col("event_ts") > instant.effective_from - datetime.timedelta(days=policy.fatigue_days)
     pair, found = ["k", "item_id"], [positives.select("k", "item_id").clear()]
     if policy.fatigue_impressions:

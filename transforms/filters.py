@@ -36,7 +36,7 @@ HARD_FILTERS = (
     "in_session", "blocked", "hidden", "opted_out", "completed", "out_of_order", "book_unfinished", "recent_skip", "recently_played",
     "language",
 )  # fmt: skip
-_PAIR: dict[str, Any] = {"k": pl.UInt32, "item_id": pl.String}
+PAIR: dict[str, Any] = {"k": pl.UInt32, "item_id": pl.String}
 HABIT: dict[str, Any] = {"k": pl.UInt32, "band": pl.Int32, "device": pl.String, "kind": pl.String, "plays": pl.Int32}
 ITEM_COLUMNS = ("item_id", "item_type", "canonical_id", "artists", "album_id", "show_id", "publisher", "languages",
                 "release_ts", "availability", "explicit", "age_rating", "rec_eligible", "deleted_at", "is_trailer",
@@ -91,8 +91,8 @@ class Facts:
     nexts: pl.DataFrame
     begun: pl.DataFrame
     catalogue: ItemCodes | None = None
-    in_session: pl.DataFrame = dataclasses.field(default_factory=lambda: pl.DataFrame(schema=_PAIR))
-    tired: pl.DataFrame = dataclasses.field(default_factory=lambda: pl.DataFrame(schema=_PAIR))
+    in_session: pl.DataFrame = dataclasses.field(default_factory=lambda: pl.DataFrame(schema=PAIR))
+    tired: pl.DataFrame = dataclasses.field(default_factory=lambda: pl.DataFrame(schema=PAIR))
     habits: pl.DataFrame = dataclasses.field(default_factory=lambda: pl.DataFrame(schema=HABIT))
     mix: pl.DataFrame = dataclasses.field(default_factory=no_mix)
 
