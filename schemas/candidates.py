@@ -147,6 +147,14 @@ _RECORD = ("user.user_id", "history.user_id", "popularity_partial.item_id", "pro
 _FILTERED = ("item.series_id", "item.languages", "item.explicit", "item.age_rating", "item.album_id", "item.publisher", "user.market",
              "user.tier", "user.explicit_filter", "user.age_band", "user.languages", "user.blocked_artists",
              "user.hidden_items", "history.market", "history.positives", "history.skips", "popularity_partial.market")  # fmt: skip
+_WEIGHED = (
+    "?history.impressions",
+    "?history.habits",
+    "?popularity.tier",
+    "?popularity.item_type",
+    "?popularity.weight",
+)
+"""What fatigue and content floors rest on."""
 
 
 COUNT_BITS = 11
@@ -205,16 +213,17 @@ CANDIDATE_SET = Contract(
             _set("code_version", pa.string(), "Code.", *ID),
             _set("experiment_arms", pa.list_(_ARM), "Experiments."),
             _set("exploration_policy", _EXPLORATION, "How explored items were drawn: sampler, items drawn, seed of the record.",
-                 sources=("proposal.key", "proposal.item_id", "proposal.source_id", "item.availability")),
+                 sources=("proposal.key", "proposal.item_id", "proposal.source_id", "item.availability", *_WEIGHED)),
             _set("fallback_level", pa.int32(),
                  "0 personal, 1 partial, 2 market and content, 3 market popular, 4 static.",
-                 Between(0, 4), sources=("proposal.source_id", "user.market", "history.market")),
+                 Between(0, 4), sources=("proposal.source_id", "user.market", "history.market", *_WEIGHED)),
             _set("degraded_reasons", pa.list_(pa.string()), "Why it is less than it could be.",
-                 sources=("user.personalization_opt_out", "user.market", "history.market", "history.user_id")),
+                 sources=("user.personalization_opt_out", "user.market", "history.market", "history.user_id",
+                          *_WEIGHED)),
             _set("gate_report_id", pa.string(), "Check report of the run.", *ID),
-            _set("counts", _COUNTS, "Proposals in, removed by rule, candidates out.", sources=_PROPOSED),
+            _set("counts", _COUNTS, "Proposals in, removed by rule, candidates out.", sources=(*_PROPOSED, *_WEIGHED)),
             _set("candidates", pa.list_(CANDIDATE), "Candidates in blend order.", Required(), MaxLength(500),
-                 sources=(*_PROPOSED, *_SHOWN)),
+                 sources=(*_PROPOSED, *_SHOWN, *_WEIGHED)),
         ]
     ),
     rows_from=(*_WHO, *_SERVABLE, *_FILTERED, *_PROPOSED, "proposal.key"),

@@ -68,7 +68,7 @@ HISTORY = Contract(
                    "Positives by quarter of the local day (0 from midnight, null where unknown), class of device and kind of"
                    " content.",
                    derived_from=("event.item_type", "event.device_type", "event.event_ts", "event.utc_offset_min",
-                                 "?event.label")),
+                                 "?event.item_id", "?event.session_id", "?event.label")),
             column("num_events", pa.int64(), "Events in the window.", rules=(Between(1, 1e12),),
                    derived_from=("?event.user_id",)),
             column("num_positives", pa.int64(), "Positives in the window.", rules=(Between(0, 1e12),),

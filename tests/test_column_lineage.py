@@ -57,7 +57,7 @@ HOME = policy(
     quota("home.co_listen", 1, 2, 4, discovery=True), quota("home.relisten", 1, 1, 3),
     quota("home.follow_new", 1, 1, 3, discovery=True), quota("home.next_part", 2, 2, 3), quota("home.explore", 1, 1, 1, personal=False, discovery=True),
     quota("home.popular_market", 1, 1, 9, personal=False), explore="home.explore", size=9, minimum_size=2, fill_to=8, artist_early=1, artist_early_slots=3, artist=3, album=1, show=1, publisher=2,
-    recent_play_days=1,
+    recent_play_days=1, page=6, content_gap=0.0, fatigue_impressions=2, overplayed=3,
 )  # fmt: skip
 NOW_PLAYING = policy(
     quota("np.next_part", 1, 1, 2), quota("np.transition", 1, 2, 4), quota("np.familiar", 1, 1, 3), quota("np.artist_radio", 0, 2, 3),

@@ -39,7 +39,10 @@ def raw_events() -> list[dict]:
         raw_event(180 + n, item, dice) | again | read | {"user_id": f"u{n % 4}", "market": None if n % 4 == 2 else "SE"}
         for n, item in enumerate([12, 12, 15, 16, 12, 13, 16, 15])
     ]
-    return [raw_event(n, dice.randrange(12), dice) for n in range(150)] + repeats + skips + books
+    plays = [raw_event(n, dice.randrange(12), dice) for n in range(150)]
+    shown = {"event_type": "impression", "ms_played": None, "item_duration_ms": None, "reason_start": None}
+    impressions = [raw_event(190 + n, n // 2, dice) | again | {"user_id": f"u{n % 2}"} | shown for n in range(12)]
+    return plays + repeats + skips + books + impressions
 
 
 def raw_event(n: int, item: int, dice: random.Random) -> dict:
@@ -52,7 +55,8 @@ def raw_event(n: int, item: int, dice: random.Random) -> dict:
         "context_type": dice.choice(["album", "autoplay"]), "reason_start": dice.choice(["click", "autoplay"]),
         "shuffle": dice.random() < 0.5, "offline": dice.random() < 0.3, "private_session": dice.random() < 0.1,
         "market": None if n % 7 == 2 else dice.choice(["SE", "NO", None]), "consent_personalization": dice.random() < 0.9,
-        "campaign_id": dice.choice([None] * 9 + ["c1"]),
+        "campaign_id": dice.choice([None] * 9 + ["c1"]), "device_type": ("phone", "car")[n % 2],
+        "utc_offset_min": (60, -300)[n // 2 % 2],
     }  # fmt: skip
 
 

@@ -46,9 +46,9 @@ class World:
 
 def read_world(shard: Shard | Bundle) -> World:
     """Read what the task's charts and tombstones say; markets and tombstoned items, a few thousand ids."""
-    charts = shard.read("popularity", ["market", "item_type", "weight"], pl.col("tier") == ANY)
+    charts = shard.read("popularity", ["market", "tier", "item_type", "weight"])
     markets = charts.filter(pl.col("market") != ANY)["market"].unique().sort().to_list()
-    return World(markets, gone_items(shard), market_mix(charts))
+    return World(markets, gone_items(shard), market_mix(charts.filter(pl.col("tier") == ANY)))
 
 
 @dataclasses.dataclass(frozen=True)
