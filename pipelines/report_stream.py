@@ -29,8 +29,8 @@ def _head(minutes: Sequence[dict[str, Any]], odd: Sequence[dict[str, Any]]) -> s
     asked, failed = sum(one["checks"] for one in minutes), sum(len(one["failed"]) for one in minutes)
     figures = [
         ("Minutes with sets", f"{len(minutes):,}", f"{_clock(minutes[-1])} to {_clock(minutes[0])}" if minutes else ""),
-        ("Sets checked", f"{sets:,}", "all that were published, none sampled"),
-        ("Minutes checked", share(len(checked), len(minutes)), f"{len(minutes) - len(checked):,} were not"),
+        ("Sets checked", f"{sets:,}", "every set of a minute, none sampled"),
+        ("Minutes checked", share(len(checked), len(minutes)), f"{len(minutes) - len(checked):,} unchecked"),
         ("Checks passed", f"{asked - failed:,}", f"of {asked:,}"),
         ("Minutes to look at", f"{len(odd):,}", ""),
         ("Bundles", f"{len(bundles):,}", text(", ".join(sorted(bundles))[:60])),
