@@ -107,7 +107,7 @@ def reblend(shard: Shard, sets: Manifest, record: Mapping) -> Reblended:
     if not own.height:
         raise LookupError(f"no facts about {record['record_key']!r} {record['context_key']}")
     calibration = Calibration.read(shard.paths("calibration"))
-    chances = calibration.of(offered["source_id"], offered["source_rank"].to_numpy(), policy)
+    chances = calibration.chances(offered, policy)
     blended = blend(offered, facts, policy, instant, chances)
     return Reblended(int(own["k"][0]), offered, facts, blended, policy, instant)
 

@@ -15,8 +15,9 @@ class Quota:
     """How many slots of a set one source may take.
 
     Attributes:
-      minimum, target, maximum: slots. Minima are filled first; then the likeliest of all sources, up to their maxima. Of a source
-        of which nothing was seen yet, the chance is taken to halve at its target (`transforms.calibrate`).
+      minimum, target, maximum: slots. Minima are filled first; then the likeliest of all sources, up to their maxima, where chances
+        are known (`transforms.calibrate`); else targets in step, then maxima in `flow` order. Of a source nothing was seen of while
+        others are known, the chance is taken to halve at its target.
       personal: whether its candidates rest on the user's own (on Now Playing: the seed's own) behaviour.
       discovery: whether what the user played lately is taken out of it.
       leads: whether its candidates stand before all others, however likely they are taken up: what comes next in a show.
@@ -47,7 +48,7 @@ class SurfacePolicy:
       fill_to: the fallback source fills a set only up to this size.
       fallback: the source that is always available, last in `flow`.
       explore: the source whose slots are drawn by lot and given to nobody else; empty where nothing is explored.
-      flow: the order of sources among what is equally likely, all but `explore`.
+      flow: the order of sources among what is equally likely, or beyond their targets where nothing is known; all but `explore`.
       expires_hours: how long a set may be served after it takes effect.
       fresh_days: how long after its release an item counts as fresh.
       recent_skip_days: a skipped item stays out that long. `recent_play_days`: a played one, for discovery sources.

@@ -89,7 +89,7 @@ def _settle_all(passed, items, limits, quotas, scratch, found):
         order = _in_order(candidates[:size], line, other)
         _cap(order, candidates, items, counters, limits)
         chosen = _cut(order, candidates, items, floors[k], limits)
-        if len(chance):
+        if len(chance) or np.any(quotas.leads):
             chosen = _by_chance(chosen, candidates, quotas.leads, items, counters, limits)
         stood = _stand_behind(own, (i, s, r), of, candidates, chosen, behind, stood)
         _tell(own, i, of, candidates, rules, details)
@@ -396,7 +396,7 @@ def _dispensable(placed, candidates, items, counts, floors, last):
 
 @compiled
 def _by_chance(chosen, candidates, leads, items, counters, limits):
-    """Return the chosen in order of chance; what leads stands before everything else, what is over a cap at the end."""
+    """Return the chosen in order of chance, where there is any; what leads stands before everything else, what is over a cap at the end."""
     wrong = np.empty(len(chosen), np.float64)
     for at in range(len(chosen)):
         wrong[at] = -(1.0 - candidates[chosen[at]].missed)

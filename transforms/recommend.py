@@ -45,7 +45,7 @@ def finished(
     provenance: Provenance,
 ) -> tuple[pa.Table, dict[str, int]]:
     """Return the candidate sets of a block, and what the audit of them counted."""
-    chances = provenance.calibration.of(proposals["source_id"], proposals["source_rank"].to_numpy(), policy)
+    chances = provenance.calibration.chances(proposals, policy)
     blended = blend(proposals, facts, policy, instant, chances)
     table = assemble(blended, facts, policy, instant, sources, provenance)
     removed = blended.removed_by_rule().group_by("rule").agg(pl.col("len").sum()).rows()

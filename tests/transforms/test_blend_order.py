@@ -83,3 +83,13 @@ def test_neither_the_order_of_proposals_nor_the_block_changes_the_order(seed):
         }
         alone = blend(given, dataclasses.replace(told, **mine), surface, instant(surface), chances(given, of))
         assert ids(alone) == ids(whole, k)
+
+
+def test_what_leads_stands_first_without_chances_too():
+    leading = dataclasses.replace(quota("own", 2, 2, 4), leads=True)
+    surface = policy(quota("near", 4, 4, 4), leading, quota("charts", 0, 0, 4))
+    items = [item(one) for one in ("a", "b", "c", "d", "x", "y")]
+    offered = proposals({"near": ["a", "b", "c", "d"], "own": ["x", "y"]})
+    found = blend(offered, facts(items), surface, instant(surface))
+    assert ids(found)[:2] == ["x", "y"]
+    assert set(ids(found)[2:]) == {"a", "b", "c", "d"}

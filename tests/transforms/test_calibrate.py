@@ -170,3 +170,12 @@ def test_what_is_fitted_on_one_half_of_a_world_is_right_for_the_other():
     later = rng.binomial(5_000, truth) / 5_000
     error = np.abs(found["probability"].to_numpy() - later)
     assert (error < 4 * np.sqrt(2 * truth * (1 - truth) / 5_000)).all()
+
+
+def test_chances_are_told_where_something_was_counted():
+    offered = pl.DataFrame({"source_id": ["a", "a"], "source_rank": [0, 1]}, schema_overrides={"source_rank": pl.Int32})
+    tables = {"a": np.array([0.5, 0.25])}
+    assert Calibration(tables).chances(offered, SURFACE) is None, "what is assumed of every source orders none of them"
+    known = Calibration(tables, counted=True).chances(offered, SURFACE)
+    assert known is not None
+    assert known.tolist() == [0.5, 0.25]

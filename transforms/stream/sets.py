@@ -121,7 +121,7 @@ class SessionSets:
         proposals, left_out = self._proposals(audience, users)
         facts = _facts(users, told, heard, audience, proposals, self.bundle, instant)
         provenance = dataclasses.replace(self.provenance, left_out=left_out)
-        chances = provenance.calibration.of(proposals["source_id"], proposals["source_rank"].to_numpy(), policy)
+        chances = provenance.calibration.chances(proposals, policy)
         blended = blend(proposals, facts, policy, instant, chances)
         every = dict(self.sources) | dict(self.group_sources)
         return stamped(assemble(blended, facts, policy, instant, every, provenance), heard)
