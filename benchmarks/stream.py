@@ -42,6 +42,7 @@ from pipelines.live import open_sessions
 from pipelines.stream import Stream
 from pipelines.stream_metrics import Metrics
 from schemas.inputs import EVENT
+from transforms import recommend
 from transforms.importers import SHAPES
 from transforms.io.broker import EVENTS, SETS, Message, Received
 from transforms.io.emulator import start_emulator
@@ -56,8 +57,8 @@ from transforms.stream.step import Step
 
 AT_ONCE = (1, 10, 50, 256)
 PARTS = {
-    "sources": (sets_module.Panel, "ask"), "facts": (sets_module, "user_facts"), "blend": (sets_module, "blend"),
-    "assemble": (sets_module, "assemble"),
+    "sources": (sets_module.Panel, "ask"), "facts": (sets_module, "user_facts"), "blend": (recommend, "blend"),
+    "assemble": (recommend, "assemble"),
 }  # fmt: skip
 
 

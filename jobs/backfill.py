@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from jobs.batch import RAW, guarded, open_raw, run_date, write_page
-from jobs.options import add_common, iso_date, leave, read_language, read_policy
+from jobs.options import add_common, iso_date, leave, parse_beam, read_language, read_policy
 from pipelines.backfill import RUN, DatePlan, DateResult, Wanted, dates, plan, run
 from pipelines.batch import RoadResult
 from pipelines.recommend import SURFACES
@@ -28,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--to", dest="last", required=True, type=iso_date, help="last logical date")
     parser.add_argument("--dry-run", action="store_true", help="print the plan and stop; nothing is written")
     add_common(parser)
-    options, beam_args = parser.parse_known_args(argv)
+    options, beam_args = parse_beam(parser, argv)
     if options.last < options.first:
         parser.error(f"expected --from <= --to, came {options.first} and {options.last}")
     return guarded(lambda: _run(options, beam_args))

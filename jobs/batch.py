@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
-from jobs.options import add_common, build_runner, iso_date, leave, read_language, read_policy
+from jobs.options import add_common, build_runner, iso_date, leave, parse_beam, read_language, read_policy
 from pipelines.batch import RoadResult, in_words, run_road
 from pipelines.bundle import BundleError
 from pipelines.experiments import ExperimentError, experiments, log_experiments
@@ -39,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--format", default=RAW, choices=(RAW, *sorted(SHAPES)), help="shape of the input folder")
     parser.add_argument("--date", required=True, type=iso_date, help="logical date: events up to its end count")
     add_common(parser)
-    options, beam_args = parser.parse_known_args(argv)
+    options, beam_args = parse_beam(parser, argv)
     return guarded(lambda: _run(options, beam_args))
 
 

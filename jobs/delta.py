@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from jobs.batch import guarded
-from jobs.options import POLICY_FILE, build_runner, leave, read_language, read_policy
+from jobs.options import POLICY_FILE, build_runner, leave, parse_beam, read_language, read_policy
 from pipelines.bundle import Bundle, BundleError, demand_servable
 from pipelines.delta import make_delta
 from pipelines.publish import read_pointer
@@ -33,9 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--text_model", help="folder of the sentence-transformers model the encoder was trained with")
     parser.add_argument("--policy", type=Path, default=POLICY_FILE, help="policy file")
     parser.add_argument("--waivers", type=Path, help="waivers file (default: waivers.toml under the root)")
-    options, beam_args = parser.parse_known_args(argv)
-    if beam_args and not any(one.startswith("--runner") for one in beam_args):
-        parser.error(f"unknown arguments: {' '.join(beam_args)}; those of a Beam runner go with --runner=")
+    options, beam_args = parse_beam(parser, argv)
     return guarded(lambda: _run(options, beam_args))
 
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from jobs.batch import guarded, run_date, summary, write_page
-from jobs.options import add_common, iso_date, leave
+from jobs.options import add_common, iso_date, leave, parse_beam
 from jobs.world import write_world
 from transforms.io.store import Store, open_store
 from transforms.world_setting import PRESETS, Setting
@@ -27,7 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=7, help="same seed: same world, same sets (7)")
     add_common(parser)
     parser.set_defaults(shards=SHARDS)
-    options, beam_args = parser.parse_known_args(argv)
+    options, beam_args = parse_beam(parser, argv)
     return guarded(lambda: _run(options, beam_args))
 
 

@@ -5,6 +5,7 @@ import datetime
 import os
 import sys
 import tomllib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
@@ -87,6 +88,14 @@ def read_policy(path: Path) -> Policy:
     except tomllib.TOMLDecodeError as error:
         raise ValueError(f"{path} is not TOML: {error}") from error
     return Policy.from_dict(tables, path.name)
+
+
+def parse_beam(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> tuple[argparse.Namespace, list[str]]:
+    """Return the options of a command, and those of the Beam runner it names; without one, others are a typing error."""
+    options, beam_args = parser.parse_known_args(argv)
+    if beam_args and not any(one.startswith("--runner") for one in beam_args):
+        parser.error(f"unknown arguments: {' '.join(beam_args)}; those of a Beam runner go with --runner=")
+    return options, beam_args
 
 
 def build_runner(store: Store, day: str, beam_args: list[str], waivers: Path | None, config: dict) -> Runner:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from jobs.batch import guarded
 from jobs.broker import add_broker, same_broker, state_folder
-from jobs.options import build_runner, leave
+from jobs.options import build_runner, leave, parse_beam
 from pipelines.live import live_on
 from pipelines.overlay import Overlaid, overlay_home
 from pipelines.recommend import HOME
@@ -23,9 +23,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     add_broker(parser)
     parser.add_argument("--state", help="local folder of the stream's state (default: stream under the root)")
     parser.add_argument("--waivers", type=Path, help="waivers file (default: waivers.toml under the root)")
-    options, beam_args = parser.parse_known_args(argv)
-    if beam_args and not any(one.startswith("--runner") for one in beam_args):
-        parser.error(f"unknown arguments: {' '.join(beam_args)}; those of a Beam runner go with --runner=")
+    options, beam_args = parse_beam(parser, argv)
     return guarded(lambda: _run(options, beam_args))
 
 

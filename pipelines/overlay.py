@@ -37,9 +37,10 @@ from transforms.io.state_store import read_states, read_tombstones
 from transforms.io.store import Store, file_digest, open_store
 from transforms.io.tables import conform, write_parquet
 from transforms.io.temporary import PREFIX
+from transforms.recommend import added
 from transforms.shards import Output, Shard, Task
 from transforms.stream.messages import encode_sets
-from transforms.stream.overlay import HomeSets, added, goes_on
+from transforms.stream.overlay import HomeSets, goes_on
 from transforms.stream.session import Window
 
 OVERLAY = f"{HOME}_overlay"

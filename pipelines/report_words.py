@@ -94,9 +94,10 @@ RULES = {
     "cap:show": "enough of the show",
     "cap:publisher": "enough of the publisher",
     "size": "the set was full",
+    "content": "gave way to another kind of content",
     "not_drawn": "not drawn to be explored",
 }
-CHOICES = ("duplicate", "quota", "series", "cap:", "size", "not_drawn")
+CHOICES = ("duplicate", "quota", "series", "cap:", "size", "content", "not_drawn")
 LEVELS = {
     0: "personal",
     1: "partly personal",

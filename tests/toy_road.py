@@ -10,8 +10,7 @@ from schemas.candidates import PROPOSAL
 from schemas.catalogue import CONTRACTS
 from schemas.policy import Quota, SurfacePolicy
 from transforms.candidate_sets import Provenance, Rests
-from transforms.content_mix import no_mix
-from transforms.filters import HABIT, ITEM_COLUMNS, Facts, Instant
+from transforms.filters import ITEM_COLUMNS, Facts, Instant
 from transforms.io.store import open_store
 from transforms.io.tables import conform, write_parquet
 from transforms.reach import ADULT
@@ -167,7 +166,7 @@ def facts(items: Sequence[Mapping], records: Sequence[Mapping] = (), **tables) -
 
     Args:
       tables: `gone`, `openings` (item ids), and rows of `needs`, `blocked`, `hidden`, `played`, `skipped`, `nexts`, `begun`,
-        `in_session`, `tired`, `habits`, `mix` as tuples.
+        `in_session`, `tired` as tuples; `floors` as in `Facts`.
     """
     told = pl.DataFrame(list(records) or [record()], schema=_RECORD).with_row_index("k")
     needs = [(one, *one.split("|")) for one in told["needs"].unique(maintain_order=True)]
@@ -177,8 +176,6 @@ def facts(items: Sequence[Mapping], records: Sequence[Mapping] = (), **tables) -
         "hidden": {"k": pl.UInt32, "item_id": pl.String},
         "in_session": {"k": pl.UInt32, "item_id": pl.String},
         "tired": {"k": pl.UInt32, "item_id": pl.String},
-        "habits": HABIT,
-        "mix": no_mix().schema,
         "played": {"k": pl.UInt32, "item_id": pl.String, "event_ts": _STAMP, "completed": pl.Boolean},
         "skipped": {"k": pl.UInt32, "item_id": pl.String, "event_ts": _STAMP},
         "nexts": {"k": pl.UInt32, "item_id": pl.String, "show_id": pl.String},
@@ -188,7 +185,13 @@ def facts(items: Sequence[Mapping], records: Sequence[Mapping] = (), **tables) -
     frames = {name: pl.DataFrame(given.get(name, []), schema=schema, orient="row") for name, schema in columns.items()}
     rows = table("item", items).select(ITEM_COLUMNS).sort("item_id")
     rows = rows.with_columns(opening=pl.col("item_id").is_in(tables.get("openings", [])))
-    return Facts(records=told, items=rows, gone=pl.Series("id", tables.get("gone", []), pl.String), **frames)
+    return Facts(
+        records=told,
+        items=rows,
+        gone=pl.Series("id", tables.get("gone", []), pl.String),
+        floors=tables.get("floors"),
+        **frames,
+    )
 
 
 def instant(surface: SurfacePolicy) -> Instant:

@@ -10,7 +10,7 @@ import pyarrow as pa
 from schemas.hashing import hash64, unit_interval
 from schemas.policy import SurfacePolicy
 from transforms.blend import NOT_DRAWN
-from transforms.content_mix import KINDS, floors, kind
+from transforms.content_mix import kind, kind_codes, no_floors
 from transforms.explore import FLOOR
 from transforms.filters import Facts, Instant
 from validation.candidate_gates import EXPLORED, EXPLORED_EXPECTED
@@ -41,7 +41,7 @@ def audit(table: pa.Table, facts: Facts, policy: SurfacePolicy, instant: Instant
         else 0,
         **_availability_violations(rows, facts, instant),
         **_exploration(table, policy),
-        **_mix(rows, facts, policy),
+        **_mix(rows, facts),
         **{f"slots_by_source:{name}": n for name, n in rows["source_id"].value_counts().sort("source_id").rows()},
     }
     return counters | _overlap(rows, policy)
@@ -141,14 +141,13 @@ def fairness(cells: pl.DataFrame) -> dict[str, int]:
     return drawn | {f"{EXPLORED_EXPECTED}{cell}": round(1e6 * n) for cell, n in cells.select("cell", "expected").rows()}
 
 
-def _mix(rows: pl.DataFrame, facts: Facts, policy: SurfacePolicy) -> dict[str, int]:
+def _mix(rows: pl.DataFrame, facts: Facts) -> dict[str, int]:
     """Count the floors that sets have for kinds of content, and those that a set is below."""
-    wanted = floors(facts.habits, facts.records["market"], facts.mix, policy)
+    wanted = no_floors(facts.records.height) if facts.floors is None else facts.floors
     records = facts.records.select("k", "record_key", "context_key")
     held = rows.select("record_key", "context_key", kind()).join(records, on=["record_key", "context_key"])
-    of = held["kind"].cast(pl.Enum(KINDS)).to_physical().to_numpy()
     counts = np.zeros_like(wanted)
-    np.add.at(counts, (held["k"].to_numpy(), of), 1)
+    np.add.at(counts, (held["k"].to_numpy(), kind_codes(held["kind"])), 1)
     return {"content_floors": int((wanted > 0).sum()), "content_floors_missed": int((counts < wanted).sum())}
 
 

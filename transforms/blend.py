@@ -19,7 +19,7 @@ from schemas.policy import SurfacePolicy
 from transforms.blend_kernel import MOST_TURNS, OVER, SLOT_BITS, TIE_BITS, settle
 from transforms.blend_order import interleave, without_runs
 from transforms.blend_tables import Limits, Passed, Quotas, Settled
-from transforms.content_mix import floors
+from transforms.content_mix import no_floors
 from transforms.explore import Explored, explore, nothing_explored
 from transforms.filters import HARD_FILTERS, Facts, Instant, Judged, Rows, hard_filters
 from transforms.id_index import NO_CODE, IdIndex
@@ -27,7 +27,7 @@ from transforms.sorted_groups import by_code, numbered, order_by
 
 NOT_DRAWN = "not_drawn"
 RULES = (*HARD_FILTERS, "duplicate", "quota", "series", "cap:artist", "cap:album", "cap:show", "cap:publisher", "size",
-         NOT_DRAWN)  # fmt: skip
+         "content", NOT_DRAWN)  # fmt: skip
 FATIGUE = 0.5
 """What the chance of an item is multiplied by that was shown or played too often (domain reference, section 6)."""
 _AMPLE = 4  # so many times `fill_to` survivors leave enough after duplicates and caps
@@ -109,8 +109,7 @@ def blend(
         targets, then maxima in `flow` order, and so do sets.
     """
     rows, judged = _judged(proposals, facts, policy, instant)
-    passed = _passed(rows, judged, facts, policy, instant, chances)
-    found = settle(passed, facts.item_codes.arrays.items, *_limits(policy))
+    found = settle(_passed(rows, judged, facts, instant, chances), facts.item_codes.arrays.items, *_limits(policy))
     settled = rows.take(found.row)
     explored, last = _explored(proposals, settled, facts, policy, instant)
     whole = Rows.joined(settled, explored.rows)
@@ -204,14 +203,12 @@ def _names(policy: SurfacePolicy) -> list[str]:
     return [quota.source_id for quota in policy.sources]
 
 
-def _passed(
-    rows: Rows, judged: Judged, facts: Facts, policy: SurfacePolicy, instant: Instant, chances: np.ndarray | None
-) -> Passed:
+def _passed(rows: Rows, judged: Judged, facts: Facts, instant: Instant, chances: np.ndarray | None) -> Passed:
     passed = np.flatnonzero(judged.rule == 0)
     order, starts = by_code(rows.k[passed], facts.records.height)
     chance = np.zeros(0) if chances is None else chances[rows.p] * np.where(judged.tired, FATIGUE, 1.0)
     hashes = mix_text(facts.records["record_key"].to_arrow()), facts.item_codes.ties
-    wanted = floors(facts.habits, facts.records["market"], facts.mix, policy)
+    wanted = no_floors(facts.records.height) if facts.floors is None else facts.floors
     return Passed(
         starts, wanted, passed[order], rows.i, rows.s, rows.r, chance, *hashes, np.uint64(hash64_one(instant.seed))
     )

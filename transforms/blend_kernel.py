@@ -15,7 +15,9 @@ from transforms.filter_kernel import LANGUAGE
 
 TIE_BITS, SLOT_BITS = 12, 14
 OVER = 1 << 31
-DUPLICATE, QUOTA, SERIES, CAP_ARTIST, CAP_ALBUM, CAP_SHOW, CAP_PUBLISHER, SIZE = range(LANGUAGE + 1, LANGUAGE + 9)
+DUPLICATE, QUOTA, SERIES, CAP_ARTIST, CAP_ALBUM, CAP_SHOW, CAP_PUBLISHER, SIZE, CONTENT = range(
+    LANGUAGE + 1, LANGUAGE + 10
+)
 _NO_CODE, _UNSET = 0xFFFFFFFF, np.iinfo(np.int64).max
 _AIMING, _FILLING = 1 << (SLOT_BITS + TIE_BITS), 2 << (SLOT_BITS + TIE_BITS)
 _TURN_BITS = 4
@@ -374,7 +376,7 @@ def _keep_floors(placed, candidates, items, floors, size):
             last = _dispensable(placed, candidates, items, counts, floors, last)
             if last < 0:
                 return
-            candidates[placed[last]].rule = SIZE
+            candidates[placed[last]].rule = CONTENT
             counts[items[candidates[placed[last]].item].kind] -= 1
             taken -= 1
         one.rule = 0

@@ -23,6 +23,7 @@ class Limits(NamedTuple):
 class Passed(NamedTuple):
     """Rows that pass the hard filters, by record.
 
+    `floors`: `(num_records, num_kinds) int64`, candidates of each kind there must be.
     `rows`: places in the other arrays, those of record k from `starts[k]` to `starts[k + 1]`. Of every row, item, source, rank
     and chance (`(0,) float64` where nothing is known of chances). `own_hash`, `item_hash`: uint64 of records and of items, with
     `seed` by which equal slots are told apart.

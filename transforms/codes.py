@@ -11,7 +11,7 @@ import polars as pl
 from schemas.hashing import hash64, mix_text
 from schemas.inputs import TIERS
 from schemas.tallies import ANY
-from transforms.content_mix import KINDS, kind
+from transforms.content_mix import kind, kind_codes
 from transforms.id_index import NO_CODE, IdIndex, alike
 from transforms.item_rules import in_order, series, trailer
 from transforms.sorted_groups import dense
@@ -100,7 +100,7 @@ class ItemCodes:
         for starts, name in ((owned[0], "owner"), (languages[0], "language"), (offered[0], "offer")):
             _fill(coded, [starts[:-1], starts[1:]], (name, f"{name}s"))
         coded["flags"] = _flags(items, ids.find(gone))
-        coded["kind"] = items.select(kind().cast(pl.Enum(KINDS))).to_series().to_physical().to_numpy()
+        coded["kind"] = kind_codes(items.select(kind()).to_series())
         lists = by_owner.find(owned[1]), by_language.find(languages[1])
         arrays = ItemArrays(coded, _offers(offers, by_market), *lists)
         canonical, artists = IdIndex.of(items["canonical_id"]), IdIndex.of(items.select(first_artist()).to_series())

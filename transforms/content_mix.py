@@ -65,6 +65,11 @@ def no_mix() -> pl.DataFrame:
     return pl.DataFrame(schema={"market": pl.String, "kind": pl.String, "share": pl.Float64})
 
 
+def no_floors(num_records: int) -> np.ndarray:
+    """Return what `floors` does where any mix will do."""
+    return np.zeros((num_records, len(KINDS)), np.int64)
+
+
 def floors(habits: pl.DataFrame, markets: pl.Series, mix: pl.DataFrame, policy: SurfacePolicy) -> np.ndarray:
     """Return how many candidates of each kind a set must hold, `(num_records, len(KINDS)) int64`; 0 without habits.
 
@@ -72,8 +77,8 @@ def floors(habits: pl.DataFrame, markets: pl.Series, mix: pl.DataFrame, policy: 
       habits: `k`, `band`, `device`, `kind`, `plays`. markets: of each record. mix: as `market_mix` returns it.
     """
     num_records, slots = len(markets), policy.size - policy.explore_slots
-    wanted = np.zeros((num_records, len(KINDS)), np.int64)
-    if not policy.page or not habits.height:
+    wanted = no_floors(num_records)
+    if not habits.height:
         return wanted
     prior = _priors(markets, mix)
     k, share, plays = _shares(habits, ["k"], prior)
@@ -92,11 +97,12 @@ def _priors(markets: pl.Series, mix: pl.DataFrame) -> np.ndarray:
     """Return the shares of each record's market, `(num_records, len(KINDS)) float64`; zeros where nobody plays anything."""
     names = IdIndex.of(mix["market"].unique())
     wide = np.zeros((len(names.ids) + 1, len(KINDS)))  # the last row is that of markets nobody plays in
-    wide[names.find(mix["market"]), _codes(mix["kind"])] = mix["share"].to_numpy()
+    wide[names.find(mix["market"]), kind_codes(mix["kind"])] = mix["share"].to_numpy()
     return wide[np.minimum(names.find(markets), len(names.ids))]
 
 
-def _codes(kinds: pl.Series) -> np.ndarray:
+def kind_codes(kinds: pl.Series) -> np.ndarray:
+    """Return the places of kinds in `KINDS`, `(num_kinds,) int64`."""
     return kinds.cast(pl.Enum(KINDS)).to_physical().to_numpy().astype(np.int64)
 
 
@@ -105,7 +111,7 @@ def _shares(habits: pl.DataFrame, by: list[str], prior: np.ndarray) -> tuple[np.
     groups = habits.select(by).unique(maintain_order=True).with_row_index("group")
     rows = habits.join(groups, on=by, nulls_equal=True, maintain_order="left")
     plays = np.zeros((groups.height, len(KINDS)))
-    np.add.at(plays, (rows["group"].to_numpy(), _codes(rows["kind"])), rows["plays"].to_numpy())
+    np.add.at(plays, (rows["group"].to_numpy(), kind_codes(rows["kind"])), rows["plays"].to_numpy())
     k = groups["k"].to_numpy()
     own = plays / np.maximum(plays.sum(axis=1, keepdims=True), 1)
     return k, (1 - PRIOR) * own + PRIOR * prior[k], plays

@@ -87,7 +87,7 @@ _WORDS: Mapping[str, tuple[str, str]] = {
         "it came to position {detail:.0f}, counted from 0, and {source} fills a set up to {fill_to} only",
         "a better place, or a larger fill_to",
     ),
-    "size:content": (
+    "content": (
         "it came to position {detail:.0f}, counted from 0, and gave its place to another kind of content, of which the listener"
         " wants more than was in the set",
         "a better place, or a larger content_gap",
@@ -185,7 +185,8 @@ def would_be_removed(reblended: Reblended, item_id: str, source_id: str, items: 
 
 def _removal(reblended: Reblended, item_id: str, row: Mapping) -> dict:
     numbers = _numbers(reblended, item_id, row)
-    why, change = (text.format_map(numbers) for text in _WORDS[_in_words(reblended.policy, row)])
+    filling = row["rule"] == "size" and row["source_id"] == reblended.policy.fallback
+    why, change = (text.format_map(numbers) for text in _WORDS["size:fallback" if filling else row["rule"]])
     return {
         "rule": row["rule"],
         "source_id": row["source_id"],
@@ -193,14 +194,6 @@ def _removal(reblended: Reblended, item_id: str, row: Mapping) -> dict:
         "why": why,
         "to_change": change,
     }
-
-
-def _in_words(policy: SurfacePolicy, row: Mapping) -> str:
-    if row["rule"] != "size":
-        return row["rule"]
-    if row["detail"] < policy.size - policy.explore_slots and row["detail"] < policy.fill_to:
-        return "size:content"
-    return "size:fallback" if row["source_id"] == policy.fallback else "size"
 
 
 def _numbers(reblended: Reblended, item_id: str, row: Mapping) -> dict[str, object]:

@@ -5,13 +5,15 @@ import datetime
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import polars as pl
 
 from schemas.inputs import TIERS
 from schemas.policy import SurfacePolicy
 from schemas.tallies import ANY
 from transforms.codes import ItemCodes
-from transforms.filters import HABIT, ITEM_COLUMNS, PAIR, Facts, Instant
+from transforms.content_mix import floors
+from transforms.filters import ITEM_COLUMNS, PAIR, Facts, Instant
 from transforms.histories import exploded
 from transforms.id_index import NO_CODE
 from transforms.item_rules import in_order
@@ -87,7 +89,8 @@ def user_facts(
     """
     k = users.with_row_index("k")
     positives, skips = (exploded(k, column, key="k") for column in ("positives", "skips"))
-    profiled = positives.join(k.filter(~pl.col("personalization_opt_out")).select("k"), on="k", how="semi")
+    open_ = k.filter(~pl.col("personalization_opt_out"))
+    profiled = positives.join(open_.select("k"), on="k", how="semi")
     heard = _heard(positives["item_id"].unique(), bundle, held)
     mine = heard.filter(in_order())["show_id"]
     items, ordered = proposed_items(proposals["item_id"], mine, world, bundle, instant, held)
@@ -105,9 +108,8 @@ def user_facts(
         nexts=nexts,
         begun=begun,
         catalogue=held.codes if held else None,
-        tired=_tired(k, profiled, policy, instant),
-        habits=_habits(k, policy),
-        mix=world.mix,
+        tired=_tired(open_, profiled, policy, instant),
+        floors=_floors(open_, records, world, policy),
     )
 
 
@@ -120,14 +122,14 @@ def _last_plays(positives: pl.DataFrame) -> pl.DataFrame:
     return positives.group_by("k", "item_id").agg(pl.col("event_ts").max(), completed)
 
 
-def _tired(k: pl.DataFrame, positives: pl.DataFrame, policy: SurfacePolicy, instant: Instant) -> pl.DataFrame:
+def _tired(open_: pl.DataFrame, positives: pl.DataFrame, policy: SurfacePolicy, instant: Instant) -> pl.DataFrame:
     """Return `k` and `item_id` of what was shown too often without a play, or played too often (`SurfacePolicy.fatigue_days`)."""
     if not (policy.fatigue_impressions or policy.overplayed):
         return pl.DataFrame(schema=PAIR)
     lately = pl.col("event_ts") > instant.effective_from - datetime.timedelta(days=policy.fatigue_days)
     pair, found = ["k", "item_id"], [positives.select("k", "item_id").clear()]
     if policy.fatigue_impressions:
-        impressions = _unnested(k, "impressions")
+        impressions = exploded(open_, "impressions", key="k")
         heard = positives.group_by(pair).agg(pl.col("event_ts").max().alias("heard"))
         shown = impressions.filter(lately).join(heard, on=pair, how="left")
         since = shown.filter(pl.col("heard").is_null() | (pl.col("event_ts") > pl.col("heard")))
@@ -141,15 +143,11 @@ def _often(rows: pl.DataFrame, pair: list[str], times: int) -> pl.DataFrame:
     return rows.group_by(pair).len().filter(pl.col("len") >= times).select(pair)
 
 
-def _habits(k: pl.DataFrame, policy: SurfacePolicy) -> pl.DataFrame:
-    """Return `Facts.habits`; nothing where there are no floors to be told."""
-    return _unnested(k, "habits") if policy.page else pl.DataFrame(schema=HABIT)
-
-
-def _unnested(k: pl.DataFrame, column: str) -> pl.DataFrame:
-    """Return `k` and what a list of each listener holds who did not opt out of personalisation."""
-    profiled = k.filter(~pl.col("personalization_opt_out"))
-    return profiled.select("k", column).explode(column).drop_nulls(column).unnest(column)
+def _floors(open_: pl.DataFrame, records: pl.DataFrame, world: World, policy: SurfacePolicy) -> np.ndarray | None:
+    if not policy.page:
+        return None
+    habits = open_.select("k", "habits").explode("habits").drop_nulls("habits").unnest("habits")
+    return floors(habits, records["market"], world.mix, policy)
 
 
 def _artists_known(positives: pl.DataFrame, owners: pl.DataFrame) -> pl.DataFrame:

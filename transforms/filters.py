@@ -27,7 +27,6 @@ from transforms.codes import (
     RecordArrays,
     code_records,
 )
-from transforms.content_mix import no_mix
 from transforms.filter_kernel import DISCOVERY, PERSONAL, Moment, concerned, judge
 from transforms.id_index import NO_CODE
 
@@ -37,7 +36,6 @@ HARD_FILTERS = (
     "language",
 )  # fmt: skip
 PAIR: dict[str, Any] = {"k": pl.UInt32, "item_id": pl.String}
-HABIT: dict[str, Any] = {"k": pl.UInt32, "band": pl.Int32, "device": pl.String, "kind": pl.String, "plays": pl.Int32}
 ITEM_COLUMNS = ("item_id", "item_type", "canonical_id", "artists", "album_id", "show_id", "publisher", "languages",
                 "release_ts", "availability", "explicit", "age_rating", "rec_eligible", "deleted_at", "is_trailer",
                 "is_serial", "season", "episode_no", "series_id")  # fmt: skip
@@ -75,8 +73,8 @@ class Facts:
       played: `k`, `item_id`, `event_ts` (last), `completed`. skipped: `k`, `item_id`, `event_ts` (last).
       nexts: `k`, `item_id`, `show_id`: parts that come next. begun: the same of first parts that do not any more.
       in_session: `k`, `item_id` of the recordings heard in the session that goes on.
-      tired: `k`, `item_id` of what was shown or played too often lately. habits: `k`, `band`, `device`, `kind`, `plays`, as in
-        histories. mix: what markets play (`transforms.content_mix.market_mix`).
+      tired: `k`, `item_id` of what was shown or played too often lately.
+      floors: `(num_records, num_kinds) int64`, how many of each kind of content there must be (`transforms.content_mix`); None: any.
       catalogue: `items` and `gone` in codes, where somebody holds them; else they are coded for these facts alone.
     """
 
@@ -93,8 +91,7 @@ class Facts:
     catalogue: ItemCodes | None = None
     in_session: pl.DataFrame = dataclasses.field(default_factory=lambda: pl.DataFrame(schema=PAIR))
     tired: pl.DataFrame = dataclasses.field(default_factory=lambda: pl.DataFrame(schema=PAIR))
-    habits: pl.DataFrame = dataclasses.field(default_factory=lambda: pl.DataFrame(schema=HABIT))
-    mix: pl.DataFrame = dataclasses.field(default_factory=no_mix)
+    floors: np.ndarray | None = None
 
     @functools.cached_property
     def item_codes(self) -> ItemCodes:

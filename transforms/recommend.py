@@ -13,7 +13,7 @@ from schemas.candidates import PROPOSAL
 from schemas.policy import SurfacePolicy
 from schemas.tallies import ANY
 from transforms.audit import audit, fairness
-from transforms.blend import blend
+from transforms.blend import Blended, blend
 from transforms.calibrate import Calibration
 from transforms.candidate_sets import Provenance, assemble, concatenate
 from transforms.facts import SEED_COLUMNS, group_facts, group_of, seed_facts, user_facts
@@ -36,6 +36,19 @@ def warm_up(policy: SurfacePolicy, instant: Instant) -> None:
     blend(nothing, facts, policy, instant)
 
 
+def made(
+    proposals: pl.DataFrame,
+    facts: Facts,
+    policy: SurfacePolicy,
+    instant: Instant,
+    sources: Mapping[str, Source],
+    provenance: Provenance,
+) -> tuple[Blended, pa.Table]:
+    """Blend a block; return it and its candidate sets."""
+    blended = blend(proposals, facts, policy, instant, provenance.calibration.chances(proposals, policy))
+    return blended, assemble(blended, facts, policy, instant, sources, provenance)
+
+
 def finished(
     proposals: pl.DataFrame,
     facts: Facts,
@@ -45,12 +58,19 @@ def finished(
     provenance: Provenance,
 ) -> tuple[pa.Table, dict[str, int]]:
     """Return the candidate sets of a block, and what the audit of them counted."""
-    chances = provenance.calibration.chances(proposals, policy)
-    blended = blend(proposals, facts, policy, instant, chances)
-    table = assemble(blended, facts, policy, instant, sources, provenance)
+    blended, table = made(proposals, facts, policy, instant, sources, provenance)
     removed = blended.removed_by_rule().group_by("rule").agg(pl.col("len").sum()).rows()
     counters = audit(table, facts, policy, instant) | {f"removed:{rule}": n for rule, n in removed}
     return table, counters | fairness(blended.explored.cells)
+
+
+def added(counts: Iterable[Mapping[str, int]]) -> dict[str, int]:
+    """Add counters up."""
+    total: dict[str, int] = {}
+    for one in counts:
+        for name, n in one.items():
+            total[name] = total.get(name, 0) + n
+    return total
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,12 +129,8 @@ class Recommend:
         return read_world(shard), ShardBundle(shard), shard.read("proposal"), groups
 
     def _finished(self, shard: Shard, wanted: Iterable[tuple[pl.DataFrame, Facts]], rows_in: int) -> Output:
-        tables, counters = [], dict[str, int]()
         calibration = Calibration.read(shard.paths("calibration"))
         provenance = dataclasses.replace(self.provenance, left_out=reasons_of(shard), calibration=calibration)
-        for proposals, facts in wanted:
-            table, found = finished(proposals, facts, self.policy, self.instant, self.sources, provenance)
-            tables.append(table)
-            for name, n in found.items():
-                counters[name] = counters.get(name, 0) + n
-        return Output(concatenate(tables), rows_in=rows_in, counters=counters)
+        blocks_ = [finished(*one, self.policy, self.instant, self.sources, provenance) for one in wanted]
+        counters = added(found for _, found in blocks_)
+        return Output(concatenate([table for table, _ in blocks_]), rows_in=rows_in, counters=counters)

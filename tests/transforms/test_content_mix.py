@@ -20,11 +20,12 @@ from toy_road import (
 from transforms.blend import FATIGUE, blend
 from transforms.content_mix import KINDS, LEAST_PLAYS, floors, habits, market_mix
 from transforms.facts import user_facts
-from transforms.filters import HABIT
+from transforms.filters import Facts
 from transforms.reach import read_world
 from transforms.retrieve import ShardBundle, user_table
 
 MORNING, EVENING = 1, 3
+HABIT = {"k": pl.UInt32, "band": pl.Int32, "device": pl.String, "kind": pl.String, "plays": pl.Int32}
 
 
 def told(*rows: tuple) -> pl.DataFrame:
@@ -79,10 +80,9 @@ def test_floors_never_ask_for_more_than_there_are_slots():
     assert found["talk"] == 45
 
 
-def test_without_habits_or_pages_there_are_no_floors():
+def test_without_habits_there_are_no_floors():
     assert wanted(told(), ("SE", "SE")) == [{}, {}]
     assert wanted(told((1, None, "other", "talk", 10)), ("SE", "SE"))[0] == {}
-    assert wanted(told((0, None, "other", "talk", 10)), page=0) == [{}]
 
 
 def test_a_market_plays_what_its_charts_weigh():
@@ -108,7 +108,7 @@ TALK = {"item_type": "episode", "is_serial": False}
 
 def kept(offered: dict, surface, habit: pl.DataFrame, items: list[dict], chances=None) -> list[str]:
     rows = proposals(offered)
-    known = facts(items, [record()], habits=habit.rows(), mix=mix(music=1.0).rows())
+    known = facts(items, [record()], floors=floors(habit, pl.Series(["SE"]), mix(music=1.0), surface))
     found = blend(rows, known, surface, instant(surface), None if chances is None else chances(rows))
     return found.candidates["item_id"].to_list()
 
@@ -149,7 +149,7 @@ def test_a_floor_takes_nothing_from_another_kind_at_its_own():
 # Fatigue.
 
 
-def tired(tmp_path, positives=(), shown=(), **figures) -> set[str]:
+def facts_of(tmp_path, positives=(), shown=(), **figures) -> Facts:
     surface = policy(quota("any"), **({"fatigue_impressions": 3, "overplayed": 4, "fatigue_days": 7} | figures))
     heard = [*positives, listen("other", 50)]
     row = history("u1", heard) | {
@@ -159,15 +159,12 @@ def tired(tmp_path, positives=(), shown=(), **figures) -> set[str]:
     items = table("item", [item(one) for one in ("a", "b", "other")])
     given = shard(tmp_path, {"user": table("user", [user("u1")]), "history": table("history", [row]), "item": items,
                              "tombstone": table("tombstone", []), "popularity": table("popularity", [])})  # fmt: skip
-    found = user_facts(
-        user_table(given),
-        proposals({"any": ["a", "b"]}),
-        read_world(given),
-        ShardBundle(given),
-        surface,
-        instant(surface),
-    )
-    return set(found.tired["item_id"])
+    offered, bundle = proposals({"any": ["a", "b"]}), ShardBundle(given)
+    return user_facts(user_table(given), offered, read_world(given), bundle, surface, instant(surface))
+
+
+def tired(tmp_path, positives=(), shown=(), **figures) -> set[str]:
+    return set(facts_of(tmp_path, positives, shown, **figures).tired["item_id"])
 
 
 @pytest.mark.parametrize(
@@ -206,3 +203,19 @@ def test_what_tires_has_half_its_chance():
     assert order([0.5, 0.3, 0.2], weary.clear()) == ["a", "b", "c"]
     assert order([0.5, 0.3, 0.2], weary) == ["b", "a", "c"]
     assert order([0.5, 0.24, 0.2], weary) == ["a", "b", "c"], f"0.5 x {FATIGUE} is more than 0.24"
+
+
+def test_what_gives_way_to_another_kind_is_told_apart_from_what_did_not_fit():
+    music, talk = names("m", 12), names("e", 12)
+    surface = policy(quota("near", 0, 30, 30), quota("own", 0, 0, 30), size=10, fill_to=10, page=5)
+    half = told((0, None, "other", "music", 50), (0, None, "other", "talk", 50))
+    rows, items = proposals({"near": music, "own": talk}), world_of(music, talk)
+    known = facts(items, [record()], floors=floors(half, pl.Series(["SE"]), mix(music=1.0), surface))
+    removed = blend(rows, known, surface, instant(surface)).removed
+    assert removed.filter(pl.col("rule") == "content")["item_id"].to_list() == ["m07", "m08", "m09"]
+    assert removed.filter(pl.col("rule") == "size")["item_id"].to_list() == [*talk[3:], "m10", "m11"]
+
+
+def test_a_surface_without_pages_has_no_floors(tmp_path):
+    assert facts_of(tmp_path / "0", page=0).floors is None
+    assert facts_of(tmp_path / "9", page=9).floors.tolist() == [[0, 0, 0, 0]]

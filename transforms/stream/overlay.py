@@ -10,8 +10,7 @@ windows.
 import dataclasses
 import datetime
 import functools
-import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,20 +18,18 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from schemas.candidates import CANDIDATE_SET, PROPOSAL
+from schemas.candidates import CANDIDATE_SET
 from schemas.policy import SurfacePolicy
 from transforms.candidate_sets import POPULAR_LEVEL, Provenance
-from transforms.facts import group_of, user_facts
+from transforms.facts import user_facts
 from transforms.filters import Instant
 from transforms.histories import exploded
-from transforms.panel import FAILED, Panel
-from transforms.recommend import finished
+from transforms.recommend import added, finished
 from transforms.retrieve import user_audience
-from transforms.shards import read_tables
 from transforms.sources import Source
 from transforms.stream.live import LiveBundle
 from transforms.stream.session import Window
-from transforms.stream.sets import HOUR_US, Listening, going_on, stamped, starting_at
+from transforms.stream.sets import HOUR_US, Listening, asked, going_on, stamped, starting_at
 
 LEFT_TO_BASE = "left_to_base"
 _SEEN: dict[str, Any] = {"user_id": pl.String, "market": pl.String}
@@ -118,7 +115,8 @@ class HomeSets:
             return Overlay(CANDIDATE_SET.schema.empty_table(), {})
         users, instant = going_on(users, heard), self._instant(hour)
         bundle = GoingOn.of(self.bundle, users.select("user_id", "positives", "skips"))
-        proposals, left_out = self._proposals(users, bundle, instant)
+        audience = user_audience(users, bundle, self.policy, instant)
+        proposals, left_out = asked(self.sources, audience, users, bundle)
         facts = user_facts(users, proposals, bundle.world, bundle, self.policy, instant, bundle.catalogue)
         every = dict(self.sources) | dict(self.group_sources)
         provenance = dataclasses.replace(self.provenance, left_out=left_out)
@@ -130,17 +128,6 @@ class HomeSets:
         """Return the validity of sets of an hour: to the end of the batch sets, with their seed."""
         base = self.bundle.instant
         return dataclasses.replace(base, effective_from=max(base.effective_from, starting_at(hour)))
-
-    def _proposals(
-        self, users: pl.DataFrame, bundle: GoingOn, instant: Instant
-    ) -> tuple[pl.DataFrame, tuple[str, ...]]:
-        """Return what is proposed to listeners and to their groups, and which sources failed."""
-        panel = Panel(self.sources, math.inf)
-        own = panel.ask(user_audience(users, bundle, self.policy, instant), bundle)
-        groups = users.select(group_of(pl.col("tier"), bundle.world)).to_series().unique()
-        shared = bundle.lookup("groups", "key", groups)
-        reasons = tuple(sorted(f"source_{FAILED}:{name}" for name in panel.left_out))
-        return pl.concat([read_tables([], PROPOSAL), own, shared]), reasons
 
 
 def goes_on(window: Window, base_sequence: int, until: datetime.datetime) -> bool:
@@ -155,12 +142,3 @@ def _better(sets: pa.Table, counters: Mapping[str, int], policy: SurfacePolicy) 
     better = (levels < POPULAR_LEVEL) & (sizes >= policy.minimum_size)
     told = {"fallback_level_3_or_more": 0, "sets_below_minimum": 0, LEFT_TO_BASE: int((~better).sum())}
     return Overlay(sets.filter(pa.array(better)), {**counters, **told})
-
-
-def added(counts: Iterable[Mapping[str, int]]) -> dict[str, int]:
-    """Add counters up."""
-    total: dict[str, int] = {}
-    for one in counts:
-        for name, n in one.items():
-            total[name] = total.get(name, 0) + n
-    return total

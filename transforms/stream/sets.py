@@ -20,13 +20,13 @@ import pyarrow as pa
 from schemas.candidates import CANDIDATE_SET, PROPOSAL
 from schemas.hashing import hash64, hash64_one, mix64
 from schemas.policy import Quota, SurfacePolicy
-from transforms.blend import blend
-from transforms.candidate_sets import Provenance, assemble
+from transforms.candidate_sets import Provenance
 from transforms.facts import group_of, user_facts
 from transforms.filters import Facts, Instant
 from transforms.histories import MAX_POSITIVES
 from transforms.panel import FAILED, Panel
 from transforms.reach import user_rights
+from transforms.recommend import made
 from transforms.shards import read_tables
 from transforms.sources import Audience, Source
 from transforms.stream.live import LiveBundle
@@ -121,10 +121,9 @@ class SessionSets:
         proposals, left_out = self._proposals(audience, users)
         facts = _facts(users, told, heard, audience, proposals, self.bundle, instant)
         provenance = dataclasses.replace(self.provenance, left_out=left_out)
-        chances = provenance.calibration.chances(proposals, policy)
-        blended = blend(proposals, facts, policy, instant, chances)
         every = dict(self.sources) | dict(self.group_sources)
-        return stamped(assemble(blended, facts, policy, instant, every, provenance), heard)
+        _, table = made(proposals, facts, policy, instant, every, provenance)
+        return stamped(table, heard)
 
     def _audience(
         self,
@@ -151,14 +150,20 @@ class SessionSets:
         return Audience(keys, liked, skips, instant.effective_from, policy, user_rights(users), unwanted)
 
     def _proposals(self, audience: Audience, users: pl.DataFrame) -> tuple[pl.DataFrame, tuple[str, ...]]:
-        """Return what is proposed to listeners and to their groups, and which sources failed."""
-        panel = Panel(self.sources, math.inf)
         heard = dataclasses.replace(audience, keys=audience.keys.filter(pl.col("seed_item_id").is_not_null()))
-        own = panel.ask(heard, self.bundle)
-        groups = users.select(group_of(pl.col("tier"), self.bundle.world)).to_series().unique()
-        shared = self.bundle.lookup("groups", "key", groups)
-        reasons = tuple(sorted(f"source_{FAILED}:{name}" for name in panel.left_out))
-        return pl.concat([read_tables([], PROPOSAL), own, shared], rechunk=True), reasons
+        return asked(self.sources, heard, users, self.bundle)
+
+
+def asked(
+    sources: Mapping[str, Source], audience: Audience, users: pl.DataFrame, bundle: LiveBundle
+) -> tuple[pl.DataFrame, tuple[str, ...]]:
+    """Return what is proposed to listeners and to their groups, and which sources failed."""
+    panel = Panel(sources, math.inf)
+    own = panel.ask(audience, bundle)
+    groups = users.select(group_of(pl.col("tier"), bundle.world)).to_series().unique()
+    shared = bundle.lookup("groups", "key", groups)
+    reasons = tuple(sorted(f"source_{FAILED}:{name}" for name in panel.left_out))
+    return pl.concat([read_tables([], PROPOSAL), own, shared], rechunk=True), reasons
 
 
 def _instant(hour: int, policy: SurfacePolicy) -> Instant:
