@@ -20,7 +20,8 @@ import numpy as np
 from benchmarks.retrieve_stage import stage
 from transforms.embed.weights import unpack
 from transforms.index.build import SAMPLED_PER_LIST, assemble, encode, flat, num_lists, train
-from transforms.index.exact import FLOAT32, NOTHING, QUERIES_AT_ONCE, ExactIndex, Found, Limits, fastest
+from transforms.index.exact import NOTHING, QUERIES_AT_ONCE, ExactIndex, Found, Limits
+from transforms.index.factors import FLOAT32, fastest
 from transforms.index.ivf import IvfIndex
 
 BATCHES = (1, 4, 16, 64, 256, 999, 1_024, 4_096)
@@ -193,7 +194,7 @@ def batches(items: np.ndarray, queries: np.ndarray, k: int, rounds: int) -> dict
 
 
 def filtered(items: np.ndarray, queries: np.ndarray, k: int, rounds: int) -> dict[float, dict[str, float]]:
-    """Return, by share of the items that may be found, throughput per such item beside that of all.
+    """Return, by share of the items that may be found, throughput per such item beside that of all, and of just them.
 
     What may be found goes with taste: what a direction points to. Short is the share of queries that got fewer than
     they could, of 100,000 items asked for k of them and then filtered (`k / share` of them, twice over) beside ours.
@@ -204,16 +205,19 @@ def filtered(items: np.ndarray, queries: np.ndarray, k: int, rounds: int) -> dic
     for share in SHARES:
         mask = towards <= np.quantile(towards, share)
         limits = Limits(mask[None], np.zeros(len(batch), np.int64), np.empty(0, np.int64))
+        own = ExactIndex.of(items[mask])
         spent = in_turns(
-            {"all": lambda: index.search(batch, k), "some": lambda limits=limits: index.search(batch, k, limits)},
+            {"all": lambda: index.search(batch, k), "some": lambda limits=limits: index.search(batch, k, limits),
+             "own": lambda own=own: own.search(batch, k)},
             rounds,
-        )
+        )  # fmt: skip
         wide = min(int(2 * k / share), len(items))
         after = mask[np.maximum(index.search(batch[:64], wide).rows, 0)].sum(axis=1)
         got = (index.search(batch, k, limits).rows != NOTHING).sum(axis=1)
         there = min(k, int(mask.sum()))
         found[share] = {
             "per item": ratio(spent["some"], spent["all"]) * float(mask.mean()),
+            "of an index of them alone": ratio(spent["some"], spent["own"]),
             "short": float((got < there).mean()), "short, filtered afterwards": float((after < there).mean()),
         }  # fmt: skip
         print(f"  {share:.0%} may be found: {found[share]}", flush=True)

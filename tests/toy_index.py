@@ -3,7 +3,8 @@
 import numpy as np
 
 from transforms.index.build import assemble, encode, flat, train
-from transforms.index.exact import FLOAT32, ExactIndex
+from transforms.index.exact import ExactIndex
+from transforms.index.factors import FLOAT32
 from transforms.index.ivf import IvfIndex
 
 DIM = 16

@@ -11,7 +11,8 @@ from typing import Any
 import faiss
 import numpy as np
 
-from transforms.index.exact import FLOAT32, ExactIndex, demand_finite
+from transforms.index.exact import ExactIndex, demand_finite
+from transforms.index.factors import FLOAT32
 
 LISTS_OF_ROOT = 4
 """Lists per square root of the items (FAISS, guidelines to choose an index)."""

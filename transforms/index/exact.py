@@ -14,25 +14,24 @@ or number of threads changes a bit of it; equal scores are ordered by row.
 import dataclasses
 import functools
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import faiss
 import numpy as np
 
 from transforms.index.aligned import aligned
+from transforms.index.factors import Factors, Product, blocks, fastest, norms
+from transforms.index.survivors import Barred, Pool, collect
 
 NOTHING = -1
 """Fills up where there are fewer items than asked for."""
-QUERIES_AT_ONCE, BOUNDS_AT_ONCE, SURVIVORS_AT_ONCE, PADDED_AT_ONCE = 1_024, 2**19, 2**21, 2**19
-"""A search holds 6 bytes per bound and 70 per survivor: 150 MB."""
+QUERIES_AT_ONCE, BOUNDS_AT_ONCE, PADDED_AT_ONCE = 1_024, 2**20, 2**19
+ROOM, LEAST_ROOM = 4, 1_024
+"""Survivors of a query that are held, in k, and besides: 8 bytes each, and 4 a bound; 40 MB in all for k = 500."""
 SAMPLED_SHARE, LEAST_SAMPLE, MOST_SAMPLE = 1 / 16, 1_024, 16_384
-FLOAT32, BFLOAT16 = "float32", "bfloat16"
 PACKING = 40
 """What packing an item costs, in scores of one query and one item; `python -m benchmarks.retrieval` shows it."""
-_ROUNDING = 2.0**-23  # of |u| |v|, per component: what two sums of float32 products may differ by, at the most
-_OF_BFLOAT16 = 2.0**-8  # relative, of rounding a product to bfloat16: twice the most
-_WORD = 8
 _ROWS_AT_ONCE, _ALIGNED_BYTES = 2**15, 2**28
 LAST = np.uint64(0xFFFFFFFFFFFFFFFF)
 """The key of nothing."""
@@ -122,13 +121,6 @@ class Limits:
         return Limits(self.masks[:, first:last], self.mask_of, without)
 
 
-def fastest() -> str:
-    """Return the precision whose matrix product is the fastest on this processor."""
-    import torch
-
-    return BFLOAT16 if torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported() else FLOAT32
-
-
 class ExactIndex:
     """The vectors of a space, immutable.
 
@@ -167,15 +159,20 @@ class ExactIndex:
     @functools.cached_property
     def vectors(self) -> np.ndarray:
         """The vectors, `(num_items, dim) float32`, read only."""
-        size = self._flat.ntotal * self._flat.d
-        matrix = faiss.rev_swig_ptr(self._flat.get_xb(), size) if size else np.empty(0, np.float32)
-        matrix = aligned(matrix.reshape(self._flat.ntotal, self._flat.d), _ALIGNED_BYTES)
-        matrix.flags.writeable = False
-        return matrix
+        found = self._matrix.view()
+        found.flags.writeable = False
+        return found
 
     @functools.cached_property
-    def _factors(self) -> "_Factors":
-        return _BFloat16.of(self.vectors) if self._precision == BFLOAT16 else _Float32.of(self.vectors)
+    def _matrix(self) -> np.ndarray:
+        """The vectors as torch wants them, which only takes what it may write to."""
+        size = self._flat.ntotal * self._flat.d
+        matrix = faiss.rev_swig_ptr(self._flat.get_xb(), size) if size else np.empty(0, np.float32)
+        return aligned(matrix.reshape(self._flat.ntotal, self._flat.d), _ALIGNED_BYTES)
+
+    @functools.cached_property
+    def _factors(self) -> Factors:
+        return Factors.of(self._matrix, self._precision)
 
     def __len__(self) -> int:
         return int(self._flat.ntotal)
@@ -233,7 +230,7 @@ class ExactIndex:
 class Part:
     """Items of an index to search among. Memory: their factors, `4 * dim` or `2 * dim` bytes each, and the sample's."""
 
-    def __init__(self, index: ExactIndex, rows: np.ndarray, factors: "_Factors", seed: int):
+    def __init__(self, index: ExactIndex, rows: np.ndarray, factors: Factors, seed: int):
         self._index, self._rows, self._factors = index, rows, factors
         size = int(np.clip(SAMPLED_SHARE * len(rows), LEAST_SAMPLE, MOST_SAMPLE))
         self._sampled = np.sort(np.random.default_rng(seed).permutation(len(rows))[:size])
@@ -297,141 +294,41 @@ class Part:
 
     def _reaching(self, queries: np.ndarray, threshold: np.ndarray, k: int, limits: Limits | None) -> np.ndarray:
         """Return the keys of the best k among all items whose bound reaches the threshold."""
-        keys = np.full((len(queries), k), LAST)
-        for query, place in self._survivors(queries, threshold, limits):
-            keys = self._best(queries, keys, query, place)
-        return keys
-
-    def _survivors(
-        self, queries: np.ndarray, threshold: np.ndarray, limits: Limits | None
-    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Yield query and place of the items whose bound reaches the threshold, about `SURVIVORS_AT_ONCE` at a time."""
-        product = self._factors.product(queries, threshold)
-        width = min(max(_WORD, BOUNDS_AT_ONCE // len(queries) // _WORD * _WORD), _ROWS_AT_ONCE)
-        mask = np.empty(len(queries) * width, bool)
-        found, held = list[tuple[np.ndarray, np.ndarray]](), 0
+        width = min(max(1, BOUNDS_AT_ONCE // len(queries)), _ROWS_AT_ONCE, len(self))
+        product, barred = self._factors.product(queries, width), self._barred(limits, len(queries))
+        pool = Pool.of(len(queries), width + ROOM * k + LEAST_ROOM, product.bits, barred)
+        keys, least = np.full((len(queries), k), LAST), product.least(threshold)
         for first in range(0, len(self), width):
-            size = min(width, len(self) - first)
-            reached = mask[: len(queries) * size]
-            product(first, size, reached.reshape(len(queries), size))
-            at = _true(reached)
-            query, place = (at // size).astype(np.uint16), (at % size + first).astype(np.int32)
-            if limits:
-                allowed = limits.allow(query, place, self._rows)
-                query, place = query[allowed], place[allowed]
-            found.append((query, place))
-            held += len(query)
-            if held > SURVIVORS_AT_ONCE:
-                yield _joined(found)
-                found, held = [], 0
-        yield _joined(found)
+            bounds = product(first, min(width, len(self) - first), positive=bool((least > 0).all()))
+            collect(bounds, least, first, barred, pool)
+            if pool.counts.max() + width > pool.places.shape[1]:
+                keys = self._best(queries, keys, pool, product)
+                least = np.maximum(least, product.least(to_scores(keys[:, -1])))
+                pool.counts[:] = 0
+        return self._best(queries, keys, pool, product)
 
-    def _best(self, queries: np.ndarray, keys: np.ndarray, query: np.ndarray, place: np.ndarray) -> np.ndarray:
-        """Score pairs of query and place in full and return the best keys, of these and of those there were."""
-        k = keys.shape[1]
-        rows = self._rows[place[np.argsort(query, kind="stable")]]
-        counts = np.bincount(query, minlength=len(queries))
-        starts = np.cumsum(counts) - counts
-        keys = keys.copy()
-        for some in _alike(counts):
-            columns = np.arange(counts[some].max())
-            own = np.full((len(some), len(columns)), NOTHING, np.int64)
-            there = columns < counts[some, None]
-            own[there] = rows[(starts[some, None] + columns)[there]]
-            both = np.hstack([keys[some], to_keys(self._index.scores(queries[some], own), own)])
+    def _barred(self, limits: Limits | None, num_queries: int) -> Barred:
+        if limits is None:
+            nothing = np.zeros(num_queries + 1, np.int64)
+            return Barred(np.empty((1, 0), bool), nothing[1:], nothing[:0], nothing)
+        places = np.searchsorted(self._rows, limits.without & 0xFFFFFFFF)
+        starts = np.append(0, np.cumsum(limits.count_without(num_queries)))
+        return Barred(limits.masks, limits.mask_of, places, starts)
+
+    def _best(self, queries: np.ndarray, keys: np.ndarray, pool: Pool, product: Product) -> np.ndarray:
+        """Score what is in the pool in full and return the best keys, of these and of those there were."""
+        k, keys = keys.shape[1], keys.copy()
+        for some in _alike(pool.counts):
+            most = int(pool.counts[some[-1]])
+            own, bounds = pool.places[some, :most], pool.bounds[some, :most]
+            there = np.arange(most) < pool.counts[some, None]
+            if most > k:
+                last = np.partition(np.where(there, bounds, np.iinfo(bounds.dtype).min), most - k, axis=1)[:, most - k]
+                there &= bounds >= product.rival(last, some)[:, None]
+            rows = np.where(there, self._rows[np.where(there, own, 0)], NOTHING).astype(np.int64)
+            both = np.hstack([keys[some], to_keys(self._index.scores(queries[some], rows), rows)])
             keys[some] = np.sort(np.partition(both, k - 1, axis=1)[:, :k], axis=1)
         return keys
-
-
-class _Float32:
-    """Factors of the product as they are; the bound is the score itself but for rounding."""
-
-    def __init__(self, matrix: np.ndarray, longest: float):
-        self._matrix, self._longest = matrix, longest
-
-    @classmethod
-    def of(cls, vectors: np.ndarray) -> "_Float32":
-        return cls(vectors, _longest(vectors))
-
-    def take(self, rows: np.ndarray) -> "_Float32":
-        return _Float32(self._matrix[rows], self._longest)
-
-    def product(self, queries: np.ndarray, threshold: np.ndarray):
-        """Return what marks the items of a block, `(first, size, out)`, whose bounds reach the thresholds."""
-        lost = _ROUNDING * queries.shape[1] * self._longest * np.linalg.norm(queries, axis=1)
-        least = (threshold - lost)[:, None]
-        bounds = np.empty(max(BOUNDS_AT_ONCE, _WORD * len(queries)), np.float32)
-
-        def mark(first: int, size: int, out: np.ndarray) -> None:
-            block = bounds[: out.size].reshape(out.shape)
-            np.matmul(queries, aligned(self._matrix[first : first + size]).T, out=block)
-            np.greater_equal(block, least, out=out)
-
-        return mark
-
-
-class _BFloat16:
-    """Factors rounded to bfloat16, and how far any of them is from what it was.
-
-    Attributes:
-      exact: gives the factors as they are, for queries whose threshold is not above 0.
-    """
-
-    def __init__(self, matrix: Any, exact: Callable[[], _Float32], longest: float, furthest: float):
-        self._matrix, self._exact, self._longest, self._furthest = matrix, exact, longest, furthest
-
-    @classmethod
-    def of(cls, vectors: np.ndarray) -> "_BFloat16":
-        import torch
-
-        matrix, furthest = torch.empty(vectors.shape, dtype=torch.bfloat16), 0.0
-        for rows in _blocks(vectors):
-            matrix[rows], off = _rounded(vectors[rows])
-            furthest = max(furthest, float(off.max()))
-        exact = _Float32.of(vectors)
-        return cls(matrix, lambda: exact, _longest(vectors), furthest)
-
-    def take(self, rows: np.ndarray) -> "_BFloat16":
-        import torch
-
-        packed = self._matrix[torch.from_numpy(rows.astype(np.int64))]
-        exact = functools.cache(lambda: self._exact().take(rows))
-        return _BFloat16(packed, exact, self._longest, self._furthest)
-
-    def product(self, queries: np.ndarray, threshold: np.ndarray):
-        """Return what marks the items of a block, see `_Float32.product`.
-
-        The bits of bfloat16 are in the order of their numbers where the threshold is above 0; else float32 does it.
-        """
-        import torch
-
-        asked, off = _rounded(queries)
-        rounding = 2 * _ROUNDING * queries.shape[1] * self._longest
-        lost = (self._furthest + rounding) * np.linalg.norm(queries, axis=1) + 2 * off * self._longest
-        least = (threshold - lost) * np.float32(1 - _OF_BFLOAT16)
-        if not (least > 0).all():
-            return self._exact().product(queries, threshold)
-        bits = (least.astype(np.float32).view(np.uint32) >> 16).astype(np.int16)[:, None]
-        bounds = torch.empty(max(BOUNDS_AT_ONCE, _WORD * len(queries)), dtype=torch.bfloat16)
-
-        def mark(first: int, size: int, out: np.ndarray) -> None:
-            block = bounds[: out.size].view(out.shape)
-            torch.mm(asked, self._matrix[first : first + size].T, out=block)
-            np.greater_equal(block.view(torch.int16).numpy(), bits, out=out)
-
-        return mark
-
-
-_Factors = _Float32 | _BFloat16
-
-
-def _rounded(vectors: np.ndarray) -> tuple[Any, np.ndarray]:
-    """Return vectors in bfloat16, and the norms of what they lost, `(num_rows,) float32`."""
-    import torch
-
-    exact = torch.from_numpy(np.array(vectors))
-    matrix = exact.to(torch.bfloat16)
-    return matrix, (exact - matrix.to(torch.float32)).norm(dim=1).numpy()
 
 
 def demand_finite(vectors: np.ndarray, what: str) -> None:
@@ -440,38 +337,10 @@ def demand_finite(vectors: np.ndarray, what: str) -> None:
     Raises:
       ValueError: names the first row.
     """
-    bad = [rows.start + np.flatnonzero(~np.isfinite(_norms(vectors[rows]))) for rows in _blocks(vectors)]
+    bad = [rows.start + np.flatnonzero(~np.isfinite(norms(vectors[rows]))) for rows in blocks(vectors)]
     found = np.concatenate([*bad, np.empty(0, np.int64)])
     if len(found):
         raise ValueError(f"{what} vector {int(found[0]):,} is not finite; {len(found):,} of {len(vectors):,} are not")
-
-
-def _blocks(vectors: np.ndarray) -> Iterator[slice]:
-    """Yield runs of rows that a copy of is no matter."""
-    return (slice(first, first + 2**14) for first in range(0, len(vectors), 2**14))
-
-
-def _norms(vectors: np.ndarray) -> np.ndarray:
-    with np.errstate(over="ignore", invalid="ignore"):
-        return np.asarray(np.linalg.norm(vectors, axis=1))
-
-
-def _longest(vectors: np.ndarray) -> float:
-    return max((float(_norms(vectors[rows]).max()) for rows in _blocks(vectors)), default=0.0)
-
-
-def _joined(found: list[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
-    query, place = zip(*found) if found else ((np.empty(0, np.uint16),), (np.empty(0, np.int32),))
-    return np.concatenate(query), np.concatenate(place)
-
-
-def _true(mask: np.ndarray) -> np.ndarray:
-    """Return where a mask is true, a word at a time: nearly all of it is false."""
-    if len(mask) % _WORD:
-        return np.flatnonzero(mask)
-    words = np.flatnonzero(mask.view(np.uint64) != 0)
-    within, bit = np.nonzero(mask.reshape(-1, _WORD)[words])
-    return words[within] * _WORD + bit
 
 
 def _alike(counts: np.ndarray) -> Iterator[np.ndarray]:

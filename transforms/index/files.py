@@ -9,7 +9,8 @@ import faiss
 import polars as pl
 
 from schemas.models import Space
-from transforms.index.exact import FLOAT32, ExactIndex
+from transforms.index.exact import ExactIndex
+from transforms.index.factors import FLOAT32
 from transforms.index.ivf import IvfIndex
 
 

@@ -5,7 +5,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from transforms.index import exact
-from transforms.index.exact import BFLOAT16, FLOAT32, LEAST_SAMPLE, NOTHING, ExactIndex, Limits
+from transforms.index.exact import LEAST_SAMPLE, NOTHING, ExactIndex, Limits
+from transforms.index.factors import BFLOAT16, FLOAT32
 
 PRECISIONS = pytest.mark.parametrize("precision", [FLOAT32, BFLOAT16])
 
@@ -77,9 +78,9 @@ def test_the_precision_of_the_first_step_changes_nothing():
 def test_bfloat16_is_used_where_it_may_be():
     """Without this the test above would compare float32 with itself."""
     rng = np.random.default_rng(1)
-    index = ExactIndex.of(np.abs(normal(rng, 5_000, 8)), BFLOAT16)
-    index._factors._exact = pytest.fail
-    assert index.search(np.abs(normal(rng, 5, 8)), 10).rows.shape == (5, 10)
+    for precision, bits in ((FLOAT32, np.int32), (BFLOAT16, np.int16)):
+        product = ExactIndex.of(normal(rng, 50, 8), precision)._factors.product(normal(rng, 5, 8), 50)
+        assert product(0, 50, positive=False).dtype == bits
 
 
 @PRECISIONS
@@ -139,14 +140,14 @@ def test_a_sample_that_misleads_changes_nothing(precision, better):
 @PRECISIONS
 def test_where_everything_is_equal_the_first_rows_are_found_in_little_memory(precision, monkeypatch):
     """Each of the queries reaches all items: scored at once are no more than three of the limits allow."""
-    for name, size in (("SURVIVORS_AT_ONCE", 5_000), ("BOUNDS_AT_ONCE", 2**12), ("PADDED_AT_ONCE", 2_000)):
+    for name, size in (("ROOM", 1), ("LEAST_ROOM", 1_000), ("BOUNDS_AT_ONCE", 2**12), ("PADDED_AT_ONCE", 2_000)):
         monkeypatch.setattr(exact, name, size)
     index, scored = ExactIndex.of(np.ones((30_000, 4), np.float32), precision), []
     scores = index.scores
     monkeypatch.setattr(index, "scores", lambda queries, rows: scored.append(rows.size) or scores(queries, rows))
     found = index.search(np.ones((3, 4), np.float32), 20)
     np.testing.assert_array_equal(found.rows, np.tile(np.arange(20), (3, 1)))
-    assert max(scored) <= 5_000 + 2**12
+    assert max(scored) <= 3 * 1_020 + 2**12
     assert sum(scored) == 3 * 30_000
 
 

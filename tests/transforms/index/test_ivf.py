@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 from toy_index import CENTRES, indexed, unit
 
 from transforms.index import ivf
-from transforms.index.exact import FLOAT32, NOTHING, ExactIndex, Found, Limits
+from transforms.index.exact import NOTHING, ExactIndex, Found, Limits
+from transforms.index.factors import FLOAT32
 from transforms.index.ivf import IvfIndex
 
 NUM = 6_000
