@@ -18,6 +18,7 @@ from schemas.manifest import DataFile, Manifest
 from schemas.policy import SurfacePolicy
 from transforms.calibrate import Since, since_of_seeds, since_of_users
 from transforms.candidate_sets import Provenance, Rests
+from transforms.devices import GPU, GPU_HINTS
 from transforms.explore_pool import HOME_EXPLORE_SOURCES, NOW_PLAYING_EXPLORE_SOURCES
 from transforms.filters import Instant
 from transforms.groups import RetrieveGroups
@@ -215,12 +216,18 @@ def retrieve(surface: Surface, served: Served) -> Stage:
         date=road.day,
         inputs=tuple(input_ref(data[name], name) for name in used),
         tasks=(*shard_tasks(road.num_shards, inputs), group_task),
-        transform=functools.partial(process, work=work),
+        transform=functools.partial(_ask, work=work, on_gpu=road.device == GPU and served.models.index is None),
         num_parts=road.num_shards + 1,
         num_shards=road.num_shards,
         config={"sources": sorted([*surface.sources, *asked(surface.group_sources, policy)])}
         | {name: getattr(policy, name) for name in _ASKED_OF_POLICY},
     )
+
+
+def _ask(space: Workspace, tasks: Sequence[Task], work: Work, on_gpu: bool) -> beam.PTransform:
+    """Return the transform in which sources propose; exact search asks for the machines that embedding asked for."""
+    asking = process(space, tasks, work)
+    return asking.with_resource_hints(**GPU_HINTS) if on_gpu else asking
 
 
 def asked(sources: Mapping[str, Source], policy: SurfacePolicy) -> dict[str, Source]:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import datetime
+from collections.abc import Callable
 
 import apache_beam as beam
 import pytest
@@ -10,12 +11,13 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from jobs.options import POLICY_FILE, read_policy
 from pipelines.embed import Encoder, _embed, embed
 from pipelines.models import Models
+from pipelines.recommend import _ask
 from pipelines.road import Road
 from schemas.manifest import DataFile, Manifest
 from schemas.models import EMBEDDING_DIM, Space, SpaceMismatch
 from transforms.devices import CPU, GPU
 from transforms.embed.vectors import ITEMS, EncoderFiles
-from transforms.shards import Task, Workspace
+from transforms.shards import Output, Task, Workspace
 
 SPACE = Space("encoder", "one", EMBEDDING_DIM, "cosine")
 WEIGHTS = DataFile("data/training/date=d/run=r/artifacts/encoder.safetensors", "ab", 0, 10, 0)
@@ -25,8 +27,8 @@ ROAD = Road(datetime.date(2026, 1, 31), 2, read_policy(POLICY_FILE), "code", "ba
 ACCELERATOR = "beam:resources:accelerator:v1"
 
 
-def accelerators(device: str) -> set[bytes]:
-    """Return what the steps of the stage ask for, in the graph a service would be given."""
+def accelerators(transform: Callable[[Workspace], beam.PTransform]) -> set[bytes]:
+    """Return what the steps of a stage ask for, in the graph a service would be given."""
     options = PipelineOptions(
         ["--runner=DataflowRunner", "--dry_run=True", "--project=test-proj", "--region=europe-west1",
          "--temp_location=gs://bucket/tmp", "--sdk_location=container", "--no_auth"],
@@ -35,15 +37,17 @@ def accelerators(device: str) -> set[bytes]:
     space = Workspace("/nowhere", "staging/x", "x", "item_embedding", "embed", "code")
     pipeline = beam.Pipeline(options=options)
     tasks = pipeline | "CreateTasks" >> beam.Create([Task("00000", 0, {})])
-    _ = tasks | "DoStage" >> _embed(space, [], ITEMS, SPACE, EncoderFiles("w", (), device), 1.0)
+    _ = tasks | "DoStage" >> transform(space)
     components = pipeline.to_runner_api().components
     used = {one.environment_id for one in components.transforms.values() if one.unique_name.startswith("DoStage")}
     return {components.environments[name].resource_hints.get(ACCELERATOR, b"") for name in used if name}
 
 
-def test_the_stage_asks_for_a_gpu_where_it_is_told_to_and_only_then():
-    assert accelerators(CPU) == {b""}
-    assert accelerators(GPU) == {b"type:nvidia-l4;count:1;install-nvidia-driver"}
+@pytest.mark.parametrize(("device", "asked"), [(CPU, b""), (GPU, b"type:nvidia-l4;count:1;install-nvidia-driver")])
+def test_a_stage_asks_for_a_gpu_where_it_is_told_to_and_only_then(device, asked):
+    files = EncoderFiles("w", (), device)
+    assert accelerators(lambda space: _embed(space, [], ITEMS, SPACE, files, 1.0)) == {asked}
+    assert accelerators(lambda space: _ask(space, [], Output, device == GPU)) == {asked}
 
 
 def test_another_device_is_refused():

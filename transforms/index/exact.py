@@ -22,17 +22,17 @@ import numpy as np
 
 from transforms.index.aligned import aligned
 from transforms.index.factors import Factors, Product, blocks, fastest, norms
-from transforms.index.survivors import Barred, Pool, collect
+from transforms.index.survivors import Barred, Pool
 
 NOTHING = -1
 """Fills up where there are fewer items than asked for."""
-QUERIES_AT_ONCE, BOUNDS_AT_ONCE, PADDED_AT_ONCE = 1_024, 2**20, 2**19
+QUERIES_AT_ONCE, PADDED_AT_ONCE = 1_024, 2**19
 ROOM, LEAST_ROOM = 4, 1_024
-"""Survivors of a query that are held, in k, and besides: 8 bytes each, and 4 a bound; 40 MB in all for k = 500."""
+"""Survivors of a query that are held, in k, and besides, 8 bytes each; and a block of bounds: 40 MB in all for k = 500."""
 SAMPLED_SHARE, LEAST_SAMPLE, MOST_SAMPLE = 1 / 16, 1_024, 16_384
 PACKING = 40
 """What packing an item costs, in scores of one query and one item; `python -m benchmarks.retrieval` shows it."""
-_ROWS_AT_ONCE, _ALIGNED_BYTES = 2**15, 2**28
+_ALIGNED_BYTES = 2**28
 LAST = np.uint64(0xFFFFFFFFFFFFFFFF)
 """The key of nothing."""
 
@@ -133,7 +133,8 @@ class ExactIndex:
 
         Args:
           flat: rows in the order of ids.
-          precision: of the first step, `float32` or `bfloat16`; None: the fastest. What is found is the same.
+          precision: of the first step, and where it is taken, see `transforms.index.factors`; None: the fastest. What is found is the
+            same.
 
         Raises:
           ValueError: a vector is not finite.
@@ -294,14 +295,12 @@ class Part:
 
     def _reaching(self, queries: np.ndarray, threshold: np.ndarray, k: int, limits: Limits | None) -> np.ndarray:
         """Return the keys of the best k among all items whose bound reaches the threshold."""
-        width = min(max(1, BOUNDS_AT_ONCE // len(queries)), _ROWS_AT_ONCE, len(self))
-        product, barred = self._factors.product(queries, width), self._barred(limits, len(queries))
-        pool = Pool.of(len(queries), width + ROOM * k + LEAST_ROOM, product.bits, barred)
+        product, barred = self._factors.product(queries), self._barred(limits, len(queries))
+        pool = Pool.of(len(queries), product.width + ROOM * k + LEAST_ROOM, product.bits, barred)
         keys, least = np.full((len(queries), k), LAST), product.least(threshold)
-        for first in range(0, len(self), width):
-            bounds = product(first, min(width, len(self) - first), positive=bool((least > 0).all()))
-            collect(bounds, least, first, barred, pool)
-            if pool.counts.max() + width > pool.places.shape[1]:
+        for first in range(0, len(self), product.width):
+            product.collect(first, least, barred, pool)
+            if pool.counts.max() + product.width > pool.places.shape[1]:
                 keys = self._best(queries, keys, pool, product)
                 least = np.maximum(least, product.least(to_scores(keys[:, -1])))
                 pool.counts[:] = 0

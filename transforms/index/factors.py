@@ -1,24 +1,32 @@
 """Vectors as factors of a matrix product, and what its results may be told from the scores by.
 
-A result is handed out as an integer in the order of its number: whatever the precision, one loop compares and keeps them.
+A result is compared as an integer in the order of its number, whatever the precision. On a processor one compiled loop does it while the
+results lie in its cache; a GPU hands over what reached the threshold. What is found is scored again elsewhere, so that
+precision and machine change nothing but the time it takes.
 """
 
 import dataclasses
-from collections.abc import Callable, Iterator
-from typing import Any, Self
+from collections.abc import Iterator
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
 
+from transforms.devices import CPU, GPU
 from transforms.index.aligned import aligned
+from transforms.index.survivors import Barred, Pool, add, collect
 
-FLOAT32, BFLOAT16 = "float32", "bfloat16"
+FLOAT32, BFLOAT16, ON_GPU = "float32", "bfloat16", "bfloat16, GPU"
 _ROUNDING = 2.0**-23  # of |u| |v|, per component: what two sums of float32 products may differ by, at the most
 _OF_BFLOAT16 = 2.0**-8  # relative, of rounding a product to bfloat16: twice the most
+_OF_GPU_MEMORY = 0.5
+"""Items beyond this share of what is free stay with the machine and are sent over block by block."""
 
 
 def fastest() -> str:
-    """Return the precision whose matrix product is the fastest on this processor."""
+    """Return the precision, and the device, whose matrix product is the fastest on this machine."""
+    if torch.cuda.is_available():
+        return ON_GPU
     return BFLOAT16 if torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported() else FLOAT32
 
 
@@ -27,11 +35,12 @@ class Factors:
     """Items, rounded or as they are.
 
     Attributes:
-      matrix: `(num_items, dim)`, of NumPy in float32, of torch in bfloat16. longest: the greatest norm. furthest: the greatest
-        norm of what rounding took from one.
+      matrix: `(num_items, dim)`, of NumPy in float32, of torch in bfloat16. device: where they are multiplied. longest: the greatest
+        norm. furthest: the greatest norm of what rounding took from one.
     """
 
     matrix: Any
+    device: str
     longest: float
     furthest: float
 
@@ -40,34 +49,42 @@ class Factors:
         """Return the factors of vectors, `(num_items, dim) float32`."""
         longest = max((float(norms(vectors[rows]).max()) for rows in blocks(vectors)), default=0.0)
         if precision == FLOAT32:
-            return cls(vectors, longest, 0.0)
+            return cls(vectors, CPU, longest, 0.0)
         matrix, furthest = torch.empty(vectors.shape, dtype=torch.bfloat16), 0.0
         for rows in blocks(vectors):
             matrix[rows], off = _rounded(vectors[rows])
             furthest = max(furthest, float(off.max()))
-        return cls(matrix, longest, furthest)
+        return cls(*(_sent(matrix) if precision == ON_GPU else (matrix, CPU)), longest, furthest)
 
     def take(self, rows: np.ndarray) -> Self:
         """Return those of some items."""
-        at = rows if isinstance(self.matrix, np.ndarray) else torch.from_numpy(rows.astype(np.int64))
-        return dataclasses.replace(self, matrix=self.matrix[at])
-
-    def product(self, queries: np.ndarray, most: int) -> "Product":
-        """Return the product with queries, `(num_queries, dim) float32`, of blocks of up to `most` items."""
-        length, rounding = norms(queries), _ROUNDING * queries.shape[1] * self.longest
         if isinstance(self.matrix, np.ndarray):
-            bounds = torch.empty(most * len(queries), dtype=torch.float32)
-            return Product(self._exact, torch.from_numpy(queries), bounds, np.int32, rounding * length, 0.0)
+            return dataclasses.replace(self, matrix=self.matrix[rows])
+        return dataclasses.replace(
+            self, matrix=self.matrix[torch.from_numpy(rows.astype(np.int64)).to(self.matrix.device)]
+        )
+
+    def product(self, queries: np.ndarray) -> "Product":
+        """Return the product with queries, `(num_queries, dim) float32`."""
+        length, rounding = norms(queries), _ROUNDING * queries.shape[1] * self.longest
+        kind = OnProcessor if self.device == CPU else OnGpu
+        if isinstance(self.matrix, np.ndarray):
+            return kind(self, torch.from_numpy(np.array(queries)), np.int32, rounding * length, 0.0)
         asked, off = _rounded(queries)
         lost = (self.furthest + 2 * rounding) * length + 2 * off * self.longest
-        bounds = torch.empty(most * len(queries), dtype=torch.bfloat16)
-        return Product(self._rounded_block, asked, bounds, np.int16, lost, _OF_BFLOAT16)
+        return kind(self, asked.to(self.device), np.int16, lost, _OF_BFLOAT16)
 
-    def _exact(self, first: int, size: int) -> torch.Tensor:
-        return torch.from_numpy(aligned(self.matrix[first : first + size]))
+    def block(self, first: int, size: int) -> torch.Tensor:
+        """Return some items where they are multiplied."""
+        some = self.matrix[first : first + size]
+        return torch.from_numpy(aligned(some)) if isinstance(some, np.ndarray) else some.to(self.device)
 
-    def _rounded_block(self, first: int, size: int) -> torch.Tensor:
-        return self.matrix[first : first + size]
+
+def _sent(matrix: torch.Tensor) -> tuple[torch.Tensor, str]:
+    """Return a matrix on the GPU, or, if it is too large for it, ready to be sent; sums there are of float32 as well."""
+    torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction = False
+    free = torch.cuda.mem_get_info()[0] if torch.cuda.is_available() else 0
+    return (matrix.to(GPU) if matrix.nbytes <= _OF_GPU_MEMORY * free else matrix), GPU
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -75,16 +92,23 @@ class Product:
     """Products of queries with block after block of items, as integers in the order of the numbers.
 
     Attributes:
-      block: gives items, `(first, size)`. asked: the queries. bounds: room for a block. bits: how wide an integer is. lost:
-        `(num_queries,) float32`, what a product may be from the score; relative: and what rounding it adds to that.
+      bits: how wide an integer is. lost: `(num_queries,) float32`, what a product may be from the score; relative: and what rounding it
+        adds to that.
     """
 
-    block: Callable[[int, int], torch.Tensor]
+    bounds_at_once: ClassVar[int]
+    rows_at_once: ClassVar[int]
+
+    factors: Factors
     asked: torch.Tensor
-    bounds: torch.Tensor
     bits: type
     lost: np.ndarray
     relative: float
+
+    @property
+    def width(self) -> int:
+        """How many items a block has."""
+        return min(max(1, self.bounds_at_once // len(self.lost)), self.rows_at_once, len(self.factors.matrix))
 
     def least(self, score: np.ndarray, some: np.ndarray | slice = slice(None)) -> np.ndarray:
         """Return for some queries what the product of an item with such a score, or a greater one, is at the least."""
@@ -96,22 +120,42 @@ class Product:
         number = _in_order(bound.astype(np.int32) << (32 - 8 * bound.itemsize)).view(np.float32)
         return self.least(number * np.where(number > 0, 1 - self.relative, 1 + self.relative) - self.lost[some], some)
 
-    def __call__(self, first: int, size: int, *, positive: bool) -> np.ndarray:
-        """Return the products with a block, `(num_queries, size)`; those below 0 in their order only where not `positive`."""
-        num_queries = self.asked.shape[0]
-        out = self.bounds[: num_queries * size].view(num_queries, size)
-        if num_queries == 1:
-            torch.mv(self.block(first, size), self.asked[0], out=out[0])
-        else:
-            torch.mm(self.asked, self.block(first, size).T, out=out)
-        found = out.view(torch.int16 if self.bits is np.int16 else torch.int32).numpy()
-        return found if positive else _in_order(found)
+    def collect(self, first: int, least: np.ndarray, barred: Barred, pool: Pool) -> None:
+        """Add the items of the block that begins with `first` whose product is `least` or more; there must be room for all."""
+        raise NotImplementedError
 
     def _ordered(self, number: np.ndarray) -> np.ndarray:
         """Return a number's integer, or one less: so are those of 0 and of -0."""
         wide = _in_order(number.astype(np.float32).view(np.int32))
         narrow: np.ndarray = (wide >> (32 - 8 * np.dtype(self.bits).itemsize)).astype(self.bits)
         return narrow - (narrow > np.iinfo(self.bits).min)
+
+
+class OnProcessor(Product):
+    """Compared while they lie in the cache: 4 MB."""
+
+    bounds_at_once, rows_at_once = 2**20, 2**15
+
+    def collect(self, first: int, least: np.ndarray, barred: Barred, pool: Pool) -> None:
+        """See `Product.collect`."""
+        block = self.factors.block(first, self.width)
+        bounds = torch.mv(block, self.asked[0])[None] if len(self.asked) == 1 else torch.mm(self.asked, block.T)
+        found = bounds.view(torch.int16 if self.bits is np.int16 else torch.int32).numpy()
+        collect(found if (least > 0).all() else _in_order(found), least, first, barred, pool)
+
+
+class OnGpu(Product):
+    """Where the items are, or are sent to; what reached the threshold comes back. On the GPU, 50 MB and the items."""
+
+    bounds_at_once, rows_at_once = 2**23, 2**20
+
+    def collect(self, first: int, least: np.ndarray, barred: Barred, pool: Pool) -> None:
+        """See `Product.collect`."""
+        found = torch.mm(self.asked, self.factors.block(first, self.width).T).view(torch.int16)
+        if not (least > 0).all():
+            found = found ^ ((found >> 15) & np.iinfo(np.int16).max)
+        query, place = (found >= torch.from_numpy(least).to(found.device)[:, None]).nonzero(as_tuple=True)
+        add(*(one.cpu().numpy() for one in (query, place, found[query, place])), first, barred, pool)
 
 
 def _in_order(bits: np.ndarray) -> np.ndarray:

@@ -11,7 +11,7 @@ import polars as pl
 from schemas.models import Space
 from transforms.index.exact import ExactIndex
 from transforms.index.factors import FLOAT32
-from transforms.index.ivf import IvfIndex
+from transforms.index.ivf import EXACT_BELOW, IvfIndex
 
 
 class IndexMismatch(ValueError):
@@ -53,10 +53,11 @@ def open_index(records: pl.DataFrame, files: Sequence[str], ids: pl.Series, term
     records = records.sort("segment")
     _demand_agreement(records, ids, terms)
     named = {path.rpartition("/")[2]: path for path in files}
+    precision = FLOAT32 if len(ids) > EXACT_BELOW else None  # of fewer, all are looked at
     codes, vectors = [], []
     for number, rows in records.select("segment", "num_rows").rows():
         codes.append(_read(named, codes_name(number), rows, 0))
-        vectors.append(ExactIndex(_read(named, vectors_name(number), rows, faiss.IO_FLAG_MMAP_IFC), FLOAT32))
+        vectors.append(ExactIndex(_read(named, vectors_name(number), rows, faiss.IO_FLAG_MMAP_IFC), precision))
     return IvfIndex.join(codes, vectors)
 
 

@@ -69,6 +69,24 @@ def collect(bounds, least, first, barred, pool):
 
 
 @compiled
+def add(queries, places, bounds, first, barred, pool):
+    """Add what reached its threshold in a block, in order of query and place, and is not barred; otherwise as `collect`."""
+    masked = barred.masks.shape[1] > 0
+    for row in range(len(queries)):
+        q, place = queries[row], first + places[row]
+        if masked and not barred.masks[barred.mask_of[q], place]:
+            continue
+        at, last = pool.passed[q], barred.starts[q + 1]
+        while at < last and barred.places[at] < place:
+            at += 1
+        pool.passed[q] = at
+        if at == last or barred.places[at] != place:
+            n = pool.counts[q]
+            pool.places[q, n], pool.bounds[q, n] = place, bounds[row]
+            pool.counts[q] = n + 1
+
+
+@compiled
 def _any_reach(some, limit):
     """Tell whether any of `_AT_ONCE` integers is `limit` or more: without a branch, so that many are compared at once."""
     found = np.int16(0)

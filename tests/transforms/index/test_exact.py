@@ -1,14 +1,24 @@
 import faiss
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from transforms.index import exact
+from transforms.index import exact, factors
 from transforms.index.exact import LEAST_SAMPLE, NOTHING, ExactIndex, Limits
-from transforms.index.factors import BFLOAT16, FLOAT32
+from transforms.index.factors import BFLOAT16, FLOAT32, ON_GPU, OnGpu, OnProcessor
 
-PRECISIONS = pytest.mark.parametrize("precision", [FLOAT32, BFLOAT16])
+EVERY = [FLOAT32, BFLOAT16, ON_GPU]
+PRECISIONS = pytest.mark.parametrize("precision", EVERY)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def another_device():
+    """What a GPU does is done by the processor, as if it were another device."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(factors, "GPU", "cpu:0")
+        yield
 
 
 def best(index: ExactIndex, queries: np.ndarray, rows: np.ndarray, k: int) -> np.ndarray:
@@ -24,7 +34,7 @@ def normal(rng: np.random.Generator, *shape: int) -> np.ndarray:
 
 @given(
     num_items=st.integers(1, 4_000), num_queries=st.integers(0, 40), dim=st.sampled_from([1, 3, 16, 64]), k=st.integers(1, 600),
-    kind=st.sampled_from(["normal", "few", "short", "below 0"]), precision=st.sampled_from([FLOAT32, BFLOAT16]), seed=st.integers(0, 99),
+    kind=st.sampled_from(["normal", "few", "short", "below 0"]), precision=st.sampled_from(EVERY), seed=st.integers(0, 99),
 )  # fmt: skip
 @settings(max_examples=150, deadline=None)
 def test_what_is_found_is_the_best_whatever_the_vectors(num_items, num_queries, dim, k, kind, precision, seed):
@@ -70,17 +80,24 @@ def test_the_precision_of_the_first_step_changes_nothing():
     rng = np.random.default_rng(1)
     items, queries = normal(rng, 8_000, 48), normal(rng, 60, 48)
     for size in (1.0, 1e-3, 1e3):
-        found = [ExactIndex.of(items * np.float32(size), one).search(queries, 50) for one in (FLOAT32, BFLOAT16)]
-        assert found[0].rows.tobytes() == found[1].rows.tobytes()
-        assert found[0].scores.tobytes() == found[1].scores.tobytes()
+        found = [ExactIndex.of(items * np.float32(size), one).search(queries, 50) for one in EVERY]
+        for one in found[1:]:
+            assert one.rows.tobytes() == found[0].rows.tobytes()
+            assert one.scores.tobytes() == found[0].scores.tobytes()
 
 
-def test_bfloat16_is_used_where_it_may_be():
+def test_each_precision_is_taken_where_it_is_asked_for():
     """Without this the test above would compare float32 with itself."""
     rng = np.random.default_rng(1)
-    for precision, bits in ((FLOAT32, np.int32), (BFLOAT16, np.int16)):
-        product = ExactIndex.of(normal(rng, 50, 8), precision)._factors.product(normal(rng, 5, 8), 50)
-        assert product(0, 50, positive=False).dtype == bits
+    taken = ((FLOAT32, np.int32, OnProcessor), (BFLOAT16, np.int16, OnProcessor), (ON_GPU, np.int16, OnGpu))
+    for precision, bits, kind in taken:
+        product = ExactIndex.of(normal(rng, 50, 8), precision)._factors.product(normal(rng, 5, 8))
+        assert (product.bits, type(product)) == (bits, kind)
+
+
+def test_a_gpu_is_taken_where_there_is_one(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert factors.fastest() == ON_GPU
 
 
 @PRECISIONS
@@ -94,7 +111,7 @@ def test_a_part_finds_its_own_items_and_all_it_was_asked_for(precision):
 
 @given(
     num_items=st.integers(1, 3_000), num_queries=st.integers(1, 30), k=st.integers(1, 300), seed=st.integers(0, 99),
-    heard=st.integers(0, 400), share=st.sampled_from([0.0, 0.01, 0.3, 1.0]), precision=st.sampled_from([FLOAT32, BFLOAT16]),
+    heard=st.integers(0, 400), share=st.sampled_from([0.0, 0.01, 0.3, 1.0]), precision=st.sampled_from(EVERY),
 )  # fmt: skip
 @settings(max_examples=100, deadline=None)
 def test_every_query_finds_the_best_of_what_it_may_find(num_items, num_queries, k, seed, heard, share, precision):
@@ -140,8 +157,10 @@ def test_a_sample_that_misleads_changes_nothing(precision, better):
 @PRECISIONS
 def test_where_everything_is_equal_the_first_rows_are_found_in_little_memory(precision, monkeypatch):
     """Each of the queries reaches all items: scored at once are no more than three of the limits allow."""
-    for name, size in (("ROOM", 1), ("LEAST_ROOM", 1_000), ("BOUNDS_AT_ONCE", 2**12), ("PADDED_AT_ONCE", 2_000)):
+    for name, size in (("ROOM", 1), ("LEAST_ROOM", 1_000), ("PADDED_AT_ONCE", 2_000)):
         monkeypatch.setattr(exact, name, size)
+    for kind in (OnProcessor, OnGpu):
+        monkeypatch.setattr(kind, "bounds_at_once", 2**12)
     index, scored = ExactIndex.of(np.ones((30_000, 4), np.float32), precision), []
     scores = index.scores
     monkeypatch.setattr(index, "scores", lambda queries, rows: scored.append(rows.size) or scores(queries, rows))
@@ -164,7 +183,7 @@ def test_what_float32_and_bfloat16_lose_is_allowed_for():
     cancel = np.tile(np.array([[1, 1, 13]], np.float32), (2_000, 1))
     cancel[5] = 1, 1, 14
     for items, asked in ((close, query), (cancel, large)):
-        found = [ExactIndex.of(items, one).search(asked, 3) for one in (FLOAT32, BFLOAT16)]
+        found = [ExactIndex.of(items, one).search(asked, 3) for one in EVERY]
         wanted = best(ExactIndex.of(items, FLOAT32), asked, np.arange(2_000), 3)
         for one in found:
             np.testing.assert_array_equal(one.rows, wanted)

@@ -105,7 +105,7 @@ def test_figures_are_those_that_were_measured():
     assert option(planned, FLOAT32).work_hours * 3600 == pytest.approx(4_200 + 350)
     assert option(planned, BFLOAT16).work_hours * 3600 == pytest.approx(1_050 + 350)
     assert option(planned, IVF_PQ).work_hours * 3600 == pytest.approx(1e6 / 1_321 + 26)
-    assert option(planned, GPU).work_hours * 3600 == pytest.approx(2 + 1e6 * (4_000 + 512) / 25e9)
+    assert option(planned, GPU).work_hours * 3600 == pytest.approx(2 + 350 + 1e6 * (4_000 + 512) / 25e9)
 
 
 def test_lists_looked_into_four_times_as_many_give_the_other_figure_that_was_measured():
@@ -181,9 +181,9 @@ CORNERS = [
     (Sizes(10_000_000, 10_000_000, 128, 100, memory=0.1), FLOAT32, ["memory does not suffice, 0.1 GiB", "MEMORY=2.1 "]),
     (Sizes(10_000_000, 5_000, 128, 100), FLOAT32, ["95 workers have nothing to do", "17 users per market and worker"]),
     (Sizes(10_000_000, 10_000_000, 128, 10, hours=1), FLOAT32, ["WORKERS=118"]),
-    (Sizes(100_000_000, 10_000_000, 128, 10, gpus=1, hours=0.1), GPU, ["GPUS=6"]),
+    (Sizes(100_000_000, 10_000_000, 128, 10, gpus=1, hours=0.1), GPU, ["GPUS=55"]),
     (Sizes(100_000_000, 2_000, 128, 10, hours=0.001), FLOAT32, ["no number of workers", "2 batch(es)"]),
-    (Sizes(10_000_000, 10_000_000, 128, 150, hours=1, gpus=1), GPU, []),
+    (Sizes(10_000_000, 10_000_000, 128, 150, hours=2, gpus=1), GPU, []),
     (Sizes(100_000_000, 600_000_000, 128, 10_000, gpus=1), GPU, []),
     (Sizes(100_000_000, 600_000_000, 128, 10_000, gpus=1, hours=10), FLOAT32, ["GPU in chunks: not done in 10 hours"]),
 ]  # fmt: skip
