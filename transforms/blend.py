@@ -238,9 +238,10 @@ def _slot_table(policy: SurfacePolicy) -> np.ndarray:
 
 
 def _removals(rows: Rows, judged: Judged, found: Settled) -> Removed:
-    rule, failed = judged.rule + found.rule, judged.rule != 0  # never both
+    rule = judged.rule + found.rule  # never both
     out = np.flatnonzero(rule)
-    return Removed(rows.k[out], rows.p[out], rule[out], np.where(failed, judged.detail, found.detail)[out])
+    detail = np.where(judged.rule[out] != 0, judged.detail[out], found.detail[out])
+    return Removed(rows.k[out], rows.p[out], rule[out], detail)
 
 
 def _candidates(

@@ -25,7 +25,7 @@ MOST_TURNS = (1 << _TURN_BITS) - 1
 _STEPS_OF_HALF, _LAST_STEP, _NEXT_TO_NOTHING = 32, (1 << SLOT_BITS - _TURN_BITS) - 1, 1e-9
 """Chances within 2 % of each other, `2 ** (1 / 32)`, are as good as equal."""
 _RANK_BITS = 31
-_SLOT_WIDTH, _RADIX_BITS = 33, 11  # a slot is below 2**33
+_DIGITS, _RADIX_BITS = 3, 11  # a slot is below 2**33
 _EARLY, _ARTIST, _ALBUM, _SHOW, _PUBLISHER, _SERIES, _COUNTERS = range(7)
 _CANDIDATE = np.dtype(
     [("slot", np.int64), ("missed", np.float64), ("tie", np.int64)]
@@ -37,13 +37,15 @@ _MERGED = np.dtype([("row", np.int32), ("candidate", np.int32), ("source", np.in
 
 
 class _Scratch(NamedTuple):
-    """For one record: candidates, their order and room for another, its rows by source, the candidate of each row, and, empty between records, the
+    """For one record: candidates, their order and slots and room for others, its rows by source, the candidate of each row, and, empty between records, the
     number of each canonical item and counters by code.
     """
 
     candidates: np.ndarray
     line: np.ndarray
     other: np.ndarray
+    slots: np.ndarray
+    others: np.ndarray
     merged: np.ndarray
     of: np.ndarray
     number: np.ndarray
@@ -58,9 +60,10 @@ def settle(passed: Passed, items: np.ndarray, limits: Limits, quotas: Quotas) ->
     """
     n, num_records = len(passed.rows), len(passed.starts) - 1
     longest = int(np.diff(passed.starts).max(initial=0))
+    numbers = (np.empty(longest, np.int64) for _ in range(4))
     scratch = _Scratch(
-        np.zeros(longest, _CANDIDATE), np.empty(longest, np.int64), np.empty(longest, np.int64), np.empty(longest, _MERGED),
-        np.empty(longest, np.int32), np.zeros(len(items) + 1, np.int32), np.zeros((len(items), _COUNTERS), np.int32),
+        np.zeros(longest, _CANDIDATE), *numbers, np.empty(longest, _MERGED), np.empty(longest, np.int32),
+        np.zeros(len(items) + 1, np.int32), np.zeros((len(items), _COUNTERS), np.int32),
     )  # fmt: skip
     room = min(n, num_records * limits.size)
     found = Settled(
@@ -76,7 +79,7 @@ def settle(passed: Passed, items: np.ndarray, limits: Limits, quotas: Quotas) ->
 def _settle_all(passed, items, limits, quotas, scratch, found):
     (
         (starts, floors, rows, i, s, r, chance, own_hash, item_hash, seed),
-        (candidates, line, other, merged, of, number, counters),
+        (candidates, line, other, slots, others, merged, of, number, counters),
     ) = passed, scratch
     counts, taken_rows, num_behind, behind, rules, details = found
     taken, stood = 0, 0
@@ -88,13 +91,12 @@ def _settle_all(passed, items, limits, quotas, scratch, found):
         _take_slots(merged[:num_merged], quotas.slots, chance, candidates)
         if len(chance):
             _compete(candidates[:size], quotas.turns, limits.fallback)
-        order = _in_order(candidates[:size], line, other)
+        order = _in_order(candidates[:size], line, other, slots, others)
         _cap(order, candidates, items, counters, limits)
         chosen = _cut(order, candidates, items, floors[k], limits)
         if len(chance) or np.any(quotas.leads):
             chosen = _by_chance(chosen, candidates, quotas.leads, items, counters, limits)
-        stood = _stand_behind(own, (i, s, r), of, candidates, chosen, behind, stood)
-        _tell(own, i, of, candidates, rules, details)
+        stood = _account(own, (i, s, r), of, candidates, chosen, (behind, rules, details), stood)
         for n in chosen:
             taken_rows[taken], num_behind[taken] = candidates[n].row, candidates[n].behind
             taken += 1
@@ -225,32 +227,29 @@ def _compete(candidates, turns, fallback):
 
 
 @compiled
-def _in_order(candidates, line, other):
+def _in_order(candidates, line, other, slots, others):
     """Return the numbers of candidates in order of slot, then item: a radix sort, and equal slots by insertion."""
-    for n in range(len(candidates)):
-        line[n] = n
-    for shift in range(0, _SLOT_WIDTH, _RADIX_BITS):
-        ends = np.zeros((1 << _RADIX_BITS) + 1, np.int64)
-        for n in range(len(candidates)):
-            ends[(candidates[n].slot >> shift & (1 << _RADIX_BITS) - 1) + 1] += 1
-        ends = np.cumsum(ends)
-        for at in range(len(candidates)):
-            digit = candidates[line[at]].slot >> shift & (1 << _RADIX_BITS) - 1
-            other[ends[digit]] = line[at]
-            ends[digit] += 1
-        line, other = other, line
-    for at in range(1, len(candidates)):
+    size, ends = len(candidates), np.zeros((_DIGITS, (1 << _RADIX_BITS) + 1), np.int32)
+    for n in range(size):
+        line[n], slots[n] = n, candidates[n].slot
+        for digit in range(_DIGITS):
+            ends[digit, (slots[n] >> digit * _RADIX_BITS & (1 << _RADIX_BITS) - 1) + 1] += 1
+    for digit in range(_DIGITS):
+        for value in range(1 << _RADIX_BITS):
+            ends[digit, value + 1] += ends[digit, value]
+        for at in range(size):
+            value = slots[at] >> digit * _RADIX_BITS & (1 << _RADIX_BITS) - 1
+            place = ends[digit, value]
+            other[place], others[place] = line[at], slots[at]
+            ends[digit, value] = place + 1
+        line, other, slots, others = other, line, others, slots
+    for at in range(1, size):
         n, place = line[at], at
-        while place and _behind(candidates[line[place - 1]], candidates[n]):
+        while place and slots[place - 1] == slots[at] and candidates[line[place - 1]].item > candidates[n].item:
             line[place] = line[place - 1]
             place -= 1
         line[place] = n
-    return line[: len(candidates)]
-
-
-@compiled
-def _behind(one, other):
-    return one.slot == other.slot and one.item > other.item
+    return line[:size]
 
 
 @compiled
@@ -414,14 +413,20 @@ def _by_chance(chosen, candidates, leads, items, counters, limits):
 
 
 @compiled
-def _stand_behind(own, table, of, candidates, chosen, behind, stood):
-    """List the rows behind each candidate: its slot's source first, then the better rank; return where the next list begins."""
-    _, s, r = table
+def _account(own, table, of, candidates, chosen, found, stood):
+    """Write down what became of the rows of a record, and list those behind each candidate: its slot's source first, then the
+    better rank. Return where the next list begins.
+    """
+    (i, s, r), (behind, rules, details) = table, found
     for n in chosen:
         candidates[n].begin, stood = stood, stood + candidates[n].behind
         candidates[n].behind = 0
     for at in range(len(own)):
         row, one = own[at], candidates[of[at]]
+        if one.item != i[row]:
+            rules[row] = DUPLICATE
+        elif one.rule != 0:
+            rules[row], details[row] = one.rule, one.place
         if one.rule != 0:
             continue
         place = one.begin + one.behind
@@ -438,14 +443,3 @@ def _before(row, other, source, s, r):
     if (s[row] == source) != (s[other] == source):
         return s[row] == source
     return r[row] < r[other] or (r[row] == r[other] and s[row] < s[other])
-
-
-@compiled
-def _tell(own, i, of, candidates, rules, details):
-    """Write down what became of the rows of a record."""
-    for at in range(len(own)):
-        one = candidates[of[at]]
-        if one.item != i[own[at]]:
-            rules[own[at]] = DUPLICATE
-        elif one.rule != 0:
-            rules[own[at]], details[own[at]] = one.rule, one.place
