@@ -16,7 +16,7 @@ from pipelines.reblend import (
     sources_of,
 )
 from pipelines.recommend import SURFACES, asked
-from pipelines.records import Catalogue, Question, find_record, published
+from pipelines.records import Catalogue, Question, find_record, overlaid, published
 from pipelines.runner import load_manifest
 from pipelines.version import code_version
 from schemas.manifest import Manifest
@@ -34,6 +34,9 @@ _SHOWN = (
     "candidate_set_id", "record_key", "context_key", "market", "tier", "fallback_level", "degraded_reasons",
     "effective_from", "expires_at", "bundle_id", "policy_version", "code_version", "run_mode",
 )  # fmt: skip
+_NOT_FOUND: dict[str, object] = {"position": None, "sources": [], "removals": [], "asked": []}
+_OVERLAID = "an overlay, of what was heard since the batch; with DATE= the set that the batch made is explained"
+_NOT_KEPT = "an overlay is made of windows of the stream, which are not kept: it cannot be blended again; DATE= explains the batch's"
 _OF_SOURCE = ("source_id", "signal_type", "source_rank", "raw_score", "score_kind", "calibrated_score", "seed_event_ts")
 
 
@@ -44,8 +47,10 @@ def explain(store: Store, question: Question) -> dict:
       ExplainError: nothing is published, its data was retired, or the item is unknown.
     """
     sets, live = published(store, question)
-    data = {ref.name: load_manifest(store, ref.path) for ref in sets.inputs}
-    record, note = find_record(store, sets, question)
+    newer = overlaid(store, sets, question) if live and question.date is None else None
+    record, note = (newer[1], _OVERLAID) if newer else find_record(store, sets, question)
+    sets = newer[0] if newer else sets
+    data = {ref.name: load_manifest(store, ref.path) for ref in sets.inputs if not ref.name.startswith("raw_")}
     lineage = ancestry(store, sets)
     catalogue = Catalogue(store, data["item"])
     answer = {
@@ -62,6 +67,8 @@ def explain(store: Store, question: Question) -> dict:
     if question.item_id is None:
         return answer
     catalogue.require(question.item_id, record)
+    if newer:
+        return answer | _about_overlaid(record, question.item_id, catalogue, lineage)
     return answer | _about_item(store, sets, data, record, question.item_id, catalogue, lineage)
 
 
@@ -77,6 +84,13 @@ def _in_short(candidate: Mapping) -> dict:
     return shown | {"sources": sources, "reason": candidate["reason_code"]}
 
 
+def _about_overlaid(record: Mapping, item_id: str, catalogue: Catalogue, lineage: list) -> dict:
+    """Return `item` and `verification` as far as an overlay tells them itself."""
+    own = _candidate(record, item_id, catalogue, lineage)
+    item = catalogue.named([item_id])[item_id] | _NOT_FOUND | {"verdict": "in" if own else "unknown"} | own
+    return {"item": plain(item), "verification": {"outcome": "unavailable", "message": _NOT_KEPT}}
+
+
 def _about_item(
     store: Store,
     sets: Manifest,
@@ -89,13 +103,7 @@ def _about_item(
     """Blend the record again; return `item` and `verification`."""
     proposals = data["proposal"]
     inputs = {**{ref.name: load_manifest(store, ref.path) for ref in proposals.inputs}, **data}
-    item = catalogue.named([item_id])[item_id] | {
-        "verdict": "in",
-        "position": None,
-        "sources": [],
-        "removals": [],
-        "asked": [],
-    }
+    item = catalogue.named([item_id])[item_id] | {"verdict": "in"} | _NOT_FOUND
     item |= _candidate(record, item_id, catalogue, lineage)
     try:
         with one_record(store, inputs, record["record_key"], sets.num_shards) as shard:

@@ -85,10 +85,14 @@ def read_overlays(store: Store, surface: str) -> Overlays | None:
         ) from error
 
 
-def live_overlays(store: Store, live: Pointer) -> tuple[str, ...]:
-    """Return the manifests of the overlays of what is live."""
-    found = read_overlays(store, live.surface)
-    return found.manifests if found and found.base == live.manifest else ()
+def live_overlays(store: Store, live: str) -> tuple[str, ...]:
+    """Return the manifests of the overlays of Home's live sets, the oldest first.
+
+    Args:
+      live: manifest of those.
+    """
+    found = read_overlays(store, HOME)
+    return found.manifests if found and found.base == live else ()
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -116,7 +120,7 @@ def overlay_home(runner: Runner, state: Path, tables: Path, broker: Broker) -> O
     store = runner.store
     live = live_on(store, HOME)
     _retire_others(store, live.pointer)
-    before = [load_manifest(store, path) for path in live_overlays(store, live.pointer)]
+    before = [load_manifest(store, path) for path in live_overlays(store, live.pointer.manifest)]
     files = export(store, state, live, before)
     if not files:
         return Overlaid(live, 0, None)
@@ -283,7 +287,7 @@ def release(store: Store, base: Pointer, sets: Manifest, broker: Broker) -> None
     for file in sets.files:
         for batch in pq.ParquetFile(store.local(file.path)).iter_batches(batch_size=SENT_AT_ONCE):
             broker.publish(SETS, encode_sets(pa.Table.from_batches([batch]), {}))
-    known = live_overlays(store, live)
+    known = live_overlays(store, live.manifest)
     named = Overlays(base.manifest, (*(path for path in known if path != sets.path), sets.path))
     text = json.dumps(dataclasses.asdict(named), indent=1, sort_keys=True) + "\n"
     store.write_bytes(overlays_path(base.surface), text.encode())

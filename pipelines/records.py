@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import polars as pl
 
 from pipelines.batch import dates_with, record_path
+from pipelines.overlay import live_overlays
 from pipelines.publish import read_pointer
 from pipelines.reblend import DEFAULT_KEY, shard_number
 from pipelines.recommend import HOME, own_and_groups
@@ -62,6 +63,17 @@ def published(store: Store, question: Question) -> tuple[Manifest, bool]:
             f" {', '.join(days) or 'none'}. Run `make batch` for it, or leave the date out to ask about what is live."
         ) from None
     return load_manifest(store, path), pointer is not None and pointer.manifest == path
+
+
+def overlaid(store: Store, live: Manifest, question: Question) -> tuple[Manifest, dict] | None:
+    """Return the newest overlay of live sets that holds the listener's, and its record."""
+    for path in reversed(live_overlays(store, live.path)):
+        sets = load_manifest(store, path)
+        own = paths(sets.files, shard_number(question.key, sets.num_shards))
+        rows = _records(store, own, pl.col("record_key") == question.key)
+        if rows:
+            return sets, rows[0]
+    return None
 
 
 def find_record(store: Store, sets: Manifest, question: Question) -> tuple[dict, str | None]:

@@ -43,7 +43,7 @@ def reached(store: Store) -> dict[str, Reached]:
         pointer = read_pointer(store, surface)
         if pointer is None:
             continue
-        live = (pointer.manifest, *live_overlays(store, pointer))
+        live = (pointer.manifest, *live_overlays(store, pointer.manifest))
         for path in (*live, *pointer.previous, *pointer.withdrawn):
             sets = load_manifest(store, path)
             how = LIVE if path in live else KEPT

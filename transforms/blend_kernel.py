@@ -60,9 +60,9 @@ def settle(passed: Passed, items: np.ndarray, limits: Limits, quotas: Quotas) ->
     """
     n, num_records = len(passed.rows), len(passed.starts) - 1
     longest = int(np.diff(passed.starts).max(initial=0))
-    numbers = (np.empty(longest, np.int64) for _ in range(4))
+    line, other, slots, others = np.empty((4, longest), np.int64)
     scratch = _Scratch(
-        np.zeros(longest, _CANDIDATE), *numbers, np.empty(longest, _MERGED), np.empty(longest, np.int32),
+        np.zeros(longest, _CANDIDATE), line, other, slots, others, np.empty(longest, _MERGED), np.empty(longest, np.int32),
         np.zeros(len(items) + 1, np.int32), np.zeros((len(items), _COUNTERS), np.int32),
     )  # fmt: skip
     room = min(n, num_records * limits.size)

@@ -5,6 +5,7 @@ import functools
 import json
 from pathlib import Path
 
+import jsonschema
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -13,14 +14,17 @@ from memory_broker import Clock, MemoryBroker
 from toy_heard import NOON, heard, skip
 from toy_road import days_ago, table
 
+from jobs.explain import lines
 from jobs.options import build_runner
+from pipelines.explain import explain
 from pipelines.live import live_on, open_home
 from pipelines.overlay import overlay_home, overlays_path, read_overlays, release
 from pipelines.publish import Pointer, PublishError, pointer_path
+from pipelines.records import Question
 from pipelines.runner import load_manifest
 from pipelines.tombstone_scan import reached
 from schemas.candidates import CANDIDATE_SET, sequence_of
-from schemas.manifest import CheckResult
+from schemas.manifest import CheckResult, Manifest
 from transforms.embed.inference import Embedder
 from transforms.embed.vectors import EncoderFiles
 from transforms.io.broker import SETS, BrokerDown
@@ -241,6 +245,7 @@ def test_a_run_commits_sends_and_names_what_is_news_and_a_second_one_does_nothin
     assert {one["record_key"]: one["sequence"] for one in hour.sent} == {u: w.sequence for u, w in windows.items()}
     assert {message.attributes["surface"] for message in hour.broker.published[SETS]} == {"home"}
     assert reached(hour.store)[done.sets.path].how == "live", "an audit looks at it"
+    _explained(hour.store, done.sets, hour.sent[0])
     before = hour.store.read_bytes(overlays_path("home"))
     assert (hour.run().asked, len(hour.sent), hour.store.read_bytes(overlays_path("home"))) == (0, 13, before)
     user = sorted(windows)[0]
@@ -249,6 +254,29 @@ def test_a_run_commits_sends_and_names_what_is_news_and_a_second_one_does_nothin
     assert [one["record_key"] for one in hour.sent[13:]] == [user]
     newest = max((row for row in kept(hour.store) if row["record_key"] == user), key=lambda row: row["sequence"])
     assert newest["sequence"] == hour.sent[-1]["sequence"]
+
+
+def _explained(store: Store, sets: Manifest, record: dict) -> None:
+    """What serves is explained, unless the date of the batch is named."""
+    question = Question("home", record["record_key"])
+    answer = explain(store, question)
+    assert (answer["published"]["manifest"], answer["published"]["live"]) == (sets.path, True)
+    assert [one["item_id"] for one in answer["set"]["candidates"]] == offered(record)
+    assert "overlay" in "\n".join(lines(answer))
+    there, missing = offered(record)[0], sorted(set(_items(store)) - set(offered(record)))[0]
+    for item, verdict in ((there, "in"), (missing, "unknown")):
+        about = explain(store, dataclasses.replace(question, item_id=item))
+        jsonschema.validate(
+            json.loads(json.dumps(about)), json.loads(Path("schemas/explanation.schema.json").read_text())
+        )
+        assert (about["item"]["verdict"], about["verification"]["outcome"]) == (verdict, "unavailable")
+    batch = explain(store, dataclasses.replace(question, date="2026-01-31"))
+    assert batch["published"]["manifest"] != sets.path
+
+
+def _items(store: Store) -> list[str]:
+    files = live_on(store, "home").parts["item"].files
+    return [item for file in files for item in pq.read_table(store.local(file.path))["item_id"].to_pylist()]
 
 
 def test_a_run_that_is_cut_off_anywhere_is_made_good_with_the_same_bytes(hour, windows, monkeypatch):
