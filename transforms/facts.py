@@ -101,8 +101,8 @@ def user_facts(
         needs=_needs(records.select("needs", "market", "tier").unique(), world),
         items=items,
         gone=world.gone,
-        blocked=k.select("k", pl.col("blocked_artists").alias("artist_id")).explode("artist_id").drop_nulls().unique(),
-        hidden=k.select("k", pl.col("hidden_items").alias("item_id")).explode("item_id").drop_nulls().unique(),
+        blocked=listed(k, "k", "blocked_artists").rename({"blocked_artists": "artist_id"}),
+        hidden=listed(k, "k", "hidden_items").rename({"hidden_items": "item_id"}),
         played=_last_plays(positives),
         skipped=skips.group_by("k", "item_id").agg(pl.col("event_ts").max()),
         nexts=nexts,
@@ -111,6 +111,14 @@ def user_facts(
         tired=_tired(open_, profiled, policy, instant),
         floors=_floors(open_, records, world, policy),
     )
+
+
+def listed(records: pl.DataFrame, key: str, column: str) -> pl.DataFrame:
+    """Return the key and each entry of a column of lists, once; few records have any."""
+    lists = records.select(key, column)
+    if lists[column].null_count() == lists.height:
+        return lists.clear().explode(column)
+    return lists.explode(column).drop_nulls().unique()
 
 
 def _heard(ids: pl.Series, bundle: ShardBundle, held: HeldCatalogue | None) -> pl.DataFrame:

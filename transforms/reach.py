@@ -5,6 +5,7 @@ language, of what they have heard. The same rules run again over the finished li
 """
 
 import dataclasses
+import functools
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
@@ -166,11 +167,13 @@ def young() -> pl.Expr:
     return ((pl.col("tier") == KIDS) | (pl.col("age_band") == "0-12")).fill_null(False)
 
 
+@functools.cache
 def explicit_allowed() -> pl.Expr:
     """Tell whether a user may hear what is explicit."""
     return (~pl.col("explicit_filter").fill_null(False) & ~young()).alias("explicit_allowed")
 
 
+@functools.cache
 def max_age() -> pl.Expr:
     """Return the highest age rating a user may hear."""
     least = pl.col("age_band").replace_strict(LEAST_AGE, default=ADULT, return_dtype=pl.Int32).fill_null(ADULT)
@@ -179,8 +182,10 @@ def max_age() -> pl.Expr:
 
 def user_rights(users: pl.DataFrame) -> pl.DataFrame:
     """Return what `Reach.mask` asks, with `key`, of a block of users (see `transforms.retrieve.user_table`)."""
-    who = users.select(pl.col("user_id").alias("key"), "market", "tier", explicit_allowed(), max_age(), "languages")
-    return who.with_columns(may_begin=pl.lit(True), other_books=pl.lit(True))
+    return users.select(
+        pl.col("user_id").alias("key"), "market", "tier", explicit_allowed(), max_age(), "languages",
+        may_begin=pl.lit(True), other_books=pl.lit(True),
+    )  # fmt: skip
 
 
 def seed_rights(items: pl.DataFrame, unfinished: pl.Series) -> pl.DataFrame:

@@ -97,19 +97,31 @@ class Source:
 
 def propose(sources: Mapping[str, Source], audience: Audience, bundle: Bundle) -> pl.DataFrame:
     """Ask every source and return the proposals contract, sorted by key, source and rank."""
-    frames = [_ranked(name, source, source.propose(audience, bundle)) for name, source in sorted(sources.items())]
+    found = [(source, proposed(name, source, audience, bundle)) for name, source in sorted(sources.items())]
+    frames = [ranked([one]) for one in found]
     return frames[0] if len(frames) == 1 else pl.concat(frames).sort("key", "source_id", "source_rank")
 
 
-def _ranked(name: str, source: Source, found: pl.DataFrame) -> pl.DataFrame:
-    scored = found.with_columns(_SCORE)
-    best = scored.sort("key", "raw_score", "item_id", descending=[False, True, False])
-    rank = within(starts(best["key"].rle_id().to_numpy())).astype(np.int32)
-    best = best.with_columns(pl.Series("source_rank", rank))
-    kept = best.filter(rank < source.limit) if (rank >= source.limit).any() else best
+def proposed(name: str, source: Source, audience: Audience, bundle: Bundle) -> pl.DataFrame:
+    """Ask a source and return the proposals contract but for ranks."""
+    found = source.propose(audience, bundle)
     told = {"source_id": name, "score_kind": source.score_kind, "signal_type": source.signal_type, "stratum": None}
-    same = (pl.lit(value, pl.String).alias(column) for column, value in told.items() if column not in kept.columns)
-    return kept.with_columns(*same).select(PROPOSAL.schema.names)
+    same = {column: pl.lit(value, pl.String).alias(column) for column, value in told.items()}
+    own: dict[str, Any] = {column: column for column in found.columns} | {"raw_score": _SCORE}
+    return found.select((same | own)[column] for column in PROPOSAL.schema.names if column != "source_rank")
+
+
+def ranked(found: Sequence[tuple[Source, pl.DataFrame]]) -> pl.DataFrame:
+    """Rank and cut what each source proposed; return the proposals contract, by source in the order given, key and rank."""
+    number = np.repeat(np.arange(len(found), dtype=np.uint32), [frame.height for _, frame in found])
+    rows = pl.concat([frame for _, frame in found]).hstack([pl.Series("number", number)])
+    first = ["number"] if len(found) > 1 else []  # a key that is the same for all makes sorting slower
+    down = [*(False for _ in first), False, True, False]
+    best = rows.sort(*first, "key", "raw_score", "item_id", descending=down)
+    rank = within(starts(number, best["key"].rle_id().to_numpy())).astype(np.int32)
+    best = best.hstack([pl.Series("source_rank", rank)])[PROPOSAL.schema.names]
+    kept = rank < np.array([source.limit for source, _ in found])[number]
+    return best if kept.all() else best.filter(kept)
 
 
 def none_found() -> pl.DataFrame:
@@ -311,20 +323,26 @@ def artist_radio(audience: Audience, bundle: Bundle) -> pl.DataFrame:
     Score: `1 / (1 + rank)` within the artist, times 0.3 for related artists.
     """
     own = audience.keys.select("key", "artist_id", pl.lit(1.0).alias("closeness"))
-    seeds = audience.seeds.select("key", "seed_item_id")
+    wanted = pl.concat([own, _related(own, audience.seeds.select("key", "seed_item_id"), bundle)]).drop_nulls()
+    if not wanted.height:
+        return none_found()
+    cuts = bundle.lookup("artist_top", "artist_id", wanted["artist_id"].unique(), ["artist_id", "item_id", "rank"])
+    score = pl.col("closeness") / (1.0 + pl.col("rank"))
+    return of_seeds(wanted.join(cuts, on="artist_id").select("key", "item_id", score.alias("raw_score")), audience)
+
+
+def _related(own: pl.DataFrame, seeds: pl.DataFrame, bundle: Bundle) -> pl.DataFrame:
+    """Return `key`, `artist_id`, `closeness` of the artists nearest to each seed that are not its own."""
     near = bundle.lookup("co_listen", "item_id", seeds["seed_item_id"].unique(), ["item_id", "other_item_id", "rank"])
     artists = bundle.lookup("artist_top", "item_id", near["other_item_id"].unique(), ["artist_id", "item_id"])
+    if not artists.height:
+        return own.clear()
     near = seeds.join(near, left_on="seed_item_id", right_on="item_id")
     related = near.join(artists, left_on="other_item_id", right_on="item_id")
     related = related.sort("key", "rank", "artist_id").unique(["key", "artist_id"], keep="first", maintain_order=True)
     related = related.join(own, on=["key", "artist_id"], how="anti", maintain_order="left")
     related = related.filter(pl.int_range(pl.len()).over("key") < RELATED_ARTISTS)
-    wanted = pl.concat(
-        [own, related.select("key", "artist_id", pl.lit(RELATED_WEIGHT).alias("closeness"))]
-    ).drop_nulls()
-    cuts = bundle.lookup("artist_top", "artist_id", wanted["artist_id"].unique(), ["artist_id", "item_id", "rank"])
-    score = pl.col("closeness") / (1.0 + pl.col("rank"))
-    return of_seeds(wanted.join(cuts, on="artist_id").select("key", "item_id", score.alias("raw_score")), audience)
+    return related.select("key", "artist_id", pl.lit(RELATED_WEIGHT).alias("closeness"))
 
 
 def familiar(audience: Audience, bundle: Bundle) -> pl.DataFrame:

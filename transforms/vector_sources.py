@@ -227,10 +227,13 @@ def similar(audience: Audience, bundle: Models) -> pl.DataFrame:
 
 
 def _same_language(found: pl.DataFrame, seeds: pl.DataFrame, bundle: Models) -> pl.DataFrame:
-    named = pl.concat([seeds["seed_item_id"], found["item_id"]]).unique()
-    known = bundle.lookup("item", "item_id", named, ["item_id", "item_type", "languages"])
+    told = ["item_id", "item_type", "languages"]
+    known = bundle.lookup("item", "item_id", seeds["seed_item_id"].unique(), told)
     spoken = seeds.join(known.rename({"item_id": "seed_item_id", "languages": "spoken"}), on="seed_item_id")
-    both = found.join(spoken, on="key", how="left").join(known.select("item_id", "languages"), on="item_id", how="left")
+    if spoken.height == seeds.height and not spoken["item_type"].is_in(TALK).fill_null(True).any():
+        return found
+    items = bundle.lookup("item", "item_id", found["item_id"].unique(), ["item_id", "languages"])
+    both = found.join(spoken, on="key", how="left").join(items, on="item_id", how="left")
     shared = pl.col("spoken").list.set_intersection("languages").list.len() > 0
     return both.filter(~pl.col("item_type").is_in(TALK) | shared.fill_null(False)).select(found.columns)
 

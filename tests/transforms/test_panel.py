@@ -76,6 +76,21 @@ def test_a_source_of_the_wrong_columns_is_one_that_fails():
     assert asked({"good": source(of_item("a")), "bad": wrong}).counters == {"asked": 3, "left_out:bad:failed": 3}
 
 
+@pytest.mark.parametrize("few", [0, 100])
+def test_ranked_at_once_or_one_by_one_proposals_are_the_same(few, monkeypatch):
+    monkeypatch.setattr("transforms.panel.FEW", few)
+
+    def of_both(audience, bundle):
+        return pl.concat([of_item(one)(audience, bundle) for one in ("b", "c")])
+
+    half = Source(lambda *asked: of_both(*asked).with_columns(pl.col("raw_score").cast(pl.Float32)), "k", "toy", "r", 1)
+    found = pl.DataFrame(asked({"good": source(of_both), "a half": half}).frame)
+    assert found.columns == table("proposal", []).columns
+    assert found.filter(key="cid").select("source_id", "item_id", "source_rank", "score_kind").rows() == [
+        ("a half", "b", 0, "k"), ("good", "b", 0, "kind"), ("good", "c", 1, "kind"),
+    ]  # fmt: skip
+
+
 def test_a_source_that_takes_too_long_is_left_out_and_not_asked_again():
     seconds, calls = iter([0, 1, 1, 20, 20, 21]), []
 

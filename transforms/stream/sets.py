@@ -21,7 +21,7 @@ from schemas.candidates import CANDIDATE_SET, PROPOSAL
 from schemas.hashing import hash64, hash64_one, mix64
 from schemas.policy import Quota, SurfacePolicy
 from transforms.candidate_sets import Provenance
-from transforms.facts import group_of, user_facts
+from transforms.facts import group_of, listed, user_facts
 from transforms.filters import Facts, Instant
 from transforms.histories import MAX_POSITIVES
 from transforms.panel import FAILED, Panel
@@ -193,21 +193,21 @@ def _listens(said: Mapping[str, Sequence[Heard]], keys: pl.Series, sign: int) ->
     """Return the events whose label has a sign, of some listeners, by key and time."""
     rows = [
         (key, one.item_id, one.item_type, one.event_ts, one.label, one.session_id)
-        for key in keys.unique().sort().to_list()
+        for key in sorted(set(keys.to_list()))
         for one in said[key]
         if one.label * sign > 0
     ]
     found = pl.DataFrame(rows, schema=_LISTEN, orient="row")
-    return found.with_columns(pl.col("event_ts").cast(_STAMP))
+    return found.replace_column(found.get_column_index("event_ts"), found["event_ts"].cast(_STAMP))
 
 
 def _unwanted(users: pl.DataFrame, heard: Iterable[Listening]) -> pl.DataFrame:
     """Return `key` and `item_id` of what no source need look for; the hard filters know the rest."""
-    rows = [(one.user_id, item) for one in heard for item in _out(one)]
+    known = set(users["user_id"].to_list())
+    rows = [(one.user_id, item) for one in heard if one.user_id in known for item in _out(one)]
     met = pl.DataFrame(rows, schema={"key": pl.String, "item_id": pl.String}, orient="row")
-    hidden = users.select(pl.col("user_id").alias("key"), pl.col("hidden_items").alias("item_id"))
-    both = pl.concat([met, hidden.explode("item_id").drop_nulls()])
-    return both.filter(pl.col("key").is_in(users["user_id"].implode())).unique().sort("key", "item_id")
+    hidden = listed(users, "user_id", "hidden_items").rename({"user_id": "key", "hidden_items": "item_id"})
+    return pl.concat([met, hidden]).unique().sort("key", "item_id")
 
 
 def _out(one: Listening) -> set[str]:
