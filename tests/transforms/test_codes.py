@@ -53,7 +53,8 @@ def test_the_compiled_hash_is_the_other_one():
 
 
 def test_slots_fit_the_radix_sort():
-    assert (OVER | (1 << blend_kernel.TIE_BITS) - 1) < 1 << blend_kernel._SLOT_WIDTH
+    widest = OVER | (1 << blend_kernel.TIE_BITS) - 1
+    assert widest < 1 << blend_kernel._DIGITS * blend_kernel._RADIX_BITS
 
 
 def test_a_source_without_a_quota_is_refused():
