@@ -19,6 +19,7 @@ from typing import Any
 
 import faiss
 import numpy as np
+import torch
 
 from transforms.index.aligned import aligned
 from transforms.index.factors import Factors, Product, blocks, fastest, norms
@@ -235,7 +236,7 @@ class Part:
         self._index, self._rows, self._factors = index, rows, factors
         size = int(np.clip(SAMPLED_SHARE * len(rows), LEAST_SAMPLE, MOST_SAMPLE))
         self._sampled = np.sort(np.random.default_rng(seed).permutation(len(rows))[:size])
-        self._sample = index.vectors[rows[self._sampled]]
+        self._sample = torch.from_numpy(index.vectors[rows[self._sampled]])
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -280,7 +281,8 @@ class Part:
 
         Its rank in the sample is four standard deviations above what is expected of the last one wanted.
         """
-        scores, sampled = queries @ self._sample.T, np.full(len(queries), len(self._sample))
+        scores = torch.mm(torch.from_numpy(np.array(queries)), self._sample.T).numpy()
+        sampled = np.full(len(queries), len(self._sample))
         if limits:
             masks = limits.masks[:, self._sampled]
             scores[~masks[limits.mask_of]] = -np.inf
