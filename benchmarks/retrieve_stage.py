@@ -94,7 +94,7 @@ def _written(store: Store, num_items: int, num_users: int) -> list[Task]:
         key, schema = rows.columns[0], polars_schema(CONTRACTS[name])
         whole = pl.concat(
             [pl.DataFrame(schema=schema), rows.cast({n: schema[n] for n in rows.columns})], how="diagonal"
-        )
+        ).with_columns(pl.col(pl.List).fill_null([]))
         shard = shard_of(rows[key].to_arrow(), SHARDS) if key == "user_id" else np.zeros(len(rows), int)
         for number in np.unique(shard).tolist():
             path = f"{name}-{number}.parquet"

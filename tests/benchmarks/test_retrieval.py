@@ -1,0 +1,26 @@
+"""Every part of the benchmark runs on what the code is today, at sizes that say nothing of speed."""
+
+import json
+
+import faiss
+
+from benchmarks import retrieval
+
+
+def test_every_part_runs(tmp_path, monkeypatch):
+    written, pinned = tmp_path / "found.json", faiss.cvar.distance_compute_blas_threshold
+    monkeypatch.setattr(faiss.cvar, "distance_compute_blas_threshold", pinned)
+    monkeypatch.setattr(retrieval, "BATCHES", (1, 64))
+    monkeypatch.setattr(
+        "sys.argv",
+        ["retrieval", "--items", "3000", "--queries", "100", "--dim", "16", "--k", "50", "--rounds", "1", "--exact"]
+        + ["--json", str(written)],
+    )
+    retrieval.main()
+    found = json.loads(written.read_text())
+    assert found["table"]["ours"]["recall@50"] == found["table"]["ours"]["recall@100"] * 2 == 1
+    assert found["table"]["ours"]["score error"] < 1e-5
+    assert set(found["batches"]) == {"1", "64"}
+    assert {one["short"] for one in found["filtered"].values()} == {0}
+    assert found["growth"]["items"] > 0
+    assert 0 < found["stage"]["share"] <= 1.1
