@@ -11,11 +11,8 @@ def test_every_part_runs(tmp_path, monkeypatch):
     written, pinned = tmp_path / "found.json", faiss.cvar.distance_compute_blas_threshold
     monkeypatch.setattr(faiss.cvar, "distance_compute_blas_threshold", pinned)
     monkeypatch.setattr(retrieval, "BATCHES", (1, 64))
-    monkeypatch.setattr(
-        "sys.argv",
-        ["retrieval", "--items", "3000", "--queries", "100", "--dim", "16", "--k", "50", "--rounds", "1", "--exact"]
-        + ["--json", str(written)],
-    )
+    few = ["--items", "3000", "--queries", "100", "--dim", "16", "--k", "50", "--rounds", "1", "--exact"]
+    monkeypatch.setattr("sys.argv", ["retrieval", *few, "--json", str(written)])
     retrieval.main()
     found = json.loads(written.read_text())
     assert found["table"]["ours"]["recall@50"] == found["table"]["ours"]["recall@100"] * 2 == 1
