@@ -1,8 +1,11 @@
+import collections
+
 import numpy as np
 import polars as pl
+import pytest
 from toy_road import item, policy, quota, table
 
-from transforms.kin import FURTHER, Kin, looked_at
+from transforms.kin import CAPS, FURTHER, Kin, looked_at
 
 CATALOGUE = [
     item("a", artist="x", album_id="l1"), item("b", artist="x", album_id="l1"), item("c", artist="x", album_id="l2"),
@@ -56,3 +59,23 @@ def test_rows_do_not_mix():
 def test_more_is_looked_at_only_where_a_cap_can_bind():
     assert looked_at(100, policy(quota("any"))) == 100
     assert looked_at(100, policy(quota("any"), album=99)) == 100 * FURTHER
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_it_is_as_counted_one_cap_after_the_other(seed):
+    rng = np.random.default_rng(seed)
+    codes = rng.integers(0, 12, (80, len(CAPS))).astype(np.uint64) << np.uint64(rng.integers(0, 60))
+    rows = np.stack([rng.permutation(80) for _ in range(5)]).astype(np.int32)[:, : rng.integers(1, 80)]
+    rows[:, rng.integers(0, rows.shape[1]) :] *= rng.choice([-1, 1])
+    caps = dict(zip(CAPS, rng.integers(1, 6, len(CAPS)).tolist(), strict=True))
+    limit = int(rng.integers(1, 60))
+    found = Kin(codes).spread(rows, limit, policy(quota("any"), **caps))
+    for own, places in zip(rows.tolist(), found.tolist(), strict=True):
+        late = [2 * (row < 0) for row in own]
+        for cap, name in enumerate(CAPS):
+            before = collections.Counter()
+            for place, row in enumerate(own):
+                if not late[place] and codes[row, cap]:
+                    before[codes[row, cap]] += 1
+                    late[place] = int(before[codes[row, cap]] > caps[name])
+        assert places == sorted(sorted(range(len(own)), key=lambda place, late=late: late[place])[:limit])

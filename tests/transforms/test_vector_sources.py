@@ -10,7 +10,7 @@ from toy_road import audience, days_ago, instant, item, listen, offer_in, policy
 
 from transforms.conformance import MemoryBundle
 from transforms.index.exact import ExactIndex
-from transforms.kin import Kin
+from transforms.kin import CAPS, Kin
 from transforms.reach import Reach, World
 from transforms.vector_sources import (
     Items,
@@ -35,7 +35,7 @@ SURFACE = policy(quota("any"))
 REACH = Reach.of(
     [table("item", [item(name) for name in IDS])], IDS, instant(SURFACE), World([], pl.Series(dtype=pl.String))
 )
-ITEMS = Items(IDS, ExactIndex.of(VECTORS), REACH, Kin({}))
+ITEMS = Items(IDS, ExactIndex.of(VECTORS), REACH, Kin(np.zeros((len(IDS), len(CAPS)), np.uint64)))
 
 
 @dataclasses.dataclass
@@ -100,10 +100,22 @@ def test_what_a_listener_may_not_be_offered_is_not_looked_for(monkeypatch):
         unwanted=pl.DataFrame({"key": ["dan", "dan"], "item_id": ["north", "unknown"]}),
     )  # fmt: skip
     keys = pl.Series(sorted(rights))
-    frame = nearest(who, keys, np.array([at(30)] * 4, np.float32), Items(IDS, ITEMS.index, reach, Kin({})), 1)
+    frame = nearest(
+        who,
+        keys,
+        np.array([at(30)] * 4, np.float32),
+        Items(IDS, ITEMS.index, reach, Kin(np.zeros((len(IDS), len(CAPS)), np.uint64))),
+        1,
+    )
     best = {key: found(frame, key) for key in rights}
     assert best == {"ann": ["north_east"], "bob": ["east"], "cid": ["near_east"], "dan": ["north_east"]}
-    frame = nearest(who, keys, np.array([at(30)] * 4, np.float32), Items(IDS, ITEMS.index, reach, Kin({})), 9)
+    frame = nearest(
+        who,
+        keys,
+        np.array([at(30)] * 4, np.float32),
+        Items(IDS, ITEMS.index, reach, Kin(np.zeros((len(IDS), len(CAPS)), np.uint64))),
+        9,
+    )
     assert found(frame, "ann") == ["north_east", "north"]
     assert found(frame, "dan") == ["north_east"]
 

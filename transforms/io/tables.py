@@ -59,8 +59,22 @@ def write_parquet(table: pa.Table) -> str:
     """Write a table to a temporary file and return its path; equal tables give equal bytes."""
     rows = NESTED_ROW_GROUP_ROWS[min(max(_depth(field.type) for field in table.schema), 2)]
     with _temporary() as path:
-        pq.write_table(table, path, compression="zstd", row_group_size=rows, store_schema=True)
+        pq.write_table(
+            table, path, compression="zstd", row_group_size=rows, store_schema=True,
+            use_dictionary=[leaf for field in table.schema for leaf in _repeating(field.type, field.name)],
+        )  # fmt: skip
     return path
+
+
+def _repeating(type_: pa.DataType, path: str) -> Iterator[str]:
+    """Yield the leaves of a column whose values are worth a dictionary: fractions seldom come twice."""
+    if pa.types.is_struct(type_):
+        for field in type_.fields:
+            yield from _repeating(field.type, f"{path}.{field.name}")
+    elif pa.types.is_list(type_) or pa.types.is_fixed_size_list(type_):
+        yield from _repeating(type_.value_type, f"{path}.list.element")
+    elif not pa.types.is_floating(type_):
+        yield path
 
 
 def _depth(type_: pa.DataType) -> int:

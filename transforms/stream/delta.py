@@ -87,7 +87,7 @@ class Delta:
                 pl.concat([pl.select(pl.when(~hidden).then(base.ids)).to_series(), ids]),
                 Beside(base.index, ExactIndex.of(changed.vectors["vector"].to_numpy())) if len(ids) else base.index,
                 ReachBeside(base.reach, reach, ~hidden.to_numpy()),
-                Kin({name: np.concatenate([codes, kin.of[name]]) for name, codes in base.kin.of.items()}),
+                Kin(np.concatenate([base.kin.codes, kin.codes])),
             ),
         )
 
