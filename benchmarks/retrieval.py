@@ -16,6 +16,7 @@ from typing import Any
 
 import faiss
 import numpy as np
+import polars as pl
 
 from benchmarks.retrieve_stage import stage
 from transforms.embed.weights import unpack
@@ -233,6 +234,13 @@ def growth(items: np.ndarray, queries: np.ndarray, k: int, rounds: int) -> dict[
     return {"queries": ratio(users["1"], users["10"]), "items": ratio(rows["1"], rows["10"])}
 
 
+def trained(path: Path) -> np.ndarray:
+    """Return the item vectors of a trained model, `(num_items, dim) float32`: of its weights, or what it embedded."""
+    if path.is_dir():
+        return pl.read_parquet(sorted(path.glob("*.parquet")), columns=["vector"])["vector"].to_numpy()
+    return unpack(path.read_bytes(), str(path))[0]["item_vectors"].astype(np.float32)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--items", type=int, default=1_000_000)
@@ -240,14 +248,18 @@ def main() -> None:
     parser.add_argument("--dim", type=int, default=128)
     parser.add_argument("--k", type=int, default=500)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--weights", type=Path, help="of a trained model: its item vectors, in place of synthetic ones")
+    parser.add_argument(
+        "--vectors",
+        type=Path,
+        help="of items, in place of synthetic ones: a model's .safetensors, or a folder of item embeddings",
+    )
     parser.add_argument("--only", choices=("table", "batches", "filtered", "growth", "stage"), help="one part")
     parser.add_argument("--exact", action="store_true", help="leave approximate indices out")
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
     faiss.omp_set_num_threads(1)
-    if given.weights:
-        items = unpack(given.weights.read_bytes(), str(given.weights))[0]["item_vectors"].astype(np.float32)
+    if given.vectors:
+        items = trained(given.vectors)
         queries = items[np.random.default_rng(1).integers(0, len(items), given.queries)]
     else:
         items, queries = clusters(given.items, given.dim, 1), clusters(given.queries, given.dim, 2)

@@ -54,7 +54,7 @@ class Speeds:
     """
 
     float32_score: float = 4.2e-9
-    bfloat16_score: float = 1.05e-9
+    bfloat16_score: float = 1.2e-9
     score_floor: float = 0.21
     query: float = 0.35e-3
     packing: int = 40
