@@ -28,7 +28,7 @@ from transforms.parts import (
     shows_of_seeds,
     unfinished_books,
 )
-from transforms.reach import World, explicit_allowed, max_age
+from transforms.reach import World, explicit_allowed, max_age, tiers_of_seeds
 from transforms.retrieve import ShardBundle
 from transforms.sources import Bundle
 from transforms.tallies import first_artist
@@ -210,7 +210,7 @@ def seed_facts(
       seeds: `item_id`, `market`. items: `SEED_COLUMNS` of the seeds. held: as in `user_facts`.
     """
     own = seeds.join(items.select(SEED_COLUMNS), on="item_id")
-    joined = own.join(_reach(own), on=["item_id", "market"]).sort("item_id", "market").with_row_index("k")
+    joined = own.join(tiers_of_seeds(own), on=["item_id", "market"]).sort("item_id", "market").with_row_index("k")
     reached = pl.format("{}|{}", "market", pl.col("tiers").list.join("+")).alias("needs")
     needs = joined.select(reached, "market", pl.col("tiers").alias("tier")).unique().explode("tier")
     told = items.with_columns(key="item_id")
@@ -221,20 +221,6 @@ def seed_facts(
     nexts = records.select("k", "record_key").join(follows, on="record_key").drop("record_key")
     facts = _impersonal(records, needs, proposed, world, nexts)
     return dataclasses.replace(facts, catalogue=held.codes if held else None)
-
-
-def _reach(own: pl.DataFrame) -> pl.DataFrame:
-    """Return for which tiers each seed is available in its market: `item_id`, `market`, `tiers`."""
-    every = pl.lit(list(TIERS), pl.List(pl.String))
-    everywhere = own.filter(pl.col("availability").is_null()).select("item_id", "market", every.alias("tiers"))
-    if not own["availability"].list.len().sum():
-        return everywhere
-    offers = own.select("item_id", "market", "availability").explode("availability").drop_nulls()
-    offers = offers.unnest("availability", separator=".")
-    here = offers.filter((pl.col("availability.market") == ANY) | (pl.col("availability.market") == pl.col("market")))
-    tiers = here.select("item_id", "market", pl.col("availability.tiers").fill_null(every).alias("tiers"))
-    spread = tiers.explode("tiers").drop_nulls().unique().sort("item_id", "market", "tiers")
-    return pl.concat([everywhere, spread.group_by("item_id", "market", maintain_order=True).agg("tiers")])
 
 
 def _seed_records(joined: pl.DataFrame, reached: pl.Expr, world: World) -> pl.DataFrame:

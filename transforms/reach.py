@@ -122,10 +122,11 @@ class Reach:
 
         Args:
           market: `*` for an unknown one; None for wherever there is any that an item is offered in.
+          tier: one that all must be offered to, or several, joined by `+`; any other for all.
           may_begin: the first parts of shows and books too; of those behind them, it depends on a history which one is open.
           other_books: books too.
         """
-        found = self.servable & self._available(market, tier) & (self.age <= max_age)
+        found = self.servable & self.available(market, tier) & (self.age <= max_age)
         if not explicit_allowed:
             found &= ~self.explicit
         if languages:
@@ -136,13 +137,16 @@ class Reach:
         found &= (~self.in_order | self.opening) if may_begin else ~self.in_order
         return found if other_books else found & ~self.book
 
-    def _available(self, market: str | None, tier: str) -> np.ndarray:
+    def available(self, market: str | None, tier: str) -> np.ndarray:
+        """Return what is offered there to all of a tier, `(num_items,) bool`; see `mask`."""
         if market is None:
             return np.logical_or.reduce([self.everywhere, *(bits > 0 for bits in self.offered.values())])
-        nowhere, bit = np.zeros(len(self.servable), np.uint8), _TIER_BITS.get(tier, _OF_NO_TIER)
+        nowhere, bits = np.zeros(len(self.servable), np.uint8), np.uint8(0)
+        for one in tier.split("+"):
+            bits |= np.uint8(_TIER_BITS.get(one, _OF_NO_TIER))
         everywhere = self.offered.get(ANY, nowhere)
         markets = (self.markets or (ANY,)) if market == ANY else (market,)
-        each = [(self.offered.get(one, nowhere) | everywhere) & bit > 0 for one in markets]
+        each = [(self.offered.get(one, nowhere) | everywhere) & bits == bits for one in markets]
         return np.asarray(self.everywhere | np.logical_and.reduce(each))
 
 
@@ -204,6 +208,24 @@ def seed_rights(items: pl.DataFrame, unfinished: pl.Series) -> pl.DataFrame:
         pl.lit(False).alias("may_begin"),
         (~pl.col("item_id").is_in(unfinished.implode())).alias("other_books"),
     )
+
+
+def tiers_of_seeds(seeds: pl.DataFrame) -> pl.DataFrame:
+    """Return to which tiers each seed is offered in its market: `item_id`, `market`, `tiers`; none where it is not at all.
+
+    Args:
+      seeds: `item_id`, `market`, `availability`.
+    """
+    every = pl.lit(list(TIERS), pl.List(pl.String))
+    everywhere = seeds.filter(pl.col("availability").is_null()).select("item_id", "market", every.alias("tiers"))
+    if not seeds["availability"].list.len().sum():
+        return everywhere
+    offers = seeds.select("item_id", "market", "availability").explode("availability").drop_nulls()
+    offers = offers.unnest("availability", separator=".")
+    here = offers.filter((pl.col("availability.market") == ANY) | (pl.col("availability.market") == pl.col("market")))
+    tiers = here.select("item_id", "market", pl.col("availability.tiers").fill_null(every).alias("tiers"))
+    spread = tiers.explode("tiers").drop_nulls().unique().sort("item_id", "market", "tiers")
+    return pl.concat([everywhere, spread.group_by("item_id", "market", maintain_order=True).agg("tiers")])
 
 
 def unwanted(

@@ -1,7 +1,7 @@
 """Retrieve: ask every source for every user of a shard, or for every seed item, block by block.
 
 Memory: `BLOCK` users (or seeds) at a time with their proposals, about 600 x 100 bytes each, and what the sources look up
-for them. A lookup streams through its dataset and keeps the rows of the block.
+for them; of a seed, as much again for every market of which less than a source's limit is among them. A lookup streams through its dataset and keeps the rows of the block.
 """
 
 import dataclasses
@@ -26,7 +26,7 @@ from transforms.parts import (
     shows_of_seeds,
     unfinished_books,
 )
-from transforms.reach import seed_rights, unwanted, user_rights
+from transforms.reach import seed_rights, tiers_of_seeds, unwanted, user_rights
 from transforms.shards import Output, Shard, read_tables
 from transforms.sources import Audience, Source
 from transforms.tallies import primary_artist
@@ -138,16 +138,22 @@ def retrieve_seeds(
     open_bundle: OpenBundle = ShardBundle,
 ) -> Output:
     """Propose what follows every item of a shard that was played, in the proposal contract."""
-    seeds, bundle = seed_table(shard)["item_id"].unique().sort(), open_bundle(shard)
-    audiences = (seed_audience(block, bundle, policy, instant) for block in blocks(seeds.to_frame()))
+    played, bundle = seed_table(shard), open_bundle(shard)
+    seeds = played.select(pl.col("item_id").unique().sort())
+    wanted = (played.join(block, on="item_id", how="semi", maintain_order="left") for block in blocks(seeds))
+    audiences = (seed_audience(block, bundle, policy, instant) for block in wanted)
     return Panel(sources, policy.source_seconds).output(shard, audiences, bundle, len(seeds))
 
 
-def seed_audience(seeds: pl.DataFrame, bundle: ShardBundle, policy: SurfacePolicy, instant: Instant) -> Audience:
-    """Return the audience of a block of seed items; a seed is not offered to itself."""
+def seed_audience(played: pl.DataFrame, bundle: ShardBundle, policy: SurfacePolicy, instant: Instant) -> Audience:
+    """Return the audience of a block of seed items; a seed is not offered to itself.
+
+    Args:
+      played: `item_id` and `market`, see `seed_table`.
+    """
     columns = ["item_id", "item_type", "canonical_id", "artists", "show_id", "genres", "explicit", "age_rating",
-               "languages", "is_trailer"]  # fmt: skip
-    known = bundle.lookup("item", "item_id", seeds["item_id"], columns)
+               "languages", "is_trailer", "availability"]  # fmt: skip
+    known = bundle.lookup("item", "item_id", played["item_id"].unique(), columns)
     key = pl.col("item_id").alias("key")
     keys = known.select(
         key,
@@ -162,7 +168,9 @@ def seed_audience(seeds: pl.DataFrame, bundle: ShardBundle, policy: SurfacePolic
     told = known.with_columns(key)
     ordered = line(parts_of(shows_of_seeds(told), bundle, gone_items(bundle), instant.effective_from))
     rights = seed_rights(known, unfinished_books(told, ordered))
-    return dataclasses.replace(nobody, rights=rights, unwanted=known.select(key, "item_id"))
+    own = tiers_of_seeds(played.join(known.select("item_id", "availability"), on="item_id"))
+    places = own.select(key, "market", pl.col("tiers").list.join("+").alias("tier")).sort("key", "market")
+    return dataclasses.replace(nobody, rights=rights, unwanted=known.select(key, "item_id"), places=places)
 
 
 def without_listens(keys: pl.DataFrame, policy: SurfacePolicy, now: datetime.datetime) -> Audience:

@@ -63,6 +63,8 @@ class Audience:
       now: end of the logical date. policy: of the surface.
       rights: `key` and what `transforms.reach.Reach.mask` asks. unwanted: `key` and `item_id` of what a key must not be
         offered besides.
+      places: `key`, `market` and `tier` (see `Reach.mask`) of sets that are made for whoever is there: in each of them a key's
+        proposals are to be enough. None where keys have their own.
     """
 
     keys: pl.DataFrame
@@ -72,6 +74,7 @@ class Audience:
     policy: SurfacePolicy
     rights: pl.DataFrame
     unwanted: pl.DataFrame
+    places: pl.DataFrame | None = None
 
     @property
     def seeds(self) -> pl.DataFrame:
@@ -85,6 +88,7 @@ class Source:
 
     Attributes:
       limit: proposals per key; more than its maximum of slots, because filters and duplicates take their part.
+      in_every_place: the source keeps to its limit by itself, in each of `Audience.places`.
       reason_code: why a candidate is there, for a client to word.
     """
 
@@ -93,6 +97,7 @@ class Source:
     signal_type: str
     reason_code: str
     limit: int
+    in_every_place: bool = False
 
 
 def propose(sources: Mapping[str, Source], audience: Audience, bundle: Bundle) -> pl.DataFrame:
@@ -120,7 +125,8 @@ def ranked(found: Sequence[tuple[Source, pl.DataFrame]]) -> pl.DataFrame:
     best = rows.sort(*first, "key", "raw_score", "item_id", descending=down)
     rank = within(starts(number, best["key"].rle_id().to_numpy())).astype(np.int32)
     best = best.hstack([pl.Series("source_rank", rank)])[PROPOSAL.schema.names]
-    kept = rank < np.array([source.limit for source, _ in found])[number]
+    limits = [len(best) if source.in_every_place else source.limit for source, _ in found]
+    kept = rank < np.array(limits)[number]
     return best if kept.all() else best.filter(kept)
 
 

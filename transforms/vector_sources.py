@@ -8,6 +8,7 @@ with their index, once per worker; `MASKS_AT_ONCE` bytes per item; what a search
 import dataclasses
 import datetime
 import functools
+from collections.abc import Iterator
 from typing import Any, Protocol
 
 import numpy as np
@@ -45,6 +46,9 @@ class Reaches(Protocol):
 
     def mask(self, *kind: Any) -> np.ndarray:
         """Return `(num_items,) bool`, see `transforms.reach.Reach.mask`."""
+
+    def available(self, market: str | None, tier: str) -> np.ndarray:
+        """Return `(num_items,) bool`, see `transforms.reach.Reach.available`."""
 
 
 @dataclasses.dataclass(frozen=True)  # without slots: numbers are made on first use and kept
@@ -97,7 +101,8 @@ def nearest(
     """Return `key`, `item_id`, `raw_score` of the best inner products of every key, above 0.
 
     What a key may not be offered, and what it does not want, is not looked for; `limit` others are found wherever there
-    are as many, spread over albums and artists as far as the surface's caps ask for it.
+    are as many, in each of the audience's places if it has some, spread over albums and artists as far as the surface's
+    caps ask for it.
 
     Args:
       keys: of the audience. vectors: `(num_keys, dim) float32`, 0 for those that find nothing. among: rows of the items to look
@@ -105,6 +110,41 @@ def nearest(
     """
     told_apart = vectors.any(axis=1)
     keys, vectors = keys.filter(pl.Series(told_apart)), vectors[told_apart]
+    found = [_nearest(audience, keys, vectors, items, limit, among)]
+    for some, there in _short(found[0], audience, keys, items, limit):
+        asked = keys.gather(some)
+        found.append(_nearest(_there(audience, asked, *there), asked, vectors[some], items, limit, among))
+    return pl.concat(found).unique(["key", "item_id"], maintain_order=True) if len(found) > 1 else found[0]
+
+
+def _short(
+    found: pl.DataFrame, audience: Audience, keys: pl.Series, items: Items, limit: int
+) -> Iterator[tuple[np.ndarray, tuple[str, str]]]:
+    """Yield every market and tier of the audience's places with the keys that found fewer than `limit` there, by number."""
+    if audience.places is None:
+        return
+    numbers = keys.to_frame("key").with_row_index("n")
+    own = found.join(numbers, on="key", maintain_order="left")["n"].to_numpy()
+    row = items.numbers.find(found["item_id"])
+    places = audience.places.join(numbers, on="key").select("market", "tier", "n").sort("market", "tier", "n")
+    for (market, tier), asked in places.group_by("market", "tier", maintain_order=True):
+        here = items.reach.available(str(market), str(tier))
+        if not here.all():
+            enough = np.bincount(own[here[row]], minlength=len(keys)) >= limit
+            some = asked["n"].to_numpy()
+            if len(short := some[~enough[some]]):
+                yield short, (str(market), str(tier))
+
+
+def _there(audience: Audience, keys: pl.Series, market: str, tier: str) -> Audience:
+    """Return the audience of some keys, asking for what is offered in one place."""
+    own = audience.rights.filter(pl.col("key").is_in(keys.implode()))
+    return dataclasses.replace(audience, rights=own.with_columns(market=pl.lit(market), tier=pl.lit(tier)))
+
+
+def _nearest(
+    audience: Audience, keys: pl.Series, vectors: np.ndarray, items: Items, limit: int, among: Rows
+) -> pl.DataFrame:
     kind, kinds = _kinds(keys, audience)
     without = _without(keys, audience, items)
     found = [pl.DataFrame(schema={"key": pl.String, "item_id": pl.String, "raw_score": pl.Float64})]
@@ -267,8 +307,8 @@ HOME_VECTOR_SOURCES: dict[str, Source] = {
     "home.fresh_content": Source(fresh_content, "cosine", "item_vector", "new_and_like_yours", FRESH_LIMIT),
 }
 NOW_PLAYING_VECTOR_SOURCES: dict[str, Source] = {
-    "np.session": Source(session, "cosine", "session_vector", "goes_on_from_this", SESSION_LIMIT),
-    "np.similar": Source(similar, "cosine", "item_vector", "like_this", SIMILAR_LIMIT),
+    "np.session": Source(session, "cosine", "session_vector", "goes_on_from_this", SESSION_LIMIT, True),
+    "np.similar": Source(similar, "cosine", "item_vector", "like_this", SIMILAR_LIMIT, True),
     "np.session_knn": Source(session_knn, "votes", "neighbour_session", "played_with_this", KNN_LIMIT),
 }
 VECTOR_SIGNALS = ("user_vector", "recent_vector", "session_vector", "item_vector")

@@ -296,7 +296,7 @@ def test_what_may_follow_a_seed_is_searched_for_or_proposed(seed):
     nexts = set(next((parts for parts in fit if parts), []))
     assert passed & {one["item_id"] for one in items if ordered(one)} == nexts
     rows = given.tables["item"].sort("item_id")
-    asking = seed_audience(pl.DataFrame({"item_id": [key]}), given, PLAYING, instant(PLAYING))
+    asking = seed_audience(pl.DataFrame({"item_id": [key], "market": ["SE"]}), given, PLAYING, instant(PLAYING))
     reach = Reach.of([rows], rows["item_id"], instant(PLAYING), World(["SE"], pl.Series([], dtype=pl.String)))
     mask = set(rows["item_id"].filter(pl.Series(reach.mask(*asking.rights.drop("key").row(0)))))
     assert mask - {key} == passed - nexts

@@ -192,3 +192,41 @@ def test_a_skip_is_part_of_what_a_sequence_goes_on_from():
     frame = sequence(audience([{"key": "ann"}, {"key": "bob"}], LISTENS, skips), bundle())
     assert found(frame, "ann")[0] == "north"
     assert found(frame, "bob") == []
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_what_follows_a_seed_is_enough_in_every_market_it_is_played_in(seed):
+    """A fifth of the items is offered in NO, to some tiers only, and taste goes with it: it is all in the north."""
+    rng, limit = np.random.default_rng(seed), 5
+    ids = pl.Series("item_id", [f"i{n:02d}" for n in range(60)])
+    angles = rng.uniform(0, 180, 60)
+    offers = [
+        [
+            offer_in("SE"),
+            *([offer_in("NO", [None, ["premium"], ["free", "premium"]][rng.integers(3)])] * int(angle > 144)),
+        ]
+        for angle in angles
+    ]
+    rows = [item(name, availability=own if n % 7 else None) for n, (name, own) in enumerate(zip(ids, offers))]
+    reach = Reach.of([table("item", rows)], ids, instant(SURFACE), World(["NO", "SE"], pl.Series(dtype=pl.String)))
+    vectors = np.array([at(angle) for angle in angles], np.float32)
+    items = Items(ids, ExactIndex.of(vectors), reach, Kin(np.zeros((60, len(CAPS)), np.uint64)))
+    keys = ids[:8]
+    places = [(key, "SE", "free") for key in keys] + [
+        (key, "NO", str(rng.choice(["premium", "free+premium"]))) for key in keys[::2]
+    ]
+    who = audience([{"key": key} for key in keys])
+    who = dataclasses.replace(
+        who,
+        rights=who.rights.with_columns(market=pl.lit(None, pl.String), tier=pl.lit("*")),
+        places=pl.DataFrame(places, schema=["key", "market", "tier"], orient="row"),
+    )
+    frame = nearest(who, keys, vectors[:8], items, limit)
+    assert not frame.select("key", "item_id").is_duplicated().any()
+    places = {*places, *((key, None, "*") for key in keys)}
+    for key, market, tier in places:
+        here = reach.available(market, tier)
+        scores = np.where(here, vectors @ vectors[ids.index_of(key)], -1)
+        best = ids.gather(np.argsort(-scores, kind="stable")[: min(limit, int((scores > 0).sum()))])
+        assert set(best) <= set(found(frame, key))
+    assert frame.height > limit * len(keys)

@@ -123,6 +123,10 @@ class ReachBeside:
         """Return what a listener may be offered, see `transforms.reach.Reach.mask`."""
         return np.concatenate([self.base.mask(*kind, **more) & self.shown, self.delta.mask(*kind, **more)])
 
+    def available(self, market: str | None, tier: str) -> np.ndarray:
+        """Return what is offered there, see `transforms.reach.Reach.available`."""
+        return np.concatenate([self.base.available(market, tier) & self.shown, self.delta.available(market, tier)])
+
 
 @dataclasses.dataclass(frozen=True)
 class Beside:
