@@ -98,8 +98,9 @@ plan: need-ITEMS need-USERS need-DIM need-WORKERS $(STAMP) ## Say how retrieval 
 	  $(call flag,--memory,MEMORY) $(call flag,--markets,MARKETS) $(call flag,--k,K) $(call flag,--hours,HOURS) \
 	  $(call flag,--gpus,GPUS) $(call switch,--bfloat16,BFLOAT16)
 
-stream: $(STAMP) ## Turn events from Pub/Sub, or its emulator, into Now Playing sets [PROJECT= PORT=9464 STATE=]
-	@$(PY) -m jobs.stream $(root) $(call flag,--project,PROJECT) $(call flag,--port,PORT) $(call flag,--state,STATE)
+stream: $(STAMP) ## Turn events from Pub/Sub, or its emulator, into Now Playing sets [PROJECT= PORT=9464 STATE= PROCESSES=1]
+	@$(PY) -m jobs.stream $(root) $(call flag,--project,PROJECT) $(call flag,--port,PORT) $(call flag,--state,STATE) \
+	  $(call flag,--processes,PROCESSES)
 
 overlay: $(STAMP) ## Make Home sets of whoever listened since the batch, once an hour [PROJECT= STATE= WAIVERS=]
 	@$(PY) -m jobs.overlay $(root) $(call flag,--project,PROJECT) $(call flag,--state,STATE) $(call flag,--waivers,WAIVERS)

@@ -248,13 +248,13 @@ def main() -> None:
     parser.add_argument("--root", required=True)
     parser.add_argument("--raw", required=True)
     parser.add_argument("--format", default="raw", choices=("raw", *sorted(SHAPES)))
-    for name, default in {"rate": 200, "seconds": 60, "flood": 10_000, "rounds": 7, "kills": 3}.items():
+    for name, default in {"rate": 200, "seconds": 60, "flood": 10_000, "rounds": 7, "kills": 3, "processes": 1}.items():
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
     messages = load(given.raw, given.format, given.root, max(given.flood, given.rate * given.seconds))
     with tempfile.TemporaryDirectory() as tables, brokers() as fresh:
-        step = open_sessions(given.root, Path(tables))
+        step = open_sessions(given.root, Path(tables), given.processes)
         states = windows(messages)
         step.sets(dict(list(states.items())[:50]))  # what is compiled or loaded once is not part of an answer
         found: dict[str, Any] = {"function": function(step, states, given.rounds)}

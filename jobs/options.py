@@ -48,6 +48,13 @@ def iso_date(text: str) -> datetime.date:
         raise argparse.ArgumentTypeError(f"expected a date as YYYY-MM-DD, got {text!r}") from None
 
 
+def positive(text: str) -> int:
+    """Parse a number of at least one."""
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"expected a whole number of 1 or more, got {text!r}")
+    return int(text)
+
+
 def add_common(parser: argparse.ArgumentParser) -> None:
     """Add the options of every command that runs the road."""
     parser.add_argument(

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from jobs.batch import RAW, guarded, open_raw
 from jobs.broker import add_broker, same_broker
-from jobs.options import iso_date, leave
+from jobs.options import iso_date, leave, positive
 from pipelines.inputs import raw_files, raw_tasks
 from schemas.inputs import EVENT
 from transforms.decode import decode
@@ -124,12 +124,6 @@ def _speed(text: str) -> float:
     return speed
 
 
-def _count(text: str) -> int:
-    if not text.isdecimal() or not int(text):
-        raise argparse.ArgumentTypeError(f"expected a number of events, got {text!r}")
-    return int(text)
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="jobs.replay", description=(__doc__ or "").split(":")[0])
     add_broker(parser)
@@ -146,7 +140,7 @@ def _parser() -> argparse.ArgumentParser:
         "malformed": "sent broken besides",
     }.items():  # fmt: skip
         parser.add_argument(f"--{name}", type=float, default=0.0, help=f"share of the events that is {what} (0)")
-    parser.add_argument("--limit", type=_count, help="only so many events")
+    parser.add_argument("--limit", type=positive, help="only so many events")
     parser.add_argument("--seed", type=int, default=7, help="same seed: same mishaps (7)")
     return parser
 

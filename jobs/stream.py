@@ -16,7 +16,7 @@ from pathlib import Path
 
 from jobs.batch import guarded
 from jobs.broker import add_broker, own_broker, state_folder
-from jobs.options import leave, parse_beam
+from jobs.options import leave, parse_beam, positive
 from pipelines.live import Following, open_sessions
 from pipelines.stream import InBackground, Stream
 from pipelines.stream_metrics import Metrics
@@ -39,10 +39,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     add_broker(parser)
     parser.add_argument("--state", help="local folder of sessions (default: stream under the root)")
     parser.add_argument("--port", type=int, default=PORT, help=f"of /metrics on 127.0.0.1 ({PORT}); 0 takes any")
+    parser.add_argument("--processes", type=positive, default=1, help="that make sets, this one counted (1)")
     options, beam_args = parse_beam(parser, argv)
     if beam_args:
         return guarded(lambda: run_on_beam(options, beam_args))
-    return guarded(lambda: run(options, lambda root: open_sessions(root, _tables(options))))
+    return guarded(lambda: run(options, lambda root: open_sessions(root, _tables(options), options.processes)))
 
 
 def _tables(options: argparse.Namespace) -> Path:

@@ -1,6 +1,7 @@
 """What is live on a surface, opened to serve from."""
 
 import dataclasses
+import functools
 import logging
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -22,6 +23,7 @@ from transforms.candidate_sets import Provenance
 from transforms.io.store import Store, open_store
 from transforms.model_bundle import ModelBundle
 from transforms.shards import Shard, Task
+from transforms.stream.crew import Crew
 from transforms.stream.live import LiveBundle
 from transforms.stream.overlay import HomeSets
 from transforms.stream.sessions import Sessions
@@ -104,16 +106,16 @@ def live_on(store: Store, surface: str) -> Live:
     return Live.of(store, pointer)
 
 
-def open_live(store: Store, folder: Path) -> SessionSets:
+def open_live(store: Store, folder: Path, live: Live | None = None) -> SessionSets:
     """Open the bundle that is live on Now Playing, whole or not at all.
 
     Args:
-      folder: local, for the tables of bundles; kept, the next start finds them there.
+      folder: local, for the tables of bundles; kept, the next start finds them there. live: read before; None: what is now.
 
     Raises:
       BundleError: nothing is live, a part is gone, or one did not pass its checks.
     """
-    live = live_on(store, NOW_PLAYING)
+    live = live or live_on(store, NOW_PLAYING)
     bundle, policy, surface = live.opened(store, folder), policy_of(live.sets), SURFACES[NOW_PLAYING]
     provenance = live.provenance(f"stream-{live.bundle.bundle}", calibration_of(bundle, NOW_PLAYING))
     return SessionSets(bundle, policy, surface.sources, asked(surface.group_sources, policy), provenance)
@@ -217,6 +219,13 @@ class Serving:
         return open_sessions(root, Path(self.folder))
 
 
-def open_sessions(root: str, folder: Path) -> Step:
-    """Return the step of what is live; see `open_live`."""
-    return Sessions(open_live(open_store(root), folder))
+def open_sessions(root: str, folder: Path, processes: int = 1) -> Step:
+    """Return the step of what is live, whose sets are made by so many processes of this machine; see `open_live`."""
+    live = live_on(open_store(root), NOW_PLAYING)
+    opens = functools.partial(_open_named, root, folder, live.pointer, live.deltas)
+    return Crew.of(opens(), opens, processes)
+
+
+def _open_named(root: str, folder: Path, pointer: Pointer, deltas: Sequence[str]) -> Step:
+    store = open_store(root)
+    return Sessions(open_live(store, folder, Live.of(store, pointer, deltas)))

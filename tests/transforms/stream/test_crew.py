@@ -1,0 +1,136 @@
+"""Sets made by several processes are those that one makes; a process that dies costs nobody a set."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+from toy_road import table
+from toy_stream import ToyStep, event
+
+from transforms.io.broker import Received
+from transforms.stream.crew import LEAST, Crew
+from transforms.stream.messages import decode_messages
+
+TESTS = Path(__file__).parents[2]
+
+
+class Telling(ToyStep):
+    """Says in a set which process made it."""
+
+    def sets(self, states):
+        made = super().sets(states)
+        reasons = [[f"made by {os.getpid()}"]] * made.num_rows
+        at = made.schema.get_field_index("degraded_reasons")
+        return made.set_column(at, made.schema.field(at), [reasons])
+
+
+class Unable(ToyStep):
+    def sets(self, states):
+        raise LookupError("the index is of another day")
+
+
+def states(number: int) -> dict[str, bytes]:
+    """Return the states of so many users, each after two events of their own."""
+    messages = [event(n + m, f"u{n:03d}") for n in range(number) for m in range(2)]
+    received = [Received(json.dumps(one).encode(), {}, str(n), 0.0, "") for n, one in enumerate(messages)]
+    rows = decode_messages(received, "test").rows
+    return ToyStep().merge(dict.fromkeys(rows["user_id"]), rows).states
+
+
+def by_process(made) -> list[int]:
+    """Return how many sets each process made, in order of the table."""
+    told = [reasons[0] for reasons in made["degraded_reasons"].to_pylist()]
+    return [told.count(one) for one in dict.fromkeys(told)]
+
+
+@pytest.fixture(scope="module")
+def crew():
+    return Crew.of(Telling(), Telling, 3)
+
+
+def kill(one) -> None:
+    (process,) = one._pool._processes.values()
+    process.kill()
+    process.join()
+
+
+def until_ready(crew) -> None:
+    for one in crew.others:
+        one.wait()
+
+
+@pytest.mark.parametrize("number", [1, LEAST, 2 * LEAST, 3 * LEAST, 100])
+def test_the_sets_are_those_of_one_process_in_the_same_order(crew, number):
+    some = states(number)
+    made = crew.sets(some)
+    assert made.drop_columns("degraded_reasons").equals(ToyStep().sets(some).drop_columns("degraded_reasons"))
+    assert len(by_process(made)) == min(max(number // LEAST, 1), 3)
+    assert max(by_process(made)) - min(by_process(made)) <= 1
+
+
+def test_a_process_that_dies_costs_nobody_a_set_and_is_replaced(crew, caplog):
+    some = states(60)
+    kill(crew.others[0])
+    made = crew.sets(some)
+    assert made["user_id"].to_pylist() == sorted(some)
+    assert by_process(made)[0] == 40, "its part is made here"
+    assert "a process that makes sets died" in caplog.text
+    until_ready(crew)
+    assert by_process(crew.sets(some)) == [20, 20, 20]
+
+
+def test_what_disappears_is_offered_by_none_not_even_by_one_that_comes_later():
+    some, tombstone = states(40), {"entity": "item", "id": "i3"}
+    crew = Crew.of(ToyStep(), ToyStep, 2).without(table("tombstone", [tombstone]))
+    expected = ToyStep(gone=frozenset({"i3"})).sets(some)
+    assert crew.sets(some).equals(expected)
+    kill(crew.others[0])
+    assert crew.sets(some).equals(expected)
+    until_ready(crew)
+    assert crew.sets(some).equals(expected)
+    assert not expected.equals(ToyStep().sets(some))
+
+
+def test_what_fails_there_is_raised_here(crew):
+    with pytest.raises(LookupError, match="no set for this one"):
+        crew.sets({f"a{user}": state for user, state in states(40).items()} | {"broken": b"{}"})
+
+
+def test_a_bundle_that_another_process_cannot_serve_is_refused():
+    with pytest.raises(LookupError, match="another day"):
+        Crew.of(ToyStep(), Unable, 2)
+
+
+def test_one_process_needs_no_other():
+    own = ToyStep()
+    assert Crew.of(own, Unable, 1) is own
+
+
+_DRIVER = """
+import time
+from toy_stream import ToyStep
+from transforms.stream.crew import Crew
+if __name__ == "__main__":
+    crew = Crew.of(ToyStep(), ToyStep, 2)
+    print(*crew.others[0]._pool._processes, flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize("by", [signal.SIGKILL, signal.SIGTERM])
+def test_no_process_outlives_the_driver(tmp_path, by):
+    (tmp_path / "driver.py").write_text(_DRIVER)
+    paths = os.pathsep.join([str(TESTS), str(TESTS.parent)])
+    driver = subprocess.Popen(
+        [sys.executable, str(tmp_path / "driver.py")], stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": paths}
+    )
+    other = psutil.Process(int(driver.stdout.readline()))
+    driver.send_signal(by)
+    driver.wait()
+    _, alive = psutil.wait_procs([other], timeout=30)
+    assert not alive

@@ -1,0 +1,161 @@
+"""Sets of one step, made by several processes of a machine.
+
+    states, by listener -> as many parts as there are processes -> sets of the first part here, of the others there -> one table
+
+Which process makes a set changes nothing in it. Memory: each process holds the bundle by itself, but for what is mapped.
+"""
+
+import concurrent.futures
+import dataclasses
+import itertools
+import logging
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import connection
+
+import polars as pl
+import pyarrow as pa
+
+from transforms.stream.step import Merged, Step
+from transforms.stream.trial import tried
+
+LEAST = 8
+"""Sets of one part: fewer cost as much as these, most of it fixed."""
+Opens = Callable[[], Step]
+_LOG = logging.getLogger(__name__)
+
+
+class Other:
+    """A process that makes sets; one that dies is replaced, and not asked until its successor has opened the bundle."""
+
+    def __init__(self, opens: Opens) -> None:
+        self._opens, self._gone = opens, list[pl.DataFrame]()
+        self._start()
+
+    def wait(self) -> None:
+        """Wait until the bundle is open; raise what opening it raised."""
+        self._opened.result()
+
+    def is_ready(self) -> bool:
+        """Tell whether it may be asked."""
+        return self._opened.done() and self._opened.exception() is None
+
+    def without(self, tombstones: pl.DataFrame) -> None:
+        """Have sets that are asked for from now on offer nothing under these tombstones either."""
+        self._gone.append(tombstones)
+        try:
+            self._pool.submit(_without, tombstones)
+        except BrokenProcessPool:
+            self._start()
+
+    def ask(self, states: Mapping[str, bytes]) -> concurrent.futures.Future[pa.Table]:
+        """Begin with the sets of some listeners."""
+        try:
+            return self._pool.submit(_sets, states)
+        except BrokenProcessPool as error:
+            broken = concurrent.futures.Future[pa.Table]()
+            broken.set_exception(error)
+            return broken
+
+    def replace(self) -> None:
+        """Start another process in place of one that died."""
+        _LOG.warning("a process that makes sets died; another one is started, and its sets are made here until then")
+        self._start()
+
+    def _start(self) -> None:
+        self._pool = concurrent.futures.ProcessPoolExecutor(1, multiprocessing.get_context("spawn"))
+        self._opened = self._pool.submit(_open, self._opens, tuple(self._gone))
+
+
+@dataclasses.dataclass(frozen=True)
+class Crew:
+    """A step whose sets are made here and in other processes (`transforms.stream.step.Step`)."""
+
+    own: Step
+    others: Sequence[Other]
+
+    @classmethod
+    def of(cls, own: Step, opens: Opens, processes: int) -> Step:
+        """Return a step that is made by so many processes, this one counted.
+
+        Args:
+          own: opened here. opens: opens the same elsewhere; is pickled.
+        """
+        if processes < 2:
+            return own
+        crew = cls(own, [Other(opens) for _ in range(processes - 1)])
+        for one in crew.others:
+            one.wait()
+        return crew
+
+    @property
+    def bundle(self) -> str:
+        """Id of the bundle in use."""
+        return self.own.bundle
+
+    def merge(self, states: Mapping[str, bytes | None], events: pl.DataFrame) -> Merged:
+        """Apply events to the states of their users."""
+        return self.own.merge(states, events)
+
+    def without(self, tombstones: pl.DataFrame) -> Step:
+        """Return the step that offers nothing under these tombstones either."""
+        for one in self.others if tombstones.height else ():
+            one.without(tombstones)
+        return dataclasses.replace(self, own=self.own.without(tombstones))
+
+    def sets(self, states: Mapping[str, bytes]) -> pa.Table:
+        """Return the candidate set of every user who may have one."""
+        ready = [one for one in self.others if one.is_ready()][
+            : len(states) // LEAST - 1 if len(states) >= LEAST else 0
+        ]
+        parts = _parts(states, len(ready) + 1)
+        asked = [one.ask(part) for one, part in zip(ready, parts[1:], strict=True)]
+        made = [self.own.sets(parts[0])]
+        for one, part, answer in zip(ready, parts[1:], asked, strict=True):
+            try:
+                made.append(answer.result())
+            except BrokenProcessPool:
+                one.replace()
+                made.append(self.own.sets(part))
+        return pa.concat_tables(made) if len(made) > 1 else made[0]
+
+
+def _parts(states: Mapping[str, bytes], number: int) -> list[dict[str, bytes]]:
+    """Return states in parts of as many, in order of their users."""
+    users = sorted(states)
+    edges = [len(users) * n // number for n in range(number + 1)]
+    return [{user: states[user] for user in users[a:b]} for a, b in itertools.pairwise(edges)]
+
+
+_STEP: list[Step] = []
+"""Of a process that makes sets: the one in use."""
+
+
+def _open(opens: Opens, gone: Sequence[pl.DataFrame]) -> None:
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)  # the driver is told, and ends this process when it is through
+    threading.Thread(target=_outlive_nobody, daemon=True).start()
+    step = tried(opens())
+    for tombstones in gone:
+        step = step.without(tombstones)
+    _STEP[:] = [step]
+
+
+def _outlive_nobody() -> None:
+    """End this process when the driver is gone, killed or not."""
+    driver = multiprocessing.parent_process()
+    assert driver is not None
+    connection.wait([driver.sentinel])
+    os._exit(1)
+
+
+def _without(tombstones: pl.DataFrame) -> None:
+    _STEP[:] = [_STEP[0].without(tombstones)]
+
+
+def _sets(states: Mapping[str, bytes]) -> pa.Table:
+    return _STEP[0].sets(states)
