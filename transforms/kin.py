@@ -76,7 +76,7 @@ def looked_at(limit: int, policy: SurfacePolicy) -> int:
 
 @compiled
 def _spread(rows, codes, caps, limit):
-    """See `Kin.spread`. Memory: 24 bytes for each place of a table with room for twice the codes of one query."""
+    """See `Kin.spread`. Memory: a table of the codes of one query, 12 bytes for each and at most four times as many."""
     bits = 3
     while 1 << bits < 2 * len(caps) * rows.shape[1]:
         bits += 1

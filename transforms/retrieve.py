@@ -1,7 +1,8 @@
 """Retrieve: ask every source for every user of a shard, or for every seed item, block by block.
 
 Memory: `BLOCK` users (or seeds) at a time with their proposals, about 600 x 100 bytes each, and what the sources look up
-for them; of a seed, as much again for every market of which less than a source's limit is among them. A lookup streams through its dataset and keeps the rows of the block.
+for them; of a seed, as much again for every market of which less than a source's limit is among them. A lookup streams through
+its dataset and keeps the rows of the block.
 """
 
 import dataclasses

@@ -154,8 +154,11 @@ def _outlive_nobody() -> None:
 
 
 def _without(tombstones: pl.DataFrame) -> None:
-    _STEP[:] = [_STEP[0].without(tombstones)]
+    step = _STEP.pop()  # where this fails there is none, and no set is made that knows less than it should
+    _STEP.append(step.without(tombstones))
 
 
 def _sets(states: Mapping[str, bytes]) -> pa.Table:
+    if not _STEP:
+        os._exit(1)
     return _STEP[0].sets(states)

@@ -34,6 +34,11 @@ class Unable(ToyStep):
         raise LookupError("the index is of another day")
 
 
+class Forgetful(ToyStep):
+    def without(self, tombstones):
+        raise MemoryError
+
+
 def states(number: int) -> dict[str, bytes]:
     """Return the states of so many users, each after two events of their own."""
     messages = [event(n + m, f"u{n:03d}") for n in range(number) for m in range(2)]
@@ -94,6 +99,12 @@ def test_what_disappears_is_offered_by_none_not_even_by_one_that_comes_later():
     until_ready(crew)
     assert crew.sets(some).equals(expected)
     assert not expected.equals(ToyStep().sets(some))
+
+
+def test_a_process_that_did_not_learn_what_disappears_makes_no_set():
+    crew, some = Crew.of(ToyStep(), Forgetful, 2), states(40)
+    gone = crew.without(table("tombstone", [{"entity": "item", "id": "i3"}]))
+    assert gone.sets(some).equals(ToyStep(gone=frozenset({"i3"})).sets(some))
 
 
 def test_what_fails_there_is_raised_here(crew):
