@@ -1,6 +1,6 @@
 """Let the stream work for ten minutes on a bad day, and account for everything afterwards.
 
-    python tests/robustness/soak_stream.py --root ROOT --raw RAW [--minutes 10] [--rate 50]
+    python tests/robustness/soak_stream.py --root ROOT --raw RAW [--minutes 10] [--rate 50] [--processes 1]
 
 ROOT is a published root, of which a copy is used; RAW the events to replay: 5 % of them twice, 5 % up to a minute out of order,
 1 % broken besides. The real command over the emulator, and two bundle swaps on the way. It ends with 1 unless every message
@@ -62,9 +62,19 @@ _BY_ORDER = (APPLIED, DUPLICATE, OUTLIVED)
 class Job:
     """The stream as a process of its own."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, processes: int) -> None:
         self._log = root / "job.log"
-        command = [sys.executable, "-m", "jobs.stream", "--root", str(root), "--port", "0"]
+        command = [
+            sys.executable,
+            "-m",
+            "jobs.stream",
+            "--root",
+            str(root),
+            "--port",
+            "0",
+            "--processes",
+            str(processes),
+        ]
         alone = {name: value for name, value in os.environ.items() if name != EMULATOR}
         with self._log.open("w") as log:
             self._process = subprocess.Popen(command, stdout=log, stderr=log, env=alone, cwd=HERE.parents[1])
@@ -126,11 +136,11 @@ class Soak:
     seconds: float
 
 
-def at_work(root: Path, dealt: list[Rehearsal], rate: float) -> Soak:
+def at_work(root: Path, dealt: list[Rehearsal], rate: float, processes: int) -> Soak:
     """Send everything, swap bundles on the way, and wait until all is accounted for."""
     sent = sum(len(block.messages) for block in dealt)
     pointers, done = second_bundle(root), threading.Event()
-    job = Job(root)
+    job = Job(root, processes)
     with contextlib.ExitStack() as held:
         held.callback(job.end)
         broker = held.enter_context(same_broker(str(root), None))
@@ -265,6 +275,7 @@ def main() -> int:
     parser.add_argument("--raw", required=True)
     parser.add_argument("--minutes", type=float, default=10.0)
     parser.add_argument("--rate", type=float, default=50.0, help="messages a second")
+    parser.add_argument("--processes", type=int, default=1, help="that make sets")
     parser.add_argument("--seed", type=int, default=7)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="segue-soak-") as folder:
@@ -272,7 +283,7 @@ def main() -> int:
         unneeded = shutil.ignore_patterns("raw*", "stream", "staging", "quarantine")
         shutil.copytree(options.root, root, ignore=unneeded)
         dealt = deal(root, options.raw, int(options.minutes * 60 * options.rate / 1.06), options.seed)
-        wrong = judged(root, dealt, at_work(root, dealt, options.rate))
+        wrong = judged(root, dealt, at_work(root, dealt, options.rate, options.processes))
     print("\n".join([*wrong[:20], f"  {len(wrong)} things are wrong"]) if wrong else "  everything is accounted for")
     return 1 if wrong else 0
 
