@@ -221,11 +221,9 @@ class Serving:
 
 def open_sessions(root: str, folder: Path, processes: int = 1) -> Step:
     """Return the step of what is live, whose sets are made by so many processes of this machine; see `open_live`."""
-    live = live_on(open_store(root), NOW_PLAYING)
-    opens = functools.partial(_open_named, root, folder, live.pointer, live.deltas)
+    opens = functools.partial(_opened, root, folder, live_on(open_store(root), NOW_PLAYING))
     return Crew.of(opens(), opens, processes)
 
 
-def _open_named(root: str, folder: Path, pointer: Pointer, deltas: Sequence[str]) -> Step:
-    store = open_store(root)
-    return Sessions(open_live(store, folder, Live.of(store, pointer, deltas)))
+def _opened(root: str, folder: Path, live: Live) -> Step:
+    return Sessions(open_live(open_store(root), folder, live))

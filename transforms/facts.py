@@ -14,7 +14,7 @@ from schemas.tallies import ANY
 from transforms.codes import ItemCodes
 from transforms.content_mix import floors
 from transforms.filters import ITEM_COLUMNS, PAIR, Facts, Instant
-from transforms.histories import exploded
+from transforms.histories import entries, exploded
 from transforms.id_index import NO_CODE
 from transforms.item_rules import in_order
 from transforms.parts import (
@@ -101,8 +101,8 @@ def user_facts(
         needs=_needs(records.select("needs", "market", "tier").unique(), world),
         items=items,
         gone=world.gone,
-        blocked=listed(k, "k", "blocked_artists").rename({"blocked_artists": "artist_id"}),
-        hidden=listed(k, "k", "hidden_items").rename({"hidden_items": "item_id"}),
+        blocked=entries(k, "blocked_artists", "artist_id", "k"),
+        hidden=entries(k, "hidden_items", "item_id", "k"),
         played=_last_plays(positives),
         skipped=skips.group_by("k", "item_id").agg(pl.col("event_ts").max()),
         nexts=nexts,
@@ -111,14 +111,6 @@ def user_facts(
         tired=_tired(open_, profiled, policy, instant),
         floors=_floors(open_, records, world, policy),
     )
-
-
-def listed(records: pl.DataFrame, key: str, column: str) -> pl.DataFrame:
-    """Return the key and each entry of a column of lists, once; few records have any."""
-    lists = records.select(key, column)
-    if lists[column].null_count() == lists.height:
-        return lists.clear().explode(column)
-    return lists.explode(column).drop_nulls().unique()
 
 
 def _heard(ids: pl.Series, bundle: ShardBundle, held: HeldCatalogue | None) -> pl.DataFrame:

@@ -60,6 +60,14 @@ def exploded(histories: pl.DataFrame, *columns: str, key: str = "user_id") -> pl
     return pl.concat(found).sort(key, "event_ts", maintain_order=True)
 
 
+def entries(records: pl.DataFrame, column: str, name: str, key: str = "key") -> pl.DataFrame:
+    """Return `key` and, as `name`, each entry of a column of lists, once, in no order; few records have any."""
+    lists = records.select(key, pl.col(column).alias(name))
+    if lists[name].null_count() == lists.height:
+        return lists.clear().explode(name)
+    return lists.explode(name).drop_nulls().unique()
+
+
 def personal_events(events: pl.DataFrame) -> pl.DataFrame:
     """Return the events a user's profile may learn from; consent and privacy are taken as given where unknown."""
     allowed = pl.col("consent_personalization").fill_null(True) & ~pl.col("private_session").fill_null(False)

@@ -5,6 +5,7 @@ Memory: the parts of the shows that a block's users heard or follow, or its seed
 
 import polars as pl
 
+from transforms.histories import entries
 from transforms.item_rules import in_order
 from transforms.parts import (
     PART_COLUMNS,
@@ -34,7 +35,7 @@ def next_for_users(audience: Audience, bundle: Bundle) -> pl.DataFrame:
     """
     columns = ["item_id", "show_id"]
     known = bundle.lookup("item", "item_id", audience.listens["item_id"].unique(), columns).drop_nulls()
-    follows = audience.keys.select("key", show_id="follows").explode("show_id").drop_nulls().unique()
+    follows = entries(audience.keys, "follows", "show_id")
     shows = pl.concat([known["show_id"], follows["show_id"]])
     parts = parts_of(shows, bundle, gone_items(bundle), audience.now)
     listens = audience.listens.select("key", "item_id", "label", "event_ts").join(known, on="item_id")

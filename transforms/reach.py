@@ -16,6 +16,7 @@ from schemas.policy import SurfacePolicy
 from schemas.tallies import ANY
 from transforms.content_mix import market_mix, no_mix
 from transforms.filters import Instant
+from transforms.histories import entries
 from transforms.item_rules import covers, item_flags, servable
 from transforms.parts import COMPLETED_LABEL, PART_COLUMNS, gone_items, line, openings
 from transforms.shards import Shard
@@ -248,11 +249,10 @@ def unwanted(
     k = users.rename({"user_id": "key"})
     age = (pl.lit(instant.effective_from) - pl.col("event_ts")).dt.total_microseconds() / 86_400e6
     heard_out = pl.col("item_type").is_in(TALK) & (pl.col("label") >= COMPLETED_LABEL)
-    hidden = k.select("key", pl.col("hidden_items").alias("item_id")).explode("item_id").drop_nulls()
     found = [
         listens.filter((age <= policy.recent_play_days) | heard_out).select("key", "item_id"),
         skips.filter(age <= policy.recent_skip_days).select("key", "item_id"),
-        hidden,
+        entries(k, "hidden_items", "item_id"),
         begun.select("key", "item_id"),
         _blocked(k, bundle),
     ]
@@ -260,7 +260,7 @@ def unwanted(
 
 
 def _blocked(k: pl.DataFrame, bundle: Bundle) -> pl.DataFrame:
-    blocked = k.select("key", pl.col("blocked_artists").alias("owner")).explode("owner").drop_nulls().unique()
+    blocked = entries(k, "blocked_artists", "owner")
     if not blocked.height:
         return blocked.rename({"owner": "item_id"})
     every = owners().alias("owner")

@@ -16,6 +16,7 @@ import pyarrow as pa
 from schemas.candidates import PROPOSAL
 from schemas.policy import SurfacePolicy
 from schemas.tallies import ANY
+from transforms.histories import entries
 from transforms.sorted_groups import numbered, starts, within
 from transforms.tallies import owners
 
@@ -241,10 +242,7 @@ def follow_new(audience: Audience, bundle: Bundle) -> pl.DataFrame:
         .agg(pl.col("label").sum().alias("affinity"), pl.col("item_id").last().alias("seed"), pl.col("event_ts").last())
         .with_columns(pl.col("affinity") / pl.col("affinity").sum().over("key"))
     )
-    followed = (
-        audience.keys.select("key", pl.col("follows").alias("artist_id")).explode("artist_id").drop_nulls().unique()
-    )
-    followed = followed.with_columns(pl.lit(FOLLOW_AFFINITY).alias("bonus"))
+    followed = entries(audience.keys, "follows", "artist_id").with_columns(pl.lit(FOLLOW_AFFINITY).alias("bonus"))
     affinity = liking.join(followed, on=["key", "artist_id"], how="full", coalesce=True)
     score = (pl.col("affinity").fill_null(0.0) + pl.col("bonus").fill_null(0.0)) * pl.col("freshness")
     found = affinity.join(new, on="artist_id").with_columns(score.alias("raw_score"))

@@ -111,16 +111,17 @@ def nearest(
     told_apart = vectors.any(axis=1)
     keys, vectors = keys.filter(pl.Series(told_apart)), vectors[told_apart]
     found = [_nearest(audience, keys, vectors, items, limit, among)]
-    for some, there in _short(found[0], audience, keys, items, limit):
-        asked = keys.gather(some)
-        found.append(_nearest(_there(audience, asked, *there), asked, vectors[some], items, limit, among))
+    for some, market, tier in _short(found[0], audience, keys, items, limit):
+        there = audience.rights.with_columns(market=pl.lit(market), tier=pl.lit(tier))
+        own = dataclasses.replace(audience, rights=there)
+        found.append(_nearest(own, keys.gather(some), vectors[some], items, limit, among))
     return pl.concat(found).unique(["key", "item_id"], maintain_order=True) if len(found) > 1 else found[0]
 
 
 def _short(
     found: pl.DataFrame, audience: Audience, keys: pl.Series, items: Items, limit: int
-) -> Iterator[tuple[np.ndarray, tuple[str, str]]]:
-    """Yield every market and tier of the audience's places with the keys that found fewer than `limit` there, by number."""
+) -> Iterator[tuple[np.ndarray, str, str]]:
+    """Yield the keys, by number, that found fewer than `limit` in one of the audience's places, and its market and tier."""
     if audience.places is None:
         return
     numbers = keys.to_frame("key").with_row_index("n")
@@ -128,18 +129,13 @@ def _short(
     row = items.numbers.find(found["item_id"])
     places = audience.places.join(numbers, on="key").select("market", "tier", "n").sort("market", "tier", "n")
     for (market, tier), asked in places.group_by("market", "tier", maintain_order=True):
-        here = items.reach.available(str(market), str(tier))
+        market, tier = str(market), str(tier)
+        here = items.reach.available(market, tier)
         if not here.all():
             enough = np.bincount(own[here[row]], minlength=len(keys)) >= limit
             some = asked["n"].to_numpy()
             if len(short := some[~enough[some]]):
-                yield short, (str(market), str(tier))
-
-
-def _there(audience: Audience, keys: pl.Series, market: str, tier: str) -> Audience:
-    """Return the audience of some keys, asking for what is offered in one place."""
-    own = audience.rights.filter(pl.col("key").is_in(keys.implode()))
-    return dataclasses.replace(audience, rights=own.with_columns(market=pl.lit(market), tier=pl.lit(tier)))
+                yield short, market, tier
 
 
 def _nearest(
@@ -307,8 +303,8 @@ HOME_VECTOR_SOURCES: dict[str, Source] = {
     "home.fresh_content": Source(fresh_content, "cosine", "item_vector", "new_and_like_yours", FRESH_LIMIT),
 }
 NOW_PLAYING_VECTOR_SOURCES: dict[str, Source] = {
-    "np.session": Source(session, "cosine", "session_vector", "goes_on_from_this", SESSION_LIMIT, True),
-    "np.similar": Source(similar, "cosine", "item_vector", "like_this", SIMILAR_LIMIT, True),
+    "np.session": Source(session, "cosine", "session_vector", "goes_on_from_this", SESSION_LIMIT, in_every_place=True),
+    "np.similar": Source(similar, "cosine", "item_vector", "like_this", SIMILAR_LIMIT, in_every_place=True),
     "np.session_knn": Source(session_knn, "votes", "neighbour_session", "played_with_this", KNN_LIMIT),
 }
 VECTOR_SIGNALS = ("user_vector", "recent_vector", "session_vector", "item_vector")

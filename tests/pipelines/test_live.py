@@ -10,7 +10,7 @@ from toy_heard import heard, skip
 from toy_road import days_ago, table
 
 from pipelines.bundle import BundleError
-from pipelines.live import open_live
+from pipelines.live import open_live, open_sessions
 from schemas.candidates import CANDIDATE_SET
 from transforms.io.store import open_store
 from transforms.stream.session import MOST, Window
@@ -156,3 +156,12 @@ def test_a_bundle_with_a_part_gone_is_refused(copy_road, tmp_path):
     item.unlink()
     with pytest.raises(BundleError, match=r"manifest.json \(item\) is gone; run its date again"):
         open_live(store, tmp_path)
+
+
+def test_another_process_makes_the_same_sets(small_road, live, users, tracks, tmp_path):
+    states = {user: window.to_bytes() for user, window in windows(users, tracks).items()}
+    crew = open_sessions(str(small_road.root), tmp_path, processes=2)
+    asked = []
+    crew.others[0].ask = lambda part, ask=crew.others[0].ask: asked.append(len(part)) or ask(part)
+    assert crew.sets(states).equals(Sessions(live).sets(states))
+    assert asked == [len(states) - len(states) // 2]

@@ -33,7 +33,7 @@ class Other:
     """A process that makes sets; one that dies is replaced, and not asked until its successor has opened the bundle."""
 
     def __init__(self, opens: Opens) -> None:
-        self._opens, self._gone = opens, list[pl.DataFrame]()
+        self._opens, self._gone = opens, list[pl.DataFrame]()  # one frame, once there are any
         self._start()
 
     def wait(self) -> None:
@@ -46,7 +46,7 @@ class Other:
 
     def without(self, tombstones: pl.DataFrame) -> None:
         """Have sets that are asked for from now on offer nothing under these tombstones either."""
-        self._gone.append(tombstones)
+        self._gone = [pl.concat([*self._gone, tombstones])]
         try:
             self._pool.submit(_without, tombstones)
         except BrokenProcessPool:
@@ -68,7 +68,7 @@ class Other:
 
     def _start(self) -> None:
         self._pool = concurrent.futures.ProcessPoolExecutor(1, multiprocessing.get_context("spawn"))
-        self._opened = self._pool.submit(_open, self._opens, tuple(self._gone))
+        self._opened = self._pool.submit(_open, self._opens, self._gone)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,9 +109,7 @@ class Crew:
 
     def sets(self, states: Mapping[str, bytes]) -> pa.Table:
         """Return the candidate set of every user who may have one."""
-        ready = [one for one in self.others if one.is_ready()][
-            : len(states) // LEAST - 1 if len(states) >= LEAST else 0
-        ]
+        ready = [one for one in self.others if one.is_ready()][: max(len(states) // LEAST - 1, 0)]
         parts = _parts(states, len(ready) + 1)
         asked = [one.ask(part) for one, part in zip(ready, parts[1:], strict=True)]
         made = [self.own.sets(parts[0])]

@@ -21,9 +21,9 @@ from schemas.candidates import CANDIDATE_SET, PROPOSAL
 from schemas.hashing import hash64, hash64_one, mix64
 from schemas.policy import Quota, SurfacePolicy
 from transforms.candidate_sets import Provenance
-from transforms.facts import group_of, listed, user_facts
+from transforms.facts import group_of, user_facts
 from transforms.filters import Facts, Instant
-from transforms.histories import MAX_POSITIVES
+from transforms.histories import MAX_POSITIVES, entries
 from transforms.panel import FAILED, Panel
 from transforms.reach import user_rights
 from transforms.recommend import made
@@ -206,7 +206,7 @@ def _unwanted(users: pl.DataFrame, heard: Iterable[Listening]) -> pl.DataFrame:
     known = set(users["user_id"].to_list())
     rows = [(one.user_id, item) for one in heard if one.user_id in known for item in _out(one)]
     met = pl.DataFrame(rows, schema={"key": pl.String, "item_id": pl.String}, orient="row")
-    hidden = listed(users, "user_id", "hidden_items").rename({"user_id": "key", "hidden_items": "item_id"})
+    hidden = entries(users, "hidden_items", "item_id", "user_id").rename({"user_id": "key"})
     return pl.concat([met, hidden]).unique().sort("key", "item_id")
 
 
