@@ -57,7 +57,7 @@ def judge_candidate_sets(
 ) -> list[CheckResult]:
     """Return the results of the checks of candidate sets.
 
-    A counter `eligible_items` is optional: where it says that the catalogue is small, overlap and short sets are
+    A counter `eligible_items` is optional: where it says that the catalogue is small, overlap, short sets and floors are
     judged by what chance gives there.
     """
     n = manifest.counters
@@ -122,10 +122,8 @@ def _violations(n: Mapping[str, int]) -> Iterator[CheckResult]:
 
 
 def _below_minimum(n: Mapping[str, int], limits: CandidateSetThresholds) -> CheckResult:
-    share, wanted = n["sets_below_minimum"] / n["sets"], n["slots"] / n["sets"]
-    short = share > limits.below_minimum
-    # caps and filters may leave too few of a small catalogue
-    small = n.get("eligible_items", math.inf) < limits.small_catalogue * wanted
+    share = n["sets_below_minimum"] / n["sets"]
+    short, small = share > limits.below_minimum, _small(n, limits)
     message = (
         f"{n['sets_below_minimum']:,} of {n['sets']:,} sets are shorter than the surface's minimum: "
         "look at what the filters removed from them"
@@ -134,6 +132,11 @@ def _below_minimum(n: Mapping[str, int], limits: CandidateSetThresholds) -> Chec
     return graded(
         "sets_below_minimum", share, threshold, n["sets"], warn=short, block=short and not small, message=message
     )
+
+
+def _small(n: Mapping[str, int], limits: CandidateSetThresholds) -> bool:
+    """Tell whether caps and filters may leave too few of the catalogue for sets as long and as mixed as they should be."""
+    return n.get("eligible_items", math.inf) < limits.small_catalogue * n["slots"] / n["sets"]
 
 
 def _fallback(n: Mapping[str, int], limits: CandidateSetThresholds) -> CheckResult:
@@ -152,6 +155,8 @@ def _fallback(n: Mapping[str, int], limits: CandidateSetThresholds) -> CheckResu
 def _mix(n: Mapping[str, int], limits: CandidateSetThresholds) -> CheckResult:
     if not n["content_floors"]:
         return skipped("content_floors", "no set has a floor for a kind of content")
+    if _small(n, limits):
+        return skipped("content_floors", f"{n['eligible_items']:,} eligible items are too few to fill every floor")
     share = n["content_floors_missed"] / n["content_floors"]
     message = (
         f"{n['content_floors_missed']:,} of {n['content_floors']:,} floors for music, talk, books or video are missed: "

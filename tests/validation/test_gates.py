@@ -287,6 +287,7 @@ def test_rows_of_tallies_against_the_last_run(name, rows, severity):
         ({"fallback_level_3_or_more": 151}, {"fallback_share": "critical"}),
         ({"content_floors_missed": 21}, {"content_floors": "warning"}),
         ({"content_floors_missed": 20}, {}),
+        ({"content_floors_missed": 21, "eligible_items": 2_000}, {}),
         ({"content_floors": 0}, {}),
         ({"jaccard_ppm_sum": 200 * 160_000}, {"mean_jaccard": "warning"}),
         ({"jaccard_ppm_sum": 200 * 310_000}, {"mean_jaccard": "critical"}),
