@@ -1,7 +1,8 @@
 """Keyed tables: committed rows found by id in microseconds, on disk and shared by all processes of a machine.
 
-A Parquet file is written once more as an Arrow file in order of the hash of one column, then of the contract's key, and
-mapped: a look-up is a binary search and a gather. Memory: 8 bytes per row and whatever pages look-ups touch; while a file is written, that file.
+Parquet files are written once more as Arrow files in order of the hash of one column, then of the contract's key, and mapped: a
+look-up is a binary search and a gather in each. A dataset that is small enough is one of them, a larger one has one per Parquet file.
+Memory: 8 bytes per row and whatever pages look-ups touch; while a file is written, what it holds: a file of a large dataset, or `TOGETHER`.
 """
 
 import dataclasses
@@ -23,11 +24,13 @@ from transforms.shards import read_tables
 from transforms.sorted_groups import numbered
 
 _HASH = "__hash"
-_LAYOUT = 2
+_LAYOUT = 3
 """Of the Arrow files; those of another one are not opened."""
 _UNIQUE = b"hash-says-which-id"
 _FEW = 8
 """So many segments are searched faster than ids are told apart by shard."""
+TOGETHER = 2**27
+"""Bytes of Parquet files that become one Arrow file: one or two gigabytes while it is written."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -76,8 +79,10 @@ class KeyedTable:
     @classmethod
     def open(cls, contract: Contract, column: str, paths: Sequence[str], folder: Path) -> "KeyedTable":
         """Map the files of a dataset, written anew where `folder` does not hold them yet."""
-        segments = tuple(_mapped(_arrow_file(path, contract, column, folder)) for path in paths)
-        return cls(contract, column, segments, routed=contract.shard_by == column and len(paths) > _FEW)
+        small = paths and sum(os.stat(path).st_size for path in paths) <= TOGETHER
+        files = [paths] if small else [[path] for path in paths]
+        segments = tuple(_mapped(_arrow_file(some, contract, column, folder)) for some in files)
+        return cls(contract, column, segments, routed=contract.shard_by == column and len(segments) > _FEW)
 
     def lookup(self, ids: pl.Series, columns: Sequence[str] | None = None) -> pl.DataFrame:
         """Return the rows of some ids: file by file, by hash, and by the contract's key.
@@ -110,15 +115,16 @@ def _mapped(path: Path) -> Segment:
     return Segment(rows[_HASH].to_numpy(), rows.drop_columns([_HASH]), _UNIQUE in (rows.schema.metadata or {}))
 
 
-def _arrow_file(path: str, contract: Contract, column: str, folder: Path) -> Path:
-    """Return the Arrow file of a Parquet file, written if it is not there; whole or not at all."""
-    stamp = os.stat(path)
-    told = f"{_LAYOUT}|{os.path.abspath(path)}|{stamp.st_size}|{stamp.st_mtime_ns}|{column}|{contract.fingerprint}"
+def _arrow_file(paths: Sequence[str], contract: Contract, column: str, folder: Path) -> Path:
+    """Return the Arrow file of some Parquet files, written if it is not there; whole or not at all."""
+    stamps = [(os.path.abspath(path), os.stat(path)) for path in paths]
+    files = "|".join(f"{path}|{stamp.st_size}|{stamp.st_mtime_ns}" for path, stamp in stamps)
+    told = f"{_LAYOUT}|{files}|{column}|{contract.fingerprint}"
     target = folder / f"{contract.name}-{hashlib.sha256(told.encode()).hexdigest()[:24]}.arrow"
     if target.exists():
         return target
     folder.mkdir(parents=True, exist_ok=True)
-    named = read_tables([path], contract).filter(pl.col(column).is_not_null())
+    named = read_tables(paths, contract).filter(pl.col(column).is_not_null())
     rows = named.to_arrow(compat_level=pl.CompatLevel.oldest())
     keyed = rows.append_column(_HASH, pa.array(mix_text(rows[column])))
     order = pc.sort_indices(keyed, [(name, "ascending") for name in (_HASH, *contract.key)])

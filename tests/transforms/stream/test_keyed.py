@@ -31,6 +31,11 @@ def opened(shard, column, folder):
     return KeyedTable.open(CONTRACTS["item"], column, shard.paths("item"), folder)
 
 
+@pytest.fixture(params=[0, 2**27], ids=["apart", "together"], autouse=True)
+def _one_file_or_more(request, monkeypatch):
+    monkeypatch.setattr("transforms.stream.keyed.TOGETHER", request.param)
+
+
 @pytest.mark.parametrize("column", ["item_id", "show_id"])
 @pytest.mark.parametrize(
     "wanted", [["i003"], [f"i{n:03d}" for n in range(0, 200, 3)], ["show1", "show3", None], ["nobody"], [], [None]]
@@ -52,7 +57,8 @@ def test_files_are_written_once_and_anew_when_what_they_are_of_changes(shard, tm
     before = {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
     opened(shard, "item_id", tmp_path)
     assert {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()} == before
-    os.utime(shard.paths("item")[0], (1, 1))
+    path = shard.paths("item")[0]
+    os.utime(path, ns=(0, os.stat(path).st_mtime_ns + 1_000_000))
     assert opened(shard, "item_id", tmp_path).lookup(pl.Series(["i003"])).height == 1
     assert len(list(tmp_path.iterdir())) == len(before) + 1
 
@@ -60,6 +66,7 @@ def test_files_are_written_once_and_anew_when_what_they_are_of_changes(shard, tm
 @pytest.mark.parametrize("few", [2, 8])
 def test_only_the_segment_of_an_id_is_searched_where_there_are_many(shard, tmp_path, monkeypatch, few):
     monkeypatch.setattr("transforms.stream.keyed._FEW", few)
+    monkeypatch.setattr("transforms.stream.keyed.TOGETHER", 0)
     found = opened(shard, "item_id", tmp_path)
     assert found.routed == (few == 2)
     assert found.lookup(pl.Series([one["item_id"] for one in ITEMS])).height == len(ITEMS)
