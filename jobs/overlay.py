@@ -7,7 +7,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from jobs.batch import guarded
+from jobs.batch import guarded, write_page
 from jobs.broker import add_broker, same_broker, state_folder
 from jobs.options import build_runner, leave, parse_beam
 from pipelines.live import live_on
@@ -35,7 +35,10 @@ def _run(options: argparse.Namespace, beam_args: list[str]) -> int:
         day = live_on(store, HOME).bundle.date
         runner = build_runner(store, day, beam_args, options.waivers, {"overlay": HOME})
         with same_broker(options.root, options.project) as broker:
-            print(_in_words(overlay_home(runner, state, state / "tables", broker), broker.topic(SETS)))
+            done = overlay_home(runner, state, state / "tables", broker)
+            print(_in_words(done, broker.topic(SETS)))
+        if done.sets:
+            print(f"  page {write_page(store, day)}")
     return 0
 
 

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 
 from jobs.options import iso_date, leave
+from pipelines.publish import PublishError
 from pipelines.report import gather
 from pipelines.report_page import render, render_dates
 from transforms.io.store import Store, StoreError, open_store
@@ -16,6 +17,7 @@ def write_report(store: Store, day: str) -> str:
 
     Raises:
       ValueError: no road of that date finished under this root.
+      PublishError: what names the overlays cannot be read.
     """
     path = f"reports/{day}/index.html"
     store.write_bytes(path, render(gather(store, day)).encode())
@@ -32,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser.parse_args(argv)
     try:
         print(write_report(open_store(options.root), options.date.isoformat()))
-    except (ValueError, StoreError) as error:
+    except (ValueError, StoreError, PublishError) as error:
         print(f"report: {error}", file=sys.stderr)
         return 1
     return 0

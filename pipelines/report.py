@@ -16,6 +16,8 @@ import pyarrow.parquet as pq
 from pipelines.batch import record_path
 from pipelines.evaluation_summary import Summary, evaluations_of, summarise
 from pipelines.experiments import Experiment, experiments
+from pipelines.overlay import OVERLAY, live_overlays
+from pipelines.recommend import HOME
 from pipelines.report_examples import Example, Named, examples, name_items
 from pipelines.report_sets import Curve, Survey, exposure_curve, survey, talk_items, talk_listeners
 from pipelines.runner import load_manifest
@@ -24,6 +26,7 @@ from transforms.decode import redact
 from transforms.io.store import Store
 
 EXAMPLES_PER_RULE = 3
+OVERLAID = "overlay"
 REJECTIONS_READ = 200_000
 _SLOTS_BY_SOURCE, _REMOVED = "slots_by_source:", "removed:"
 _PAYLOAD_SHOWN = 400
@@ -67,7 +70,8 @@ class SurfaceView:
     """What was published on a surface.
 
     Attributes:
-      by_user: sets are for users; else for items that play.
+      released: what publishing did; of overlays, which one is shown of how many. by_user: sets are for users; else for items
+        that play.
       policy: as the blend was configured: `size`, `flow`, `sources` and so on.
       slots: candidates by source. removed: proposals by the rule that took them out.
       exposure: counters of the exposure dataset; empty where it is missing.
@@ -112,21 +116,21 @@ def gather(store: Store, day: str) -> Report:
 
     Raises:
       ValueError: no road of that date finished under this root.
+      PublishError: what names the overlays cannot be read.
     """
     record = _record(store, day)
     ran = [
         StageView(s["stage"], s["skipped"], s["seconds"], s["peak_bytes"], load_manifest(store, s["manifest"]))
         for s in record["stages"]
     ]
-    stages = (*ran, *_of_other_surfaces(store, record, ran))
+    overlays = live_overlays(store, record["manifests"].get(f"candidate_set/{HOME}", ""))
+    released = {**record["released"], OVERLAY: f"overlay: {len(overlays)}"}
+    stages = (*ran, *_of_other_surfaces(store, record, ran), *_of_the_last(store, overlays))
     # Of a dataset of two dates, that of the road's own was made first; the other is what a model was trained on.
     datasets = {(stage.manifest.dataset, stage.manifest.qualifier): stage.manifest for stage in reversed(stages)}
     kept = {key for key, manifest in datasets.items() if is_kept(store, manifest)}
-    surfaces = dict.fromkeys(
-        one.qualifier
-        for one in (stage.manifest for stage in stages)
-        if (one.dataset, one.qualifier) in kept and one.dataset == "candidate_set"
-    )
+    made = [stage.manifest.qualifier for stage in stages if stage.manifest.dataset == "candidate_set"]
+    surfaces = [name for name in dict.fromkeys(made) if ("candidate_set", name) in kept]
     return Report(
         day=day,
         code_version=record["code_version"],
@@ -141,7 +145,7 @@ def gather(store: Store, day: str) -> Report:
             if key in kept
             for rejected in read_rejections(store, manifest)
         ),
-        surfaces=tuple(_surface(store, name, datasets, record["released"].get(name, "")) for name in surfaces),
+        surfaces=tuple(_surface(store, name, datasets, released.get(name, "")) for name in surfaces),
         evaluations=tuple(summarise(store, name, [day]) for name in sorted(evaluations_of(store, day))),
     )
 
@@ -171,6 +175,10 @@ def _of_other_surfaces(store: Store, record: Mapping[str, Any], ran: Sequence[St
     others = [load_manifest(store, path) for path in wanted if path not in present]
     others.sort(key=lambda manifest: (manifest.qualifier, order.get(manifest.dataset, len(order)), manifest.dataset))
     return [StageView(f"{one.stage} {one.qualifier}".strip(), True, 0.0, 0, one) for one in others]
+
+
+def _of_the_last(store: Store, overlays: Sequence[str]) -> list[StageView]:
+    return [StageView(OVERLAID, True, 0.0, 0, load_manifest(store, path)) for path in overlays[-1:]]
 
 
 def read_rejections(store: Store, manifest: Manifest) -> list[Rejected]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pipelines import report_words as words
 from pipelines.charts import Edge, Node, bar, flow
-from pipelines.report import Rejected, Report, StageView, SurfaceView
+from pipelines.report import OVERLAID, Rejected, Report, StageView, SurfaceView
 from pipelines.report_evaluation import render_evaluations
 from pipelines.report_html import block, count, details, seconds, share, size, table, text
 from pipelines.report_models import render_models
@@ -135,7 +135,7 @@ def _road(report: Report) -> str:
     label = f"From raw files through {len(report.stages)} stages to what is live; the table below has every figure"
     note = (
         "What each stage wrote, in rows. A line is the thicker the more rows it carries; inputs that a longer way "
-        "implies are left out. Dashed boxes were unchanged and skipped."
+        "implies are left out. Dashed boxes were no part of the run."
     )
     most = max((stage.seconds for stage in report.stages), default=0.0) or 1.0
     rows = [_stage(stage, most) for stage in report.stages]
@@ -150,7 +150,7 @@ def _road(report: Report) -> str:
 def _stage(stage: StageView, most: float) -> list[str]:
     m = stage.manifest
     passed, rejected = sum(c.outcome == "passed" for c in m.checks), sum(m.rejected.values())
-    took = '<span class="soft">unchanged</span>' if stage.skipped else seconds(stage.seconds)
+    took = f'<span class="soft">{_skipped(stage)}</span>' if stage.skipped else seconds(stage.seconds)
     tone = "" if passed == len(m.checks) else ' class="mild"'
     return [
         f"{text(_title(m))}{_of(m)}",
@@ -162,6 +162,11 @@ def _stage(stage: StageView, most: float) -> list[str]:
         "" if stage.skipped else bar(stage.seconds / most),
         "" if stage.skipped else size(stage.peak_bytes),
     ]
+
+
+def _skipped(stage: StageView) -> str:
+    """Say why a stage was not part of the run."""
+    return "made since" if stage.label == OVERLAID else "unchanged"
 
 
 def _title(manifest: Manifest) -> str:
@@ -199,7 +204,7 @@ def road_graph(report: Report) -> tuple[list[Node], list[Edge]]:
 def _node(path: str, stage: StageView) -> Node:
     m, rejected = stage.manifest, sum(stage.manifest.rejected.values())
     calm = all(check.outcome == "passed" for check in m.checks)
-    note = f"{rejected:,} rejected" if rejected else "unchanged" if stage.skipped else seconds(stage.seconds)
+    note = f"{rejected:,} rejected" if rejected else _skipped(stage) if stage.skipped else seconds(stage.seconds)
     kicker = words.qualifier(m.dataset, m.qualifier)
     tone = "warned" if not calm else "skipped" if stage.skipped else "ran"
     return Node(path, kicker, _title(m), f"{m.rows_out:,} rows", note, tone)

@@ -63,6 +63,11 @@ def _examples(view: SurfaceView, colours: Mapping[str, str]) -> str:
         "The first candidates of a few sets, in blend order, beside what the user liked last. The same people are "
         "shown every day, chosen by hash to cover what there is. A ranker still has to order them."
     )
+    if view.sets.config.get("run_mode") == "stream":
+        note = (
+            "The first candidates of a few sets of whoever listened since the batch, in blend order, beside what the user "
+            "liked last before it. A ranker still has to order them."
+        )
     if not view.by_user:
         note = (
             "What may follow when this item plays, in blend order: the first candidates of a few sets, chosen by hash "

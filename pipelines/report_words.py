@@ -27,6 +27,7 @@ DATASETS = {
     "proposal": "Proposals",
     "candidate_set": "Candidate sets",
     "exposure": "Exposure",
+    "window": "Windows of the stream",
 }
 SURFACES = {"home": "Home", "now_playing": "Now Playing"}
 SOURCES = {
@@ -204,5 +205,7 @@ def rule(name: str) -> str:
 
 def released(state: str) -> str:
     """Say what publishing did."""
+    if state.startswith("overlay: "):
+        return f"live beside the batch's, the last of {state.removeprefix('overlay: ')} made since"
     known = {"released": "live", "already live": "live, unchanged", "": "not published"}
     return known.get(state, f"kept, not live ({state.removeprefix('archived: ')})")

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import html
 import json
 from pathlib import Path
 
@@ -21,6 +22,8 @@ from pipelines.live import live_on, open_home
 from pipelines.overlay import overlay_home, overlays_path, read_overlays, release
 from pipelines.publish import Pointer, PublishError, pointer_path
 from pipelines.records import Question
+from pipelines.report import gather
+from pipelines.report_page import render
 from pipelines.runner import load_manifest
 from pipelines.tombstone_scan import reached
 from schemas.candidates import CANDIDATE_SET, sequence_of
@@ -246,6 +249,7 @@ def test_a_run_commits_sends_and_names_what_is_news_and_a_second_one_does_nothin
     assert {message.attributes["surface"] for message in hour.broker.published[SETS]} == {"home"}
     assert reached(hour.store)[done.sets.path].how == "live", "an audit looks at it"
     _explained(hour.store, done.sets, hour.sent[0])
+    _reported(hour.store, done.sets)
     before = hour.store.read_bytes(overlays_path("home"))
     assert (hour.run().asked, len(hour.sent), hour.store.read_bytes(overlays_path("home"))) == (0, 13, before)
     user = sorted(windows)[0]
@@ -272,6 +276,16 @@ def _explained(store: Store, sets: Manifest, record: dict) -> None:
         assert (about["item"]["verdict"], about["verification"]["outcome"]) == (verdict, "unavailable")
     batch = explain(store, dataclasses.replace(question, date="2026-01-31"))
     assert batch["published"]["manifest"] != sets.path
+
+
+def _reported(store: Store, sets: Manifest) -> None:
+    """The page of the batch's date shows them beside its own."""
+    report = gather(store, sets.date)
+    view = report.surfaces[-1]
+    assert (view.name, view.sets.path, len(view.examples)) == ("home_overlay", sets.path, 12)
+    said = html.unescape(render(report))
+    assert "live beside the batch's, the last of 1 made since" in said
+    assert "whoever listened since the batch, in blend order" in said
 
 
 def _items(store: Store) -> list[str]:

@@ -124,7 +124,7 @@ def _arrow_file(paths: Sequence[str], contract: Contract, column: str, folder: P
     if target.exists():
         return target
     folder.mkdir(parents=True, exist_ok=True)
-    named = read_tables(paths, contract).filter(pl.col(column).is_not_null())
+    named = read_tables(list(paths), contract).filter(pl.col(column).is_not_null())
     rows = named.to_arrow(compat_level=pl.CompatLevel.oldest())
     keyed = rows.append_column(_HASH, pa.array(mix_text(rows[column])))
     order = pc.sort_indices(keyed, [(name, "ascending") for name in (_HASH, *contract.key)])
