@@ -24,7 +24,7 @@ import pyarrow.parquet as pq
 from pipelines.live import Live, live_on, open_home
 from pipelines.publish import Pointer, PublishError, pointer_path, read_back, read_pointer
 from pipelines.reblend import instant_of, policy_of
-from pipelines.recommend import HOME
+from pipelines.recommend import HOME, count_eligible
 from pipelines.road import process
 from pipelines.runner import Runner, Stage, input_ref, load_manifest
 from schemas.candidates import CANDIDATE_SET, COUNT_BITS
@@ -152,6 +152,7 @@ def overlay(live: Live, files: Sequence["Exported"], buried: "Exported", work: "
             "policy": dataclasses.asdict(policy_of(live.sets)), "run_mode": "stream", "bundle": live.bundle.bundle,
             "base_run": live.pointer.run, "deltas": list(live.deltas),
         },
+        figures=count_eligible(live.parts["item"]),
     )  # fmt: skip
 
 

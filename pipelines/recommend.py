@@ -270,7 +270,22 @@ def blend(surface: Surface, served: Served, proposals: Manifest) -> Stage:
         num_parts=road.num_shards + 1,
         num_shards=road.num_shards,
         config={"policy": dataclasses.asdict(policy), "run_mode": road.run_mode, "bundle": served.bundle.bundle},
+        figures=count_eligible(ingested.items),
     )  # fmt: skip
+
+
+def count_eligible(items: Manifest) -> Callable[[Sequence[str]], Mapping[str, int]]:
+    """Return what tells how many items of a catalogue may be recommended: what sets are judged by besides."""
+    return functools.partial(_count_eligible, count=eligible_items(items))
+
+
+def eligible_items(items: Manifest) -> int:
+    """Return how many items of a catalogue may be recommended."""
+    return items.statistics["columns"]["rec_eligible"]["values"].get("true", 0)
+
+
+def _count_eligible(staged: Sequence[str], count: int) -> Mapping[str, int]:
+    return {"eligible_items": count}
 
 
 def _blend(
@@ -337,7 +352,7 @@ def exposure(road: Road, surface: Surface, sets: Manifest, items: Manifest, week
     earlier = {
         f"{WEEKS_AGO}{name}": n for name, n in (weeks_ago.counters if weeks_ago else {}).items() if name in TRENDS
     }
-    eligible = items.statistics["columns"]["rec_eligible"]["values"].get("true", 0)
+    eligible = eligible_items(items)
     fallback = road.policy.surfaces[surface.name].fallback
     return Stage(
         name="exposure",

@@ -8,6 +8,7 @@ import dataclasses
 import datetime
 import functools
 import itertools
+from collections import ChainMap
 from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
@@ -23,6 +24,7 @@ from schemas.catalogue import CONTRACTS
 from schemas.contract import Contract
 from schemas.inputs import CAMPAIGN, EVENT, ITEM, TOMBSTONE, USER
 from schemas.models import EMBEDDING_DIM, EXAMPLE, ITEM_EMBEDDING, USER_EMBEDDING, VOCABULARY, Space
+from schemas.policy import SurfacePolicy
 from schemas.tallies import (
     ARTIST_TOP,
     CO_LISTEN,
@@ -45,7 +47,7 @@ from transforms.histories import histories
 from transforms.ingest import SOURCE, MergeEvents, MergeRows, given_contract
 from transforms.part_sources import HOME_PART_SOURCES, NOW_PLAYING_PART_SOURCES
 from transforms.shards import TARGET, Task
-from transforms.sources import HOME_GROUP_SOURCES, HOME_SOURCES, NOW_PLAYING_GROUP_SOURCES, NOW_PLAYING_SOURCES
+from transforms.sources import HOME_GROUP_SOURCES, HOME_SOURCES, NOW_PLAYING_GROUP_SOURCES, NOW_PLAYING_SOURCES, Source
 from transforms.vector_sources import HOME_VECTOR_SOURCES, NOW_PLAYING_VECTOR_SOURCES
 from validation.rows import polars_schema
 
@@ -70,6 +72,38 @@ OF_USERS, OF_SEEDS = HOME_SOURCES | HOME_PART_SOURCES, NOW_PLAYING_SOURCES | NOW
 
 
 # The road in memory.
+
+
+class Noted(Mapping):
+    """Tables that note which of them are read."""
+
+    def __init__(self, tables: Tables) -> None:
+        self.tables, self.read = tables, dict[str, pl.DataFrame]()
+
+    def __getitem__(self, name):
+        return self.read.setdefault(name, self.tables[name])
+
+    def __iter__(self):
+        return iter(self.tables)
+
+    def __len__(self):
+        return len(self.tables)
+
+
+@dataclasses.dataclass
+class Once:
+    """Part of a step, which is not run again where all that it read the first time is the same."""
+
+    run: Callable[[Tables], pl.DataFrame]
+    known: tuple[Tables, pl.DataFrame] | None = None
+
+    def __call__(self, tables: Tables) -> pl.DataFrame:
+        if self.known and all(tables[name] is table for name, table in self.known[0].items()):
+            return self.known[1]
+        noted = Noted(tables)
+        made = self.run(noted)
+        self.known = self.known or (noted.read, made)
+        return made
 
 
 @dataclasses.dataclass
@@ -136,41 +170,33 @@ def embedding(what: Rows, tables: Tables) -> pl.DataFrame:
     return finish_batch(batch, embedder.vectors(what, batch.rows), what, space).frame
 
 
+def of_groups(sources: Mapping[str, Source], surface: SurfacePolicy, tables: Tables) -> pl.DataFrame:
+    return groups.RetrieveGroups(sources, surface, instant(surface))(Given(tables)).frame
+
+
+def of_users(tables: Tables) -> pl.DataFrame:
+    return retrieve.retrieve_users(Given(tables), OF_USERS | HOME_VECTOR_SOURCES, HOME, instant(HOME), opened).frame
+
+
+def of_seeds(tables: Tables) -> pl.DataFrame:
+    sources = OF_SEEDS | NOW_PLAYING_VECTOR_SOURCES
+    return retrieve.retrieve_seeds(Given(tables), sources, NOW_PLAYING, instant(NOW_PLAYING), opened).frame
+
+
+PROPOSED = (
+    Once(functools.partial(of_groups, HOME_GROUP_SOURCES | HOME_EXPLORE_SOURCES, HOME)),
+    Once(functools.partial(of_groups, NOW_PLAYING_GROUP_SOURCES, NOW_PLAYING)),
+    Once(of_users),
+    Once(of_seeds),
+)
+
+
 def proposals(tables: Tables) -> pl.DataFrame:
-    given = Given(tables)
-    home = groups.RetrieveGroups(HOME_GROUP_SOURCES | HOME_EXPLORE_SOURCES, HOME, instant(HOME))(given).frame
-    playing = groups.RetrieveGroups(NOW_PLAYING_GROUP_SOURCES, NOW_PLAYING, instant(NOW_PLAYING))(given).frame
-    users = retrieve.retrieve_users(given, OF_USERS | HOME_VECTOR_SOURCES, HOME, instant(HOME), opened).frame
-    seeds = retrieve.retrieve_seeds(
-        given, OF_SEEDS | NOW_PLAYING_VECTOR_SOURCES, NOW_PLAYING, instant(NOW_PLAYING), opened
-    ).frame
-    return pl.concat([home, playing, users, seeds])
+    return pl.concat(part(tables) for part in PROPOSED)
 
 
 def opened(given: Given) -> ToyModels:
     return ToyModels(given.tables, instant(HOME))
-
-
-def candidate_sets(tables: Tables) -> pl.DataFrame:
-    watermark = tables["history"]["last_event_ts"].max()  # as `pipelines.recommend` takes it from the statistics
-    fields = FIELDS | {"sequence": round(watermark.timestamp() * 1e6), "source_watermark": watermark}
-    home = OF_USERS | HOME_GROUP_SOURCES | HOME_EXPLORE_SOURCES
-    playing = OF_SEEDS | NOW_PLAYING_GROUP_SOURCES
-    work = ((HOME, home, "users"), (HOME, home, "groups"), (NOW_PLAYING, playing, "seeds"))
-    made = []
-    for surface, sources, who in work:
-        mine, of_group = (
-            tables["proposal"].filter(pl.col("source_id").is_in(list(sources))),
-            pl.col("key").str.starts_with("*|"),
-        )
-        given = Given({**tables, "proposal": mine.filter(~of_group), "groups": mine.filter(of_group)})
-        blend = recommend.Recommend(surface, instant(surface), sources, Provenance(fields, {}))
-        made.append(pl.from_arrow(getattr(blend, who)(given).frame))
-    return pl.concat(made)
-
-
-def exposure(tables: Tables) -> pl.DataFrame:
-    return count_exposure(flatten(tables["candidate_set"].to_arrow()), HOME.fallback)
 
 
 FIELDS = {
@@ -178,6 +204,36 @@ FIELDS = {
     "catalog_snapshot_id": "c", "user_snapshot_id": "u", "campaign_snapshot_id": "p", "policy_version": "v",
     "code_version": "1", "experiment_arms": [], "gate_report_id": "g",
 }  # fmt: skip
+
+
+def blended(surface: SurfacePolicy, sources: Mapping[str, Source], who: str, tables: Tables) -> pl.DataFrame:
+    watermark = tables["history"]["last_event_ts"].max()  # as `pipelines.recommend` takes it from the statistics
+    fields = FIELDS | {"sequence": round(watermark.timestamp() * 1e6), "source_watermark": watermark}
+    mine, of_group = (
+        tables["proposal"].filter(pl.col("source_id").is_in(list(sources))),
+        pl.col("key").str.starts_with("*|"),
+    )
+    given = Given(ChainMap({"proposal": mine.filter(~of_group), "groups": mine.filter(of_group)}, tables))
+    blend = recommend.Recommend(surface, instant(surface), sources, Provenance(fields, {}))
+    return pl.from_arrow(getattr(blend, who)(given).frame)
+
+
+BLENDED = tuple(
+    Once(functools.partial(blended, surface, sources, who))
+    for surface, sources, who in (
+        (HOME, OF_USERS | HOME_GROUP_SOURCES | HOME_EXPLORE_SOURCES, "users"),
+        (HOME, OF_USERS | HOME_GROUP_SOURCES | HOME_EXPLORE_SOURCES, "groups"),
+        (NOW_PLAYING, OF_SEEDS | NOW_PLAYING_GROUP_SOURCES, "seeds"),
+    )
+)
+
+
+def candidate_sets(tables: Tables) -> pl.DataFrame:
+    return pl.concat(part(tables) for part in BLENDED)
+
+
+def exposure(tables: Tables) -> pl.DataFrame:
+    return count_exposure(flatten(tables["candidate_set"].to_arrow()), HOME.fallback)
 
 
 class Step(NamedTuple):

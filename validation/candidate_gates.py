@@ -31,6 +31,7 @@ _SETS = (
     "content_floors_missed",
     "jaccard_ppm_sum",
     "jaccard_pairs",
+    "eligible_items",
 )
 _EXPOSURE = (
     "sets",
@@ -57,8 +58,7 @@ def judge_candidate_sets(
 ) -> list[CheckResult]:
     """Return the results of the checks of candidate sets.
 
-    A counter `eligible_items` is optional: where it says that the catalogue is small, overlap, short sets and floors are
-    judged by what chance gives there.
+    Where `eligible_items` says that the catalogue is small, overlap, short sets and floors are judged by what it can give.
     """
     n = manifest.counters
     overlaid = manifest.config.get("run_mode") == "stream"
@@ -136,7 +136,7 @@ def _below_minimum(n: Mapping[str, int], limits: CandidateSetThresholds) -> Chec
 
 def _small(n: Mapping[str, int], limits: CandidateSetThresholds) -> bool:
     """Tell whether caps and filters may leave too few of the catalogue for sets as long and as mixed as they should be."""
-    return n.get("eligible_items", math.inf) < limits.small_catalogue * n["slots"] / n["sets"]
+    return n["eligible_items"] < limits.small_catalogue * n["slots"] / n["sets"]
 
 
 def _fallback(n: Mapping[str, int], limits: CandidateSetThresholds) -> CheckResult:
@@ -179,12 +179,8 @@ def _overlap(n: Mapping[str, int], limits: CandidateSetThresholds, least: int) -
         return skipped(
             "mean_jaccard", f"{n['jaccard_pairs']} pairs of sets with slots from sources other than the fallback"
         )
-    overlap, per_set, items = (
-        n["jaccard_ppm_sum"] / n["jaccard_pairs"] / 1e6,
-        n["slots"] / n["sets"],
-        n.get("eligible_items"),
-    )
-    by_chance = limits.jaccard_times_chance * per_set / max(2 * items - per_set, per_set) if items else 0.0
+    overlap, per_set = n["jaccard_ppm_sum"] / n["jaccard_pairs"] / 1e6, n["slots"] / n["sets"]
+    by_chance = limits.jaccard_times_chance * per_set / max(2 * n["eligible_items"] - per_set, per_set)
     warn, block = max(limits.jaccard_warn, by_chance), max(limits.jaccard_block, by_chance)
     message = (
         f"two sets share {percent(overlap)} of their candidates on average, popularity aside: everybody gets the same. "
