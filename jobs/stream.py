@@ -27,6 +27,7 @@ from transforms.io.broker import EVENTS, SETS
 from transforms.io.pubsub import PREFIX
 from transforms.io.state_store import StateStore
 from transforms.io.store import open_store
+from transforms.stream.crew import dismiss
 from transforms.stream.step import Step
 
 PORT, CHECKS = 9464, "checks"
@@ -68,6 +69,7 @@ def run(options: argparse.Namespace, opens: Callable[[str], Step]) -> int:
     with contextlib.ExitStack() as held:
         store = StateStore(folder)
         held.callback(store.close)
+        held.callback(dismiss)
         step = following()
         assert step is not None
         server = serve_metrics(metrics, options.port)

@@ -5,8 +5,6 @@ import datetime
 import sys
 from collections.abc import Callable, Mapping, Sequence
 
-import orjson
-
 from jobs.batch import guarded
 from jobs.broker import add_broker, same_broker
 from jobs.options import leave, now
@@ -15,6 +13,7 @@ from pipelines.recommend import NOW_PLAYING, SURFACES
 from pipelines.records import Catalogue
 from pipelines.runner import load_manifest
 from transforms.io.store import open_store
+from transforms.stream.messages import decode_set
 
 _SHOWN, _WAIT_S = 15, 30.0
 Names = Callable[[Sequence[str]], Mapping[str, Mapping]]
@@ -43,7 +42,7 @@ def _run(options: argparse.Namespace) -> int:
             while left is None or left > 0:
                 mine = (one for one in received(_WAIT_S) if one.attributes.get("surface") == options.surface)
                 for message in sorted(mine, key=lambda one: int(one.attributes["sequence"])):
-                    found = orjson.loads(message.data)
+                    found = decode_set(message.data)
                     if found["sequence"] < before.get("sequence", 0):
                         continue
                     print("\n".join(lines(found, before, names, message.published_s)), flush=True)

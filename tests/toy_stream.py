@@ -12,6 +12,7 @@ from toy_road import FIELDS
 
 from schemas.candidates import CANDIDATE_SET
 from transforms.io.broker import EVENTS, SETS, Message
+from transforms.stream.messages import decode_set
 from transforms.stream.session import APPLIED, CONFLICT, DUPLICATE, PRIVATE
 from transforms.stream.step import REASON, Merged
 
@@ -35,14 +36,14 @@ def send(broker: MemoryBroker, *events: dict | bytes) -> None:
 
 def published(broker: MemoryBroker) -> list[dict]:
     """Return the sets published so far, in order."""
-    return [json.loads(message.data) for message in broker.published[SETS]]
+    return [decode_set(message.data) for message in broker.published[SETS]]
 
 
 def final(broker: MemoryBroker) -> dict[str, bytes]:
     """Return what a consumer is left with: by user, the set of the highest sequence."""
     kept: dict[str, tuple[int, bytes]] = {}
     for message in broker.published[SETS]:
-        found = json.loads(message.data)
+        found = decode_set(message.data)
         entry = (found["sequence"], message.data)
         known = kept.get(found["user_id"], (-1, b""))
         assert entry[0] != known[0] or entry == known, "one sequence, two sets"

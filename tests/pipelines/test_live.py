@@ -158,7 +158,8 @@ def test_a_bundle_with_a_part_gone_is_refused(copy_road, tmp_path):
         open_live(store, tmp_path)
 
 
-def test_another_process_makes_the_same_sets(small_road, live, users, tracks, tmp_path):
+def test_another_process_makes_the_same_sets(small_road, live, users, tracks, tmp_path, monkeypatch):
+    monkeypatch.setattr("transforms.stream.crew.LEAST", 2)
     states = {user: window.to_bytes() for user, window in windows(users, tracks).items()}
     crew = open_sessions(str(small_road.root), tmp_path, processes=2)
     asked = []

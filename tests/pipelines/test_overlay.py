@@ -37,6 +37,7 @@ from transforms.model_bundle import ModelBundle
 from transforms.recommend import Recommend
 from transforms.retrieve import retrieve_users
 from transforms.shards import Shard, Task
+from transforms.stream.messages import decode_set
 from transforms.stream.overlay import LEFT_TO_BASE
 from transforms.stream.session import MOST, Window
 from transforms.stream.sets import HOUR_US
@@ -224,7 +225,7 @@ class Hour:
 
     @property
     def sent(self) -> list[dict]:
-        return [json.loads(message.data) for message in self.broker.published[SETS]]
+        return [decode_set(message.data) for message in self.broker.published[SETS]]
 
 
 @pytest.fixture

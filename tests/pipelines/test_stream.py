@@ -14,6 +14,7 @@ from pipelines.stream_metrics import Metrics
 from transforms.io.broker import CONTROL, DEAD_LETTERS, EVENTS, BrokerDown, Message
 from transforms.io.state_store import StateStore
 from transforms.stream.debounce import PAUSE_S
+from transforms.stream.messages import decode_set
 
 
 @pytest.fixture
@@ -205,7 +206,7 @@ def test_killed_between_any_two_steps_it_ends_with_the_same_sets(make, broker, c
         clock.now += rng.choice([0.5, ACK_S])
     clock.now += ACK_S
     settle(make(), broker)
-    assert {user: json.loads(data)["sequence"] for user, data in final(broker).items()} == undisturbed()
+    assert {user: decode_set(data)["sequence"] for user, data in final(broker).items()} == undisturbed()
     assert {one["error_class"] for one in letters(broker)} == {"decode:malformed", "ArithmeticError"}
     assert broker.topics[EVENTS] == []
 

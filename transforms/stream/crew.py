@@ -13,6 +13,7 @@ import multiprocessing
 import os
 import signal
 import threading
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import connection
@@ -23,10 +24,17 @@ import pyarrow as pa
 from transforms.stream.step import Merged, Step
 from transforms.stream.trial import tried
 
-LEAST = 8
+LEAST = 64
 """Sets of one part: fewer cost as much as these, most of it fixed."""
 Opens = Callable[[], Step]
 _LOG = logging.getLogger(__name__)
+_POOLS = weakref.WeakSet[concurrent.futures.ProcessPoolExecutor]()
+
+
+def dismiss() -> None:
+    """End the other processes of all crews, once no sets are asked for."""
+    for pool in list(_POOLS):
+        pool.shutdown()
 
 
 class Other:
@@ -68,6 +76,7 @@ class Other:
 
     def _start(self) -> None:
         self._pool = concurrent.futures.ProcessPoolExecutor(1, multiprocessing.get_context("spawn"))
+        _POOLS.add(self._pool)
         self._opened = self._pool.submit(_open, self._opens, self._gone)
 
 

@@ -12,10 +12,16 @@ from toy_road import table
 from toy_stream import ToyStep, event
 
 from transforms.io.broker import Received
-from transforms.stream.crew import LEAST, Crew
+from transforms.stream.crew import Crew
 from transforms.stream.messages import decode_messages
 
 TESTS = Path(__file__).parents[2]
+LEAST = 8
+
+
+@pytest.fixture(autouse=True)
+def _small_parts(monkeypatch):
+    monkeypatch.setattr("transforms.stream.crew.LEAST", LEAST)
 
 
 class Telling(ToyStep):
@@ -143,3 +149,23 @@ def test_no_process_outlives_a_driver_that_was_killed(tmp_path):
     driver.wait()
     _, alive = psutil.wait_procs([other], timeout=30)
     assert not alive
+
+
+_DISMISSED = """
+from toy_stream import ToyStep
+from jobs.options import leave
+from transforms.stream.crew import Crew, dismiss
+if __name__ == "__main__":
+    crew = Crew.of(ToyStep(), ToyStep, 2)
+    dismiss()
+    leave(0)
+"""
+
+
+def test_a_driver_that_dismisses_them_leaves_nothing_behind(tmp_path):
+    (tmp_path / "driver.py").write_text(_DISMISSED)
+    paths = os.pathsep.join([str(TESTS), str(TESTS.parent)])
+    ended = subprocess.run(
+        [sys.executable, str(tmp_path / "driver.py")], capture_output=True, env={**os.environ, "PYTHONPATH": paths}
+    )
+    assert (ended.returncode, ended.stderr) == (0, b"")

@@ -21,6 +21,7 @@ from transforms.stream.messages import (
     Cause,
     decode_control,
     decode_messages,
+    decode_set,
     encode_events,
     encode_sets,
     identify,
@@ -137,11 +138,12 @@ def test_events_written_as_messages_are_read_as_the_same_rows():
 def test_a_set_is_written_whole_and_named_by_its_attributes():
     table = ToyStep().sets({"u1": b'{"e": [1769774400000000, "i1"]}'})
     (message,) = encode_sets(table, {"u1": "e"})
-    frame = pl.DataFrame([json.loads(message.data)])
+    frame = pl.DataFrame([decode_set(message.data)])
     assert frame.columns == CANDIDATE_SET.schema.names
     assert frame["source_watermark"].item() == "2026-01-30T12:00:00+00:00"
     assert message.attributes == {
         "candidate_set_id": "u1-1769774400000000001", "record_key": "u1", "user_id": "u1",
         "sequence": "1769774400000000001", "bundle_id": "b1", "surface": "now_playing", "trace_id": "e",
+        "content-encoding": "zstd",
     }  # fmt: skip
     assert encode_sets(pa.Table.from_pylist([], CANDIDATE_SET.schema), {}) == []
