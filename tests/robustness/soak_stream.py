@@ -45,7 +45,7 @@ from schemas.inputs import EVENT  # noqa: E402
 from transforms.io.broker import Received  # noqa: E402
 from transforms.io.pubsub import EMULATOR  # noqa: E402
 from transforms.io.store import open_store  # noqa: E402
-from transforms.stream.messages import decode_messages, encode_sets  # noqa: E402
+from transforms.stream.messages import decode_messages, decode_set, encode_sets  # noqa: E402
 from transforms.stream.rehearse import BROKEN, Mishaps, Rehearsal  # noqa: E402
 from transforms.stream.session import APPLIED, DUPLICATE, OUTLIVED  # noqa: E402
 from transforms.stream.sessions import merge_events  # noqa: E402
@@ -244,7 +244,7 @@ def unlike(root: Path, states: dict[str, bytes], reader: Reader) -> list[str]:
     """Return the users whose last set is not the one that its bundle makes in bulk."""
     by_bundle: dict[str, dict[str, bytes]] = {}
     for user, (_, data) in sorted(reader.last.items()):
-        by_bundle.setdefault(json.loads(data)["bundle_id"], {})[user] = data
+        by_bundle.setdefault(decode_set(data)["bundle_id"], {})[user] = data
     wrong, store = [], open_store(str(root))
     pointer = read_pointer(store, SURFACE)
     assert pointer is not None

@@ -15,6 +15,7 @@ from toy_stream import BEGIN, ToyStep, event
 
 from transforms.stream.control import LETTERS, StepsWithout, tombstones
 from transforms.stream.graph import SessionSetsOf
+from transforms.stream.messages import decode_set
 from transforms.stream.session import Window
 
 
@@ -48,7 +49,7 @@ def offered(messages) -> dict[str, list[list[str]]]:
     """Return what each listener was offered, set after set."""
     found: dict[str, list[tuple[int, list[str]]]] = {}
     for one in messages:
-        told = json.loads(one.data)
+        told = decode_set(one.data)
         items = [candidate["item_id"] for candidate in told["candidates"]]
         found.setdefault(told["user_id"], []).append((told["sequence"], items))
     return {user: [items for _, items in sorted(sets)] for user, sets in found.items()}
