@@ -13,7 +13,6 @@ import concurrent.futures
 import contextlib
 import dataclasses
 import itertools
-import json
 import os
 import re
 import shutil
