@@ -152,7 +152,7 @@ def overlay(live: Live, files: Sequence["Exported"], buried: "Exported", work: "
             "policy": dataclasses.asdict(policy_of(live.sets)), "run_mode": "stream", "bundle": live.bundle.bundle,
             "base_run": live.pointer.run, "deltas": list(live.deltas),
         },
-        figures=count_eligible(live.parts["item"]),
+        figures=functools.partial(count_eligible, items=live.parts["item"]),
     )  # fmt: skip
 
 

@@ -270,22 +270,18 @@ def blend(surface: Surface, served: Served, proposals: Manifest) -> Stage:
         num_parts=road.num_shards + 1,
         num_shards=road.num_shards,
         config={"policy": dataclasses.asdict(policy), "run_mode": road.run_mode, "bundle": served.bundle.bundle},
-        figures=count_eligible(ingested.items),
+        figures=functools.partial(count_eligible, items=ingested.items),
     )  # fmt: skip
 
 
-def count_eligible(items: Manifest) -> Callable[[Sequence[str]], Mapping[str, int]]:
-    """Return what tells how many items of a catalogue may be recommended: what sets are judged by besides."""
-    return functools.partial(_count_eligible, count=eligible_items(items))
+def count_eligible(staged: Sequence[str], items: Manifest) -> Mapping[str, int]:
+    """Return the counter by which sets are judged besides those of their own."""
+    return {"eligible_items": eligible_items(items)}
 
 
 def eligible_items(items: Manifest) -> int:
     """Return how many items of a catalogue may be recommended."""
     return items.statistics["columns"]["rec_eligible"]["values"].get("true", 0)
-
-
-def _count_eligible(staged: Sequence[str], count: int) -> Mapping[str, int]:
-    return {"eligible_items": count}
 
 
 def _blend(

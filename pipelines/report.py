@@ -26,7 +26,6 @@ from transforms.decode import redact
 from transforms.io.store import Store
 
 EXAMPLES_PER_RULE = 3
-OVERLAID = "overlay"
 REJECTIONS_READ = 200_000
 _SLOTS_BY_SOURCE, _REMOVED = "slots_by_source:", "removed:"
 _PAYLOAD_SHOWN = 400
@@ -178,7 +177,7 @@ def _of_other_surfaces(store: Store, record: Mapping[str, Any], ran: Sequence[St
 
 
 def _of_the_last(store: Store, overlays: Sequence[str]) -> list[StageView]:
-    return [StageView(OVERLAID, True, 0.0, 0, load_manifest(store, path)) for path in overlays[-1:]]
+    return [StageView(OVERLAY, True, 0.0, 0, load_manifest(store, path)) for path in overlays[-1:]]
 
 
 def read_rejections(store: Store, manifest: Manifest) -> list[Rejected]:

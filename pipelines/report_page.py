@@ -7,7 +7,8 @@ from pathlib import Path
 
 from pipelines import report_words as words
 from pipelines.charts import Edge, Node, bar, flow
-from pipelines.report import OVERLAID, Rejected, Report, StageView, SurfaceView
+from pipelines.overlay import OVERLAY
+from pipelines.report import Rejected, Report, StageView, SurfaceView
 from pipelines.report_evaluation import render_evaluations
 from pipelines.report_html import block, count, details, seconds, share, size, table, text
 from pipelines.report_models import render_models
@@ -166,7 +167,7 @@ def _stage(stage: StageView, most: float) -> list[str]:
 
 def _skipped(stage: StageView) -> str:
     """Say why a stage was not part of the run."""
-    return "made since" if stage.label == OVERLAID else "unchanged"
+    return "made since" if stage.label == OVERLAY else "unchanged"
 
 
 def _title(manifest: Manifest) -> str:
