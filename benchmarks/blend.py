@@ -87,14 +87,14 @@ def proposals(users: pl.Series, policy: SurfacePolicy, num_items: int, rng: np.r
         _drawn(groups, policy.fallback, CHARTS, num_items, rng),
         _drawn(groups, policy.explore, POOL, num_items, rng),
     ]
-    return pl.concat(drawn).sort("key", "source_id", "source_rank")
+    return pl.concat(drawn).sort("key", "source_id", "item_id")
 
 
 def _drawn(keys: pl.Series, source: str, count: int, num_items: int, rng: np.random.Generator) -> pl.DataFrame:
     """Return `count` items of each key, the more the lower their number: the square of a uniform draw."""
     drawn = (rng.random((len(keys), 2 * count)) ** 2 * num_items).astype(np.int64)
     kept = [np.unique(row)[:count] for row in drawn]
-    rank = np.concatenate([np.arange(len(row), dtype=np.int32) for row in kept])
+    rank = np.concatenate([rng.permutation(len(row)).astype(np.int32) for row in kept])
     frame = pl.DataFrame({"item": np.concatenate(kept), "source_rank": rank}).with_columns(
         pl.Series("key", np.repeat(keys.to_numpy(), [len(row) for row in kept]))
     )
@@ -141,11 +141,12 @@ def measure(users: int, sources: int, items: int, rounds: int) -> dict[str, floa
         quota.source_id: Source(lambda audience, bundle: offered, "k", "toy", "reason", OWN) for quota in policy.sources
     }
     told = user_facts(people, offered, world, bundle, policy, instant)  # type: ignore[arg-type]
-    blended = blend(offered, told, policy, instant)
+    chances = 0.3 / (10 + offered["source_rank"].to_numpy())
+    blended = blend(offered, told, policy, instant, chances)
     sets = assemble(blended, told, policy, instant, named, Provenance(_RUN, {}))
     steps: Mapping[str, tuple[int, Callable[[], object]]] = {
         "facts": (users, lambda: user_facts(people, offered, world, bundle, policy, instant)),  # type: ignore[arg-type]
-        "blend": (users, lambda: blend(offered, dataclasses.replace(told), policy, instant)),
+        "blend": (users, lambda: blend(offered, dataclasses.replace(told), policy, instant, chances)),
         "records": (users, lambda: assemble(blended, told, policy, instant, named, Provenance(_RUN, {}))),
         "audit": (users, lambda: audit(sets, told, policy, instant)),
         "fusion in polars": (users, lambda: fused(offered, people, known, world.gone, policy.size)),

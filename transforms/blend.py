@@ -18,18 +18,17 @@ from schemas.hashing import hash64_one, mix_text
 from schemas.policy import SurfacePolicy
 from transforms.blend_kernel import MOST_TURNS, OVER, SLOT_BITS, TIE_BITS, settle
 from transforms.blend_order import interleave, without_runs
+from transforms.blend_rows import spread
 from transforms.blend_tables import Limits, Passed, Quotas, Settled
 from transforms.content_mix import no_floors
 from transforms.explore import Explored, explore, nothing_explored
-from transforms.filters import HARD_FILTERS, Facts, Instant, Judged, Rows, hard_filters
+from transforms.filters import HARD_FILTERS, Facts, Instant, Judged, Rows, hard_filters, until
 from transforms.id_index import NO_CODE, IdIndex
 from transforms.sorted_groups import by_code, numbered, order_by
 
 NOT_DRAWN = "not_drawn"
 RULES = (*HARD_FILTERS, "duplicate", "quota", "series", "cap:artist", "cap:album", "cap:show", "cap:publisher", "size",
          "content", NOT_DRAWN)  # fmt: skip
-FATIGUE = 0.5
-"""What the chance of an item is multiplied by that was shown or played too often (domain reference, section 6)."""
 _AMPLE = 4  # so many times `fill_to` survivors leave enough after duplicates and caps
 PROPOSAL_COLUMNS = (
     "source_id",
@@ -43,21 +42,11 @@ PROPOSAL_COLUMNS = (
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Removed:
-    """What was not taken and why, as parallel arrays; `rule` is 1 + index into `RULES`."""
-
-    k: np.ndarray
-    p: np.ndarray
-    rule: np.ndarray
-    detail: np.ndarray
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
 class Blended:
     """Candidates and why everything else is not among them.
 
     Attributes:
-      proposals: the table `Removed.p` points into.
+      proposals: the table `rows.p` points into.
       candidates: `k`, `position`, `item_id`, `item_type`, `canonical_id`, `artist_id`, `release_ts`, `available_until`,
         `blend_score`, `source_id`, the source whose slot it took, `propensity` (1 where it was not drawn), `stratum` (null
         where it was not drawn); sorted by `k` and `position`.
@@ -65,13 +54,17 @@ class Blended:
       taken: the candidates' rows, in their order.
       offered: proposals judged, by `k`. Each is removed under one rule or stands behind a candidate; a recording that
         another one stands for is both, removed as `duplicate` and among the sources. Of a pool, only what may be drawn
-        counts, and what is not drawn is counted but not listed: `removals` would be as large as the pools.
+        counts, and what is not drawn is counted but not listed: `rows` would be as large as the pools.
+      rows, rule, detail: what was judged, why it was removed, uint8 1 + index into `RULES` (0: it was not), and the number that
+        decided it.
     """
 
     proposals: pl.DataFrame
     candidates: pl.DataFrame
     sources: pl.DataFrame
-    removals: Removed
+    rows: Rows
+    rule: np.ndarray
+    detail: np.ndarray
     offered: np.ndarray
     explored: Explored
     taken: Rows
@@ -79,16 +72,17 @@ class Blended:
     @property
     def removed(self) -> pl.DataFrame:
         """What was removed, spelled out: `k`, `item_id`, `source_id`, `rule`, `detail`."""
-        rows = self.proposals.select("item_id", "source_id")[self.removals.p]
-        rules = pl.Series("rule", RULES).gather(self.removals.rule.astype(np.int64) - 1)
-        detail = pl.Series("detail", self.removals.detail).fill_nan(None)
-        spelled = rows.with_columns(pl.Series("k", self.removals.k), rules, detail)
+        out = np.flatnonzero(self.rule)
+        rows = self.proposals.select("item_id", "source_id")[self.rows.p[out]]
+        rules = pl.Series("rule", RULES).gather(self.rule[out].astype(np.int64) - 1)
+        detail = pl.Series("detail", self.detail[out]).fill_nan(None)
+        spelled = rows.with_columns(pl.Series("k", self.rows.k[out]), rules, detail)
         return spelled.select("k", "item_id", "source_id", "rule", "detail").sort("k", "item_id", "source_id")
 
     def removed_by_rule(self) -> pl.DataFrame:
         """Count removals: `k`, `rule`, `len`, sorted."""
         num_records, width = len(self.offered), len(RULES) + 1
-        flat = self.removals.k.astype(np.int64) * width + self.removals.rule
+        flat = self.rows.k.astype(np.int64) * width + self.rule
         counts = np.bincount(flat, minlength=num_records * width).reshape(num_records, width)[:, 1:]
         counts[:, RULES.index(NOT_DRAWN)] += self.explored.left
         by_name = np.argsort(RULES)
@@ -111,51 +105,66 @@ def blend(
     rows, judged = _judged(proposals, facts, policy, instant)
     found = settle(_passed(rows, judged, facts, instant, chances), facts.item_codes.arrays.items, *_limits(policy))
     settled = rows.take(found.row)
-    explored, last = _explored(proposals, settled, facts, policy, instant)
+    explored = _explored(proposals, settled, facts, policy, instant)
     whole = Rows.joined(settled, explored.rows)
-    place = interleave(whole.k, np.concatenate([numbered(found.counts), explored.turn]), len(settled))
+    place = interleave(whole.k, len(settled), facts.records.height)
     place = without_runs(whole, place, facts, policy)
     order = order_by(whole.k, place)
-    removals = _removals(rows, judged, found)
-    end = np.concatenate([judged.available_until[found.row], last.available_until])
-    candidates = _candidates(whole, end, place, order, explored, facts, policy)
+    candidates = _candidates(whole, until(whole, facts, policy, instant), place, order, explored, facts, policy)
     sources = _sources(proposals, rows, found, explored, whole.k[order], place[order], order)
     offered = np.bincount(rows.k, minlength=facts.records.height) + explored.sizes
-    return Blended(proposals, candidates, sources, removals, offered, explored, whole.take(order))
+    return Blended(
+        proposals, candidates, sources, rows, judged.rule, judged.detail, offered, explored, whole.take(order)
+    )
 
 
 def _judged(proposals: pl.DataFrame, facts: Facts, policy: SurfacePolicy, instant: Instant) -> tuple[Rows, Judged]:
-    """Judge what every record is offered; of what its group is offered, what may matter."""
-    own, shared = offer(proposals, facts, policy)
+    """Judge what every record is offered; of what its group is offered, all, or only what fills up the sets of short records.
+
+    What is judged may still be removed by what comes after: the rule is then written into the same array.
+    """
+    every = _coded(proposals, facts, policy)
+    fallback = next(quota for quota in policy.sources if quota.source_id == policy.fallback)
+    if fallback.target > 0:
+        rows = every.rows("record_key", "group")
+        return rows, hard_filters(rows, facts, policy, instant)
+    own = every.rows("record_key")
     judged = hard_filters(own, facts, policy, instant)
-    needed = _needed(own.k[judged.rule == 0], shared, facts, policy)
+    survivors = np.bincount(own.k[judged.rule == 0], minlength=facts.records.height)
+    needed = every.rows("group", only=survivors < _AMPLE * policy.fill_to)
     return Rows.joined(own, needed), Judged.joined(judged, hard_filters(needed, facts, policy, instant))
 
 
 def _explored(
     proposals: pl.DataFrame, settled: Rows, facts: Facts, policy: SurfacePolicy, instant: Instant
-) -> tuple[Explored, Judged]:
-    """Draw what is explored, and judge it as everything else is."""
+) -> Explored:
+    """Draw what is explored; it must pass what everything else does."""
     if not policy.explore:
         explored = nothing_explored(facts.records.height)
     else:
         explored = explore(proposals, facts, (settled.k, settled.i), policy, instant)
     judged = hard_filters(explored.rows, facts, policy, instant)
     assert not judged.rule.any(), "a pool holds what a hard filter removes: propensities would be wrong"
-    return explored, judged
+    return explored
 
 
-def _needed(passed: np.ndarray, shared: Rows, facts: Facts, policy: SurfacePolicy) -> Rows:
-    """Return the group proposals that may matter: all, or those of short records where the fallback only fills up.
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Coded:
+    """Proposals in codes: item, source and rank of each, by key; and the keys of records, `(num_records,) uint32` by name."""
 
-    Args:
-      passed: record of each of their own that passes.
-    """
-    fallback = next(quota for quota in policy.sources if quota.source_id == policy.fallback)
-    if fallback.target > 0:
-        return shared
-    survivors = np.bincount(passed, minlength=facts.records.height)
-    return shared.take(survivors[shared.k] < _AMPLE * policy.fill_to)
+    item: np.ndarray
+    source: np.ndarray
+    rank: np.ndarray
+    order: np.ndarray
+    starts: np.ndarray
+    keys: dict[str, np.ndarray]
+
+    def rows(self, *names: str, only: np.ndarray | None = None) -> Rows:
+        """Return what records are offered under their keys of these names, record by record; of all records or `only` some."""
+        keys = np.stack([self.keys[name] for name in names], axis=1)
+        if only is not None:
+            keys[~only] = NO_CODE
+        return Rows(*spread(keys, self.starts, self.order, self.item, self.source, self.rank))
 
 
 def offer(proposals: pl.DataFrame, facts: Facts, policy: SurfacePolicy, pools: bool = False) -> tuple[Rows, Rows]:
@@ -166,24 +175,12 @@ def offer(proposals: pl.DataFrame, facts: Facts, policy: SurfacePolicy, pools: b
     Args:
       pools: whether also what is only there to draw from.
     """
-    item, source, rank = _coded(proposals, facts, policy)
-    keys = IdIndex.of(pl.concat([facts.records[name] for name in ("record_key", "group")]).unique(maintain_order=True))
-    owner = keys.find_runs(proposals["key"])
-    if not pools and policy.explore:
-        owner[source == _names(policy).index(policy.explore)] = NO_CODE
-    order, starts = by_code(owner, len(keys.ids))
-    found = []
-    for name in ("record_key", "group"):
-        mine = keys.find(facts.records[name])
-        counts = np.diff(starts)[mine]
-        p = order[np.repeat(starts[mine], counts) + numbered(counts)]
-        k = np.repeat(np.arange(len(mine), dtype=np.uint32), counts)
-        found.append(Rows(k, p.astype(np.uint32), item[p], source[p], rank[p]))
-    return found[0], found[1]
+    coded = _coded(proposals, facts, policy, pools)
+    return coded.rows("record_key"), coded.rows("group")
 
 
-def _coded(proposals: pl.DataFrame, facts: Facts, policy: SurfacePolicy) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return the item, source and rank of each proposal.
+def _coded(proposals: pl.DataFrame, facts: Facts, policy: SurfacePolicy, pools: bool = False) -> _Coded:
+    """Code proposals.
 
     Raises:
       ValueError: a source has no quota.
@@ -195,8 +192,17 @@ def _coded(proposals: pl.DataFrame, facts: Facts, policy: SurfacePolicy) -> tupl
             f"surface {policy.name}: expected proposals of {', '.join(_names(policy))}, came"
             f" {proposals['source_id'][int(unknown[0])]!r}; give the source a quota, or leave out what it proposes"
         )
+    names = ("record_key", "group")
+    keys = IdIndex.of(pl.concat([facts.records[name] for name in names]).unique(maintain_order=True))
+    owner = keys.find_runs(proposals["key"])
+    if not pools and policy.explore:
+        owner[source == _names(policy).index(policy.explore)] = NO_CODE
     rank = np.array(proposals["source_rank"].to_numpy(), np.int32)
-    return facts.item_codes.ids.find(proposals["item_id"]), source.astype(np.uint8), rank
+    item = facts.item_codes.ids.find(proposals["item_id"])
+    order, starts = by_code(owner, len(keys.ids))
+    return _Coded(
+        item, source.astype(np.uint8), rank, order, starts, {name: keys.find(facts.records[name]) for name in names}
+    )
 
 
 def _names(policy: SurfacePolicy) -> list[str]:
@@ -206,12 +212,14 @@ def _names(policy: SurfacePolicy) -> list[str]:
 def _passed(rows: Rows, judged: Judged, facts: Facts, instant: Instant, chances: np.ndarray | None) -> Passed:
     passed = np.flatnonzero(judged.rule == 0)
     order, starts = by_code(rows.k[passed], facts.records.height)
-    chance = np.zeros(0) if chances is None else chances[rows.p] * np.where(judged.tired, FATIGUE, 1.0)
     hashes = mix_text(facts.records["record_key"].to_arrow()), facts.item_codes.ties
     wanted = no_floors(facts.records.height) if facts.floors is None else facts.floors
+    seed, known = np.uint64(hash64_one(instant.seed)), np.zeros(0) if chances is None else chances
+    known = np.require(known, np.float64, "W")  # compiled functions take what may be written to for another type
     return Passed(
-        starts, wanted, passed[order], rows.i, rows.s, rows.r, chance, *hashes, np.uint64(hash64_one(instant.seed))
-    )
+        starts, wanted, passed[order], rows.p, rows.i, rows.s, rows.r, judged.tired, known, *hashes, seed,
+        judged.rule, judged.detail,
+    )  # fmt: skip
 
 
 @functools.lru_cache(maxsize=16)
@@ -237,16 +245,9 @@ def _slot_table(policy: SurfacePolicy) -> np.ndarray:
     return np.stack(slots)
 
 
-def _removals(rows: Rows, judged: Judged, found: Settled) -> Removed:
-    rule = judged.rule + found.rule  # never both
-    out = np.flatnonzero(rule)
-    detail = np.where(judged.rule[out] != 0, judged.detail[out], found.detail[out])
-    return Removed(rows.k[out], rows.p[out], rule[out], detail)
-
-
 def _candidates(
     taken: Rows,
-    until: np.ndarray,
+    ends: np.ndarray,
     place: np.ndarray,
     order: np.ndarray,
     explored: Explored,
@@ -255,16 +256,16 @@ def _candidates(
 ) -> pl.DataFrame:
     """Put candidates in order; those explored are the last rows of `taken`."""
     settled = len(taken) - len(explored.turn)
-    taken, until, position = taken.take(order), until[order], place[order].astype(np.int32)
+    taken, ends, position = taken.take(order), ends[order], place[order].astype(np.int32)
     propensity = np.append(np.ones(settled), explored.propensity)[order]
     stratum = pl.Series("stratum", [None], pl.String).extend(explored.stratum)
     drawn = np.concatenate([np.zeros(settled, np.int64), 1 + np.arange(len(explored.turn))])[order]
     shown = facts.item_codes.shown[taken.i]
     names = pl.Series("source_id", _names(policy))[taken.s.astype(np.int64)]
-    ends = pa.array(until, pa.timestamp("us", "UTC"), mask=until == -1)
+    until_ts = pa.array(ends, pa.timestamp("us", "UTC"), mask=ends == -1)
     score = (1.0 / (1.0 + position / policy.size)).astype(np.float32)
     return shown.hstack([
-        pl.Series("k", taken.k), pl.Series("position", position), pl.Series("available_until", ends),
+        pl.Series("k", taken.k), pl.Series("position", position), pl.Series("available_until", until_ts),
         pl.Series("blend_score", score), names, pl.Series("propensity", propensity), stratum[drawn].alias("stratum"),
     ])  # fmt: skip
 

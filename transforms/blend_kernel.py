@@ -14,6 +14,8 @@ from transforms.compiled import compiled
 from transforms.filter_kernel import LANGUAGE
 
 TIE_BITS, SLOT_BITS = 12, 14
+FATIGUE = 0.5
+"""What the chance of an item is multiplied by that was shown or played too often (domain reference, section 6)."""
 OVER = 1 << 31
 DUPLICATE, QUOTA, SERIES, CAP_ARTIST, CAP_ALBUM, CAP_SHOW, CAP_PUBLISHER, SIZE, CONTENT = range(
     LANGUAGE + 1, LANGUAGE + 10
@@ -24,8 +26,7 @@ _TURN_BITS = 4
 MOST_TURNS = (1 << _TURN_BITS) - 1
 _STEPS_OF_HALF, _LAST_STEP, _NEXT_TO_NOTHING = 32, (1 << SLOT_BITS - _TURN_BITS) - 1, 1e-9
 """Chances within 2 % of each other, `2 ** (1 / 32)`, are as good as equal."""
-_RANK_BITS = 31
-_DIGITS, _RADIX_BITS = 3, 11  # a slot is below 2**33
+_PLACE_BITS, _SLOTS_BITS, _SOURCE_BITS, _RADIX_BITS = 24, 32, 8, 8
 _EARLY, _ARTIST, _ALBUM, _SHOW, _PUBLISHER, _SERIES, _COUNTERS = range(7)
 _CANDIDATE = np.dtype(
     [("slot", np.int64), ("missed", np.float64), ("tie", np.int64)]
@@ -37,15 +38,13 @@ _MERGED = np.dtype([("row", np.int32), ("candidate", np.int32), ("source", np.in
 
 
 class _Scratch(NamedTuple):
-    """For one record: candidates, their order and slots and room for others, its rows by source, the candidate of each row, and, empty between records, the
-    number of each canonical item and counters by code.
+    """For one record: candidates, room to sort in, its rows by source, the candidate of each row, and, empty between records,
+    the number of each canonical item and counters by code.
     """
 
     candidates: np.ndarray
-    line: np.ndarray
+    packed: np.ndarray
     other: np.ndarray
-    slots: np.ndarray
-    others: np.ndarray
     merged: np.ndarray
     of: np.ndarray
     number: np.ndarray
@@ -60,41 +59,41 @@ def settle(passed: Passed, items: np.ndarray, limits: Limits, quotas: Quotas) ->
     """
     n, num_records = len(passed.rows), len(passed.starts) - 1
     longest = int(np.diff(passed.starts).max(initial=0))
-    line, other, slots, others = np.empty((4, longest), np.int64)
+    assert not longest >> _PLACE_BITS, f"{longest:,} proposals for one record"
     scratch = _Scratch(
-        np.zeros(longest, _CANDIDATE), line, other, slots, others, np.empty(longest, _MERGED), np.empty(longest, np.int32),
-        np.zeros(len(items) + 1, np.int32), np.zeros((len(items), _COUNTERS), np.int32),
+        np.zeros(longest, _CANDIDATE), np.empty(longest, np.int64), np.empty(longest, np.int64),
+        np.empty(longest, _MERGED), np.empty(longest, np.int32), np.zeros(len(items) + 1, np.int32), np.zeros((len(items), _COUNTERS), np.int32),
     )  # fmt: skip
     room = min(n, num_records * limits.size)
     found = Settled(
-        np.zeros(num_records, np.int64), np.empty(room, np.int64), np.empty(room, np.int64), np.empty(n, np.int64),
-        np.zeros(len(passed.i), np.uint8), np.full(len(passed.i), np.nan),
+        np.zeros(num_records, np.int64), np.empty(room, np.int64), np.empty(room, np.int64), np.empty(n, np.int64)
     )  # fmt: skip
     num_behind = _settle_all(passed, items, limits, quotas, scratch, found)
     taken = int(found.counts.sum())
-    return Settled(found.counts, found.row[:taken], found.num_behind[:taken], found.behind[:num_behind], *found[4:])
+    return Settled(found.counts, found.row[:taken], found.num_behind[:taken], found.behind[:num_behind])
 
 
 @compiled
 def _settle_all(passed, items, limits, quotas, scratch, found):
     (
-        (starts, floors, rows, i, s, r, chance, own_hash, item_hash, seed),
-        (candidates, line, other, slots, others, merged, of, number, counters),
+        (starts, floors, rows, p, i, s, r, tired, chances, own_hash, item_hash, seed, rules, details),
+        (candidates, packed, other, merged, of, number, counters),
     ) = passed, scratch
-    counts, taken_rows, num_behind, behind, rules, details = found
-    taken, stood = 0, 0
+    counts, taken_rows, num_behind, behind = found
+    taken, stood, rank_bits = 0, 0, _bit_length(r)
     for k in range(len(starts) - 1):
         own = rows[starts[k] : starts[k + 1]]
         size = _merge(own, i, r, items, number, candidates, of)
         _hash_ties(candidates[:size], own_hash[k], item_hash, seed)
-        num_merged = _by_source(own, (i, s, r), of, items, candidates, merged)
-        _take_slots(merged[:num_merged], quotas.slots, chance, candidates)
-        if len(chance):
+        num_merged = _by_source(own, (i, s, r), of, items, candidates, (packed, other, rank_bits), merged)
+        _take_slots(merged[:num_merged], quotas.slots, candidates)
+        if len(chances):
+            _miss(merged[:num_merged], p, tired, chances, candidates)
             _compete(candidates[:size], quotas.turns, limits.fallback)
-        order = _in_order(candidates[:size], line, other, slots, others)
+        order = _in_order(candidates[:size], packed[:size], other[:size])
         _cap(order, candidates, items, counters, limits)
         chosen = _cut(order, candidates, items, floors[k], limits)
-        if len(chance) or np.any(quotas.leads):
+        if len(chances) or np.any(quotas.leads):
             chosen = _by_chance(chosen, candidates, quotas.leads, items, counters, limits)
         stood = _account(own, (i, s, r), of, candidates, chosen, (behind, rules, details), stood)
         for n in chosen:
@@ -148,23 +147,50 @@ def _mix64(left, right):
 
 
 @compiled
-def _by_source(own, table, of, items, candidates, merged):
+def _bit_length(numbers):
+    most, bits = 0, 0
+    for number in numbers:
+        most = max(most, number)
+    while most >> bits:
+        bits += 1
+    return bits
+
+
+@compiled
+def _sorted(packed, other, first, last):
+    """Return numbers in order of their bits from `first` up to `last`, equal ones as before: a radix sort, in either array."""
+    for low in range(first, last, _RADIX_BITS):
+        ends = np.zeros((1 << _RADIX_BITS) + 1, np.int32)
+        for number in packed:
+            ends[(number >> low & (1 << _RADIX_BITS) - 1) + 1] += 1
+        for digit in range(1 << _RADIX_BITS):
+            ends[digit + 1] += ends[digit]
+        for number in packed:
+            digit = number >> low & (1 << _RADIX_BITS) - 1
+            other[ends[digit]] = number
+            ends[digit] += 1
+        packed, other = other, packed
+    return packed
+
+
+@compiled
+def _by_source(own, table, of, items, candidates, room, merged):
     """Put the rows of chosen items in order of source, rank and tie-break, one of each source and item; return their number."""
-    i, s, r = table
-    keys, places, size, sorted_ = np.empty(len(own), np.int64), np.empty(len(own), np.int64), 0, True
+    (i, s, r), (packed, other, rank_bits), size, sorted_ = table, room, 0, True
     for at in range(len(own)):
-        row, one = own[at], candidates[of[at]]
-        if one.item == i[row]:
-            keys[size] = (np.int64(s[row]) << _RANK_BITS | r[row]) << TIE_BITS | one.tie
-            places[size] = at
-            sorted_ = sorted_ and (size == 0 or keys[size - 1] < keys[size])
+        row = own[at]
+        if candidates[of[at]].item == i[row]:
+            packed[size] = (np.int64(s[row]) << rank_bits | r[row]) << _PLACE_BITS | at
+            sorted_ = sorted_ and (size == 0 or packed[size - 1] < packed[size])
             size += 1
-    order = np.arange(size) if sorted_ else np.argsort(keys[:size], kind="mergesort")
+    order = packed[:size]
     if not sorted_:
-        _settle_ties(order, keys, of[places[:size]], candidates, items)
+        order = _sorted(order, other[:size], _PLACE_BITS, _PLACE_BITS + rank_bits + _SOURCE_BITS)
+    _settle_ties(order, of, candidates, items)
     kept = 0
-    for at in order:
-        row, n = own[places[at]], of[places[at]]
+    for number in order:
+        at = number & (1 << _PLACE_BITS) - 1
+        row, n = own[at], of[at]
         if candidates[n].source == s[row]:  # proposed twice: the better rank speaks
             continue
         candidates[n].source = s[row]
@@ -175,23 +201,26 @@ def _by_source(own, table, of, items, candidates, merged):
 
 
 @compiled
-def _settle_ties(order, keys, of, candidates, items):
-    """Put rows of one source, rank and tie-break in order of canonical id."""
+def _settle_ties(order, of, candidates, items):
+    """Put rows of one source and rank in order of tie-break and canonical id."""
     for at in range(1, len(order)):
         place, this = at, order[at]
-        own = items[candidates[of[this]].item].canonical
-        while (
-            place
-            and keys[order[place - 1]] == keys[this]
-            and items[candidates[of[order[place - 1]]].item].canonical > own
-        ):
+        if order[place - 1] >> _PLACE_BITS != this >> _PLACE_BITS:
+            continue
+        own = candidates[of[this & (1 << _PLACE_BITS) - 1]]
+        while place and order[place - 1] >> _PLACE_BITS == this >> _PLACE_BITS:
+            before = candidates[of[order[place - 1] & (1 << _PLACE_BITS) - 1]]
+            if before.tie < own.tie:
+                break
+            if before.tie == own.tie and items[before.item].canonical <= items[own.item].canonical:
+                break
             order[place] = order[place - 1]
             place -= 1
         order[place] = this
 
 
 @compiled
-def _take_slots(merged, slots, chance, candidates):
+def _take_slots(merged, slots, candidates):
     """Give every candidate the first slot that one of its sources has for it; then the other sources move up."""
     most, nth = slots.shape[1] - 1, 0
     for at in range(len(merged)):
@@ -201,8 +230,6 @@ def _take_slots(merged, slots, chance, candidates):
         slot = slots[one.source, min(nth, most)] << TIE_BITS | best.tie
         if slot < best.slot:
             best.slot, best.row, best.source = slot, one.row, one.source
-        if len(chance):
-            best.missed *= 1.0 - chance[one.row]
     source = -1
     for at in range(len(merged)):
         one = merged[at]
@@ -212,6 +239,14 @@ def _take_slots(merged, slots, chance, candidates):
         if best.row == one.row:
             best.slot = slots[source, min(nth, most)] << TIE_BITS | best.tie
             nth += 1
+
+
+@compiled
+def _miss(merged, p, tired, chances, candidates):
+    """Multiply how likely all sources of a candidate are wrong."""
+    for at in range(len(merged)):
+        row = merged[at].row
+        candidates[merged[at].candidate].missed *= 1.0 - chances[p[row]] * (FATIGUE if tired[row] else 1.0)
 
 
 @compiled
@@ -227,29 +262,25 @@ def _compete(candidates, turns, fallback):
 
 
 @compiled
-def _in_order(candidates, line, other, slots, others):
-    """Return the numbers of candidates in order of slot, then item: a radix sort, and equal slots by insertion."""
-    size, ends = len(candidates), np.zeros((_DIGITS, (1 << _RADIX_BITS) + 1), np.int32)
-    for n in range(size):
-        line[n], slots[n] = n, candidates[n].slot
-        for digit in range(_DIGITS):
-            ends[digit, (slots[n] >> digit * _RADIX_BITS & (1 << _RADIX_BITS) - 1) + 1] += 1
-    for digit in range(_DIGITS):
-        for value in range(1 << _RADIX_BITS):
-            ends[digit, value + 1] += ends[digit, value]
-        for at in range(size):
-            value = slots[at] >> digit * _RADIX_BITS & (1 << _RADIX_BITS) - 1
-            place = ends[digit, value]
-            other[place], others[place] = line[at], slots[at]
-            ends[digit, value] = place + 1
-        line, other, slots, others = other, line, others, slots
-    for at in range(1, size):
-        n, place = line[at], at
-        while place and slots[place - 1] == slots[at] and candidates[line[place - 1]].item > candidates[n].item:
-            line[place] = line[place - 1]
+def _in_order(candidates, packed, other):
+    """Return the numbers of candidates in order of slot, then item."""
+    for n in range(len(candidates)):
+        packed[n] = candidates[n].slot << _PLACE_BITS | n
+    order = _sorted(packed, other, _PLACE_BITS, _PLACE_BITS + _SLOTS_BITS)
+    for at in range(1, len(order)):
+        place, this = at, order[at]
+        while place and order[place - 1] >> _PLACE_BITS == this >> _PLACE_BITS:
+            if (
+                candidates[order[place - 1] & (1 << _PLACE_BITS) - 1].item
+                <= candidates[this & (1 << _PLACE_BITS) - 1].item
+            ):
+                break
+            order[place] = order[place - 1]
             place -= 1
-        line[place] = n
-    return line[:size]
+        order[place] = this
+    for at in range(len(order)):
+        order[at] &= (1 << _PLACE_BITS) - 1
+    return order
 
 
 @compiled

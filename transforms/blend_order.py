@@ -3,23 +3,38 @@
 import numpy as np
 
 from schemas.policy import SurfacePolicy
+from transforms.compiled import compiled
 from transforms.filters import Facts, Rows
 from transforms.id_index import NO_CODE
-from transforms.sorted_groups import order_by, starts, within
+from transforms.sorted_groups import order_by, starts
 
 
-def interleave(k: np.ndarray, place: np.ndarray, num_settled: int) -> np.ndarray:
+def interleave(k: np.ndarray, num_settled: int, num_records: int) -> np.ndarray:
     """Spread what is explored evenly through each record's list: the j-th of m at (2 j + 1) / 2 m of the way.
 
     Args:
-      place: from 0 on, within what is settled of a record, the first `num_settled` rows, and within what is explored.
+      k: of what is settled, the first `num_settled` rows, and of what is explored; both by record and in order.
     """
-    explored = np.arange(len(k)) >= num_settled
-    both = np.stack([np.bincount(k[explored == one], minlength=int(k.max(initial=0)) + 1) for one in (True, False)])
-    order = order_by(k, (2 * place + 1) * both[explored.astype(np.int64), k], explored, place)
+    settled, explored = (np.bincount(one, minlength=num_records) for one in (k[:num_settled], k[num_settled:]))
     position = np.empty(len(k), np.int64)
-    position[order] = within(starts(k[order]))
+    _interleave(settled, explored, position[:num_settled], position[num_settled:])
     return position
+
+
+@compiled
+def _interleave(settled, explored, position, explored_position):
+    """Merge by `(2 place + 1) / (2 count)`; of equal ones what is settled comes first."""
+    row, explored_row = 0, 0
+    for record in range(len(settled)):
+        near, far, n, m = settled[record], explored[record], 0, 0
+        for place in range(near + far):
+            if m == far or (n < near and (2 * n + 1) * far <= (2 * m + 1) * near):
+                position[row + n] = place
+                n += 1
+            else:
+                explored_position[explored_row + m] = place
+                m += 1
+        row, explored_row = row + near, explored_row + far
 
 
 def without_runs(chosen: Rows, position: np.ndarray, facts: Facts, policy: SurfacePolicy) -> np.ndarray:

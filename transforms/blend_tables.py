@@ -24,21 +24,26 @@ class Passed(NamedTuple):
     """Rows that pass the hard filters, by record.
 
     `floors`: `(num_records, num_kinds) int64`, candidates of each kind there must be.
-    `rows`: places in the other arrays, those of record k from `starts[k]` to `starts[k + 1]`. Of every row, item, source, rank
-    and chance (`(0,) float64` where nothing is known of chances). `own_hash`, `item_hash`: uint64 of records and of items, with
-    `seed` by which equal slots are told apart.
+    `rows`: places in the other arrays, those of record k from `starts[k]` to `starts[k + 1]`. Of every row, proposal, item, source,
+    rank, and whether the item was shown or played too often; `chances`: by proposal, `(0,) float64` where nothing is known of
+    them. `own_hash`, `item_hash`: uint64 of records and of items, with `seed` by which equal slots are told apart. `rule`,
+    `detail`: of every row, written to where one that passed is not chosen.
     """
 
     starts: np.ndarray
     floors: np.ndarray
     rows: np.ndarray
+    p: np.ndarray
     i: np.ndarray
     s: np.ndarray
     r: np.ndarray
-    chance: np.ndarray
+    tired: np.ndarray
+    chances: np.ndarray
     own_hash: np.ndarray
     item_hash: np.ndarray
     seed: np.uint64
+    rule: np.ndarray
+    detail: np.ndarray
 
 
 class Quotas(NamedTuple):
@@ -54,15 +59,13 @@ class Quotas(NamedTuple):
 
 
 class Settled(NamedTuple):
-    """What is chosen, in order of record and position, and what becomes of the rest.
+    """What is chosen, in order of record and position.
 
     `counts`: candidates by record. `row`, `num_behind`: of each candidate, the row whose slot it took, and how many stand
-    behind it; `behind`: these, one after the other. `rule`, `detail`: of all rows, 0 of those that may stand behind one.
+    behind it; `behind`: these, one after the other.
     """
 
     counts: np.ndarray
     row: np.ndarray
     num_behind: np.ndarray
     behind: np.ndarray
-    rule: np.ndarray
-    detail: np.ndarray

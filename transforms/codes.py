@@ -13,10 +13,10 @@ from schemas.inputs import TIERS
 from schemas.tallies import ANY
 from transforms.content_mix import kind, kind_codes
 from transforms.id_index import NO_CODE, IdIndex, alike
-from transforms.item_rules import in_order, series, trailer
+from transforms.item_rules import in_order, series_of, trailer
 from transforms.sorted_groups import dense
 from transforms.sources import TALK
-from transforms.tallies import first_artist, owners
+from transforms.tallies import first_artist
 
 NEVER, FOREVER = np.iinfo(np.int64).min, 253_370_764_800_000_000  # us; the latter is 9999-12-31
 UNFIT, EXPLICIT, SPOKEN, TRAILER, IN_ORDER, OPENING, BOOK, EVERYWHERE, GONE = (1 << bit for bit in range(9))
@@ -89,7 +89,10 @@ class ItemCodes:
     def of(cls, items: pl.DataFrame, gone: pl.Series) -> "ItemCodes":
         """Code a catalogue, sorted by `item_id`."""
         ids = IdIndex.of(items["item_id"])
-        owned, languages, offered = (_lists(items.select(one)) for one in (owners(), "languages", "availability"))
+        owned, (languages, offered) = (
+            _owned(items),
+            (_lists(items.select(one)) for one in ("languages", "availability")),
+        )
         offers = offered[1].struct.unnest()
         named = [values.unique().sort() for values in (owned[1], languages[1], offers["market"])]
         named[2] = pl.concat([pl.Series([ANY]), named[2].filter(named[2] != ANY)])
@@ -220,10 +223,21 @@ def _lists(frame: pl.DataFrame) -> tuple[np.ndarray, pl.Series]:
     return np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]), lists.filter(lengths > 0).explode()
 
 
+def _owned(items: pl.DataFrame) -> tuple[np.ndarray, pl.Series]:
+    """Return where the owners of each item begin, and all of them: its artists and its show."""
+    starts, artists = _lists(items.select(pl.col("artists").list.eval(pl.element().struct.field("artist_id"))))
+    item, shows = np.repeat(np.arange(items.height), np.diff(starts)), items["show_id"]
+    both, of = pl.concat([artists.alias("owner"), shows.alias("owner")]), np.append(item, np.arange(items.height))
+    there = both.is_not_null().to_numpy()
+    order = np.argsort(of[there], kind="stable")
+    ends = np.cumsum(np.bincount(of[there], minlength=items.height))
+    return np.concatenate([[0], ends]), both.filter(there)[order]
+
+
 def _attributes(items: pl.DataFrame) -> list[np.ndarray]:
     """Return what a set holds one item of, the series of an audiobook or else the canonical item, and what caps count."""
     one = pl.coalesce("series:" + pl.col("series"), "canonical_id").alias("alike")
-    own = items.select("canonical_id", first_artist(), "album_id", "show_id", "publisher", series())
+    own = items.select("canonical_id", first_artist(), "album_id", "show_id", "publisher", series_of(items))
     named = own.select(one, pl.all().exclude("canonical_id"))
     return [alike(one) for one in named.get_columns()]
 

@@ -1,7 +1,8 @@
 """The hard filters, row by row: compiled, over the codes of `transforms.codes`.
 
-A record's own items and blocked owners are marked while its rows are walked through. Memory: 17 bytes per item, a byte per
-owner, 16 bytes for each of up to `MEMO` pairs of item and needs of which it is kept whether and until when one is available to the other.
+A record's own items and blocked owners are marked while its rows are walked through. What may be said of an item to all who are
+alike, of one market, tier and age, is said once: most rows are then two bytes to look at. Memory: 17 bytes per item, a byte
+per owner, a byte for each of up to `MEMO` pairs of item and kind of record.
 """
 
 from typing import NamedTuple
@@ -60,12 +61,18 @@ class Answers(NamedTuple):
 
     rule: np.ndarray
     detail: np.ndarray
-    until: np.ndarray
     tired: np.ndarray
 
 
 _TIMES = np.dtype([("played", np.int64), ("skipped", np.int64)])
-_OPEN = np.dtype([("until", np.int64), ("rule", np.int8)], align=True)
+_KIND = np.dtype([("needs", np.uint32), ("may_explicit", np.uint32), ("max_age", np.int32)], align=True)
+"""What a record is asked by rules that are not about itself alone."""
+_NOT_PLAIN = SPOKEN | IN_ORDER | BOOK
+_UNKNOWN, _PLAIN, _FIRST_RULE = (
+    0,
+    1,
+    2,
+)  # of an item and a kind: nothing known, no rule but personal ones can remove it, or by availability
 
 
 def judge(
@@ -76,16 +83,23 @@ def judge(
     Args:
       k, i: record and item. kinds: uint8 bits, whether its source is `DISCOVERY` and `PERSONAL`.
     """
-    answers = Answers(
-        np.zeros(len(k), np.uint8), np.full(len(k), np.nan), np.full(len(k), -1, np.int64), np.zeros(len(k), np.bool_)
-    )
+    answers = Answers(np.zeros(len(k), np.uint8), np.full(len(k), np.nan), np.zeros(len(k), np.bool_))
     told, times = np.zeros(len(items.items), np.uint8), np.empty(len(items.items), _TIMES)
     barred = np.zeros(_num_owners(items), np.bool_)
-    pairs = (len(records.need_starts) - 1) * len(items.items)
-    known = np.zeros(pairs if pairs <= MEMO else 0, _OPEN)
+    of = np.empty(min(MEMO // max(len(items.items), 1), len(records.records)), _KIND)
+    known = np.zeros((len(of), len(items.items)), np.uint8)
     rows = k.astype(np.uint32, copy=False), i.astype(np.uint32, copy=False), kinds
-    _judge_all(rows, items, records, moment, (told, times, barred, known), answers)
+    _judge_all(rows, items, records, moment, (told, times, barred, known, of), answers)
     return answers
+
+
+def available_until(
+    k: np.ndarray, i: np.ndarray, items: ItemArrays, records: RecordArrays, moment: Moment
+) -> np.ndarray:
+    """Return until when each item that is available to a record stays so, us since the epoch, int64; -1 without end."""
+    found = np.full(len(k), -1, np.int64)
+    _until_all(k.astype(np.uint32, copy=False), i.astype(np.uint32, copy=False), items, records, moment, found)
+    return found
 
 
 def concerned(near: np.ndarray, items: ItemArrays, records: RecordArrays) -> tuple[np.ndarray, np.ndarray]:
@@ -227,35 +241,55 @@ def _of_time(told, times, discovery, moment):
 
 
 @compiled
+def _kind_of(record, kinds, num_kinds):
+    """Return the number of a record's kind, the next one where there is room for it, else -1."""
+    explicit = record.flags & MAY_EXPLICIT
+    for n in range(num_kinds):
+        one = kinds[n]
+        if one.needs == record.needs and one.max_age == record.max_age and one.may_explicit == explicit:
+            return n
+    if num_kinds == len(kinds):
+        return -1
+    one = kinds[num_kinds]
+    one.needs, one.max_age, one.may_explicit = record.needs, record.max_age, explicit
+    return num_kinds
+
+
+@compiled
+def _asks_more(record):
+    """Tell whether a record is asked about items it has nothing to do with: has blocked somebody, follows an item, wants nothing personal."""
+    return record.barred < record.bars or record.seed != _NO_CODE or record.flags & OPTED_OUT != 0
+
+
+@compiled
 def _judge_all(rows, items, records, moment, scratch, answers):
-    """Walk through the rows; what is available to whom is looked up once for all records who need the same."""
+    """Walk through the rows; what is said of an item to all who are alike is said once."""
     (every, offers, owners, spoken), (people, pairs, understood, blocked, needs, need_starts) = items, records
-    (k, i, kinds), (told, times, barred, known), (rules, details, untils, tired) = rows, scratch, answers
-    last = np.int64(-1)
+    (k, i, kinds), (told, times, barred, known, of), (rules, details, tired) = rows, scratch, answers
+    last, kind, num_kinds, personal = np.int64(-1), -1, 0, False
     for row in range(len(k)):
         if i[row] == _NO_CODE:
             rules[row] = UNKNOWN_ITEM
             continue
-        item, record = every[i[row]], people[k[row]]
         if k[row] != last:
             if last >= 0:
                 _unmark(people[last], pairs, blocked, told, barred)
-            _mark(record, pairs, blocked, told, times, barred)
             last = np.int64(k[row])
-        rule, until, detail = np.int64(_OK), np.int64(FOREVER), np.nan
-        place = np.int64(record.needs) * len(every) + i[row]
-        if item.flags & EVERYWHERE or place >= len(known):
-            rule, until = _look_up(
-                item, offers, needs, need_starts[record.needs], need_starts[record.needs + 1], moment
-            )
-        else:
-            if known[place].rule == 0:
-                rule, until = _look_up(
-                    item, offers, needs, need_starts[record.needs], need_starts[record.needs + 1], moment
-                )
-                known[place].rule, known[place].until = rule + 1, until
-            rule, until = known[place].rule - 1, known[place].until
-        rule = _of_item(item, record, rule, moment)
+            _mark(people[last], pairs, blocked, told, times, barred)
+            kind = _kind_of(people[last], of, num_kinds)
+            num_kinds = max(num_kinds, kind + 1)
+            personal = _asks_more(people[last])
+        seen = known[kind, i[row]] if kind >= 0 else np.uint8(_UNKNOWN)
+        if seen == _PLAIN and told[i[row]] == 0 and not personal:
+            continue
+        item, record, detail = every[i[row]], people[last], np.nan
+        if seen == _UNKNOWN:
+            first, after = need_starts[record.needs], need_starts[record.needs + 1]
+            seen = np.uint8(_FIRST_RULE + _look_up(item, offers, needs, first, after, moment)[0])
+            plain = not item.flags & _NOT_PLAIN and _of_item(item, record, seen - _FIRST_RULE, moment) == _OK
+            if kind >= 0:
+                known[kind, i[row]] = _PLAIN if plain else seen
+        rule = np.int64(_OK) if seen == _PLAIN else _of_item(item, record, np.int64(seen) - _FIRST_RULE, moment)
         if rule == AGE:
             detail = np.float64(item.age)
         if rule == _OK:
@@ -265,8 +299,18 @@ def _judge_all(rows, items, records, moment, scratch, answers):
             rule, detail = _of_time(told[i[row]], times[i[row]], kinds[row] & DISCOVERY, moment)
         if rule == _OK and item.flags & SPOKEN and not _speaks(item, record, spoken, understood):
             rule = np.int64(LANGUAGE)
-        rules[row], details[row], untils[row] = rule, detail, -1 if until == FOREVER else until
+        rules[row], details[row] = rule, detail
         tired[row] = told[i[row]] & TIRED != 0
+
+
+@compiled
+def _until_all(k, i, items, records, moment, found):
+    for row in range(len(k)):
+        needs = records.records[k[row]].needs
+        first, after = records.need_starts[needs], records.need_starts[needs + 1]
+        until = _look_up(items.items[i[row]], items.offers, records.needs, first, after, moment)[1]
+        if until != FOREVER:
+            found[row] = until
 
 
 @compiled

@@ -27,7 +27,7 @@ from transforms.codes import (
     RecordArrays,
     code_records,
 )
-from transforms.filter_kernel import DISCOVERY, PERSONAL, Moment, concerned, judge
+from transforms.filter_kernel import DISCOVERY, PERSONAL, Moment, available_until, concerned, judge
 from transforms.id_index import NO_CODE
 
 HARD_FILTERS = (
@@ -147,20 +147,17 @@ class Judged:
 
     Attributes:
       rule: 0 passes, else 1 + index into `HARD_FILTERS`, uint8. detail: number the rule was decided on, NaN without.
-      available_until: us since the epoch, int64; -1 without end.
       tired: bool, of what was shown or played too often lately; it is no reason to remove it.
     """
 
     rule: np.ndarray
     detail: np.ndarray
-    available_until: np.ndarray
     tired: np.ndarray
 
     @classmethod
     def joined(cls, *parts: "Judged") -> "Judged":
         """Return the judgements of all parts."""
-        names = ("rule", "detail", "available_until", "tired")
-        return cls(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
+        return cls(*(np.concatenate([getattr(part, name) for part in parts]) for name in ("rule", "detail", "tired")))
 
 
 def hard_filters(rows: Rows, facts: Facts, policy: SurfacePolicy, instant: Instant) -> Judged:
@@ -170,6 +167,11 @@ def hard_filters(rows: Rows, facts: Facts, policy: SurfacePolicy, instant: Insta
     return Judged(
         *judge(rows.k, rows.i, of_rows, facts.item_codes.arrays, facts.record_codes, _moment(policy, instant))
     )
+
+
+def until(rows: Rows, facts: Facts, policy: SurfacePolicy, instant: Instant) -> np.ndarray:
+    """Return until when what passes the hard filters is available, us since the epoch, int64; -1 without end."""
+    return available_until(rows.k, rows.i, facts.item_codes.arrays, facts.record_codes, _moment(policy, instant))
 
 
 def anybody(k: np.ndarray, i: np.ndarray, facts: Facts, policy: SurfacePolicy, instant: Instant) -> np.ndarray:

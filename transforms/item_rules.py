@@ -41,10 +41,11 @@ def in_order() -> pl.Expr:
     return ((pl.col("item_type") == "chapter") | serial).fill_null(False).alias("in_order")
 
 
-def series() -> pl.Expr:
-    """Return the series of audiobooks, the same for every edition of one, null for all else."""
-    own = pl.when(pl.col("item_type") == "audiobook").then("series_id")
-    return own.max().over("canonical_id").alias("series")
+def series_of(items: pl.DataFrame) -> pl.Series:
+    """Return the series of audiobooks, the same for every edition of one, null for all else; `series`."""
+    books = items.filter(pl.col("item_type") == "audiobook").group_by("canonical_id")
+    named = books.agg(pl.col("series_id").max().alias("series"))
+    return items.select("canonical_id").join(named, on="canonical_id", how="left", maintain_order="left")["series"]
 
 
 def covers(start: datetime.datetime, end: datetime.datetime) -> pl.Expr:

@@ -3,6 +3,7 @@
 import numpy as np
 import polars as pl
 
+from transforms.compiled import compiled
 from transforms.id_index import NO_CODE
 
 
@@ -46,10 +47,25 @@ def numbered(counts: np.ndarray) -> np.ndarray:
 
 
 def by_code(codes: np.ndarray, num_codes: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the stable order by code, and where each code begins in it and the last one ends; larger ones are left out.
+    """Return the stable order by code, and where each code begins in it and the last one ends; larger ones are left out."""
+    ends, order = np.zeros(num_codes + 1, np.int64), np.empty(len(codes), np.int64)
+    _count(codes, ends)
+    starts = np.cumsum(ends)
+    _place(codes, starts.copy(), order)
+    return order[: starts[-1]], starts
 
-    Up to 65,535 codes, which are sorted without a comparison, in a tenth of the time.
-    """
-    small = np.minimum(codes, num_codes).astype(np.min_scalar_type(num_codes))
-    starts = np.concatenate([[0], np.cumsum(np.bincount(small, minlength=num_codes + 1))])
-    return np.argsort(small, kind="stable")[: starts[num_codes]], starts[: num_codes + 1]
+
+@compiled
+def _count(codes, counts):
+    """Count each code one place behind its own."""
+    for at in range(len(codes)):
+        if codes[at] < len(counts) - 1:
+            counts[codes[at] + 1] += 1
+
+
+@compiled
+def _place(codes, ends, order):
+    for at in range(len(codes)):
+        if codes[at] < len(ends) - 1:
+            order[ends[codes[at]]] = at
+            ends[codes[at]] += 1

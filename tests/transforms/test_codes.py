@@ -9,7 +9,7 @@ from test_blend import assert_same, random_block
 from toy_road import instant, item, policy, proposals, quota, table, user
 
 from schemas.hashing import hash64, mix64
-from transforms import blend_kernel, filter_kernel, id_index
+from transforms import blend_kernel, blend_order, blend_rows, filter_kernel, id_index
 from transforms.blend import blend
 from transforms.blend_kernel import OVER
 from transforms.codes import ItemCodes
@@ -54,7 +54,7 @@ def test_the_compiled_hash_is_the_other_one():
 
 def test_slots_fit_the_radix_sort():
     widest = OVER | (1 << blend_kernel.TIE_BITS) - 1
-    assert widest < 1 << blend_kernel._DIGITS * blend_kernel._RADIX_BITS
+    assert widest < 1 << blend_kernel._SLOTS_BITS
 
 
 def test_a_source_without_a_quota_is_refused():
@@ -70,7 +70,10 @@ def test_all_that_blends_is_compiled_once_and_by_the_warm_up():
     """What is compiled for other types at the first record would make it wait."""
     outermost = (
         blend_kernel._settle_all,
+        blend_order._interleave,
+        blend_rows._spread,
         filter_kernel._judge_all,
+        filter_kernel._until_all,
         filter_kernel._concern_all,
         id_index._fill,
         id_index._find_all,

@@ -17,7 +17,8 @@ from toy_road import (
     user,
 )
 
-from transforms.blend import FATIGUE, blend
+from transforms.blend import blend
+from transforms.blend_kernel import FATIGUE
 from transforms.content_mix import KINDS, LEAST_PLAYS, floors, habits, market_mix
 from transforms.facts import user_facts
 from transforms.filters import Facts

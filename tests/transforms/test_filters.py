@@ -5,7 +5,7 @@ import pytest
 from toy_road import DATE, NOW, days_ago, facts, instant, item, offer_in, policy, proposals, quota, record
 
 from transforms.blend import offer
-from transforms.filters import HARD_FILTERS, Instant, Judged, hard_filters
+from transforms.filters import HARD_FILTERS, Instant, Judged, hard_filters, until
 
 POLICY = policy(quota("near", discovery=True), quota("own"), quota("chart", personal=False))
 END = NOW + datetime.timedelta(hours=36)
@@ -138,7 +138,7 @@ def test_available_until_is_the_latest_end_of_the_market_that_ends_first():
     own, _ = offer(proposals({"near": ["i", "j", "k"]}), told, POLICY)
     judged = hard_filters(own, told, POLICY, instant(POLICY))
     assert judged.rule.tolist() == [0, 0, 0]
-    assert judged.available_until.tolist() == [round(ends[2].timestamp() * 1e6), -1, -1]
+    assert until(own, told, POLICY, instant(POLICY)).tolist() == [round(ends[2].timestamp() * 1e6), -1, -1]
 
 
 def test_who_blocks_an_artist_sees_none_of_its_items():
@@ -185,4 +185,4 @@ def test_no_proposals_are_judged_to_nothing():
     judged = Judged.joined(
         hard_filters(own, told, POLICY, instant(POLICY)), hard_filters(shared, told, POLICY, instant(POLICY))
     )
-    assert len(judged.rule) == len(judged.detail) == len(judged.available_until) == 0
+    assert len(judged.rule) == len(judged.detail) == len(judged.tired) == 0
