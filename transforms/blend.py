@@ -24,7 +24,7 @@ from transforms.content_mix import no_floors
 from transforms.explore import Explored, explore, nothing_explored
 from transforms.filters import HARD_FILTERS, Facts, Instant, Judged, Rows, hard_filters, until
 from transforms.id_index import NO_CODE, IdIndex
-from transforms.sorted_groups import by_code, numbered, order_by
+from transforms.sorted_groups import by_code, counted, numbered, order_by
 
 NOT_DRAWN = "not_drawn"
 RULES = (*HARD_FILTERS, "duplicate", "quota", "series", "cap:artist", "cap:album", "cap:show", "cap:publisher", "size",
@@ -112,7 +112,7 @@ def blend(
     order = order_by(whole.k, place)
     candidates = _candidates(whole, until(whole, facts, policy, instant), place, order, explored, facts, policy)
     sources = _sources(proposals, rows, found, explored, whole.k[order], place[order], order)
-    offered = np.bincount(rows.k, minlength=facts.records.height) + explored.sizes
+    offered = counted(rows.k, facts.records.height) + explored.sizes
     return Blended(
         proposals, candidates, sources, rows, judged.rule, judged.detail, offered, explored, whole.take(order)
     )
@@ -210,14 +210,13 @@ def _names(policy: SurfacePolicy) -> list[str]:
 
 
 def _passed(rows: Rows, judged: Judged, facts: Facts, instant: Instant, chances: np.ndarray | None) -> Passed:
-    passed = np.flatnonzero(judged.rule == 0)
-    order, starts = by_code(rows.k[passed], facts.records.height)
+    passed, starts = by_code(np.where(judged.rule == 0, rows.k, NO_CODE), facts.records.height)
     hashes = mix_text(facts.records["record_key"].to_arrow()), facts.item_codes.ties
     wanted = no_floors(facts.records.height) if facts.floors is None else facts.floors
     seed, known = np.uint64(hash64_one(instant.seed)), np.zeros(0) if chances is None else chances
     known = np.require(known, np.float64, "W")  # compiled functions take what may be written to for another type
     return Passed(
-        starts, wanted, passed[order], rows.p, rows.i, rows.s, rows.r, judged.tired, known, *hashes, seed,
+        starts, wanted, passed, rows.p, rows.i, rows.s, rows.r, judged.tired, known, *hashes, seed,
         judged.rule, judged.detail,
     )  # fmt: skip
 

@@ -26,7 +26,7 @@ _TURN_BITS = 4
 MOST_TURNS = (1 << _TURN_BITS) - 1
 _STEPS_OF_HALF, _LAST_STEP, _NEXT_TO_NOTHING = 32, (1 << SLOT_BITS - _TURN_BITS) - 1, 1e-9
 """Chances within 2 % of each other, `2 ** (1 / 32)`, are as good as equal."""
-_PLACE_BITS, _SLOTS_BITS, _SOURCE_BITS, _RADIX_BITS = 24, 32, 8, 8
+_TURN_SHIFT, _PLACE_BITS, _SLOTS_BITS, _RADIX_BITS = 24, 24, 32, 8
 _EARLY, _ARTIST, _ALBUM, _SHOW, _PUBLISHER, _SERIES, _COUNTERS = range(7)
 _CANDIDATE = np.dtype(
     [("slot", np.int64), ("missed", np.float64), ("tie", np.int64)]
@@ -38,8 +38,8 @@ _MERGED = np.dtype([("row", np.int32), ("candidate", np.int32), ("source", np.in
 
 
 class _Scratch(NamedTuple):
-    """For one record: candidates, room to sort in, its rows by source, the candidate of each row, and, empty between records,
-    the number of each canonical item and counters by code.
+    """For one record: candidates, room to sort in, its rows by source, the candidate of each row, the number of each canonical item, empty
+    between records, and counters by code, of the record or an earlier one.
     """
 
     candidates: np.ndarray
@@ -62,7 +62,7 @@ def settle(passed: Passed, items: np.ndarray, limits: Limits, quotas: Quotas) ->
     assert not longest >> _PLACE_BITS, f"{longest:,} proposals for one record"
     scratch = _Scratch(
         np.zeros(longest, _CANDIDATE), np.empty(longest, np.int64), np.empty(longest, np.int64),
-        np.empty(longest, _MERGED), np.empty(longest, np.int32), np.zeros(len(items) + 1, np.int32), np.zeros((len(items), _COUNTERS), np.int32),
+        np.empty(longest, _MERGED), np.empty(longest, np.int32), np.zeros(len(items) + 1, np.int32), np.zeros((_COUNTERS, len(items)), np.int64),
     )  # fmt: skip
     room = min(n, num_records * limits.size)
     found = Settled(
@@ -80,21 +80,21 @@ def _settle_all(passed, items, limits, quotas, scratch, found):
         (candidates, packed, other, merged, of, number, counters),
     ) = passed, scratch
     counts, taken_rows, num_behind, behind = found
-    taken, stood, rank_bits = 0, 0, _bit_length(r)
+    taken, stood, bits = 0, 0, (_bit_length(r), _bit_length(s))
     for k in range(len(starts) - 1):
         own = rows[starts[k] : starts[k + 1]]
         size = _merge(own, i, r, items, number, candidates, of)
         _hash_ties(candidates[:size], own_hash[k], item_hash, seed)
-        num_merged = _by_source(own, (i, s, r), of, items, candidates, (packed, other, rank_bits), merged)
+        num_merged = _by_source(own, (i, s, r), of, items, candidates, (packed, other, bits), merged)
         _take_slots(merged[:num_merged], quotas.slots, candidates)
         if len(chances):
             _miss(merged[:num_merged], p, tired, chances, candidates)
             _compete(candidates[:size], quotas.turns, limits.fallback)
         order = _in_order(candidates[:size], packed[:size], other[:size])
-        _cap(order, candidates, items, counters, limits)
+        _cap(order, candidates, items, counters, (2 * k + 1) << _TURN_SHIFT, limits)
         chosen = _cut(order, candidates, items, floors[k], limits)
         if len(chances) or np.any(quotas.leads):
-            chosen = _by_chance(chosen, candidates, quotas.leads, items, counters, limits)
+            chosen = _by_chance(chosen, candidates, quotas.leads, items, counters, (2 * k + 2) << _TURN_SHIFT, limits)
         stood = _account(own, (i, s, r), of, candidates, chosen, (behind, rules, details), stood)
         for n in chosen:
             taken_rows[taken], num_behind[taken] = candidates[n].row, candidates[n].behind
@@ -176,7 +176,7 @@ def _sorted(packed, other, first, last):
 @compiled
 def _by_source(own, table, of, items, candidates, room, merged):
     """Put the rows of chosen items in order of source, rank and tie-break, one of each source and item; return their number."""
-    (i, s, r), (packed, other, rank_bits), size, sorted_ = table, room, 0, True
+    (i, s, r), (packed, other, (rank_bits, source_bits)), size, sorted_ = table, room, 0, True
     for at in range(len(own)):
         row = own[at]
         if candidates[of[at]].item == i[row]:
@@ -185,7 +185,7 @@ def _by_source(own, table, of, items, candidates, room, merged):
             size += 1
     order = packed[:size]
     if not sorted_:
-        order = _sorted(order, other[:size], _PLACE_BITS, _PLACE_BITS + rank_bits + _SOURCE_BITS)
+        order = _sorted(order, other[:size], _PLACE_BITS, _PLACE_BITS + rank_bits + source_bits)
     _settle_ties(order, of, candidates, items)
     kept = 0
     for number in order:
@@ -284,18 +284,13 @@ def _in_order(candidates, packed, other):
 
 
 @compiled
-def _nth(code, column, counters):
-    """Return how many of this code came before, -1 without one."""
+def _nth(code, column, counters, turn):
+    """Return how many of this code came before in this turn, -1 without one. A later turn, a larger number, begins at 0."""
     if code == _NO_CODE:
         return -1
-    counters[code, column] += 1
-    return counters[code, column] - 1
-
-
-@compiled
-def _forget(code, column, counters):
-    if code != _NO_CODE:
-        counters[code, column] = 0
+    nth = max(counters[column, code] - turn, 0)
+    counters[column, code] = turn + nth + 1
+    return nth
 
 
 @compiled
@@ -312,37 +307,29 @@ def _by_group(order, groups):
 
 
 @compiled
-def _cap(order, candidates, items, counters, limits):
+def _cap(order, candidates, items, counters, turn, limits):
     """Name what exceeds its quota or a cap. The narrow first: what an album gives away must not use up its artist's room."""
     for n in order:
         one, item = candidates[n], items[candidates[n].item]
         one.rule = 0
         if one.slot >= OVER:
             one.rule = QUOTA
-        elif _nth(item.series, _SERIES, counters) >= 1:
+        elif _nth(item.series, _SERIES, counters, turn) >= 1:
             one.rule = SERIES
-        elif _nth(item.album, _ALBUM, counters) >= limits.album:
+        elif _nth(item.album, _ALBUM, counters, turn) >= limits.album:
             one.rule = CAP_ALBUM
-        elif _nth(item.show, _SHOW, counters) >= limits.show:
+        elif _nth(item.show, _SHOW, counters, turn) >= limits.show:
             one.rule = CAP_SHOW
-        elif _nth(item.artist, _ARTIST, counters) >= limits.artist:
+        elif _nth(item.artist, _ARTIST, counters, turn) >= limits.artist:
             one.rule = CAP_ARTIST
-        elif _nth(item.publisher, _PUBLISHER, counters) >= limits.publisher:
+        elif _nth(item.publisher, _PUBLISHER, counters, turn) >= limits.publisher:
             one.rule = CAP_PUBLISHER
         one.over = one.rule != 0
-    for n in order:
-        if candidates[n].rule != QUOTA:
-            item = items[candidates[n].item]
-            _forget(item.series, _SERIES, counters)
-            _forget(item.album, _ALBUM, counters)
-            _forget(item.show, _SHOW, counters)
-            _forget(item.artist, _ARTIST, counters)
-            _forget(item.publisher, _PUBLISHER, counters)
-    _hold_back(order, candidates, items, counters, limits, False)
+    _hold_back(order, candidates, items, counters, turn, limits, False)
 
 
 @compiled
-def _hold_back(order, candidates, items, counters, limits, every):
+def _hold_back(order, candidates, items, counters, turn, limits, every):
     """Tell what goes behind the first slots, so that no artist has more of these than its share; of `every` or what is not over."""
     early = 0
     for n in order:
@@ -350,12 +337,8 @@ def _hold_back(order, candidates, items, counters, limits, every):
         one.late = False
         if one.over and not every:
             continue
-        one.late = _nth(artist, _EARLY, counters) >= limits.artist_early or early >= limits.artist_early_slots
+        one.late = _nth(artist, _EARLY, counters, turn) >= limits.artist_early or early >= limits.artist_early_slots
         early += not one.late
-    for n in order:
-        if candidates[n].over and not every:
-            continue
-        _forget(items[candidates[n].item].artist, _EARLY, counters)
 
 
 @compiled
@@ -427,7 +410,7 @@ def _dispensable(placed, candidates, items, counts, floors, last):
 
 
 @compiled
-def _by_chance(chosen, candidates, leads, items, counters, limits):
+def _by_chance(chosen, candidates, leads, items, counters, turn, limits):
     """Return the chosen in order of chance, where there is any; what leads stands before everything else, what is over a cap at the end."""
     wrong = np.empty(len(chosen), np.float64)
     for at in range(len(chosen)):
@@ -437,7 +420,7 @@ def _by_chance(chosen, candidates, leads, items, counters, limits):
         one = candidates[likely[at]]
         groups[at] = 2 * one.over + (not leads[one.source])
     order = _by_group(likely, groups)
-    _hold_back(order, candidates, items, counters, limits, True)
+    _hold_back(order, candidates, items, counters, turn, limits, True)
     for at in range(len(order)):
         groups[at] = 2 * candidates[order[at]].over + candidates[order[at]].late
     return _by_group(order, groups)

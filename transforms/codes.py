@@ -12,7 +12,7 @@ from schemas.hashing import hash64, mix_text
 from schemas.inputs import TIERS
 from schemas.tallies import ANY
 from transforms.content_mix import kind, kind_codes
-from transforms.id_index import NO_CODE, IdIndex, alike
+from transforms.id_index import NO_CODE, IdIndex, alike, first_seen
 from transforms.item_rules import in_order, series_of, trailer
 from transforms.sorted_groups import dense
 from transforms.sources import TALK
@@ -89,9 +89,10 @@ class ItemCodes:
     def of(cls, items: pl.DataFrame, gone: pl.Series) -> "ItemCodes":
         """Code a catalogue, sorted by `item_id`."""
         ids = IdIndex.of(items["item_id"])
-        owned, (languages, offered) = (
+        owned, languages, offered = (
             _owned(items),
-            (_lists(items.select(one)) for one in ("languages", "availability")),
+            _lists(items.select("languages")),
+            _lists(items.select("availability")),
         )
         offers = offered[1].struct.unnest()
         named = [values.unique().sort() for values in (owned[1], languages[1], offers["market"])]
@@ -106,10 +107,10 @@ class ItemCodes:
         coded["kind"] = kind_codes(items.select(kind()).to_series())
         lists = by_owner.find(owned[1]), by_language.find(languages[1])
         arrays = ItemArrays(coded, _offers(offers, by_market), *lists)
-        canonical, artists = IdIndex.of(items["canonical_id"]), IdIndex.of(items.select(first_artist()).to_series())
-        hashes = mix_text(items["item_id"].to_arrow()), np.zeros(items.height, np.uint64)
         artist = first_artist().alias("artist_id")
         shown = items.select("item_id", "item_type", "canonical_id", artist, "release_ts")
+        canonical, artists = IdIndex.of(items["canonical_id"]), IdIndex.of(first_seen(shown["artist_id"]))
+        hashes = mix_text(items["item_id"].to_arrow()), np.zeros(items.height, np.uint64)
         return cls(items, gone, arrays, shown, *hashes, ids, canonical, artists, by_owner, by_language, by_market)
 
     def of_canonical(self, ids: pl.Series) -> np.ndarray:

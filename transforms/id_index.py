@@ -48,7 +48,7 @@ class IdIndex:
         if not len(self.ids) or ids.null_count() == len(ids):
             return found
         _find_all(self.slots, _hashes(ids, self.seed), found)
-        other = self.ids[np.where(found == NO_CODE, np.uint32(0), found)] != ids
+        other = self.ids[np.minimum(found, np.uint32(len(self.ids) - 1))] != ids
         found[(other.fill_null(True) if other.null_count() else other).to_numpy()] = NO_CODE
         return found
 
@@ -59,8 +59,15 @@ class IdIndex:
 
 
 def alike(ids: pl.Series) -> np.ndarray:
-    """Return the same code for equal ids, the place of the first of them, `(num_ids,) uint32`; `NO_CODE` for null."""
-    return IdIndex.of(ids).find(ids)
+    """Return the same code for equal ids, their place in `first_seen`, `(num_ids,) uint32`; `NO_CODE` for null."""
+    first = IdIndex.of(ids).find(ids)
+    codes = np.cumsum(first == np.arange(len(first)), dtype=np.uint32)  # from 1 on; a null is nobody's first
+    return np.where(first == NO_CODE, NO_CODE, codes[np.where(first == NO_CODE, np.uint32(0), first)] - np.uint32(1))
+
+
+def first_seen(ids: pl.Series) -> pl.Series:
+    """Return the ids without nulls, each once, in order of the first of them."""
+    return ids.drop_nulls().unique(maintain_order=True)
 
 
 def _hashes(ids: pl.Series, seed: int) -> np.ndarray:

@@ -48,24 +48,29 @@ def numbered(counts: np.ndarray) -> np.ndarray:
 
 def by_code(codes: np.ndarray, num_codes: int) -> tuple[np.ndarray, np.ndarray]:
     """Return the stable order by code, and where each code begins in it and the last one ends; larger ones are left out."""
-    ends, order = np.zeros(num_codes + 1, np.int64), np.empty(len(codes), np.int64)
-    _count(codes, ends)
-    starts = np.cumsum(ends)
-    _place(codes, starts.copy(), order)
-    return order[: starts[-1]], starts
+    starts = np.concatenate([[0], np.cumsum(counted(codes, num_codes))])
+    order = np.empty(starts[-1], np.int64)
+    _place(codes, starts[:-1].copy(), order)
+    return order, starts
+
+
+def counted(codes: np.ndarray, num_codes: int) -> np.ndarray:
+    """Count each code, `(num_codes,) int64`; larger ones are left out."""
+    counts = np.zeros(num_codes, np.int64)
+    _count(codes, counts)
+    return counts
 
 
 @compiled
 def _count(codes, counts):
-    """Count each code one place behind its own."""
-    for at in range(len(codes)):
-        if codes[at] < len(counts) - 1:
-            counts[codes[at] + 1] += 1
+    for code in codes:
+        if code < len(counts):
+            counts[code] += 1
 
 
 @compiled
 def _place(codes, ends, order):
     for at in range(len(codes)):
-        if codes[at] < len(ends) - 1:
+        if codes[at] < len(ends):
             order[ends[codes[at]]] = at
             ends[codes[at]] += 1

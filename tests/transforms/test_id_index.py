@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 
 from transforms import id_index
-from transforms.id_index import NO_CODE, IdIndex, alike
+from transforms.id_index import NO_CODE, IdIndex, alike, first_seen
 
 
 def words(seed: int, count: int) -> pl.Series:
@@ -32,7 +32,9 @@ def test_ids_are_found_where_they_first_stand(count):
     expected = [first.get(one, int(NO_CODE)) for one in asked]
     assert IdIndex.of(ids).find(asked).tolist() == expected
     assert IdIndex.of(ids).find_runs(asked.sort()).tolist() == IdIndex.of(ids).find(asked.sort()).tolist()
-    assert alike(ids).tolist() == [first.get(one, int(NO_CODE)) for one in ids]
+    numbers = {one: number for number, one in enumerate(dict.fromkeys(one for one in ids if one is not None))}
+    assert alike(ids).tolist() == [numbers.get(one, int(NO_CODE)) for one in ids]
+    assert first_seen(ids).to_list() == list(numbers)
 
 
 def test_nothing_asked_is_nothing_found():
