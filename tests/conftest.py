@@ -1,8 +1,10 @@
 import datetime
+import fcntl
 import os
 import shutil
 import sys
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -52,10 +54,34 @@ def pytest_unconfigure() -> None:
 
 
 SMALL_DATE = datetime.date(2026, 1, 31)
+MadeOnce = Callable[[str, Callable[[Path], None]], Path]
 
 
 @pytest.fixture(scope="session")
-def small_policy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def made_once(tmp_path_factory: pytest.TempPathFactory) -> MadeOnce:
+    """Return a function that has a folder filled once for all processes of a test run, and says where it is.
+
+    Whoever comes second waits. What is in the folder is read only.
+    """
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+    def made(name: str, fill: Callable[[Path], None]) -> Path:
+        folder, done = shared / name, shared / f"{name}.done"
+        with (shared / f"{name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not done.exists():
+                shutil.rmtree(folder, ignore_errors=True)
+                folder.mkdir()
+                fill(folder)
+                done.touch()
+        return folder
+
+    return made
+
+
+@pytest.fixture(scope="session")
+def small_policy(made_once: MadeOnce) -> Path:
     """The policy of the repository with sets small enough for a catalogue of 2,000 items."""
     tables = tomllib.loads(POLICY_FILE.read_text(encoding="utf-8"))
     text = POLICY_FILE.read_text(encoding="utf-8")
@@ -65,19 +91,24 @@ def small_policy(tmp_path_factory: pytest.TempPathFactory) -> Path:
         assert "\n".join(old) in text, f"the sizes of {name} are no longer on three lines in a row"
         text = text.replace("\n".join(old), "\n".join(new))
     text = text.replace(f"encoder_epochs = {tables['road']['encoder_epochs']}\n", "encoder_epochs = 1\n")
-    path = tmp_path_factory.mktemp("policy") / "surfaces.toml"
+    return made_once("policy", lambda folder: _write(folder / "surfaces.toml", text)) / "surfaces.toml"
+
+
+def _write(path: Path, text: str) -> None:
     path.write_text(text, encoding="utf-8")
-    return path
 
 
 @pytest.fixture(scope="session")
-def small_road(tmp_path_factory: pytest.TempPathFactory, small_policy: Path) -> SmallRoad:
+def small_road(made_once: MadeOnce, small_policy: Path) -> SmallRoad:
     """A world of 20,000 events, run once for its last day with two shards and published on both surfaces."""
-    folder = tmp_path_factory.mktemp("road")
-    setting = Setting(users=500, items=2_000, events=20_000, markets=2, end=SMALL_DATE, days=10)
-    write_world(setting, folder / "raw", "parquet")
-    arguments = ["--raw", f"{folder}/raw", "--date", str(SMALL_DATE), "--root", f"{folder}/root", "--shards", "2"]
-    assert batch.main([*arguments, "--policy", str(small_policy)]) == 0
+
+    def run(folder: Path) -> None:
+        setting = Setting(users=500, items=2_000, events=20_000, markets=2, end=SMALL_DATE, days=10)
+        write_world(setting, folder / "raw", "parquet")
+        arguments = ["--raw", f"{folder}/raw", "--date", str(SMALL_DATE), "--root", f"{folder}/root", "--shards", "2"]
+        assert batch.main([*arguments, "--policy", str(small_policy)]) == 0
+
+    folder = made_once("road", run)
     return SmallRoad(folder / "root", folder / "raw", SMALL_DATE, small_policy)
 
 

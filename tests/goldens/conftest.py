@@ -16,11 +16,13 @@ class GoldenRoad(NamedTuple):
 
 
 @pytest.fixture(scope="session")
-def golden_road(tmp_path_factory, small_policy) -> GoldenRoad:
-    folder = tmp_path_factory.mktemp("golden")
-    road = GoldenRoad(folder / "raw", folder / "root")
-    write_world(golden_world.SETTING, road.raw, "parquet")
-    golden_world.plant(road.raw)
-    options = ["--raw", str(road.raw), "--date", str(golden_world.DATE), "--root", str(road.root), "--surface", "home"]
-    assert batch.main([*options, "--shards", "2", "--policy", str(small_policy)]) == 0
-    return road
+def golden_road(made_once, small_policy) -> GoldenRoad:
+    def run(folder: Path) -> None:
+        raw, date = folder / "raw", str(golden_world.DATE)
+        write_world(golden_world.SETTING, raw, "parquet")
+        golden_world.plant(raw)
+        options = ["--raw", str(raw), "--date", date, "--root", str(folder / "root"), "--surface", "home"]
+        assert batch.main([*options, "--shards", "2", "--policy", str(small_policy)]) == 0
+
+    folder = made_once("golden", run)
+    return GoldenRoad(folder / "raw", folder / "root")

@@ -24,22 +24,28 @@ class Folders(NamedTuple):
 
 
 @pytest.fixture(scope="session")
-def yesterday(tmp_path_factory, small_policy) -> Folders:
+def yesterday(made_once, small_policy) -> Folders:
     """A root on which the day before was published; read only."""
-    folder = tmp_path_factory.mktemp("yesterday")
-    folders = Folders(deliver_daily(write_raw(folder / "raw")), folder / "root", small_policy)
-    assert folders.run(date=YESTERDAY) == 0
-    return folders
+
+    def folders(folder: Path) -> Folders:
+        return Folders(folder / "raw", folder / "root", small_policy)
+
+    def run(folder: Path) -> None:
+        deliver_daily(write_raw(folder / "raw"))
+        assert folders(folder).run(date=YESTERDAY) == 0
+
+    return folders(made_once("yesterday", run))
 
 
 @pytest.fixture(scope="session")
-def today(yesterday, tmp_path_factory) -> Folders:
+def today(yesterday, made_once) -> Folders:
     """The same root after an undisturbed run of the day; read only."""
-    root = tmp_path_factory.mktemp("today") / "root"
-    shutil.copytree(yesterday.root, root)
-    folders = yesterday._replace(root=root)
-    assert folders.run() == 0
-    return folders
+
+    def run(folder: Path) -> None:
+        shutil.copytree(yesterday.root, folder / "root")
+        assert yesterday._replace(root=folder / "root").run() == 0
+
+    return yesterday._replace(root=made_once("today", run) / "root")
 
 
 @pytest.fixture
