@@ -5,6 +5,7 @@ The same messages in any order, any number of times, give the same sets. Killed 
 
 import argparse
 import contextlib
+import functools
 import os
 import signal
 import subprocess
@@ -17,6 +18,7 @@ from pathlib import Path
 from jobs.batch import guarded
 from jobs.broker import add_broker, own_broker, state_folder
 from jobs.options import leave, parse_beam, positive
+from pipelines.delta import DeltaError
 from pipelines.live import Following, open_sessions
 from pipelines.stream import InBackground, Stream
 from pipelines.stream_metrics import Metrics
@@ -44,7 +46,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     options, beam_args = parse_beam(parser, argv)
     if beam_args:
         return guarded(lambda: run_on_beam(options, beam_args))
-    return guarded(lambda: run(options, lambda root: open_sessions(root, _tables(options), options.processes)))
+    opens = functools.partial(open_sessions, folder=_tables(options), processes=options.processes)
+    return guarded(lambda: run(options, opens, functools.partial(opens, deltas=())))
 
 
 def _tables(options: argparse.Namespace) -> Path:
@@ -60,11 +63,11 @@ def run_on_beam(options: argparse.Namespace, beam_args: list[str]) -> int:
     return 0
 
 
-def run(options: argparse.Namespace, opens: Callable[[str], Step]) -> int:
-    """Run the stream until a signal, with the step that `opens` makes of the root."""
+def run(options: argparse.Namespace, opens: Callable[[str], Step], alone: Callable[[str], Step] | None = None) -> int:
+    """Run the stream until a signal, with the step that `opens` makes of the root; where only its deltas are broken, `alone`."""
     stop, metrics = threading.Event(), Metrics()
     folder = state_folder(options.root, options.state)
-    following = Following(open_store(options.root), opens)
+    following = Following(open_store(options.root), opens, alone)
     view = Terminal(metrics, time.time, sys.stderr)
     with contextlib.ExitStack() as held:
         store = StateStore(folder)
@@ -72,6 +75,9 @@ def run(options: argparse.Namespace, opens: Callable[[str], Step]) -> int:
         held.callback(dismiss)
         step = following()
         assert step is not None
+        if following.refused:
+            metrics.count("refusals", DeltaError.__name__)
+            view.say(f"bundle {step.bundle} serves without what changed in its catalogue since: {following.refused}")
         server = serve_metrics(metrics, options.port)
         held.callback(server.shutdown)
         broker = held.enter_context(own_broker(folder, options.project))

@@ -34,6 +34,10 @@ MOST, LEAST_ROWS = 0.1, 1_000
 Frames = tuple[pl.DataFrame, pl.DataFrame]
 
 
+class DeltaError(BundleError):
+    """What changed since a bundle cannot be served; the bundle can."""
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class Segment:
     """A delta.
@@ -127,7 +131,7 @@ def deltas_of(store: Store, bundle: str) -> list[str]:
     """Return the deltas of a bundle, the oldest first; none where those there are belong to another one.
 
     Raises:
-      BundleError: what names them cannot be read.
+      DeltaError: what names them cannot be read.
     """
     try:
         fields = json.loads(store.read_bytes(POINTER))
@@ -135,7 +139,7 @@ def deltas_of(store: Store, bundle: str) -> list[str]:
     except FileNotFoundError:
         return []
     except (ValueError, TypeError, KeyError) as error:
-        raise BundleError(
+        raise DeltaError(
             f"{store.root}/{POINTER} names no deltas ({error}): delete it, and run make delta on what changed again"
         ) from error
 
@@ -144,7 +148,7 @@ def open_deltas(store: Store, deltas: Sequence[str]) -> tuple[str, list[Frames]]
     """Return items and vectors of deltas, for `LiveBundle.open`, by the name of all; None of none.
 
     Raises:
-      BundleError: one is not what was committed; the message names it.
+      DeltaError: one is not what was committed; the message names it.
     """
     if not deltas:
         return None
@@ -165,7 +169,7 @@ def read_segment(store: Store, segment: Segment) -> Frames:
     """Read the items and vectors of a delta.
 
     Raises:
-      BundleError: they are not what was committed.
+      DeltaError: they are not what was committed.
     """
     frames = {name: read_tables([], CONTRACTS[name]) for name in ("item", "item_embedding")}
     for name, part in segment.parts.items():
@@ -193,8 +197,8 @@ def _read(
     return read_tables(local, CONTRACTS[manifest.dataset], columns)
 
 
-def _broken(store: Store, delta: str, why: str) -> BundleError:
-    return BundleError(
+def _broken(store: Store, delta: str, why: str) -> DeltaError:
+    return DeltaError(
         f"delta {delta}: {why}. Delete {store.root}/{POINTER} and the folder named there, and run make delta on what changed"
         " again"
     )

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pipelines.batch import read_record
 from pipelines.bundle import Bundle, BundleError, demand_servable
-from pipelines.delta import POINTER, deltas_of, open_deltas
+from pipelines.delta import POINTER, DeltaError, deltas_of, open_deltas
 from pipelines.embed import space_in
 from pipelines.publish import Pointer, pointer_path, read_pointer
 from pipelines.reblend import instant_of, policy_of
@@ -94,8 +94,8 @@ class Live:
         return Provenance(fields, rests, calibration=calibration)
 
 
-def live_on(store: Store, surface: str) -> Live:
-    """Read what is live on a surface.
+def live_on(store: Store, surface: str, deltas: Sequence[str] | None = None) -> Live:
+    """Read what is live on a surface; `deltas` as in `Live.of`.
 
     Raises:
       BundleError: nothing is, a part is gone, or one did not pass its checks.
@@ -103,7 +103,7 @@ def live_on(store: Store, surface: str) -> Live:
     pointer = read_pointer(store, surface)
     if pointer is None:
         raise BundleError(_nothing_live(store, surface))
-    return Live.of(store, pointer)
+    return Live.of(store, pointer, deltas)
 
 
 def open_live(store: Store, folder: Path, live: Live | None = None) -> SessionSets:
@@ -156,11 +156,18 @@ def _parts(store: Store, bundle: Bundle) -> dict[str, Manifest]:
 
 @dataclasses.dataclass
 class Following:
-    """Opens and tries what is live whenever the pointer or the deltas beside it are others; what is refused is not tried twice."""
+    """Opens and tries what is live whenever the pointer or the deltas beside it are others; what is refused is not tried twice.
+
+    Attributes:
+      alone: opens the bundle without its deltas: what a start on broken ones serves. refused: why that was needed, "" where not.
+    """
 
     store: Store
     opens: Callable[[str], Step]
+    alone: Callable[[str], Step] | None = None
+    refused: str = ""
     seen: bytes = b""
+    served: bool = False
 
     def __call__(self) -> Step | None:
         """Return the step of another pointer than before, None while it stands.
@@ -175,7 +182,17 @@ class Following:
         if found == self.seen:
             return None
         self.seen = found
-        return tried(self.opens(self.store.root))
+        step, self.served = tried(self._opened()), True
+        return step
+
+    def _opened(self) -> Step:
+        try:
+            return self.opens(self.store.root)
+        except DeltaError as error:
+            if self.served or self.alone is None:
+                raise
+            self.refused = str(error)
+            return self.alone(self.store.root)
 
     def _deltas(self) -> bytes:
         return self.store.read_bytes(POINTER) if self.store.exists(POINTER) else b""
@@ -203,9 +220,11 @@ class Serving:
           BundleError: there is none before either.
         """
         with _ONE_AT_A_TIME:
-            following, serving = _SERVED.get(self, (Following(open_store(self.root), self._open), None))
+            following, serving = _SERVED.get(self, (self._following(), None))
             try:
                 step = following() or serving
+                if serving is None and following.refused:
+                    _LOG.warning("serving without what changed since %s: %s", step and step.bundle, following.refused)
             except Exception as error:  # whatever is wrong with the new one
                 if serving is None:
                     raise
@@ -215,13 +234,14 @@ class Serving:
             _SERVED[self] = (following, step)
             return step
 
-    def _open(self, root: str) -> Step:
-        return open_sessions(root, Path(self.folder))
+    def _following(self) -> Following:
+        opens = functools.partial(open_sessions, folder=Path(self.folder))
+        return Following(open_store(self.root), opens, functools.partial(opens, deltas=()))
 
 
-def open_sessions(root: str, folder: Path, processes: int = 1) -> Step:
-    """Return the step of what is live, whose sets are made by so many processes of this machine; see `open_live`."""
-    opens = functools.partial(_opened, root, folder, live_on(open_store(root), NOW_PLAYING))
+def open_sessions(root: str, folder: Path, processes: int = 1, deltas: Sequence[str] | None = None) -> Step:
+    """Return the step of what is live, whose sets are made by so many processes of this machine; see `open_live`, `Live.of`."""
+    opens = functools.partial(_opened, root, folder, live_on(open_store(root), NOW_PLAYING, deltas))
     return Crew.of(opens(), opens, processes)
 
 

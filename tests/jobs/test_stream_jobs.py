@@ -15,6 +15,7 @@ from toy_stream import ToyStep, event
 from jobs import replay, replay_dlq, stream, watch
 from jobs.broker import LINK, own_broker, same_broker, state_folder
 from jobs.replay import Pace
+from pipelines.delta import DeltaError
 from pipelines.inputs import raw_files, raw_tasks
 from pipelines.live import Following
 from pipelines.publish import pointer_path
@@ -77,13 +78,17 @@ def test_the_commands_work_together(raw, root, no_emulator, capfd, monkeypatch):
         ended["second"] = replay_dlq.main(["--root", root])
         os.kill(os.getpid(), signal.SIGTERM)
 
+    def on_broken_deltas(root: str) -> ToyStep:
+        raise DeltaError("delta d: its items are gone")
+
     thread = threading.Thread(target=beside, daemon=True)
     thread.start()
     options = argparse.Namespace(root=root, project=None, state=None, port=0)
-    assert stream.run(options, lambda _: ToyStep()) == 0
+    assert stream.run(options, on_broken_deltas, lambda _: ToyStep()) == 0
     thread.join()
     assert ended == {"watch": 0, "replay": 0, "first": 0, "second": 0}
     said = capfd.readouterr()
+    assert "serves without what changed in its catalogue since: delta d: its items are gone" in said.err
     assert "applied 40" in said.err.splitlines()[-1]
     assert "u2  after" in said.out
     assert "1  sent again\n" in said.out

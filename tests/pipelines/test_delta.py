@@ -2,6 +2,7 @@
 
 import dataclasses
 import datetime
+import functools
 import json
 import shutil
 from pathlib import Path
@@ -14,8 +15,8 @@ from toy_road import days_ago, offer_in, table
 
 from jobs import delta as command
 from pipelines import delta as deltas
-from pipelines.bundle import BundleError, read_bundle
-from pipelines.delta import POINTER, deltas_of
+from pipelines.bundle import read_bundle
+from pipelines.delta import POINTER, DeltaError, deltas_of
 from pipelines.live import Following, live_on, open_home, open_live, open_sessions
 from schemas.inputs import ITEM
 from transforms.io.store import LocalStore, open_store
@@ -166,7 +167,12 @@ def test_a_delta_of_another_bundle_is_ignored(world, live):
 
 def test_the_stream_takes_a_delta_into_use_and_goes_on_without_a_broken_one(copy_road, world, tmp_path):
     store = open_store(str(copy_road.root))
-    following = Following(store, lambda root: open_sessions(root, tmp_path / "tables"))
+    opens = functools.partial(open_sessions, folder=tmp_path / "tables")
+
+    def fresh() -> Following:
+        return Following(store, opens, functools.partial(opens, deltas=()))
+
+    following = fresh()
     step = following()
     window = {"nobody-knows-me": session(world.cold["item_id"]).to_bytes()}
 
@@ -184,14 +190,21 @@ def test_the_stream_takes_a_delta_into_use_and_goes_on_without_a_broken_one(copy
     (file,) = [path for path in _files(store, told["deltas"][0]) if path.endswith("part-00000.parquet")][:1]
     store.write_bytes(file, store.read_bytes(file)[:-1])
     store.write_bytes(POINTER, json.dumps(told).encode())
-    with pytest.raises(BundleError, match=r"delta .* has sha256 .* run make delta on what changed again"):
+    with pytest.raises(DeltaError, match=r"delta .* has sha256 .* run make delta on what changed again"):
         following()
+    assert (begun := fresh())().bundle == after.bundle, "a start has nothing else to serve"
+    assert "has sha256" in begun.refused
+    assert not following.refused
     store.write_bytes(POINTER, b"{")
-    with pytest.raises(BundleError, match=r"live/deltas.json names no deltas .* delete it"):
+    with pytest.raises(DeltaError, match=r"live/deltas.json names no deltas .* delete it"):
         following()
+    assert "new" not in sets((begun := fresh())())
+    assert "names no deltas" in begun.refused
     store.write_bytes(POINTER, json.dumps(told | {"deltas": ["unheard-of"]}).encode())
-    with pytest.raises(BundleError, match=r"delta unheard-of: deltas/unheard-of/delta.json cannot be read"):
+    with pytest.raises(DeltaError, match=r"delta unheard-of: deltas/unheard-of/delta.json cannot be read"):
         following()
+    with pytest.raises(DeltaError, match="unheard-of"):
+        Following(store, opens)()
     store.delete(POINTER)
     assert "new" not in sets(following())
 
