@@ -4,6 +4,7 @@ Run twice, or again after it was killed, it makes nothing twice: the same window
 """
 
 import argparse
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -37,6 +38,10 @@ def _run(options: argparse.Namespace, beam_args: list[str]) -> int:
         with same_broker(options.root, options.project) as broker:
             done = overlay_home(runner, state, state / "tables", broker)
             print(_in_words(done, broker.topic(SETS)))
+        if done.unreadable.windows:
+            print(
+                f"  {done.unreadable.windows:,} windows were left out, the first {done.unreadable.why}", file=sys.stderr
+            )
         if done.sets:
             print(f"  page {write_page(store, day)}")
     return 0

@@ -41,7 +41,7 @@ from transforms.recommend import added
 from transforms.shards import Output, Shard, Task
 from transforms.stream.messages import encode_sets
 from transforms.stream.overlay import HomeSets, goes_on
-from transforms.stream.session import Window
+from transforms.stream.session import Window, WindowError
 
 OVERLAY = f"{HOME}_overlay"
 BLOCK, SENT_AT_ONCE = 2_000, 256
@@ -100,12 +100,22 @@ class Overlaid:
     """What became of a run.
 
     Attributes:
-      asked: listeners whose windows are news. sets: None where there were none.
+      asked: listeners whose windows are news. sets: None where there were none. unreadable: listeners whose windows are damaged or
+        of another version, and who keep the sets they have.
     """
 
     live: Live
     asked: int
     sets: Manifest | None
+    unreadable: "Unreadable"
+
+
+@dataclasses.dataclass
+class Unreadable:
+    """How many windows could not be read, and why the first of them."""
+
+    windows: int = 0
+    why: str = ""
 
 
 def overlay_home(runner: Runner, state: Path, tables: Path, broker: Broker) -> Overlaid:
@@ -121,14 +131,15 @@ def overlay_home(runner: Runner, state: Path, tables: Path, broker: Broker) -> O
     live = live_on(store, HOME)
     _retire_others(store, live.pointer)
     before = [load_manifest(store, path) for path in live_overlays(store, live.pointer.manifest)]
-    files = export(store, state, live, before)
+    unreadable = Unreadable()
+    files = export(store, state, live, before, unreadable)
     if not files:
-        return Overlaid(live, 0, None)
+        return Overlaid(live, 0, None, unreadable)
     buried = _export_tombstones(store, state)
     sets = runner.run(overlay(live, files, buried, OverlayShard(store.root, str(tables), live.pointer, live.deltas)))
     store.delete(_EXPORT)
     release(store, live.pointer, sets, broker)
-    return Overlaid(live, sum(file.rows for file in files), sets)
+    return Overlaid(live, sum(file.rows for file in files), sets, unreadable)
 
 
 def overlay(live: Live, files: Sequence["Exported"], buried: "Exported", work: "OverlayShard") -> Stage:
@@ -215,10 +226,13 @@ class Exported:
     rows: int
 
 
-def export(store: Store, state: Path, live: Live, before: Sequence[Manifest]) -> list[Exported]:
+def export(store: Store, state: Path, live: Live, before: Sequence[Manifest], unreadable: Unreadable) -> list[Exported]:
     """Write the windows of one moment that are news, by shard of their listeners, and say what was written.
 
     Memory: 8 bytes for every window that earlier overlays of the same base were asked about, and `BLOCK` windows.
+
+    Args:
+      unreadable: counts the windows that are left out.
 
     Raises:
       StoreError: no stream has kept its state there.
@@ -228,7 +242,7 @@ def export(store: Store, state: Path, live: Live, before: Sequence[Manifest]) ->
     store.delete(_EXPORT)
     with tempfile.TemporaryDirectory(prefix=PREFIX) as folder, contextlib.ExitStack() as held:
         writers: dict[int, pq.ParquetWriter] = {}
-        for rows in _news(read_states(state, live.sequence >> COUNT_BITS), known, live):
+        for rows in _news(read_states(state, live.sequence >> COUNT_BITS), known, live, unreadable):
             of_shard = shard_of(rows["user_id"].to_arrow(), shards)
             for shard in np.unique(of_shard).tolist():
                 if shard not in writers:
@@ -240,17 +254,30 @@ def export(store: Store, state: Path, live: Live, before: Sequence[Manifest]) ->
         return [_put(store, f"{folder}/{n}", f"part-{n:05d}.parquet", n, rows) for n, rows in sorted(written.items())]
 
 
-def _news(states: Iterable[tuple[str, bytes]], known: np.ndarray, live: Live) -> Iterator[pl.DataFrame]:
+def _news(
+    states: Iterable[tuple[str, bytes]], known: np.ndarray, live: Live, unreadable: Unreadable
+) -> Iterator[pl.DataFrame]:
     """Yield `user_id` and `state` of windows that go on and were not asked about yet, some at a time."""
     base, until = live.sequence, instant_of(live.sets).expires_at
     left = iter(states)
     while some := list(itertools.islice(left, BLOCK)):
-        windows = {user: Window.from_bytes(state) for user, state in some}
+        windows = _read(some, unreadable)
         told = {user: window.sequence for user, window in windows.items() if goes_on(window, base, until)}
         rows = pl.DataFrame(some, schema={"user_id": pl.String, "state": pl.Binary}, orient="row")
         newer = rows.filter(pl.col("user_id").is_in(list(told)))
         new = ~np.isin(_asked(newer["user_id"], [told[user] for user in newer["user_id"]]), known)
         yield newer.filter(pl.Series(new))
+
+
+def _read(states: Iterable[tuple[str, bytes]], unreadable: Unreadable) -> dict[str, Window]:
+    found = {}
+    for user, state in states:
+        try:
+            found[user] = Window.from_bytes(state)
+        except WindowError as error:
+            unreadable.windows += 1
+            unreadable.why = unreadable.why or f"of {user}: {error}"
+    return found
 
 
 def _read_asked(store: Store, sets: Manifest) -> np.ndarray:

@@ -261,6 +261,20 @@ def test_a_run_commits_sends_and_names_what_is_news_and_a_second_one_does_nothin
     assert newest["sequence"] == hour.sent[-1]["sequence"]
 
 
+def test_windows_that_cannot_be_read_cost_only_their_listeners_a_set(hour, windows):
+    user, other, third = sorted(windows)[:3]
+    hour.hear({user: windows[user]})
+    states = StateStore(hour.state)
+    touched = dict.fromkeys((other, third), windows[user].heard[-1].event_ts)
+    states.commit(Commit({other: b"[0]", third: b"\x00"}, touched, {}, frozenset()))
+    states.close()
+    done = hour.run()
+    assert (done.asked, done.unreadable.windows) == (1, 2)
+    assert f"of {other}: expected a window of format 1, came b'[0]'" in done.unreadable.why
+    assert [one["record_key"] for one in hour.sent] == [user]
+    assert hour.run().unreadable.windows == 2, "it is said again until somebody sees to it"
+
+
 def _explained(store: Store, sets: Manifest, record: dict) -> None:
     """What serves is explained, unless the date of the batch is named."""
     question = Question("home", record["record_key"])
