@@ -12,9 +12,10 @@ from apache_beam.io.gcp.pubsub import ReadFromPubSub, WriteToPubSub
 from apache_beam.options.pipeline_options import GoogleCloudOptions, PipelineOptions, StandardOptions
 
 from pipelines.live import Serving
+from pipelines.stream_verdicts import VerdictsOf
 from pipelines.version import code_version
-from transforms.io.broker import CONTROL, DEAD_LETTERS, EVENTS, SETS
-from transforms.stream.graph import LETTERS, SessionSetsOf
+from transforms.io.broker import CONTROL, DEAD_LETTERS, EVENTS, SETS, VERDICTS
+from transforms.stream.graph import LETTERS, TABLES, SessionSetsOf
 
 EVENT_ID, EVENT_TS = "event_id", "event_ts"
 """Attributes of an event message: what the runner knows it again by, and when it happened, ms since 1970."""
@@ -54,5 +55,7 @@ def stream_pipeline(root: str, prefix: str, beam_args: Sequence[str]) -> beam.Pi
     )
     made = (events, control) | "SessionSets" >> SessionSetsOf(Serving(root, tables), code_version())
     _ = made["sets"] | "WriteSets" >> WriteToPubSub(f"{topics}-{SETS}", with_attributes=True)
+    verdicts = made[TABLES] | "Verdicts" >> VerdictsOf(code_version())
+    _ = verdicts | "WriteVerdicts" >> WriteToPubSub(f"{topics}-{VERDICTS}", with_attributes=True)
     _ = made[LETTERS] | "WriteLetters" >> WriteToPubSub(f"{topics}-{DEAD_LETTERS}", with_attributes=True)
     return pipeline

@@ -3,7 +3,7 @@
 import collections
 import contextlib
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -59,9 +59,14 @@ def judge_minute(folder: Path, name: str, code_version: str) -> dict[str, Any]:
     if before >= TRIES:
         return verdict(name, BROKEN, code_version, severity="critical", detail=f"the checks ended {before} times at it")
     tries.write_text(str(before + 1))
+    return judge(name, lambda: batches(folder / f"{name}{READY}"), code_version)
+
+
+def judge(name: str, read: Callable[[], Iterable[pa.RecordBatch]], code_version: str) -> dict[str, Any]:
+    """Return the verdict of the sets of a minute, which are read twice."""
     with tempfile.TemporaryDirectory(prefix=PREFIX) as scratch:
         path = f"{scratch}/sets.parquet"
-        sets, bundles, cut = whole_minute(folder / f"{name}{READY}", path)
+        sets, bundles, cut = whole_minute(read, path)
         try:
             results = validate(CANDIDATE_SET, [path], [SqlCheck(*one) for one in sql_set_rules()])
         except Exception as error:  # whatever it is, it says nothing about the sets, and the next minute waits
@@ -78,7 +83,7 @@ def _said(results: list[CheckResult], cut: str) -> dict[str, Any]:
     return {"checks": len(results), "failed": [one.name for one in odd], "severity": severity, "detail": detail}
 
 
-def whole_minute(spooled: Path, path: str) -> tuple[int, list[str], str]:
+def whole_minute(read: Callable[[], Iterable[pa.RecordBatch]], path: str) -> tuple[int, list[str], str]:
     """Write the sets of a minute as Parquet; return how many there are, their bundles, and where it was cut off.
 
     An exact copy of a set is left out: it may be published twice. One that differs stays, and breaks the key.
@@ -87,13 +92,13 @@ def whole_minute(spooled: Path, path: str) -> tuple[int, list[str], str]:
     ids: collections.Counter[str] = collections.Counter()
     cut = ""
     try:
-        for batch in batches(spooled):
+        for batch in read():
             ids.update(batch["candidate_set_id"].to_pylist())
     except CutOff as error:
         cut = f"cut off after {ids.total():,} sets ({error}): killed while it was written; the next part goes on"
     met, bundles, sets = set[tuple[str, str]](), set[str](), 0
     with pq.ParquetWriter(path, CANDIDATE_SET.schema, compression="lz4") as writer, contextlib.suppress(CutOff):
-        for batch in batches(spooled):
+        for batch in read():
             kept = _first(batch, ids, met)
             bundles.update(batch["bundle_id"].to_pylist())
             writer.write_batch(kept)

@@ -52,6 +52,12 @@ def test_windows_are_state_with_a_timer_for_the_pause_and_one_for_silence(steps)
     assert domains == {"ts-idle": enum.EVENT_TIME, "ts-pause": enum.PROCESSING_TIME}
 
 
+def test_a_minute_of_sets_is_held_until_it_is_checked(steps):
+    (hold,) = [one for name, one in par_dos(steps).items() if name.startswith("Verdicts/Minutes")]
+    enum = beam_runner_api_pb2.TimeDomain
+    assert enum.PROCESSING_TIME in {spec.time_domain for spec in hold.timer_family_specs.values()}
+
+
 class Topics(PipelineVisitor):
     """The topics a pipeline writes to."""
 
@@ -63,12 +69,13 @@ class Topics(PipelineVisitor):
             self.written.append(node.transform.full_topic)
 
 
-def test_sets_and_dead_letters_go_to_their_topics():
+def test_sets_verdicts_and_dead_letters_go_to_their_topics():
     found = Topics()
     stream_pipeline("gs://bucket/root", "segue", DATAFLOW).visit(found)
     assert sorted(found.written) == [
         "projects/test-proj/topics/segue-dead-letters",
         "projects/test-proj/topics/segue-sets",
+        "projects/test-proj/topics/segue-verdicts",
     ]
 
 

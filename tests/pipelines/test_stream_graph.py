@@ -17,15 +17,17 @@ from memory_broker import Clock, MemoryBroker
 from pipelines.live import Serving, open_live
 from pipelines.stream import Stream
 from pipelines.stream_metrics import Metrics
+from pipelines.stream_verdicts import VerdictsOf
 from transforms.index.files import IndexMismatch
 from transforms.io.broker import EVENTS, SETS, Message
 from transforms.io.state_store import StateStore
 from transforms.io.store import open_store
 from transforms.model_bundle import ModelBundle
 from transforms.stream.beam_messages import received
-from transforms.stream.graph import LETTERS, SessionSetsOf
+from transforms.stream.graph import LETTERS, TABLES, SessionSetsOf
 from transforms.stream.messages import decode_messages, encode_sets
 from transforms.stream.sessions import merge_events
+from transforms.stream.spool import MINUTE_S
 
 NOON = datetime.datetime(2026, 1, 31, 12, tzinfo=datetime.UTC)
 
@@ -78,6 +80,12 @@ def died_of(causes, found) -> None:
     assert sorted(json.loads(one.data)["error_class"] for one in found) == sorted(causes)
 
 
+def pass_checks(least: int, found) -> None:
+    verdicts = [json.loads(one.data) for one in found]
+    assert {one["outcome"] for one in verdicts} == {"passed"}, [one["detail"] for one in verdicts]
+    assert sum(one["sets"] for one in verdicts) >= least
+
+
 @pytest.mark.parametrize("seed", [1, 2])
 def test_a_bulk_replay_says_the_last_word_and_nothing_else(serving, expected, seed):
     dice = random.Random(seed)
@@ -94,11 +102,15 @@ def test_a_stream_answers_at_once_and_then_once_per_pause(serving, expected, mon
     stream = TestStream().advance_watermark_to(0)
     for some in _batched(told, 4):
         stream = stream.add_elements(some).advance_processing_time(0.3)
-    stream = stream.advance_processing_time(5).advance_processing_time(5).advance_watermark_to_infinity()
+    for seconds in (5, 5, 2 * MINUTE_S):
+        stream = stream.advance_processing_time(seconds)
+    stream = stream.advance_watermark_to_infinity()
     options = PipelineOptions(streaming=True, runner="BundleBasedDirectRunner", allow_unsafe_triggers=True)
     with beam.Pipeline(options=options) as pipeline:
         made = pipeline | stream | SessionSetsOf(serving, "1", clock=stopped)
         assert_that(made["sets"], functools.partial(holds, expected, 2 * len(expected)), label="sets")
+        verdicts = made[TABLES] | VerdictsOf("1", clock=stopped)
+        assert_that(verdicts, functools.partial(pass_checks, len(expected)), label="verdicts")
 
 
 def stopped() -> float:

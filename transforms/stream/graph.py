@@ -1,6 +1,6 @@
 """The stream as a Beam graph: the same windows and sets as the local driver's, with Beam's state and timers around them.
 
-    messages -> decode -> (listener, what was heard) -> window, in state -> sets, many listeners at a time -> messages
+    messages -> decode -> (listener, what was heard) -> window, in state -> sets, many listeners at a time -> messages, tables
     tombstones -> decode -> erased listeners -------------^               ^
                          -> every group of listeners, kept in state ------'
 
@@ -32,12 +32,13 @@ from transforms.stream.messages import Cause, decode_messages, encode_sets
 from transforms.stream.poison import make_sets
 from transforms.stream.session import SPAN_US, Heard, Window, merge
 from transforms.stream.sessions import BARRED, DEAD, by_user, tell
+from transforms.stream.spool import packed
 from transforms.stream.step import REASON, Step
 
 MESSAGES_AT_ONCE, BATCH, BUFFER_S = 500, 128, 0.2
 IDLE_S = 2 * SPAN_US / 1e6
 """State of a listener who has been silent so long is dropped: it would say nothing of the next day."""
-_NAMESPACE = "stream"
+TABLES, _NAMESPACE = "tables", "stream"
 
 
 @beam.typehints.with_output_types(tuple[str, Any])
@@ -155,7 +156,8 @@ class KeepWindows(beam.DoFn):
 
 
 class ServeWindows(beam.DoFn):
-    """Make the sets of batches of windows and yield them as messages; `LETTERS`: of whom none could be made.
+    """Make the sets of batches of windows and yield them as messages; `TABLES`: by group and packed, for who checks them;
+    `LETTERS`: of whom none could be made.
 
     Attributes:
       open_step: returns the step of the bundle that is live; asked for every batch, so that a batch has one bundle.
@@ -190,6 +192,8 @@ class ServeWindows(beam.DoFn):
         sets, causes = make_sets(step, latest)
         Metrics.counter(_NAMESPACE, "sets").inc(sets.num_rows)
         yield from (pubsub(one) for one in encode_sets(sets, {}))
+        if sets.num_rows:
+            yield beam.pvalue.TaggedOutput(TABLES, (group, packed(sets)))
         for user, cause in sorted(causes.items()):
             yield _dead(set_letter(user, latest[user], cause, self.code_version))
 
@@ -202,7 +206,7 @@ class ServeWindows(beam.DoFn):
 
 @dataclasses.dataclass
 class SessionSetsOf(beam.PTransform):
-    """Turn event messages into messages of candidate sets and, under `LETTERS`, dead letters.
+    """Turn event messages into messages of candidate sets and, under `LETTERS`, dead letters; the sets also under `TABLES`.
 
     Attributes:
       bounded: whether the messages end, and only the last set of each listener is wanted.
@@ -217,7 +221,7 @@ class SessionSetsOf(beam.PTransform):
     clock: Callable[[], float] = time.time
 
     def expand(self, messages: beam.PCollection | tuple[beam.PCollection, beam.PCollection]):
-        """Return `sets` and `LETTERS`.
+        """Return `sets`, `TABLES` and `LETTERS`.
 
         Args:
           messages: `PubsubMessage`s with events; or those, and others with tombstones.
@@ -247,10 +251,10 @@ class SessionSetsOf(beam.PTransform):
         sets = (
             (batches, *(one | "Everywhere" >> tell for one in rows))
             | "Groups" >> beam.Flatten()
-            | "Sets" >> serve.with_outputs(LETTERS, main="sets")
+            | "Sets" >> serve.with_outputs(LETTERS, TABLES, main="sets")
         )
         dead = (decoded[LETTERS], windows[LETTERS], sets[LETTERS], *odd)
-        return {"sets": sets.sets, LETTERS: dead | "Letters" >> beam.Flatten()}
+        return {"sets": sets.sets, TABLES: sets[TABLES], LETTERS: dead | "Letters" >> beam.Flatten()}
 
     def _gone(self, control: beam.PCollection) -> tuple[tuple, tuple]:
         """Return rows of tombstones, and dead letters."""

@@ -11,7 +11,7 @@ published and written again. Names sort by time. Memory: one batch of sets.
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import orjson
@@ -105,6 +105,20 @@ def batches(path: Path) -> Iterator[pa.RecordBatch]:
             yield from pa.ipc.open_stream(source)
         except (pa.ArrowInvalid, OSError) as error:
             raise CutOff(str(error)) from error
+
+
+def packed(sets: pa.Table) -> bytes:
+    """Return sets as they lie in a minute."""
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, CANDIDATE_SET.schema, options=_OPTIONS) as writer:
+        writer.write_table(sets.cast(CANDIDATE_SET.schema))
+    return sink.getvalue().to_pybytes()
+
+
+def unpacked(packs: Iterable[bytes]) -> Iterator[pa.RecordBatch]:
+    """Yield the batches that were packed."""
+    for pack in packs:
+        yield from pa.ipc.open_stream(pack)
 
 
 def tries_of(name: str) -> str:
