@@ -2,7 +2,7 @@
 
     one item per canonical id -> slots by quota -> caps -> cut -> order -> the rows behind each candidate
 
-Memory: 30 bytes per item, and 100 per row of the longest record.
+Memory: 52 bytes per item, and 100 per row of the longest record.
 """
 
 from typing import NamedTuple
@@ -26,7 +26,7 @@ _TURN_BITS = 4
 MOST_TURNS = (1 << _TURN_BITS) - 1
 _STEPS_OF_HALF, _LAST_STEP, _NEXT_TO_NOTHING = 32, (1 << SLOT_BITS - _TURN_BITS) - 1, 1e-9
 """Chances within 2 % of each other, `2 ** (1 / 32)`, are as good as equal."""
-_TURN_SHIFT, _PLACE_BITS, _SLOTS_BITS, _RADIX_BITS = 24, 24, 32, 8
+_TURN_SHIFT, _PLACE_BITS, _KEY_BITS, _RADIX_BITS = 24, 24, 32, 8  # a slot with its tie-break is below 2**32
 _EARLY, _ARTIST, _ALBUM, _SHOW, _PUBLISHER, _SERIES, _COUNTERS = range(7)
 _CANDIDATE = np.dtype(
     [("slot", np.int64), ("missed", np.float64), ("tie", np.int64)]
@@ -266,14 +266,12 @@ def _in_order(candidates, packed, other):
     """Return the numbers of candidates in order of slot, then item."""
     for n in range(len(candidates)):
         packed[n] = candidates[n].slot << _PLACE_BITS | n
-    order = _sorted(packed, other, _PLACE_BITS, _PLACE_BITS + _SLOTS_BITS)
+    order = _sorted(packed, other, _PLACE_BITS, _PLACE_BITS + _KEY_BITS)
     for at in range(1, len(order)):
         place, this = at, order[at]
         while place and order[place - 1] >> _PLACE_BITS == this >> _PLACE_BITS:
-            if (
-                candidates[order[place - 1] & (1 << _PLACE_BITS) - 1].item
-                <= candidates[this & (1 << _PLACE_BITS) - 1].item
-            ):
+            before = candidates[order[place - 1] & (1 << _PLACE_BITS) - 1]
+            if before.item <= candidates[this & (1 << _PLACE_BITS) - 1].item:
                 break
             order[place] = order[place - 1]
             place -= 1

@@ -54,7 +54,7 @@ def test_the_compiled_hash_is_the_other_one():
 
 def test_slots_fit_the_radix_sort():
     widest = OVER | (1 << blend_kernel.TIE_BITS) - 1
-    assert widest < 1 << blend_kernel._SLOTS_BITS
+    assert widest < 1 << blend_kernel._KEY_BITS
 
 
 def test_a_source_without_a_quota_is_refused():
