@@ -14,7 +14,7 @@ from transforms.stream.beam_messages import pubsub
 from transforms.stream.spool import MINUTE_S, unpacked
 
 AMONG, MOST = 4, 200
-"""Groups that are checked by themselves, at the same time; batches of sets of one group that a minute holds, some 250 MB packed."""
+"""Groups that are checked by themselves, at the same time; batches of sets of one group that are judged together, 370 MB packed at the most."""
 
 
 @beam.typehints.with_output_types(PubsubMessage)
