@@ -174,13 +174,13 @@ def work(stream: Stream) -> None:
 
 
 def die_at(stream: Stream, broker: MemoryBroker, point: int) -> None:
-    """Work until the process dies at the given call of the broker, or before or after a commit."""
+    """Work until the process dies at the given call of the broker, or before or after a commit; none of its threads goes on."""
     left, commit = point, stream.store.commit
 
     def dies(call: str) -> None:
         nonlocal left
         left -= 1
-        if left == 0:
+        if left <= 0:
             raise Killed(call)
 
     def committing(batch):
@@ -191,6 +191,7 @@ def die_at(stream: Stream, broker: MemoryBroker, point: int) -> None:
     broker.before, stream.store.commit = dies, committing
     with pytest.raises(Killed):
         work(stream)
+    stream._publisher.shutdown()
     broker.before = lambda call: None
 
 
