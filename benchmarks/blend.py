@@ -4,7 +4,8 @@
 
 Each user has 130 proposals of each source, spread over the catalogue as plays are, and is offered charts of 400 items and
 a pool of 1,000 to explore; sets hold 300. Fusion gets the same rows: it drops what the user may not have by market and
-tombstone, adds `1 / (60 + rank)` up and keeps the best 300. No quotas, caps, reasons, provenance or exploration.
+tombstone, adds `1 / (60 + rank)` up and keeps the best 300. No quotas, caps, reasons, provenance or exploration. The blend is
+told how likely each proposal is, as it is in a run.
 Medians of the CPU seconds of the rounds, one thread per library; items and records are coded anew each time. The rows "of 1
 record" and "of 50" are what a stream asks for at once: Now Playing's policy, 400 proposals of its sources for each, a held
 catalogue of 60,000 items (`transforms.facts.HeldCatalogue`); milliseconds for all of them together.

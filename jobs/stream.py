@@ -47,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if beam_args:
         return guarded(lambda: run_on_beam(options, beam_args))
     opens = functools.partial(open_sessions, folder=_tables(options), processes=options.processes)
-    return guarded(lambda: run(options, opens, functools.partial(opens, deltas=())))
+    return guarded(lambda: run(options, opens))
 
 
 def _tables(options: argparse.Namespace) -> Path:
@@ -63,11 +63,11 @@ def run_on_beam(options: argparse.Namespace, beam_args: list[str]) -> int:
     return 0
 
 
-def run(options: argparse.Namespace, opens: Callable[[str], Step], alone: Callable[[str], Step] | None = None) -> int:
-    """Run the stream until a signal, with the step that `opens` makes of the root; where only its deltas are broken, `alone`."""
+def run(options: argparse.Namespace, opens: Callable[..., Step]) -> int:
+    """Run the stream until a signal, with the step that `opens` makes of the root (`pipelines.live.Following`)."""
     stop, metrics = threading.Event(), Metrics()
     folder = state_folder(options.root, options.state)
-    following = Following(open_store(options.root), opens, alone)
+    following = Following(open_store(options.root), opens)
     view = Terminal(metrics, time.time, sys.stderr)
     with contextlib.ExitStack() as held:
         store = StateStore(folder)

@@ -159,12 +159,12 @@ class Following:
     """Opens and tries what is live whenever the pointer or the deltas beside it are others; what is refused is not tried twice.
 
     Attributes:
-      alone: opens the bundle without its deltas: what a start on broken ones serves. refused: why that was needed, "" where not.
+      opens: takes the root, and `deltas=()` where broken ones are to be left out, as a start does that has nothing else to serve.
+      refused: why that was needed, "" where it was not.
     """
 
     store: Store
-    opens: Callable[[str], Step]
-    alone: Callable[[str], Step] | None = None
+    opens: Callable[..., Step]
     refused: str = ""
     seen: bytes = b""
     served: bool = False
@@ -189,10 +189,10 @@ class Following:
         try:
             return self.opens(self.store.root)
         except DeltaError as error:
-            if self.served or self.alone is None:
+            if self.served:
                 raise
             self.refused = str(error)
-            return self.alone(self.store.root)
+            return self.opens(self.store.root, deltas=())
 
     def _deltas(self) -> bytes:
         return self.store.read_bytes(POINTER) if self.store.exists(POINTER) else b""
@@ -220,7 +220,7 @@ class Serving:
           BundleError: there is none before either.
         """
         with _ONE_AT_A_TIME:
-            following, serving = _SERVED.get(self, (self._following(), None))
+            following, serving = _SERVED.get(self, (Following(open_store(self.root), self._open), None))
             try:
                 step = following() or serving
                 if serving is None and following.refused:
@@ -234,9 +234,8 @@ class Serving:
             _SERVED[self] = (following, step)
             return step
 
-    def _following(self) -> Following:
-        opens = functools.partial(open_sessions, folder=Path(self.folder))
-        return Following(open_store(self.root), opens, functools.partial(opens, deltas=()))
+    def _open(self, root: str, deltas: Sequence[str] | None = None) -> Step:
+        return open_sessions(root, Path(self.folder), deltas=deltas)
 
 
 def open_sessions(root: str, folder: Path, processes: int = 1, deltas: Sequence[str] | None = None) -> Step:

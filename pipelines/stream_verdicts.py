@@ -25,9 +25,10 @@ class Judge(beam.DoFn):
         self.code_version, self.clock = code_version, clock
 
     def process(self, element: tuple[int, Iterable[bytes]]) -> Iterator[PubsubMessage]:
-        """Yield the verdict, which names the minute the sets were together in, and their group as its part."""
+        """Yield the verdict, which names the minute it was asked for in; its part tells groups and moments apart."""
         group, packs = element[0], list(element[1])
-        name = f"{int(self.clock() // MINUTE_S):09d}-{group:04d}"
+        minute, seconds = divmod(self.clock(), MINUTE_S)
+        name = f"{int(minute):09d}-{int(1e3 * seconds) * AMONG + group:04d}"
         one = judge(name, lambda: unpacked(packs), self.code_version)
         Metrics.counter("stream", f"minutes_{one['outcome']}").inc()
         yield from (pubsub(message) for message in encode_verdicts({name: one}))
@@ -35,7 +36,7 @@ class Judge(beam.DoFn):
 
 @dataclasses.dataclass
 class VerdictsOf(beam.PTransform):
-    """Judge packed sets, `(group, pack)`, by the suite of their contract: messages, one for each group and minute.
+    """Judge packed sets, `(group, pack)`, by the suite of their contract: messages, one for each group and minute, or `MOST` packs.
 
     Attributes:
       clock: seconds since 1970, as the runner's timers count them.

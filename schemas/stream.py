@@ -46,8 +46,8 @@ VERDICT = Contract(
     schema=pa.schema(
         [
             column("minute", TIMESTAMP, "Minute in which the sets were published."),
-            column("part", pa.int32(), "0, and one more each time the stream started again within the minute.",
-                   rules=(Between(0, 1e6),)),
+            column("part", pa.int32(), "Tells the verdicts of a minute apart: whenever the stream started again within it, of "
+                   "groups of listeners.", rules=(Between(0, 1e6),)),
             column("outcome", pa.string(), "Failed: a critical check did. Broken: one could not run. Unchecked: the sets did "
                    "not reach the checks.", rules=(OneOf((PASSED, FAILED, BROKEN, UNCHECKED)),)),
             column("sets", pa.int64(), "Sets that were checked.", rules=(Between(0, 1e9),)),

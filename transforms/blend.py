@@ -107,7 +107,7 @@ def blend(
     settled = rows.take(found.row)
     explored = _explored(proposals, settled, facts, policy, instant)
     whole = Rows.joined(settled, explored.rows)
-    place = interleave(whole.k, len(settled), facts.records.height)
+    place = interleave(found.counts, explored.slots)
     place = without_runs(whole, place, facts, policy)
     order = order_by(whole.k, place)
     candidates = _candidates(whole, until(whole, facts, policy, instant), place, order, explored, facts, policy)
@@ -130,7 +130,7 @@ def _judged(proposals: pl.DataFrame, facts: Facts, policy: SurfacePolicy, instan
         return rows, hard_filters(rows, facts, policy, instant)
     own = every.rows("record_key")
     judged = hard_filters(own, facts, policy, instant)
-    survivors = np.bincount(own.k[judged.rule == 0], minlength=facts.records.height)
+    survivors = counted(own.k[judged.rule == 0], facts.records.height)
     needed = every.rows("group", only=survivors < _AMPLE * policy.fill_to)
     return Rows.joined(own, needed), Judged.joined(judged, hard_filters(needed, facts, policy, instant))
 

@@ -68,19 +68,20 @@ def settle(passed: Passed, items: np.ndarray, limits: Limits, quotas: Quotas) ->
     found = Settled(
         np.zeros(num_records, np.int64), np.empty(room, np.int64), np.empty(room, np.int64), np.empty(n, np.int64)
     )  # fmt: skip
-    num_behind = _settle_all(passed, items, limits, quotas, scratch, found)
+    rank_bits, source_bits = (int(one.max(initial=0)).bit_length() for one in (passed.r, passed.s))
+    num_behind = _settle_all(passed, items, limits, quotas, scratch, (rank_bits, source_bits), found)
     taken = int(found.counts.sum())
     return Settled(found.counts, found.row[:taken], found.num_behind[:taken], found.behind[:num_behind])
 
 
 @compiled
-def _settle_all(passed, items, limits, quotas, scratch, found):
+def _settle_all(passed, items, limits, quotas, scratch, bits, found):
     (
         (starts, floors, rows, p, i, s, r, tired, chances, own_hash, item_hash, seed, rules, details),
         (candidates, packed, other, merged, of, number, counters),
     ) = passed, scratch
     counts, taken_rows, num_behind, behind = found
-    taken, stood, bits = 0, 0, (_bit_length(r), _bit_length(s))
+    taken, stood = 0, 0
     for k in range(len(starts) - 1):
         own = rows[starts[k] : starts[k + 1]]
         size = _merge(own, i, r, items, number, candidates, of)
@@ -144,16 +145,6 @@ def _mix64(left, right):
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return x ^ (x >> np.uint64(31))
-
-
-@compiled
-def _bit_length(numbers):
-    most, bits = 0, 0
-    for number in numbers:
-        most = max(most, number)
-    while most >> bits:
-        bits += 1
-    return bits
 
 
 @compiled

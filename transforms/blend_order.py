@@ -9,14 +9,17 @@ from transforms.id_index import NO_CODE
 from transforms.sorted_groups import order_by, starts
 
 
-def interleave(k: np.ndarray, num_settled: int, num_records: int) -> np.ndarray:
+def interleave(settled: np.ndarray, explored: np.ndarray) -> np.ndarray:
     """Spread what is explored evenly through each record's list: the j-th of m at (2 j + 1) / 2 m of the way.
 
     Args:
-      k: of what is settled, the first `num_settled` rows, and of what is explored; both by record and in order.
+      settled, explored: how many of each there are, `(num_records,) int64`.
+
+    Returns:
+      Positions of all that is settled, by record and in order, then of all that is explored.
     """
-    settled, explored = (np.bincount(one, minlength=num_records) for one in (k[:num_settled], k[num_settled:]))
-    position = np.empty(len(k), np.int64)
+    num_settled = int(settled.sum())
+    position = np.empty(num_settled + int(explored.sum()), np.int64)
     _interleave(settled, explored, position[:num_settled], position[num_settled:])
     return position
 

@@ -68,11 +68,9 @@ _TIMES = np.dtype([("played", np.int64), ("skipped", np.int64)])
 _KIND = np.dtype([("needs", np.uint32), ("may_explicit", np.uint32), ("max_age", np.int32)], align=True)
 """What a record is asked by rules that are not about itself alone."""
 _NOT_PLAIN = SPOKEN | IN_ORDER | BOOK
-_UNKNOWN, _PLAIN, _FIRST_RULE = (
-    0,
-    1,
-    2,
-)  # of an item and a kind: nothing known, no rule but personal ones can remove it, or by availability
+_UNKNOWN, _PLAIN, _FIRST_RULE = range(3)
+"""Of an item and a kind: nothing is known, only what the record has to do with the item can remove it, and from here on the rule
+of availability."""
 
 
 def judge(

@@ -60,9 +60,7 @@ class IdIndex:
 
 def alike(ids: pl.Series) -> np.ndarray:
     """Return the same code for equal ids, their place in `first_seen`, `(num_ids,) uint32`; `NO_CODE` for null."""
-    first = IdIndex.of(ids).find(ids)
-    codes = np.cumsum(first == np.arange(len(first)), dtype=np.uint32)  # from 1 on; a null is nobody's first
-    return np.where(first == NO_CODE, NO_CODE, codes[np.where(first == NO_CODE, np.uint32(0), first)] - np.uint32(1))
+    return IdIndex.of(first_seen(ids)).find(ids)
 
 
 def first_seen(ids: pl.Series) -> pl.Series:

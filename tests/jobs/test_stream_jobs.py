@@ -78,13 +78,15 @@ def test_the_commands_work_together(raw, root, no_emulator, capfd, monkeypatch):
         ended["second"] = replay_dlq.main(["--root", root])
         os.kill(os.getpid(), signal.SIGTERM)
 
-    def on_broken_deltas(root: str) -> ToyStep:
-        raise DeltaError("delta d: its items are gone")
+    def on_broken_deltas(root: str, deltas: tuple | None = None) -> ToyStep:
+        if deltas is None:
+            raise DeltaError("delta d: its items are gone")
+        return ToyStep()
 
     thread = threading.Thread(target=beside, daemon=True)
     thread.start()
     options = argparse.Namespace(root=root, project=None, state=None, port=0)
-    assert stream.run(options, on_broken_deltas, lambda _: ToyStep()) == 0
+    assert stream.run(options, on_broken_deltas) == 0
     thread.join()
     assert ended == {"watch": 0, "replay": 0, "first": 0, "second": 0}
     said = capfd.readouterr()

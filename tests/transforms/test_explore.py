@@ -324,7 +324,7 @@ def test_without_a_pool_nothing_is_explored_and_the_set_says_so():
     ],
 )
 def test_what_is_explored_is_spread_through_the_list(settled, explored, places):
-    found = interleave(np.zeros(settled + explored, np.uint32), settled, 1)
+    found = interleave(np.array([settled]), np.array([explored]))
     assert sorted(found) == list(range(settled + explored))
     assert (np.diff(found[:settled]) > 0).all()
     np.testing.assert_allclose(found[settled:], places, atol=1)
