@@ -1,10 +1,12 @@
 """The local streaming driver: micro-batches from a broker, through a step, to a broker.
 
-    pull -> decode -> merge -> sets that are due -> publish -> commit -> acknowledge
+    pull -> decode -> merge -> sets that are due -> dead letters -> commit -> publish -> acknowledge
 
-Nothing is acknowledged before what came of it is published and its state is on disk. A process killed anywhere on that
-line leaves messages that are delivered again and change nothing, or sets that are published again with the same bytes.
-While the sets of one batch are written out and published, those of the next are made; batches are committed in order.
+Nothing is published before the states it was made from are on disk, and nothing is acknowledged before what came of it is
+published. A process killed anywhere on that line leaves messages that are delivered again and change nothing, or sets that
+are published again with the same bytes: of one listener the events that were answered are never fewer than before, so that
+as many with the same newest one are the same. While the sets of one batch are written out and published, those of the next
+are made.
 
 Memory: two batches of up to `MOST_SETS` sets, 100 kB each as they are sent, 50 MB.
 """
@@ -13,7 +15,7 @@ import collections
 import concurrent.futures
 import dataclasses
 import itertools
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
 import polars as pl
@@ -78,6 +80,7 @@ class Stream:
         self._judged_s, self._alerts = 0.0, Alerts()
         self._publisher = concurrent.futures.ThreadPoolExecutor(1, "publish")
         self._under_way: _UnderWay | None = None
+        self._sent: dict[str, int | None] = {}  # as `Commit.sequences`, of the next commit
         self.step = self.step.without(self.store.tombstones())
         self.metrics.bundle = self.step.bundle
         self.metrics.set("broker_up", 1)
@@ -100,7 +103,7 @@ class Stream:
     def tick(self) -> int:
         """Do one batch to its end; return how many messages it had."""
         came = self.advance()
-        self.finish()
+        self._settle()
         return came
 
     def advance(self) -> int:
@@ -129,27 +132,35 @@ class Stream:
     def _serve(
         self, batch: "_Batch", due: Mapping[str, Owed], letters: list[dict[str, Any]], ack_ids: Sequence[str]
     ) -> None:
-        """Make the sets that are due and have them published; meanwhile finish the batch before."""
-        known = self._states(due, batch.states)
-        states = {user: state for user, state in known.items() if state is not None}
+        """Make the sets that are due; commit the batch; then have them published and its messages acknowledged."""
+        told = self._publisher.submit(self._publish, DEAD_LETTERS, encode_letters(letters))
+        known = {**self.store.states(user for user in due if user not in batch.states), **batch.states}
+        states = {user: state for user in due if (state := known[user]) is not None}
         sets, causes = make_sets(self.step, states)
+        unmade = [set_letter(user, states[user], cause, self.code_version) for user, cause in sorted(causes.items())]
         self._debounce.settle(due, self.clock())
         self.finish()
-        if not (due or letters or ack_ids):
-            return
-        unmade = [set_letter(user, states[user], cause, self.code_version) for user, cause in sorted(causes.items())]
-        sent = self._publisher.submit(self._send, sets, due, unmade + letters)
-        self._under_way = _UnderWay(batch, due, ack_ids, self.step.bundle, sets, unmade + letters, sent)
+        told.result()  # before the commit: what is merged once more has no letters
+        self._count_letters(letters + unmade)
+        self._commit(batch)
+        if due or ack_ids:
+            done = self._publisher.submit(self._send, sets, due, unmade, ack_ids)
+            self._under_way = _UnderWay(due, self.step.bundle, sets, done)
 
-    def _send(self, sets: pa.Table, due: Mapping[str, Owed], letters: Sequence[dict[str, Any]]) -> float:
-        """Publish sets and dead letters; return when that was done."""
+    def _send(
+        self, sets: pa.Table, due: Mapping[str, Owed], letters: Sequence[dict[str, Any]], ack_ids: Sequence[str]
+    ) -> float:
+        """Publish sets and dead letters, then acknowledge; return when they were published."""
         traces = {user: owed.trace for user, owed in due.items() if owed.trace}
         self._publish(SETS, encode_sets(sets, traces))
         self._publish(DEAD_LETTERS, encode_letters(letters))
-        return self.clock()
+        published = self.clock()
+        if ack_ids:
+            self._reach(lambda: self.broker.acknowledge(EVENTS, ack_ids))
+        return published
 
     def finish(self) -> None:
-        """Wait for what is being published; then commit its batch, and acknowledge it."""
+        """Wait for what is being published; it is owed no more from the next commit on."""
         sent, self._under_way = self._under_way, None
         if sent is None:
             return
@@ -161,18 +172,15 @@ class Stream:
             self.metrics.count("degraded", reason, by=number)
         answered = [sent.due[user].since_s for user in users]
         self.metrics.observe(now - since for since in answered if since is not None)
-        self._count_letters(sent.letters)
-        self._commit(sent.batch, dict.fromkeys(sent.due) | dict(zip(users, sent.sets["sequence"].to_pylist())))
-        if sent.ack_ids:
-            self._reach(lambda: self.broker.acknowledge(EVENTS, sent.ack_ids))
+        self._sent |= dict.fromkeys(sent.due) | dict(zip(users, sent.sets["sequence"].to_pylist()))
 
     def _merge(self, received: Sequence[Received]) -> tuple["_Batch", dict[int, Cause]]:
         """Apply messages to states; return what changed, and why what did not count is dead."""
         if not received:
-            return _Batch({}, {}, []), {}
+            return _NOTHING, {}
         events = decode_messages(received, self.code_version)
         rows, causes = self._without_erased(events.rows, events.causes, received)
-        merged, poisoned = merge(self.step, self._states(rows["user_id"].unique()), rows)
+        merged, poisoned = merge(self.step, self.store.states(rows["user_id"].unique()), rows)
         for outcome, number in merged.counts.items():
             self.metrics.count("outcomes", outcome, by=number)
         self.metrics.count("messages", by=len(received))
@@ -204,14 +212,6 @@ class Stream:
             if user in dirty:
                 self._debounce.add(user, received[position].published_s, event_id)
 
-    def _states(self, users: Iterable[str], changed: Mapping[str, bytes] | None = None) -> dict[str, bytes | None]:
-        """Return the states of users: those of this batch, of the one under way, or stored ones."""
-        ahead = {**(self._under_way.batch.states if self._under_way else {}), **(changed or {})}
-        wanted = list(users)
-        return self.store.states(user for user in wanted if user not in ahead) | {
-            user: ahead[user] for user in wanted if user in ahead
-        }
-
     def _publish(self, topic: str, messages: Sequence[Message]) -> None:
         if messages:
             self._reach(lambda: self.broker.publish(topic, messages))
@@ -220,16 +220,22 @@ class Stream:
         for one in letters:
             self.metrics.count("dead_letters", one["stage"], one["error_class"])
 
-    def _commit(self, batch: "_Batch", sequences: Mapping[str, int | None]) -> None:
-        owed = frozenset(batch.dirty) - sequences.keys()
-        if batch.states or sequences or owed:
-            self.store.commit(Commit(batch.states, batch.touched_us, sequences, owed))
+    def _commit(self, batch: "_Batch") -> None:
+        """Write down what changed and what is owed, and what was published since the last time."""
+        if batch.states or batch.dirty or self._sent:
+            sent, self._sent = self._sent, {}
+            self.store.commit(Commit(batch.states, batch.touched_us, sent, frozenset(batch.dirty)))
+
+    def _settle(self) -> None:
+        """Wait for what is being published, and write down that it was."""
+        self.finish()
+        self._commit(_NOTHING)
 
     def _flush(self) -> None:
         """Publish everything that is owed, whether or not its pause is over."""
         while owed := self._debounce.owed()[:MOST_SETS]:
-            self._serve(_Batch({}, {}, []), dict.fromkeys(owed, Owed(None, None)), [], [])
-        self.finish()
+            self._serve(_NOTHING, dict.fromkeys(owed, Owed(None, None)), [], [])
+        self._settle()
         self.metrics.set("owed", 0)
 
     def _look_around(self) -> None:
@@ -283,7 +289,7 @@ class Stream:
         if not received:
             return
         found = decode_control(received, self.code_version)
-        self.finish()  # a state that is written later would outlive its user
+        self.finish()  # what was made before they came goes before them
         self.store.bury(found.rows)
         self.step = self.step.without(found.rows)
         self._debounce.forget(found.rows.filter(pl.col("entity") == "user")["id"])
@@ -338,16 +344,16 @@ class _Batch:
     displaced: Sequence[dict[str, Any]] = ()
 
 
+_NOTHING = _Batch({}, {}, ())
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class _UnderWay:
-    """A batch whose sets and dead letters are being published; `done` says when they were, s since 1970."""
+    """Sets that are being published; `done` says when they were, s since 1970."""
 
-    batch: _Batch
     due: Mapping[str, Owed]
-    ack_ids: Sequence[str]
     bundle: str
     sets: pa.Table
-    letters: Sequence[dict[str, Any]]
     done: concurrent.futures.Future[float]
 
 

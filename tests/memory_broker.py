@@ -43,6 +43,8 @@ class MemoryBroker:
         self.published: dict[str, list[Message]] = {topic: [] for topic in TOPICS}
         self.down_until = 0.0
         self.before: Callable[[str], None] = lambda call: None
+        self.deal: Callable[[list[_Kept]], list[_Kept]] = lambda ready: ready
+        """What of all that is ready is delivered next, and in which order."""
         self._ids = 0
 
     def _reached(self, call: str) -> None:
@@ -52,7 +54,7 @@ class MemoryBroker:
 
     def pull(self, topic: str, most: int, wait_s: float) -> list[Received]:
         self._reached(f"pull {topic}")
-        ready = [kept for kept in self.topics[topic] if kept.visible_s <= self.clock.now][:most]
+        ready = self.deal([kept for kept in self.topics[topic] if kept.visible_s <= self.clock.now])[:most]
         if not ready:
             self.clock.wait(wait_s)
         for kept in ready:

@@ -11,7 +11,7 @@ from toy_stream import BEGIN, ToyStep, event, final, published, send
 
 from pipelines.stream import ERASED, PARKED, REJECTED, TTL_S, InBackground, Stream
 from pipelines.stream_metrics import Metrics
-from transforms.io.broker import CONTROL, DEAD_LETTERS, EVENTS, BrokerDown, Message
+from transforms.io.broker import CONTROL, DEAD_LETTERS, EVENTS, SETS, BrokerDown, Message
 from transforms.io.state_store import StateStore
 from transforms.stream.debounce import PAUSE_S
 from transforms.stream.messages import decode_set
@@ -113,16 +113,27 @@ def test_the_next_batch_goes_on_from_states_whose_sets_are_still_on_their_way(ma
     broker.before = lambda call: free.wait(10) if call == "publish sets" else None
     send(broker, event(1))
     assert stream.advance() == 1
-    assert stream.store.states(["u1"]) == {"u1": None}  # nothing is committed or acknowledged before it is published
+    assert stream.store.owed() == ["u1"]  # written down before it is published, and acknowledged after
     assert len(broker.topics[EVENTS]) == 1
     clock.now += PAUSE_S
     send(broker, event(2))
     threading.Timer(0.2, free.set).start()
-    assert stream.advance() == 1
-    stream.finish()
+    assert stream.tick() == 1
     assert [one["sequence"] % 1000 for one in published(broker)] == [1, 2]
     assert broker.topics[EVENTS] == []
     assert stream.store.sequences(["u1"]) == {"u1": published(broker)[-1]["sequence"]}
+
+
+def test_dead_letters_go_before_the_commit_and_sets_after_it_and_then_it_is_acknowledged(make, broker):
+    """What was merged has no letters when it comes again, and what was published must have been made of what is kept."""
+    stream, calls = make(), list[str]()
+    commit = stream.store.commit
+    broker.before = calls.append
+    stream.store.commit = lambda batch: calls.append("commit") or commit(batch)
+    send(broker, event(1), event(1, item_id="other"))
+    stream.tick()
+    line = ["publish dead-letters", "commit", "publish sets", f"acknowledge {EVENTS}", "commit"]
+    assert [call for call in calls if call in line] == line
 
 
 def test_what_fails_while_it_is_on_its_way_ends_the_stream_with_nothing_acknowledged(make, broker, clock):
@@ -131,7 +142,7 @@ def test_what_fails_while_it_is_on_its_way_ends_the_stream_with_nothing_acknowle
     send(broker, event(1))
     with pytest.raises(Killed):
         stream.run()
-    assert stream.store.states(["u1"]) == {"u1": None}
+    assert stream.store.owed() == ["u1"]
     assert len(broker.topics[EVENTS]) == 1
 
 
@@ -210,6 +221,24 @@ def test_killed_between_any_two_steps_it_ends_with_the_same_sets(make, broker, c
     assert {user: decode_set(data)["sequence"] for user, data in final(broker).items()} == undisturbed()
     assert {one["error_class"] for one in letters(broker)} == {"decode:malformed", "ArithmeticError"}
     assert broker.topics[EVENTS] == []
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_one_sequence_is_one_set_though_what_comes_again_is_in_another_order(make, broker, clock, seed):
+    """Windows of as many other events with the same newest one would have one sequence and two sets."""
+    rng = random.Random(seed)
+    broker.deal = lambda ready: rng.sample(ready, min(len(ready), rng.randrange(2, 6)))
+    send(broker, *deal(rng))
+    for _ in range(6):
+        die_at(make(), broker, rng.randrange(3, 14))
+        clock.now += ACK_S
+    settle(make(), broker)
+    found = {(one["user_id"], one["sequence"]): set() for one in published(broker)}
+    for message in broker.published[SETS]:
+        one = decode_set(message.data)
+        found[one["user_id"], one["sequence"]].add(message.data)
+    assert max(map(len, found.values())) == 1
+    assert {user: decode_set(data)["sequence"] for user, data in final(broker).items()} == undisturbed()
 
 
 def test_poison_is_found_and_parked_and_nothing_else_is_lost(make, broker):

@@ -29,7 +29,8 @@ def tombstone(entity: str, id_: str) -> pl.DataFrame:
 
 
 def test_what_is_committed_is_there_when_opened_again(store, tmp_path):
-    store.commit(changed({"a": b"1", "b": b"2"}, {"a": 7}, ["b"]))
+    store.commit(changed({"a": b"1", "b": b"2"}, owed=["a", "b"]))
+    store.commit(changed({}, {"a": 7}))
     store.close()
     again = StateStore(tmp_path)
     assert again.states(["a", "b", "c"]) == {"a": b"1", "b": b"2", "c": None}
@@ -66,6 +67,8 @@ def test_owed_ends_with_a_sequence_or_when_it_was_given_up(store):
     assert store.owed() == []
     store.commit(changed({}, {"a": None}))
     assert store.sequences(["a", "b"]) == {"a": 3}
+    store.commit(changed({"a": b"3"}, {"a": 4}, ["a"]))
+    assert store.owed() == ["a"], "a set was published, and another is owed since"
 
 
 def test_memory_is_bounded_and_holds_what_was_used_last(tmp_path):

@@ -70,7 +70,8 @@ class Commit:
     Attributes:
       states: new state by user.
       touched_us: event time of the last event by user of `states`, us since 1970.
-      sequences: by user to whom nothing is owed any more, the sequence of the set published, None where none could be made.
+      sequences: by user whose set was published before the batch, its sequence, None where none could be made: nothing is
+        owed to them but by this batch.
       owed: users to whom a set is owed.
     """
 
@@ -158,13 +159,13 @@ class StateStore:
         rows = [(u, state, u in batch.owed, batch.touched_us[u]) for u, state in batch.states.items()]
         with self._transaction():
             self._db.executemany(
+                "UPDATE user SET sequence=coalesce(?, sequence), owed=0 WHERE id=?",
+                [(s, u) for u, s in batch.sequences.items()],
+            )
+            self._db.executemany(
                 "INSERT INTO user(id, state, owed, touched_us) VALUES(?,?,?,?) ON CONFLICT(id) DO UPDATE SET"
                 " state=excluded.state, owed=owed OR excluded.owed, touched_us=max(touched_us, excluded.touched_us)",
                 rows,
-            )
-            self._db.executemany(
-                "UPDATE user SET sequence=coalesce(?, sequence), owed=0 WHERE id=?",
-                [(s, u) for u, s in batch.sequences.items()],
             )
             self._db.executemany("UPDATE user SET owed=1 WHERE id=?", [(u,) for u in batch.owed - batch.states.keys()])
         self._keep(batch.states)
