@@ -25,8 +25,8 @@ from pipelines.stream_metrics import Metrics
 from pipelines.stream_validation import LOG, Validation
 from pipelines.stream_views import Terminal, serve_metrics
 from pipelines.version import code_version
-from transforms.io.broker import EVENTS, SETS
-from transforms.io.pubsub import PREFIX
+from transforms.io.broker import CONTROL, EVENTS, SETS
+from transforms.io.pubsub import PREFIX, PubSub
 from transforms.io.state_store import StateStore
 from transforms.io.store import open_store
 from transforms.stream.crew import dismiss
@@ -55,11 +55,19 @@ def _tables(options: argparse.Namespace) -> Path:
 
 
 def run_on_beam(options: argparse.Namespace, beam_args: list[str]) -> int:
-    """Start the stream on a Beam runner and leave it running."""
-    from pipelines.stream_beam import stream_pipeline
+    """Start the stream on a Beam runner and leave it running.
+
+    A job that is updated keeps the tombstones it was told of; any other is told once more, of all that Pub/Sub keeps.
+    """
+    from pipelines.stream_beam import is_update, stream_pipeline
 
     project = [f"--project={options.project}"] if options.project else []
-    stream_pipeline(options.root, PREFIX, [*beam_args, *project]).run()
+    pipeline = stream_pipeline(options.root, PREFIX, [*beam_args, *project])
+    with contextlib.closing(PubSub(options.project)) as broker:
+        broker.create()
+        if not is_update(pipeline):
+            broker.deliver_again(CONTROL)
+    pipeline.run()
     return 0
 
 

@@ -22,6 +22,11 @@ EVENT_ID, EVENT_TS = "event_id", "event_ts"
 LOCAL_RUNNERS = ("DirectRunner", "FnApiRunner", "BundleBasedDirectRunner", "PrismRunner")
 
 
+def is_update(pipeline: beam.Pipeline) -> bool:
+    """Tell whether a pipeline takes the place of one that runs, with its state."""
+    return bool(pipeline.options.view_as(GoogleCloudOptions).update)
+
+
 def stream_pipeline(root: str, prefix: str, beam_args: Sequence[str]) -> beam.Pipeline:
     """Return the pipeline, to be run.
 

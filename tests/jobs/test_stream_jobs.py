@@ -6,8 +6,10 @@ import os
 import signal
 import threading
 import time
+import types
 from pathlib import Path
 
+import apache_beam as beam
 import pytest
 from memory_broker import Clock, MemoryBroker
 from toy_stream import ToyStep, event
@@ -96,6 +98,25 @@ def test_the_commands_work_together(raw, root, no_emulator, capfd, monkeypatch):
     assert "1  sent again\n" in said.out
     assert "sent again by this version before, in vain; kept" in said.out
     assert not Path(root, "stream", LINK).exists()
+
+
+@pytest.mark.parametrize(
+    ("more", "expected"), [([], ["create", "control", "run"]), (["--update", "--job_name=segue"], ["create", "run"])]
+)
+def test_a_job_on_dataflow_is_told_of_tombstones_again_unless_it_has_the_state_of_the_one_before(
+    monkeypatch, more, expected
+):
+    done: list[str] = []
+    monkeypatch.setattr(beam.Pipeline, "run", lambda self: done.append("run"))
+    broker = types.SimpleNamespace(
+        create=lambda: done.append("create"), deliver_again=done.append, close=lambda: done.append("close")
+    )
+    monkeypatch.setattr(stream, "PubSub", lambda project: {"test-proj": broker}[project])
+    given = ["--root=gs://bucket/root", "--project=test-proj", "--runner=DataflowRunner", "--region=europe-west1",
+             "--temp_location=gs://bucket/tmp", "--no_auth", "--sdk_location=container", "--dry_run=True"]  # fmt: skip
+    assert stream.main([*given, *more]) == 0
+    assert [call for call in done if call != "close"] == expected
+    assert done.index("close") < done.index("run")
 
 
 def test_without_a_live_bundle_it_says_what_to_run(tmp_path, capsys):

@@ -1,8 +1,12 @@
 """Pub/Sub's client against the official emulator; what needs none is judged without."""
 
+import contextlib
+import itertools
 import os
+import queue
 import shutil
 import subprocess
+import threading
 import time
 
 import psutil
@@ -67,6 +71,17 @@ def test_what_is_published_is_delivered_and_what_is_acknowledged_is_not_again(br
 
 
 @pytest.mark.service
+def test_what_was_taken_from_the_control_topic_is_delivered_again_to_who_asks(broker):
+    broker.publish(CONTROL, [Message(b"tombstone", {})])
+    (found,) = receive(broker, CONTROL, 1)
+    broker.acknowledge(CONTROL, [found.ack_id])
+    broker.deliver_again(CONTROL)
+    (again,) = receive(broker, CONTROL, 1)
+    assert again.message_id == found.message_id
+    broker.acknowledge(CONTROL, [again.ack_id])
+
+
+@pytest.mark.service
 def test_nothing_to_pull_is_waited_for_and_no_longer(broker):
     began = time.monotonic()
     assert broker.pull(CONTROL, 10, 0.3) == []
@@ -88,6 +103,32 @@ def test_an_emulator_that_begins_anew_is_set_up_again(broker):
     with pytest.raises(BrokerDown, match="began anew"):
         broker.publish(EVENTS, [Message(b"1", {})])
     broker.publish(EVENTS, [Message(b"1", {})])
+
+
+def test_what_came_while_nobody_asked_comes_along(monkeypatch):
+    """Pulls end with the first that come: without a second look, what came after them waits for a whole batch."""
+    monkeypatch.setenv(EMULATOR, "127.0.0.1:9")
+    broker, waiting, ended, lock = PubSub(), queue.SimpleQueue(), threading.Semaphore(0), threading.Lock()
+
+    def pull(subscription, most, wait_s=0.5):
+        with lock, contextlib.suppress(queue.Empty):
+            found = [waiting.get(timeout=wait_s)]
+            found += [waiting.get_nowait() for _ in range(min(most - 1, waiting.qsize()))]
+            ended.release()
+            return found
+        return []
+
+    monkeypatch.setattr(broker, "_pull", pull)
+    assert broker.pull(EVENTS, 40, 0.0) == []
+    for number in range(4):
+        waiting.put(number)
+        ended.acquire(timeout=5)
+    for number in range(4, 60):
+        waiting.put(number)
+    found = [broker.pull(EVENTS, 40, 1.0) for _ in range(8)]
+    assert sorted(itertools.chain(*found)) == list(range(60))
+    assert len(found[0]) > 4
+    broker.close()
 
 
 def test_a_broker_out_of_reach_is_down(monkeypatch):

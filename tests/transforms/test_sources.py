@@ -1,5 +1,6 @@
 import dataclasses
 import datetime
+import itertools
 import math
 import tomllib
 
@@ -328,6 +329,13 @@ def test_ranks_begin_at_the_best_of_each_key_and_end_at_the_limit():
 def test_scores_equal_in_float32_go_to_the_smaller_id():
     source = fixed(("u1", "b", 1.0 + 1e-12), ("u1", "a", 1.0))
     assert propose({"s": source}, audience([U1]), MemoryBundle({}))["item_id"].to_list() == ["a", "b"]
+
+
+def test_the_order_in_which_rows_are_found_changes_nothing():
+    rows = [("u1", "b", 3.0), ("u1", "a", 1.0), ("u1", "c", 1.0), ("u2", "a", 2.0), ("u3", "z", 0.5)]
+    for dealt in itertools.permutations(rows):
+        found = propose({"s": fixed(*dealt)}, audience([U1, U2]), MemoryBundle({}))
+        assert found.select("key", "item_id", "raw_score").rows() == rows
 
 
 # Every source, on one world.
