@@ -207,9 +207,8 @@ class Stream:
         return kept, left
 
     def _owe(self, rows: pl.DataFrame, merged: Merged, received: Sequence[Received]) -> None:
-        dirty = set(merged.dirty)
         for user, position, event_id in rows.select("user_id", POSITION, "event_id").iter_rows():
-            if user in dirty:
+            if position in merged.counted:
                 self._debounce.add(user, received[position].published_s, event_id)
 
     def _publish(self, topic: str, messages: Sequence[Message]) -> None:
@@ -224,7 +223,8 @@ class Stream:
         """Write down what changed and what is owed, and what was published since the last time."""
         if batch.states or batch.dirty or self._sent:
             sent, self._sent = self._sent, {}
-            self.store.commit(Commit(batch.states, batch.touched_us, sent, frozenset(batch.dirty)))
+            now_us = int(self.clock() * 1e6)
+            self.store.commit(Commit(batch.states, batch.touched_us, sent, frozenset(batch.dirty), now_us))
 
     def _settle(self) -> None:
         """Wait for what is being published, and write down that it was."""
@@ -251,10 +251,7 @@ class Stream:
             self._warn(now)
         if abs(now - self._swept_s) >= _SWEEP_S:
             self._swept_s = now
-            latest = self.store.last_touched_us()
-            if latest is not None:
-                before = int(min(latest / 1e6, now) - TTL_S) * 1_000_000
-                self.metrics.count("expired", by=self.store.expire(before))
+            self.metrics.count("expired", by=self.store.expire(TTL_S * 1_000_000, int(now * 1e6)))
 
     def _warn(self, now: float) -> None:
         """Say which alerts are new, and which have passed."""

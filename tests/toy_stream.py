@@ -63,17 +63,18 @@ class ToyStep:
         self.merges += 1
         known = {user: json.loads(state or b"{}") for user, state in states.items()}
         before = {user: json.dumps(state, sort_keys=True) for user, state in known.items()}
-        counts, dead = {}, []
+        counts, dead, counted = {}, [], []
         for row in events.sort("event_id").iter_rows(named=True):
             if row["item_id"] == "poison":
                 raise ArithmeticError("the item is poison")
             outcome = self._apply(known[row["user_id"]], row)
             counts[outcome] = counts.get(outcome, 0) + 1
             dead += [row["__position"]] if outcome == CONFLICT else []
+            counted += [row["__position"]] if outcome == APPLIED else []
         after = {user: json.dumps(state, sort_keys=True) for user, state in known.items()}
         changed = {user: state.encode() for user, state in after.items() if state != before[user]}
         lost = events.filter(pl.col("__position").is_in(dead)).with_columns(pl.lit(CONFLICT).alias(REASON))
-        return Merged(changed, counts, lost, sorted(changed))
+        return Merged(changed, counts, lost, sorted(changed), frozenset(counted))
 
     def _apply(self, state: dict, row: dict) -> str:
         if row["private_session"]:

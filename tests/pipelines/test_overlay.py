@@ -216,7 +216,7 @@ class Hour:
     def hear(self, windows: dict[str, Window]) -> None:
         states = StateStore(self.state)
         touched = {user: window.heard[-1].event_ts for user, window in windows.items()}
-        states.commit(Commit({user: one.to_bytes() for user, one in windows.items()}, touched, {}, frozenset()))
+        states.commit(Commit({user: one.to_bytes() for user, one in windows.items()}, touched, {}, frozenset(), 0))
         states.close()
 
     def run(self):
@@ -266,7 +266,7 @@ def test_windows_that_cannot_be_read_cost_only_their_listeners_a_set(hour, windo
     hour.hear({user: windows[user]})
     states = StateStore(hour.state)
     touched = dict.fromkeys((other, third), windows[user].heard[-1].event_ts)
-    states.commit(Commit({other: b"[0]", third: b"\x00"}, touched, {}, frozenset()))
+    states.commit(Commit({other: b"[0]", third: b"\x00"}, touched, {}, frozenset(), 0))
     states.close()
     done = hour.run()
     assert (done.asked, done.unreadable.windows) == (1, 2)

@@ -81,6 +81,17 @@ def test_an_event_becomes_a_set_and_is_acknowledged(make, broker):
     assert message.attributes["bundle_id"] == "b1"
 
 
+def test_a_set_is_traced_to_what_it_is_made_of_and_not_to_what_came_with_it(make, broker, clock):
+    stream = make()
+    send(broker, event(1))
+    clock.now += 0.5
+    send(broker, event(1), event(2, private_session=True))
+    stream.tick()
+    (message,) = broker.published[SETS]
+    assert message.attributes["trace_id"] == "u1-e1"
+    assert stream.metrics.freshness()[0.5] == pytest.approx(0.5)
+
+
 def test_every_event_is_accounted_for(make, broker):
     stream = make()
     twice, other = event(1), event(1, item_id="other")
@@ -426,6 +437,18 @@ def test_states_without_an_event_for_48_hours_are_forgotten(make, broker, clock)
     stream.tick()
     assert stream.store.states(["u1"]) == {"u1": None}
     assert len(stream.store) == 1
+
+
+def test_what_comes_late_beside_newer_events_adds_up(make, broker, clock):
+    """A replay of some days ago: each of its events is days behind the newest of all, and there are more to come."""
+    stream = make()
+    send(broker, event(1, "u2"))
+    for number in range(3):
+        send(broker, event(number - 2 * TTL_S))
+        settle(stream, broker)
+        clock.now += 61
+    (known,) = (json.loads(state) for state in stream.store.states(["u1"]).values())
+    assert len(known) == 3
 
 
 def test_freshness_runs_from_the_oldest_message_that_a_set_answers(make, broker, clock):

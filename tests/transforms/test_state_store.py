@@ -19,8 +19,8 @@ def store(tmp_path):
     opened.close()
 
 
-def changed(states: dict[str, bytes], sequences=None, owed=(), touched=5) -> Commit:
-    return Commit(states, dict.fromkeys(states, touched), sequences or {}, frozenset(owed))
+def changed(states: dict[str, bytes], sequences=None, owed=(), touched=5, written=0) -> Commit:
+    return Commit(states, dict.fromkeys(states, touched), sequences or {}, frozenset(owed), written)
 
 
 def tombstone(entity: str, id_: str) -> pl.DataFrame:
@@ -86,7 +86,7 @@ def test_memory_is_bounded_and_holds_what_was_used_last(tmp_path):
 def test_a_commit_that_fails_changes_nothing(store):
     store.commit(changed({"a": b"1"}))
     with pytest.raises(sqlite3.Error, match="not supported"):
-        store.commit(Commit({"b": b"2"}, {"b": 1}, {"a": object()}, frozenset()))  # type: ignore[dict-item]
+        store.commit(Commit({"b": b"2"}, {"b": 1}, {"a": object()}, frozenset(), 0))  # type: ignore[dict-item]
     assert store.states(["a", "b"]) == {"a": b"1", "b": None}
     assert store.sequences(["a"]) == {}
 
@@ -98,10 +98,11 @@ def test_a_file_that_cannot_be_read_is_said(store):
 
 
 def test_idle_states_are_forgotten_but_not_where_a_set_is_owed(store):
-    store.commit(changed({"old": b"1", "owed": b"1"}, owed=["owed"], touched=10))
-    store.commit(changed({"new": b"1"}, touched=20))
-    assert store.last_touched_us() == 20
-    assert store.expire(15) == 1
+    store.commit(changed({"old": b"1", "owed": b"1"}, owed=["owed"], touched=10, written=100))
+    store.commit(changed({"new": b"1"}, touched=20, written=110))
+    assert store.expire(10, 200) == 0, "as long ago as the bound is not longer"
+    assert store.expire(9, 109) == 0, "written not long enough ago"
+    assert store.expire(9, 110) == 1
     assert store.states(["old", "owed", "new"]) == {"old": None, "owed": b"1", "new": b"1"}
     assert len(store) == 2
 
@@ -109,7 +110,22 @@ def test_idle_states_are_forgotten_but_not_where_a_set_is_owed(store):
 def test_a_late_event_does_not_make_a_state_older(store):
     store.commit(changed({"a": b"1"}, touched=10))
     store.commit(changed({"a": b"2"}, touched=5))
-    assert store.expire(8) == 0
+    store.commit(changed({"b": b"2"}, touched=12))
+    assert store.expire(3, 100) == 0
+    assert store.expire(1, 100) == 1
+
+
+def test_the_file_of_an_earlier_version_is_taken_over(tmp_path):
+    store = StateStore(tmp_path)
+    store.commit(changed({"a": b"1", "b": b"1"}, touched=10))
+    store._db.executescript("ALTER TABLE user DROP COLUMN written_us; PRAGMA user_version=1")
+    store.close()
+    store = StateStore(tmp_path)
+    assert store.states(["a", "b"]) == {"a": b"1", "b": b"1"}
+    store.commit(changed({"b": b"2"}, touched=20, written=100))
+    assert store.expire(5, 100) == 1
+    store.close()
+    StateStore(tmp_path).close()
 
 
 def test_tombstones_are_kept_for_good_and_users_among_them_forgotten(store, tmp_path):
@@ -159,7 +175,7 @@ store, n = StateStore(Path(sys.argv[1])), 0
 while True:
     n += 1
     users = [f"u{i}" for i in range(20)]
-    store.commit(Commit({u: str(n).encode() for u in users}, dict.fromkeys(users, n), {}, frozenset(users)))
+    store.commit(Commit({u: str(n).encode() for u in users}, dict.fromkeys(users, n), {}, frozenset(users), n))
     print(n, flush=True)
 """
 

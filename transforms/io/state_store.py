@@ -13,17 +13,19 @@ from schemas.inputs import TOMBSTONE
 from transforms.io.store import LocalStore, StoreError, disk_full
 from validation.rows import polars_schema
 
-FORMAT, FILE = 1, "state.sqlite"
+FORMAT, FILE = 2, "state.sqlite"
 _CACHE_BYTES = 256 * 2**20
 _ENTRY_BYTES = 300
 _TABLES = """
 CREATE TABLE user(
-  id TEXT PRIMARY KEY, state BLOB NOT NULL, sequence INTEGER, owed INTEGER NOT NULL, touched_us INTEGER NOT NULL
+  id TEXT PRIMARY KEY, state BLOB NOT NULL, sequence INTEGER, owed INTEGER NOT NULL, touched_us INTEGER NOT NULL,
+  written_us INTEGER NOT NULL DEFAULT 0
 ) WITHOUT ROWID;
 CREATE INDEX owed ON user(id) WHERE owed;
 CREATE INDEX touched ON user(touched_us);
 CREATE TABLE tombstone(entity TEXT, id TEXT, reason TEXT, effective_ts INTEGER, PRIMARY KEY(entity, id)) WITHOUT ROWID;
 """
+_FROM_1 = "ALTER TABLE user ADD COLUMN written_us INTEGER NOT NULL DEFAULT 0;"
 
 
 def read_tombstones(folder: Path) -> pl.DataFrame:
@@ -70,6 +72,7 @@ class Commit:
     Attributes:
       states: new state by user.
       touched_us: event time of the last event by user of `states`, us since 1970.
+      written_us: time of the batch, us since 1970; decides when a state is forgotten and nothing else.
       sequences: by user whose set was published before the batch, its sequence, None where none could be made: nothing is
         owed to them but by this batch.
       owed: users to whom a set is owed.
@@ -79,6 +82,7 @@ class Commit:
     touched_us: Mapping[str, int]
     sequences: Mapping[str, int | None]
     owed: frozenset[str]
+    written_us: int
 
 
 class StateStore:
@@ -115,6 +119,8 @@ class StateStore:
             (found,) = self._db.execute("PRAGMA user_version").fetchone()
             if found == 0:
                 self._db.executescript(f"BEGIN; {_TABLES} PRAGMA user_version={FORMAT}; COMMIT;")
+            elif found == 1:
+                self._db.executescript(f"BEGIN; {_FROM_1} PRAGMA user_version={FORMAT}; COMMIT;")
             elif found != FORMAT:
                 raise StoreError(
                     f"{self.path} is of format {found}, this code writes format {FORMAT}: run the version that wrote it, or"
@@ -156,15 +162,16 @@ class StateStore:
 
     def commit(self, batch: Commit) -> None:
         """Write a batch in one transaction. Raises `StoreError`; then nothing of it was written."""
-        rows = [(u, state, u in batch.owed, batch.touched_us[u]) for u, state in batch.states.items()]
+        rows = [(u, new, u in batch.owed, batch.touched_us[u], batch.written_us) for u, new in batch.states.items()]
         with self._transaction():
             self._db.executemany(
                 "UPDATE user SET sequence=coalesce(?, sequence), owed=0 WHERE id=?",
                 [(s, u) for u, s in batch.sequences.items()],
             )
             self._db.executemany(
-                "INSERT INTO user(id, state, owed, touched_us) VALUES(?,?,?,?) ON CONFLICT(id) DO UPDATE SET"
-                " state=excluded.state, owed=owed OR excluded.owed, touched_us=max(touched_us, excluded.touched_us)",
+                "INSERT INTO user(id, state, owed, touched_us, written_us) VALUES(?,?,?,?,?) ON CONFLICT(id) DO UPDATE SET"
+                " state=excluded.state, owed=owed OR excluded.owed, touched_us=max(touched_us, excluded.touched_us),"
+                " written_us=excluded.written_us",
                 rows,
             )
             self._db.executemany("UPDATE user SET owed=1 WHERE id=?", [(u,) for u in batch.owed - batch.states.keys()])
@@ -182,19 +189,23 @@ class StateStore:
             found = ((user, self._db.execute(ask, (user,)).fetchone()) for user in users)
             return {user: row[0] for user, row in found if row and row[0] is not None}
 
-    def expire(self, before_us: int) -> int:
-        """Forget users without an event since `before_us` to whom nothing is owed; return how many."""
+    def expire(self, idle_us: int, now_us: int) -> int:
+        """Forget users to whom nothing is owed, whose last event lies `idle_us` behind the newest of all and whose state was
+        written as long before `now_us`; return how many.
+
+        Either alone forgets too much: an old backlog is behind others while it still comes, and a job that was down for long
+        goes on where it stopped.
+        """
         with self._transaction():
-            gone = self._db.execute("DELETE FROM user WHERE touched_us<? AND NOT owed RETURNING id", (before_us,))
+            gone = self._db.execute(
+                "DELETE FROM user WHERE touched_us < (SELECT max(touched_us) FROM user) - ? AND written_us < ? AND NOT owed"
+                " RETURNING id",
+                (idle_us, now_us - idle_us),
+            )
             users = [user for (user,) in gone.fetchall()]
         for user in users:
             self._drop(user)
         return len(users)
-
-    def last_touched_us(self) -> int | None:
-        """Return the event time of the last event of all, us since 1970."""
-        with self._explained():
-            return self._db.execute("SELECT max(touched_us) FROM user").fetchone()[0]
 
     def bury(self, tombstones: pl.DataFrame) -> None:
         """Keep tombstones for good, and forget the users among them."""

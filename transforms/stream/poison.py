@@ -88,7 +88,8 @@ def _together(parts: Sequence[Merged]) -> Merged:
         for outcome, number in part.counts.items():
             counts[outcome] = counts.get(outcome, 0) + number
     dirty = sorted({user for part in parts for user in part.dirty})
-    return Merged(states, counts, pl.concat([part.dead for part in parts], how="diagonal_relaxed"), dirty)
+    counted = frozenset[int]().union(*(part.counted for part in parts))
+    return Merged(states, counts, pl.concat([part.dead for part in parts], how="diagonal_relaxed"), dirty, counted)
 
 
 def _cause(stage: str, error: Exception) -> Cause:

@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from schemas.hashing import hash64
 from schemas.inputs import EVENT
+from transforms.decode import POSITION
 from transforms.stream import session
 from transforms.stream.session import Heard, Window, merge
 from transforms.stream.sets import SessionSets
@@ -21,6 +22,7 @@ SAYS_NOTHING = ("impression", "promo_dismiss")
 """What was only shown says nothing of what is wanted now."""
 _NOT_SAID = ("ingest_ts", "event_date", "label", "label_version")
 """What the producer of an event does not say of it: a copy that was received later is the same event."""
+COUNTED = (session.APPLIED, session.CONFLICT)
 DEAD = (session.CONFLICT, session.FUTURE, session.TOO_LATE)
 
 
@@ -66,7 +68,9 @@ def merge_events(states: Mapping[str, bytes | None], events: pl.DataFrame) -> Me
             changed[user] = after.to_bytes()
     counts = dict(collections.Counter(outcomes))
     lost = pl.concat(dead, how="diagonal").select(*events.columns, REASON)
-    return Merged(changed, counts, lost, sorted(changed))
+    positions = events[POSITION].to_list() if POSITION in events.columns else []
+    counted = frozenset(place for place, outcome in zip(positions, outcomes) if outcome in COUNTED)
+    return Merged(changed, counts, lost, sorted(changed), counted)
 
 
 def tell(events: pl.DataFrame) -> pl.DataFrame:

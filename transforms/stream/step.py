@@ -20,12 +20,14 @@ class Merged:
       dead: events for the dead letters, with all columns they came with and the string column `reason`. One that was
         applied before and lost to another of its id has no `__position`, and no more columns than were kept of it.
       dirty: users whose set changes.
+      counted: `__position` of every event that counts now and did not before, or has another content than it did.
     """
 
     states: dict[str, bytes]
     counts: dict[str, int]
     dead: pl.DataFrame
     dirty: list[str]
+    counted: frozenset[int] = frozenset()
 
 
 class Step(Protocol):
