@@ -15,6 +15,7 @@ import collections
 import concurrent.futures
 import dataclasses
 import itertools
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
@@ -77,7 +78,7 @@ class Stream:
     def __post_init__(self) -> None:
         self._debounce = Debounce(self.store.owed())
         self._looked_s, self._swept_s, self._refused = 0.0, self.clock(), ""
-        self._judged_s, self._alerts = 0.0, Alerts()
+        self._judged_s, self._alerts, self._warning = 0.0, Alerts(), threading.Lock()
         self._publisher = concurrent.futures.ThreadPoolExecutor(1, "publish")
         self._under_way: _UnderWay | None = None
         self._sent: dict[str, int | None] = {}  # as `Commit.sequences`, of the next commit
@@ -246,21 +247,25 @@ class Stream:
             self._swap()
             self._obey()
             self._hear_verdicts(now)
-        if abs(now - self._judged_s) >= STEP_S:
-            self._judged_s = now
-            self._warn(now)
+        self._warn(now)
         if abs(now - self._swept_s) >= _SWEEP_S:
             self._swept_s = now
             self.metrics.count("expired", by=self.store.expire(TTL_S * 1_000_000, int(now * 1e6)))
 
     def _warn(self, now: float) -> None:
-        """Say which alerts are new, and which have passed."""
-        found = {alert.name: alert for alert in self._alerts.look(self.metrics, now)}
-        for name in sorted(found.keys() - self.metrics.alerts.keys()):
-            self.say(f"{found[name].severity.upper()} {name}: {found[name].said}")
-        for name in sorted(self.metrics.alerts.keys() - found.keys()):
-            self.say(f"{name} has passed")
-        self.metrics.alerts = {name: alert.severity for name, alert in found.items()}
+        """Say every ten seconds which alerts are new or worse, and which have passed; while the broker is down, too."""
+        with self._warning:
+            if abs(now - self._judged_s) < STEP_S:
+                return
+            self._judged_s = now
+            found = {alert.name: alert for alert in self._alerts.look(self.metrics, now)}
+            before, standing = self.metrics.alerts, {name: alert.severity for name, alert in found.items()}
+            for name in sorted(standing):
+                if standing[name] != before.get(name):
+                    self.say(f"{standing[name].upper()} {name}: {found[name].said}")
+            for name in sorted(before.keys() - standing.keys()):
+                self.say(f"{name} has passed")
+            self.metrics.alerts = standing
 
     def _swap(self) -> None:
         """Take another bundle into use, whole, between two batches; one that cannot be loaded changes nothing."""
@@ -317,6 +322,7 @@ class Stream:
                     self.metrics.count("outages")
                     self.metrics.set("broker_up", 0)
                 down = True
+                self._warn(self.clock())
                 if self.stop.wait(wait):
                     raise
                 wait = min(2 * wait, _LONGEST_WAIT_S)

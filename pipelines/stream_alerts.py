@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from pipelines.stream_metrics import Metrics
 from schemas import stream
 from transforms.stream import session
+from transforms.stream.messages import AHEAD
 from transforms.stream.sets import QUARANTINED
 
 WINDOW_S, STEP_S = 300.0, 10.0
@@ -32,7 +33,7 @@ class Seen:
     """What the rules look at: counts of the window, by name and label, and how things stand.
 
     Attributes:
-      fresh_s: p95 of freshness; 0 before the first set. unchecked_s: how long the oldest minute has waited for its checks.
+      fresh_s: p95 of freshness of the window's sets, of the last 4,096 where there were more; 0 without any. unchecked_s: how long the oldest minute has waited for its checks.
     """
 
     counts: Mapping[tuple[str, str], int]
@@ -68,7 +69,8 @@ class Rule:
 
 
 _NEVER = float("inf")
-_OF_LATENESS, _SKEWED = (session.LATE, session.TOO_LATE), "event_ts:not_after:ingest_ts"
+_FRESH = "freshness", ""
+_OF_LATENESS, _SKEWED = (session.LATE, session.TOO_LATE), ("event_ts:not_after:ingest_ts", AHEAD)
 RULES = {
     "freshness": Rule(lambda seen: seen.fresh_s, 10.0, 30.0,
                       "19 of 20 sets are published within {value:.1f} s: add workers, or see what a batch takes (batch_seconds)"),
@@ -85,7 +87,7 @@ RULES = {
                       "{value:.2%} of the messages have the id of another event: a producer gives ids twice"),
     "late": Rule(lambda seen: seen.share("outcomes", *_OF_LATENESS), 0.05, _NEVER,
                  "{value:.1%} of the messages are too late for a session, as after offline listening: batch takes them in"),
-    "clock_skew": Rule(lambda seen: seen.share("dead_letters", _SKEWED), 0.001, _NEVER,
+    "clock_skew": Rule(lambda seen: seen.share("dead_letters", *_SKEWED), 0.001, _NEVER,
                        "{value:.2%} of the messages are from the future: a producer's clock is wrong"),
     "hot_keys": Rule(lambda seen: seen.count("degraded", QUARANTINED), 0, _NEVER,
                      "{value:.0f} sets of listeners who hear more than anybody can: they get charts; are they bots?"),
@@ -113,7 +115,9 @@ class Alerts:
 
     def look(self, metrics: Metrics, now_s: float) -> list[Alert]:
         """Return what is wrong now, sorted by name."""
-        counts = {(name, labels[-1] if labels else ""): n for name, labels, n in metrics.counts()}
+        counts = collections.Counter({_FRESH: metrics.observed})
+        for name, labels, n in metrics.counts():
+            counts[name, labels[-1] if labels else ""] += n
         if not self._snapshots:
             self._snapshots.append((now_s, {}))
         self._snapshots.append((now_s, counts))
@@ -127,7 +131,7 @@ class Alerts:
             Seen(
                 grown,
                 frozenset(label for name, label in grown if name == "sets"),
-                metrics.freshness().get(0.95, 0.0),
+                metrics.freshness(grown.get(_FRESH, 0)).get(0.95, 0.0),
                 metrics.gauge("lag_seconds"),
                 now_s - self._up_s,
                 metrics.gauge("validation_lag_seconds"),

@@ -104,10 +104,17 @@ class Metrics:
         with self._lock:
             return self._gauges.get(name, 0.0)
 
-    def freshness(self) -> dict[float, float]:
-        """Return the quantiles of the last 4,096 sets in s; nothing before the first."""
+    @property
+    def observed(self) -> int:
+        """Of how many sets freshness is known."""
+        with self._lock:
+            return self._fresh_count
+
+    def freshness(self, most: int = _WINDOW) -> dict[float, float]:
+        """Return the quantiles in s of the last `most` sets, 4,096 at the most; nothing of none."""
         with self._lock:
             recent = np.array(self._fresh)
+        recent = recent[max(len(recent) - most, 0) :]
         return dict(zip(QUANTILES, np.quantile(recent, QUANTILES).tolist())) if len(recent) else {}
 
     def render(self) -> str:

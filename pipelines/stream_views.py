@@ -63,7 +63,7 @@ class Terminal:
         broker = "up" if metrics.gauge("broker_up") else "DOWN, waiting"
         return [
             f"  {events:,.0f} events/s  {sets:,.0f} sets/s  freshness {told}",
-            f"  lag {_short(metrics.gauge('lag_seconds'))}  watermark {_instant(metrics.gauge('watermark_seconds'))}"
+            f"  lag {_short(metrics.gauge('lag_seconds'))}  watermark {_behind(metrics.gauge('watermark_seconds'), now)}"
             f"  owed {metrics.gauge('owed'):,.0f}  broker {broker}  bundle {metrics.bundle}",
             "  " + ("  ".join(f"{name} {outcomes[name]:,}" for name in order) or "no events yet")
             + f"  dead letters {metrics.total('dead_letters'):,}",
@@ -83,8 +83,13 @@ def _short(seconds: float) -> str:
     return f"{seconds * 1000:.0f} ms" if seconds < 1 else f"{seconds:,.1f} s"
 
 
-def _instant(seconds: float) -> str:
-    return datetime.datetime.fromtimestamp(seconds, datetime.UTC).isoformat(" ", "seconds")[:19] if seconds else "-"
+def _behind(watermark: float, now: float) -> str:
+    """Return an event time, and how far behind the clock it is."""
+    if not watermark:
+        return "-"
+    told = datetime.datetime.fromtimestamp(watermark, datetime.UTC).isoformat(" ", "seconds")[:19]
+    days, rest = divmod(max(now - watermark, 0.0), 86_400)
+    return f"{told} ({f'{days:,.0f} days' if days else _short(rest)} behind)"
 
 
 def serve_metrics(metrics: Metrics, port: int) -> http.server.ThreadingHTTPServer:

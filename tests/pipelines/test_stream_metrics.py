@@ -96,14 +96,28 @@ def test_the_view_says_what_matters_in_one_line_where_there_is_no_terminal(metri
     view = Terminal(metrics, lambda: next(now), out)
     view.draw()
     metrics.count("messages", by=400)
+    metrics.count("sets", "b1", by=4)
+    metrics.set("watermark_seconds", 93.0)
     view.draw()
     view.say("bundle b2 is in use")
     _, second, said = out.getvalue().splitlines()
     assert "200 events/s" in second
     assert "p50 200 ms" in second
     assert "applied 2  conflict 1" in second
+    assert "  2 sets/s" in second
+    assert "p95 " in second
+    assert "p99 " in second
+    assert "watermark 1970-01-01 00:01:33 (9.0 s behind)" in second
+    assert "  bundle b1" in second
     assert "dead letters 1" in second
     assert said == "  bundle b2 is in use"
+
+
+def test_a_replay_of_old_events_is_behind_by_days(metrics):
+    out = io.StringIO()
+    metrics.set("watermark_seconds", 86_400.0)
+    Terminal(metrics, lambda: 86_400.0 * 12, out).draw()
+    assert "watermark 1970-01-02 00:00:00 (11 days behind)" in out.getvalue()
 
 
 def test_a_terminal_is_redrawn_in_place_below_what_is_said(metrics):

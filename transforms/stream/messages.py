@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import fastavro
+import numpy as np
 import orjson
 import polars as pl
 import pyarrow as pa
@@ -19,6 +20,7 @@ from transforms.decode import DETAIL, POSITION, RULE, decode_lines
 from transforms.ingest import check_rows, given_contract
 from transforms.io.broker import Message, Received
 from transforms.label import LABEL_VERSION, label_strength
+from transforms.stream.session import SKEW_US
 
 ENCODING = "googclient_schemaencoding"
 """The attribute in which Pub/Sub says how a message is encoded: `JSON`, which it is without the attribute, or `BINARY`."""
@@ -28,6 +30,8 @@ COMPRESSED = {"content-encoding": "zstd"}
 """Attributes of messages whose payload is compressed, as those of sets are: to a fourteenth, in a quarter of the time it takes to write them."""
 _ZSTD = pa.Codec("zstd", compression_level=1)
 _MALFORMED = "decode:malformed"
+AHEAD = "ingest_ts:not_after:published"
+_ANY_TIME = np.iinfo(np.int64).max
 _LABEL = label_strength().alias("label")
 
 
@@ -61,14 +65,21 @@ def encoding(received: Received) -> str:
 
 
 def decode_messages(received: Sequence[Received], code_version: str) -> Events:
-    """Decode a batch of event messages; one that is no event has a cause, whatever its bytes are."""
+    """Decode a batch of event messages; one that is no event has a cause, whatever its bytes are.
+
+    Nor is one that says it was taken in after it was published, by more than clocks differ: all that its listener does until
+    that time would lie behind it. Where nothing says when a message was published, its word is taken.
+    """
     checked = _decode(received, EVENT, code_version)
-    rows = checked.rows.with_columns(
+    latest = [int(one.published_s * 1e6) + SKEW_US if one.published_s else _ANY_TIME for one in received]
+    ahead = checked.rows["ingest_ts"].dt.epoch("us").to_numpy() > np.array(latest, np.int64)[checked.rows[POSITION]]
+    early = dict.fromkeys(checked.rows[POSITION].filter(pl.Series(ahead)), Cause("decode", AHEAD, None))
+    rows = checked.rows.filter(pl.Series(~ahead)).with_columns(
         pl.col("event_ts").dt.date().alias("event_date"),
         _LABEL,
         pl.lit(LABEL_VERSION, pl.Int32).alias("label_version"),
     )
-    return Events(rows.select(*EVENT.schema.names, POSITION), checked.causes)
+    return Events(rows.select(*EVENT.schema.names, POSITION), checked.causes | early)
 
 
 def decode_control(received: Sequence[Received], code_version: str) -> Events:
