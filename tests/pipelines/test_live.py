@@ -73,6 +73,7 @@ def test_a_set_says_what_it_knows_and_what_it_is_made_from(live, users, tracks):
         assert row["context"]["seed_item_id"] == window.heard[-1].item_id
         assert row["source_watermark"].timestamp() * 1e6 == window.heard[-1].event_ts
         assert row["effective_from"] <= row["source_watermark"] < row["effective_from"] + datetime.timedelta(hours=1)
+        assert row["expires_at"] == row["effective_from"] + datetime.timedelta(hours=2)
         assert row["bundle_id"] == live.provenance.fields["bundle_id"]
         assert len(row["candidates"]) == live.policy.size
     assert len({row["candidate_set_id"] for row in table.to_pylist()}) == table.num_rows

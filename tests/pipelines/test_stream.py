@@ -394,9 +394,35 @@ def test_loading_in_the_background_hands_over_once_and_raises_what_it_met():
         loader()
 
 
-def erase(broker: MemoryBroker, user: str) -> None:
-    row = {"entity": "user", "id": user, "reason": "erasure", "effective_ts": BEGIN.isoformat()}
+def erase(broker: MemoryBroker, id_: str, entity: str = "user", reason: str = "erasure") -> None:
+    row = {"entity": entity, "id": id_, "reason": reason, "effective_ts": BEGIN.isoformat()}
     broker.publish(CONTROL, [Message(json.dumps(row).encode(), {})])
+
+
+def test_a_takedown_acts_on_every_set_from_the_next_second_on(make, broker, clock):
+    """In the middle of a backlog of several batches, whose sets would all hold the item."""
+    stream = make()
+    send(broker, *[event(1, f"u{number}") for number in range(2_000)])
+    stream.tick()
+    erase(broker, "i1", "item", "takedown")
+    taken_down_s, late_s = clock.now, list[float]()
+
+    def publishes(call: str) -> None:
+        late_s.append(clock.now - taken_down_s)
+
+    broker.before = lambda call: publishes(call) if call == "publish sets" else None
+    send(broker, *[event(2, f"u{number}") for number in range(2_000)])
+    before = len(published(broker))
+    for _ in range(40):
+        clock.now += 0.25
+        stream.tick()
+    found = published(broker)[before:]
+    assert len(found) > 2_000
+    held = [any(one["item_id"] == "i1" for one in made["candidates"]) for made in found]
+    assert True in held, "some were made before"
+    first_without = held.index(False)
+    assert not any(held[first_without:])
+    assert late_s[first_without // 256] <= 1.25
 
 
 def test_an_erased_user_leaves_no_state_no_set_and_no_dead_letter(make, broker, clock):

@@ -37,6 +37,9 @@ QUARANTINED = "quarantined"
 WIDENED = {"np.transition": 0.5, "np.similar": 2.0, "np.familiar": 2.0}
 """What becomes of quotas where three fast skips in a row say that the set is off (domain reference, section 5)."""
 HOUR_US = 3_600_000_000
+STANDS_HOURS = 2
+"""Counted from the full hour: an hour at least after the newest event, by when a session is over; what is taken down later
+is shown no longer than that, and whoever comes back begins with the sets of the batch."""
 _STAMP = pl.Datetime("us", "UTC")
 _TOLD: dict[str, Any] = {"user_id": pl.String, "market": pl.String, "seed_item_id": pl.String, "last_event_ts": _STAMP}
 _LISTEN: dict[str, Any] = {
@@ -167,9 +170,9 @@ def asked(
 
 
 def _instant(hour: int, policy: SurfacePolicy) -> Instant:
-    """Return the validity of sets of an hour: from its beginning, for as long as the policy says."""
+    """Return the validity of sets of an hour, from its beginning."""
     start = starting_at(hour)
-    end = start + datetime.timedelta(hours=policy.expires_hours)
+    end = start + datetime.timedelta(hours=min(STANDS_HOURS, policy.expires_hours))
     return Instant(start, end, f"{policy.name}|{start.isoformat()}")
 
 
