@@ -21,3 +21,18 @@ def test_every_part_runs(tmp_path, monkeypatch):
     assert {one["short"] for one in found["filtered"].values()} == {0}
     assert found["growth"]["items"] > 0
     assert 0 < found["stage"]["share"] <= 1.1
+
+
+def test_others_are_measured_beside_ours_as_far_as_they_are_installed(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(faiss.cvar, "distance_compute_blas_threshold", faiss.cvar.distance_compute_blas_threshold)
+    written = tmp_path / "found.json"
+    few = ["--items", "20000", "--queries", "64", "--dim", "16", "--k", "20", "--rounds", "1", "--only", "table"]
+    monkeypatch.setattr("sys.argv", ["retrieval", *few, "--json", str(written)])
+    retrieval.main()
+    table, said = json.loads(written.read_text())["table"], capsys.readouterr().out
+    for name in retrieval.OTHERS:
+        if name in table:
+            assert 0.5 < table[name]["recall@20"] <= 1, name
+        else:
+            assert f"{name}: " in said, "what is missing is said, and how to get it"
+    assert {"ours, lists of codes", "IVF-PQ, refined"} <= table.keys()
