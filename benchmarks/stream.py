@@ -1,18 +1,20 @@
 """What the stream costs and how fast it answers, over the official Pub/Sub emulator on the same machine.
 
     python -m benchmarks.stream --root ROOT --raw RAW [--format sessions] [--rate 200] [--seconds 60] [--flood 10000] [--kills 3]
-        [--json FILE]
+        [--beside 800] [--processes 1] [--json FILE]
 
-ROOT is a published root, RAW the events to replay: in turn one of each listener, stamped with the time at which they are
-sent, as producers do. Four tables:
+ROOT is a published root, RAW the events to replay: in turn one of each listener, from the middle of what they did, stamped with the
+time at which they are sent, as producers do; what they did before is in the state, three minutes apart. Four tables:
 
     latency      events sent at a rate by another process; from a message's publication to that of the set it led to, the
-                 pause of two seconds between sets of one listener included
+                 pause of two seconds between sets of one listener included; beside the process that checks each minute, as in
+                 `make stream`
     throughput   events that lie ready: the driver, with its state on disk, its pauses, checks and dead letters, beside a
                  bare loop that pulls, decodes, computes the same sets and publishes them, and keeps state in a dictionary
-    beside beam  the same function on Beam's stock local Pub/Sub path (`benchmarks.stock_stream`) and in the driver, one event of each
-                 listener: at the rate, lying ready, and with kill -9 on the way; left out with --kills 0
-    function     sets of as many listeners at once, nothing else: what a set costs, and what its parts take of it
+    beside beam  the same function on Beam's stock local Pub/Sub path (`benchmarks.stock_stream`) and in the driver, one event of each of
+                 `--beside` listeners: at the rate, lying ready, and with kill -9 on the way; left out with --kills 0
+    function     sets of as many listeners at once, nothing else: what a set costs, and what its parts take of it; encoding and
+                 search are part of the sources
 
 One thread per library; the emulator and the sender are processes of their own.
 """
@@ -20,7 +22,10 @@ One thread per library; the emulator and the sender are processes of their own.
 import argparse
 import collections
 import contextlib
+import dataclasses
 import datetime
+import functools
+import heapq
 import json
 import os
 import statistics
@@ -29,7 +34,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,18 +42,20 @@ from benchmarks.stock_stream import compare
 from jobs.batch import open_raw
 from jobs.options import iso_date, leave
 from jobs.replay import rehearsals
+from jobs.stream import validation_of
 from pipelines.inputs import raw_files, raw_tasks
 from pipelines.live import open_sessions
 from pipelines.stream import Stream
 from pipelines.stream_metrics import Metrics
 from schemas.inputs import EVENT
-from transforms import recommend
+from transforms import recommend, vector_sources
 from transforms.importers import SHAPES
 from transforms.io.broker import EVENTS, SETS, Message, Received
 from transforms.io.emulator import start_emulator
 from transforms.io.pubsub import EMULATOR, PubSub
-from transforms.io.state_store import StateStore
+from transforms.io.state_store import Commit, StateStore
 from transforms.io.store import open_store
+from transforms.model_bundle import ModelBundle
 from transforms.stream import sets as sets_module
 from transforms.stream.messages import decode_messages, encode_sets
 from transforms.stream.rehearse import Mishaps
@@ -57,32 +64,57 @@ from transforms.stream.step import Step
 
 AT_ONCE = (1, 10, 50, 256)
 PARTS = {
-    "sources": (sets_module.Panel, "ask"), "facts": (sets_module, "user_facts"), "blend": (recommend, "blend"),
-    "assemble": (recommend, "assemble"),
+    "sources": (sets_module.Panel, "ask"), "encoding": (ModelBundle, "encode"), "search": (vector_sources, "nearest"),
+    "facts": (sets_module, "user_facts"), "blend": (recommend, "blend"), "assemble": (recommend, "assemble"),
 }  # fmt: skip
+APART_S = 180.0
+"""Between the plays of a listener that were before."""
 
 
-def load(raw: str, shape: str, root: str, count: int) -> list[dict[str, Any]]:
-    """Return the first plays and skips of a raw folder's listeners, everybody's first, then everybody's second, and so on.
+@dataclasses.dataclass(frozen=True)  # without slots: states are made on first use and kept
+class Replayed:
+    """Plays and skips of listeners: what was before, in their order, and what comes, in turn one of each."""
+
+    before: list[dict[str, Any]]
+    coming: list[dict[str, Any]]
+
+    @functools.cached_property
+    def states(self) -> dict[str, bytes]:
+        """What is known of the listeners before anything comes."""
+        return windows([stamped([one], ago_s=APART_S * (turn + 1))[0] for turn, one in _backwards(self.before)])
+
+
+def load(raw: str, shape: str, root: str, count: int) -> Replayed:
+    """Return events of a raw folder: everybody's middle one, then everybody's next, and so on, with those before them.
 
     At 200 a second, 36,000 listeners each have one in three minutes, as they have when they listen.
     """
     folder = open_raw(raw, shape, iso_date("2026-01-31"), open_store(root))
     tasks = raw_tasks(folder, raw_files(folder, EVENT, "9999-12-31", required=True), EVENT)
     lines = (json.loads(one.data) for block in rehearsals(folder, tasks, Mishaps(), 7, None) for one in block.messages)
-    turns: dict[str, int] = collections.Counter()
-    found = []
+    own: dict[str, list[dict[str, Any]]] = collections.defaultdict(list)
     for one in lines:
         if one["event_type"] in ("play", "skip") and not one.get("private_session"):
-            found.append((turns[one["user_id"]], len(found), one))
-            turns[one["user_id"]] += 1
-    return [one for _, _, one in sorted(found, key=lambda row: row[:2])[:count]]
+            own[one["user_id"]].append(one)
+    turns = ((turn, n, one) for n, some in enumerate(own.values()) for turn, one in enumerate(some[len(some) // 2 :]))
+    coming = [one for _, _, one in heapq.nsmallest(count, turns, key=lambda row: row[:2])]
+    users = {one["user_id"] for one in coming}
+    return Replayed([one for user in sorted(users) for one in own[user][: len(own[user]) // 2]], coming)
 
 
-def stamped(events: Sequence[dict[str, Any]]) -> list[Message]:
-    """Return events as messages of this moment."""
-    now = datetime.datetime.now(datetime.UTC).isoformat(timespec="microseconds")
-    return [Message(json.dumps({**one, "event_ts": now, "ingest_ts": now}).encode(), {}) for one in events]
+def _backwards(events: Sequence[dict[str, Any]]) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield the events of each listener, the last first, with how many came after it."""
+    turns: collections.Counter[str] = collections.Counter()
+    for one in reversed(events):
+        yield turns[one["user_id"]], one
+        turns[one["user_id"]] += 1
+
+
+def stamped(events: Sequence[dict[str, Any]], ago_s: float = 0.0) -> list[Message]:
+    """Return events as messages of this moment, or of one before it."""
+    now = datetime.datetime.now(datetime.UTC) - datetime.timedelta(seconds=ago_s)
+    told = {"event_ts": now.isoformat(timespec="microseconds"), "ingest_ts": now.isoformat(timespec="microseconds")}
+    return [Message(json.dumps({**one, **told}).encode(), {}) for one in events]
 
 
 @contextlib.contextmanager
@@ -102,11 +134,26 @@ def brokers() -> Iterator[Callable[[str], PubSub]]:
         yield fresh
 
 
-def driver(broker: PubSub, step: Step, folder: Path) -> Stream:
-    """Return the local driver over an empty state."""
+class AllTimes(Metrics):
+    """Metrics that keep the freshness of all sets."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._fresh = collections.deque()
+
+
+def say(line: str) -> None:
+    """Tell a person, and leave standard output to the figures."""
+    print(f"  {line}", file=sys.stderr)
+
+
+def driver(broker: PubSub, step: Step, folder: Path, states: Mapping[str, bytes] | None = None) -> Stream:
+    """Return the local driver over a state of its own, which some listeners have from before."""
+    store, now_us = StateStore(folder), int(time.time() * 1e6)
+    store.commit(Commit(states or {}, dict.fromkeys(states or {}, now_us), {}, frozenset(), now_us))
     return Stream(
-        broker=broker, store=StateStore(folder), step=step, metrics=Metrics(), code_version="benchmark",
-        reload=lambda: None, clock=time.time, stop=threading.Event(), say=lambda line: print(f"  {line}", file=sys.stderr),
+        broker=broker, store=store, step=step, metrics=AllTimes(), code_version="benchmark", reload=lambda: None,
+        clock=time.time, stop=threading.Event(), say=say,
     )  # fmt: skip
 
 
@@ -137,42 +184,43 @@ while sent < len(events):
 """
 
 
-def latency(
-    fresh: Callable[[str], PubSub], step: Step, messages: Sequence[dict[str, Any]], rate: float
-) -> dict[str, float]:
-    """Return quantiles of freshness in ms while a process sends at a rate."""
+def latency(fresh: Callable[[str], PubSub], step: Step, root: str, given: Replayed, rate: float) -> dict[str, float]:
+    """Return quantiles of freshness in ms while a process sends at a rate and another one checks each minute."""
     with tempfile.TemporaryDirectory() as folder:
         lines = Path(folder, "messages.jsonl")
-        lines.write_text("".join(json.dumps(one) + "\n" for one in messages))
-        stream = driver(fresh("latency"), step, Path(folder, "state"))
+        lines.write_text("".join(json.dumps(one) + "\n" for one in given.coming))
+        stream = driver(fresh("latency"), step, Path(folder, "state"), given.states)
+        stream.validation = validation_of(root, Path(folder, "state"), stream.metrics, say)
         sender = subprocess.Popen([sys.executable, "-c", _SENDER, "latency", str(rate), str(lines)])
-        seconds = run_until(stream, len(messages))
+        seconds = run_until(stream, len(given.coming))
         sender.wait()
-        found = {f"p{100 * share:g} ms": 1_000 * value for share, value in stream.metrics.freshness().items()}
+        stream.validation.close()
+        times = stream.metrics.freshness(len(given.coming))
+        found = {f"p{100 * share:g} ms": 1_000 * value for share, value in times.items()}
         stream.store.close()
-    return found | {"events a second": len(messages) / seconds, "sets": float(stream.metrics.total("sets"))}
+    return found | {"events a second": len(given.coming) / seconds, "sets": float(stream.metrics.total("sets"))}
 
 
-def flooded(fresh: Callable[[str], PubSub], step: Step, messages: Sequence[dict[str, Any]]) -> dict[str, float]:
+def flooded(fresh: Callable[[str], PubSub], step: Step, given: Replayed) -> dict[str, float]:
     """Return events a second of the driver and of a bare loop over messages that lie ready."""
     rates = {}
     for name, work in {"bare loop": _bare, "driver": _driven}.items():
         broker = fresh(name.replace(" ", "-"))
-        broker.publish(EVENTS, stamped(messages))
-        rates[name] = len(messages) / work(broker, step, len(messages))
+        broker.publish(EVENTS, stamped(given.coming))
+        rates[name] = len(given.coming) / work(broker, step, len(given.coming), given.states)
     return rates | {"driver beside bare loop": rates["driver"] / rates["bare loop"]}
 
 
-def _driven(broker: PubSub, step: Step, count: int) -> float:
+def _driven(broker: PubSub, step: Step, count: int, states: Mapping[str, bytes]) -> float:
     with tempfile.TemporaryDirectory() as folder:
-        stream = driver(broker, step, Path(folder))
+        stream = driver(broker, step, Path(folder), states)
         seconds = run_until(stream, count)
         stream.store.close()
     return seconds
 
 
-def _bare(broker: PubSub, step: Step, count: int) -> float:
-    states: dict[str, bytes] = {}
+def _bare(broker: PubSub, step: Step, count: int, before: Mapping[str, bytes]) -> float:
+    states = dict(before)
     began, done = time.monotonic(), 0
     while done < count:
         received = broker.pull(EVENTS, 500, 1.0)
@@ -187,7 +235,7 @@ def _bare(broker: PubSub, step: Step, count: int) -> float:
 
 
 def function(step: Step, states: dict[str, bytes], rounds: int) -> dict[str, dict[str, float]]:
-    """Return what a set costs by how many are made at once, in ms of CPU, and what shares its parts take."""
+    """Return what a set costs by how many are made at once, in us of CPU, and what shares its parts take."""
     found = {}
     for size in AT_ONCE:
         some = dict(list(states.items())[:size])
@@ -197,7 +245,7 @@ def function(step: Step, states: dict[str, bytes], rounds: int) -> dict[str, dic
                 held.enter_context(_timed(owner, attribute, name, spent))
             whole = [_cpu(lambda some=some: step.sets(some)) for _ in range(rounds)]
         shares = {f"{name} share": seconds / sum(whole) for name, seconds in spent.items()}
-        found[f"{size} at once"] = {"ms a set": 1_000 * statistics.median(whole) / len(some)} | shares
+        found[f"{size} at once"] = {"us a set": 1e6 * statistics.median(whole) / len(some)} | shares
     return found
 
 
@@ -225,11 +273,12 @@ def _cpu(work: Callable[[], object]) -> float:
     return time.process_time() - began
 
 
-def windows(events: Sequence[dict[str, Any]]) -> dict[str, bytes]:
-    """Return the states that some events lead to."""
-    came = [Received(one.data, one.attributes, str(n), 0.0, "") for n, one in enumerate(stamped(events))]
+def windows(messages: Sequence[Message], before: Mapping[str, bytes] | None = None) -> dict[str, bytes]:
+    """Return the states that some messages lead to, by listener."""
+    came = [Received(one.data, one.attributes, str(n), 0.0, "") for n, one in enumerate(messages)]
     rows = decode_messages(came, "benchmark").rows
-    return dict(sorted(merge_events(dict.fromkeys(rows["user_id"].unique().to_list()), rows).states.items()))
+    known = {user: (before or {}).get(user) for user in rows["user_id"].unique().to_list()}
+    return dict(sorted(merge_events(known, rows).states.items()))
 
 
 def once_each(
@@ -248,21 +297,24 @@ def main() -> None:
     parser.add_argument("--root", required=True)
     parser.add_argument("--raw", required=True)
     parser.add_argument("--format", default="raw", choices=("raw", *sorted(SHAPES)))
-    for name, default in {"rate": 200, "seconds": 60, "flood": 10_000, "rounds": 7, "kills": 3, "processes": 1}.items():
+    defaults = {"rate": 200, "seconds": 60, "flood": 10_000, "rounds": 7, "kills": 3, "processes": 1, "beside": 800}
+    for name, default in defaults.items():
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
-    messages = load(given.raw, given.format, given.root, max(given.flood, given.rate * given.seconds))
+    replayed = load(given.raw, given.format, given.root, max(given.flood, given.rate * given.seconds))
+    some = {name: dataclasses.replace(replayed, coming=replayed.coming[:count])
+            for name, count in {"latency": given.rate * given.seconds, "flood": given.flood}.items()}  # fmt: skip
     with tempfile.TemporaryDirectory() as tables, brokers() as fresh:
         step = open_sessions(given.root, Path(tables), given.processes)
-        states = windows(messages)
+        states = windows(stamped(replayed.coming), replayed.states)
         step.sets(dict(list(states.items())[:50]))  # what is compiled or loaded once is not part of an answer
         found: dict[str, Any] = {"function": function(step, states, given.rounds)}
-        found["latency"] = latency(fresh, step, messages[: given.rate * given.seconds], given.rate)
-        found["throughput"] = flooded(fresh, step, messages[: given.flood])
+        found["latency"] = latency(fresh, step, given.root, some["latency"], given.rate)
+        found["throughput"] = flooded(fresh, step, some["flood"])
         if given.kills:
-            some = once_each(step, messages, states, 20 * given.rate)
-            found["beside beam"] = compare(fresh, given.root, some, stamped, given.rate, given.kills)
+            once = once_each(step, replayed.coming, states, given.beside)
+            found["beside beam"] = compare(fresh, given.root, once, stamped, given.rate, given.kills)
     for name, table in found.items():
         print(f"\n  {name}")
         for row, value in table.items():

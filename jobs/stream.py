@@ -94,7 +94,7 @@ def run(options: argparse.Namespace, opens: Callable[..., Step]) -> int:
         view.say(f"metrics at http://127.0.0.1:{server.server_address[1]}/metrics; state in {folder}; Ctrl-C ends it")
         drawing = threading.Thread(target=view.follow, args=(stop,), name="view", daemon=True)
         drawing.start()
-        validation = _validation(options.root, folder, metrics, view.say)
+        validation = validation_of(options.root, folder, metrics, view.say)
         held.callback(validation.close)
         stream = Stream(
             broker=broker, store=store, step=step, metrics=metrics, code_version=code_version(),
@@ -109,7 +109,7 @@ def run(options: argparse.Namespace, opens: Callable[..., Step]) -> int:
     return 0
 
 
-def _validation(root: str, folder: Path, metrics: Metrics, say: Callable[[str], None]) -> Validation:
+def validation_of(root: str, folder: Path, metrics: Metrics, say: Callable[[str], None]) -> Validation:
     """Return what has each minute's sets checked by a process of its own, which ends when this one does."""
     minutes = folder / CHECKS
 
