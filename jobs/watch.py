@@ -13,7 +13,7 @@ from pipelines.recommend import NOW_PLAYING, SURFACES
 from pipelines.records import Catalogue
 from pipelines.runner import load_manifest
 from transforms.io.store import open_store
-from transforms.stream.messages import decode_set
+from transforms.stream.messages import decode_set, supersedes
 
 _SHOWN, _WAIT_S = 15, 30.0
 Names = Callable[[Sequence[str]], Mapping[str, Mapping]]
@@ -43,7 +43,7 @@ def _run(options: argparse.Namespace) -> int:
                 mine = (one for one in received(_WAIT_S) if one.attributes.get("surface") == options.surface)
                 for message in sorted(mine, key=lambda one: int(one.attributes["sequence"])):
                     found = decode_set(message.data)
-                    if found["sequence"] < before.get("sequence", 0):
+                    if before and not supersedes(found, before):
                         continue
                     print("\n".join(lines(found, before, names, message.published_s)), flush=True)
                     before, left = found, None if left is None else left - 1

@@ -12,7 +12,7 @@ from toy_road import FIELDS
 
 from schemas.candidates import CANDIDATE_SET
 from transforms.io.broker import EVENTS, SETS, Message
-from transforms.stream.messages import decode_set
+from transforms.stream.messages import decode_set, supersedes
 from transforms.stream.session import APPLIED, CONFLICT, DUPLICATE, PRIVATE
 from transforms.stream.step import REASON, Merged
 
@@ -41,13 +41,14 @@ def published(broker: MemoryBroker) -> list[dict]:
 
 def final(broker: MemoryBroker) -> dict[str, bytes]:
     """Return what a consumer is left with: by user, the set of the highest sequence."""
-    kept: dict[str, tuple[int, bytes]] = {}
+    kept: dict[str, tuple[dict, bytes]] = {}
     for message in broker.published[SETS]:
         found = decode_set(message.data)
-        entry = (found["sequence"], message.data)
-        known = kept.get(found["user_id"], (-1, b""))
-        assert entry[0] != known[0] or entry == known, "one sequence, two sets"
-        kept[found["user_id"]] = max(known, entry)
+        known = kept.get(found["user_id"])
+        if known and known[0]["sequence"] == found["sequence"]:
+            assert known[1] == message.data, "one sequence, two sets"
+        if not known or supersedes(found, known[0]):
+            kept[found["user_id"]] = found, message.data
     return {user: data for user, (_, data) in kept.items()}
 
 

@@ -167,7 +167,7 @@ def test_a_bundle_that_cannot_make_a_set_is_refused_before_it_is_in_use(root):
 
 
 def test_the_checks_end_when_the_stream_does(tmp_path):
-    validation = stream._validation(str(tmp_path), tmp_path, Metrics(), print)
+    validation = stream.validation_of(str(tmp_path), tmp_path, Metrics(), print)
     process = validation.start()
     (validation.folder / "1-0.tries").write_text("1")
     process.stdin.close()

@@ -37,7 +37,7 @@ from transforms.model_bundle import ModelBundle
 from transforms.recommend import Recommend
 from transforms.retrieve import retrieve_users
 from transforms.shards import Shard, Task
-from transforms.stream.messages import decode_set
+from transforms.stream.messages import decode_set, supersedes
 from transforms.stream.overlay import LEFT_TO_BASE
 from transforms.stream.session import MOST, Window
 from transforms.stream.sets import HOUR_US
@@ -338,10 +338,13 @@ def _fails_on(path: str):
 
 
 def test_readers_keep_an_overlay_over_an_older_batch_and_a_newer_batch_over_it(home, windows):
-    overlay = windows["nobody-knows-me"].sequence
-    assert home.base_sequence < overlay, "an older batch never replaces it"
-    end_of_that_day = NOON + 36 * HOUR_US
-    assert overlay < sequence_of(end_of_that_day - 1, 0), "a batch that knows the whole day does"
+    overlay = {"sequence": windows["nobody-knows-me"].sequence, "expires_at": "2026-02-02"}
+    older = {"sequence": home.base_sequence, "expires_at": "2026-02-02"}
+    newer = {"sequence": sequence_of(NOON + 36 * HOUR_US - 1, 0), "expires_at": "2026-02-01"}  # knows the whole day
+    assert supersedes(overlay, older)
+    assert not supersedes(older, overlay)
+    assert supersedes(newer, overlay)
+    assert not supersedes(overlay, newer)
 
 
 def test_a_new_base_retires_the_overlays_of_the_one_before(hour, windows):

@@ -3,7 +3,7 @@
 import dataclasses
 import datetime
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import fastavro
@@ -182,6 +182,15 @@ def encode_sets(sets: pa.Table, traces: dict[str, str]) -> list[Message]:
 def decode_set(data: bytes) -> dict[str, Any]:
     """Return the candidate set in the payload of a message that `encode_sets` wrote."""
     return orjson.loads(pa.CompressedInputStream(pa.BufferReader(data), "zstd").read())
+
+
+def supersedes(found: Mapping[str, Any], kept: Mapping[str, Any]) -> bool:
+    """Tell whether a reader who keeps one set of a record takes another in its place, in whichever order they come.
+
+    Args:
+      found, kept: `sequence` and `expires_at`, of one record of one surface.
+    """
+    return (found["sequence"], found["expires_at"]) > (kept["sequence"], kept["expires_at"])
 
 
 def _lines(frame: pl.DataFrame) -> list[bytes]:

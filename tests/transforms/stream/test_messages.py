@@ -1,4 +1,5 @@
 import io
+import itertools
 import json
 import random
 import sys
@@ -25,6 +26,7 @@ from transforms.stream.messages import (
     encode_events,
     encode_sets,
     identify,
+    supersedes,
 )
 from validation.rows import polars_schema
 
@@ -147,3 +149,15 @@ def test_a_set_is_written_whole_and_named_by_its_attributes():
         "content-encoding": "zstd",
     }  # fmt: skip
     assert encode_sets(pa.Table.from_pylist([], CANDIDATE_SET.schema), {}) == []
+
+
+def test_a_reader_ends_with_one_set_whichever_comes_first():
+    sets = [
+        {"sequence": n, "expires_at": end, "n": i}
+        for i, (n, end) in enumerate([(1, "b"), (2, "a"), (2, "b"), (1, "z")])
+    ]
+    for order in itertools.permutations(sets):
+        kept = order[0]
+        for one in (*order[1:], *order):
+            kept = one if supersedes(one, kept) else kept
+        assert kept["n"] == 2
