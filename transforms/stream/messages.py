@@ -18,6 +18,7 @@ from schemas.stream import AVRO, JSON
 from transforms.decode import DETAIL, POSITION, RULE, decode_lines
 from transforms.ingest import check_rows, given_contract
 from transforms.io.broker import Message, Received
+from transforms.stream.halve import ATTEMPTS, halve
 from transforms.label import LABEL_VERSION, label_strength
 
 ENCODING = "googclient_schemaencoding"
@@ -41,6 +42,11 @@ class Cause:
     attempts: int = 1
 
 
+def parked(stage: str, error: BaseException) -> Cause:
+    """Return why a message is given up that the code has failed on again and again."""
+    return Cause(stage, type(error).__name__, str(error), ATTEMPTS)
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class Events:
     """A batch of messages, each either a row or a cause.
@@ -62,18 +68,33 @@ def encoding(received: Received) -> str:
 
 def decode_messages(received: Sequence[Received], code_version: str) -> Events:
     """Decode a batch of event messages; one that is no event has a cause, whatever its bytes are."""
-    checked = _decode(received, EVENT, code_version)
-    rows = checked.rows.with_columns(
+    decoded = _decode_apart(received, EVENT, code_version)
+    rows = decoded.rows.with_columns(
         pl.col("event_ts").dt.date().alias("event_date"),
         _LABEL,
         pl.lit(LABEL_VERSION, pl.Int32).alias("label_version"),
     )
-    return Events(rows.select(*EVENT.schema.names, POSITION), checked.causes)
+    return Events(rows.select(*EVENT.schema.names, POSITION), decoded.causes)
 
 
 def decode_control(received: Sequence[Received], code_version: str) -> Events:
     """Decode a batch of tombstones."""
-    return _decode(received, TOMBSTONE, code_version)
+    return _decode_apart(received, TOMBSTONE, code_version)
+
+
+def _decode_apart(received: Sequence[Received], contract: Contract, code_version: str) -> Events:
+    """Decode a batch; what decoding fails on stands alone in the end, and is parked."""
+    causes, frames = dict[int, Cause](), list[pl.DataFrame]()
+
+    def work(span: Sequence[int]) -> None:
+        found = _decode(received[span[0] : span[-1] + 1], contract, code_version)
+        frames.append(found.rows.with_columns(pl.col(POSITION) + span[0]) if span[0] else found.rows)
+        causes.update({span[0] + position: cause for position, cause in found.causes.items()})
+
+    failed = halve(range(len(received)), work) if received else []
+    causes |= {position: parked("decode", error) for position, error in failed}
+    rows = pl.concat(frames) if frames else _decode([], contract, code_version).rows
+    return Events(rows, dict(sorted(causes.items())))
 
 
 def _decode(received: Sequence[Received], contract: Contract, code_version: str) -> Events:
@@ -100,7 +121,12 @@ def identify(received: Received) -> tuple[str | None, str | None]:
 
 
 def _text(value: Any) -> str | None:
-    return None if value is None else value if isinstance(value, str) else orjson.dumps(value).decode()
+    if value is None or isinstance(value, str):
+        return value
+    try:
+        return orjson.dumps(value).decode()
+    except orjson.JSONEncodeError:  # it reads deeper than it writes
+        return None
 
 
 def _line(received: Received) -> bytes:
