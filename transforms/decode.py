@@ -258,7 +258,7 @@ def _in_range(typed: pl.Series) -> pl.Series:
     low, end = CLOCK_US if typed.name in CLOCKS else _CALENDAR_US
     if isinstance(typed.dtype, pl.Datetime):  # first without an expression, which costs ten times as much
         stamps = typed.to_physical()
-        if stamps.null_count() == len(stamps) or low <= stamps.min() and stamps.max() < end:  # type: ignore[operator]
+        if stamps.null_count() == len(stamps) or (low <= stamps.min() and stamps.max() < end):  # type: ignore[operator]
             return typed
     odd = _out_of_range(pl.col(typed.name), typed.dtype, low, end)
     return (

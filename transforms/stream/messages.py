@@ -18,8 +18,8 @@ from schemas.stream import AVRO, JSON
 from transforms.decode import DETAIL, POSITION, RULE, decode_lines
 from transforms.ingest import check_rows, given_contract
 from transforms.io.broker import Message, Received
-from transforms.stream.halve import ATTEMPTS, halve
 from transforms.label import LABEL_VERSION, label_strength
+from transforms.stream.halve import ATTEMPTS, halve
 
 ENCODING = "googclient_schemaencoding"
 """The attribute in which Pub/Sub says how a message is encoded: `JSON`, which it is without the attribute, or `BINARY`."""
@@ -40,6 +40,11 @@ class Cause:
     error_class: str
     detail: str | None
     attempts: int = 1
+
+    @property
+    def is_parked(self) -> bool:
+        """Tell whether the code failed on the message, and no rule refused it."""
+        return self.attempts > 1
 
 
 def parked(stage: str, error: BaseException) -> Cause:
