@@ -35,7 +35,7 @@ _SAID = {
     AGAIN: "sent again", DONE: "sent again before", TRIED: "sent again by this version before, in vain; kept",
     ERASED: "of erased users, deleted",
     STILL_BROKEN: "still no event by the rules of today, kept", VERDICT: "decided for good (conflict, future, ...), kept",
-    NO_MESSAGE: "about a set, not a message, kept", FOREIGN: "no dead letters, kept",
+    NO_MESSAGE: "about a set, or a message too large to be kept with them; kept", FOREIGN: "no dead letters, kept",
 }  # fmt: skip
 
 

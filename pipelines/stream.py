@@ -185,15 +185,16 @@ class Stream:
         for outcome, number in merged.counts.items():
             self.metrics.count("outcomes", outcome, by=number)
         self.metrics.count("messages", by=len(received))
-        self.metrics.count("outcomes", REJECTED, by=len(causes))
-        self.metrics.count("outcomes", PARKED, by=len(poisoned))
+        parked = sum(cause.is_parked for cause in causes.values())
+        self.metrics.count("outcomes", REJECTED, by=len(causes) - parked)
+        self.metrics.count("outcomes", PARKED, by=parked + len(poisoned))
         here = merged.dead.drop_nulls(POSITION)
         lost = {row: Cause("merge", why, None) for row, why in here.select(POSITION, REASON).iter_rows()}
         self._owe(rows, merged, received)
-        touched, displaced = _touched(rows, merged), merged.dead.filter(pl.col(POSITION).is_null()).drop(POSITION)
+        touched, displaced = _touched(rows, merged), _displaced(merged.dead)
         latest = min(max(touched.values(), default=0) / 1e6, self.clock())
         self.metrics.set("watermark_seconds", max(latest, self.metrics.gauge("watermark_seconds")))
-        return _Batch(merged.states, touched, merged.dirty, displaced.to_dicts()), causes | poisoned | lost
+        return _Batch(merged.states, touched, merged.dirty, displaced), causes | poisoned | lost
 
     def _without_erased(
         self, rows: pl.DataFrame, causes: Mapping[int, Cause], received: Sequence[Received]
@@ -362,6 +363,12 @@ class _UnderWay:
 
 def _reasons(sets: pa.Table) -> list[str]:
     return list(itertools.chain.from_iterable(sets["degraded_reasons"].to_pylist()))
+
+
+def _displaced(dead: pl.DataFrame) -> list[dict[str, Any]]:
+    """Return events that have no message here, times in us since 1970: a state may hold one that no calendar has."""
+    gone = dead.filter(pl.col(POSITION).is_null()).drop(POSITION)
+    return gone.with_columns(pl.col(pl.Datetime).dt.epoch("us")).to_dicts()
 
 
 def _touched(rows: pl.DataFrame, merged: Merged) -> dict[str, int]:

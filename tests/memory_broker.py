@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from transforms.io.broker import TOPICS, BrokerDown, Message, Received
 
 ACK_S = 60.0
+MOST_BYTES = 10_000_000
 
 
 class Clock:
@@ -66,6 +67,7 @@ class MemoryBroker:
     def publish(self, topic: str, messages: Sequence[Message]) -> None:
         self._reached(f"publish {topic}")
         for message in messages:
+            assert len(message.data) <= MOST_BYTES, "Pub/Sub refuses a larger message"
             self._ids += 1
             self.topics[topic].append(_Kept(message, f"m{self._ids}", self.clock.now))
             self.published[topic].append(message)

@@ -13,7 +13,8 @@ from toy_road import FIELDS
 from schemas.candidates import CANDIDATE_SET
 from transforms.io.broker import EVENTS, SETS, Message
 from transforms.stream.messages import decode_set, supersedes
-from transforms.stream.session import APPLIED, CONFLICT, DUPLICATE, PRIVATE
+from transforms.stream.session import APPLIED, CONFLICT, DUPLICATE, PRIVATE, Window
+from transforms.stream.sessions import merge_events
 from transforms.stream.step import REASON, Merged
 
 BEGIN = datetime.datetime(2026, 1, 30, 12, tzinfo=datetime.UTC)
@@ -119,6 +120,19 @@ def _candidate(item: str, position: int) -> dict:
         "sources": [], "is_exploration": False, "propensity": 1.0, "familiarity": "known", "is_fresh": False,
         "reason_code": "toy",
     }  # fmt: skip
+
+
+@dataclasses.dataclass
+class WindowStep(ToyStep):
+    """Merges as the stream does; offers what was heard, but for what is gone; raises for a user `broken`."""
+
+    def merge(self, states: Mapping[str, bytes | None], events: pl.DataFrame) -> Merged:
+        return merge_events(states, events)
+
+    def sets(self, states: Mapping[str, bytes]) -> pa.Table:
+        windows = {user: Window.from_bytes(state).heard for user, state in states.items()}
+        told = {user: {one.event_id: [one.event_ts, one.item_id] for one in heard} for user, heard in windows.items()}
+        return super().sets({user: json.dumps(one).encode() for user, one in told.items()})
 
 
 def sets(*users: str) -> pa.Table:

@@ -11,6 +11,7 @@ import io
 import json
 import re
 from collections.abc import Callable
+from typing import Any
 
 import orjson
 import polars as pl
@@ -25,6 +26,13 @@ RULE = "rule"
 DETAIL = "detail"
 PRIVATE_FIELDS = ("user_id", "session_id", "query_hash", "query", "email", "ip", "ip_address", "birthdate", "birth_date",
                   "phone", "name", "device_id")  # fmt: skip
+CLOCKS = ("event_ts", "ingest_ts", "effective_ts")
+"""Columns that say what a clock showed when something happened."""
+CLOCK_US = (0, 4_102_444_800_000_000)
+"""What a clock can show, 1970 to 2100, us since 1970, the end excluded: before, none counted; later, somebody mistook the
+unit, and from 2112 on the sequence of a set, `us << 11`, does not fit an int64."""
+_CALENDAR_US = (-62_135_596_800_000_000, 253_402_300_800_000_000)
+"""Of any other time, a release of 1902 or a right without end: the years 1 to 9999, which Python and SQL know."""
 _PAYLOAD_BYTES = 4_000
 _PRIVATE_VALUE = re.compile(
     rb'("(?:' + "|".join(PRIVATE_FIELDS).encode() + rb')"\s*:\s*)("(?:[^"\\]|\\.)*"?|[^,}\]]*)', re.IGNORECASE
@@ -225,7 +233,7 @@ def _typed(frame: pl.DataFrame, contract: Contract) -> Decoded:
     for name in contract.given_columns():
         wanted = contract.schema.field(name).type
         given = frame[name] if name in frame.columns else pl.Series(name, [None] * frame.height, pl.String)
-        typed[name] = _cast(given, wanted)
+        typed[name] = _in_range(_cast(given, wanted))
         if given.null_count() != typed[name].null_count():
             misfit[name] = given.is_not_null() & typed[name].is_null()
     rows = pl.DataFrame(typed).with_columns(frame[POSITION].cast(pl.Int64))
@@ -235,13 +243,51 @@ def _typed(frame: pl.DataFrame, contract: Contract) -> Decoded:
     named = frame.select(first).to_series()
     bad = named.is_not_null()
     rejected = pl.DataFrame({POSITION: rows[POSITION], RULE: named}).filter(bad)
-    detail = _misfits(frame.filter(bad), rejected[RULE], contract)
+    came = frame.filter(bad).with_columns(_held(column) for column in frame.filter(bad).iter_columns())
+    detail = _misfits(came, rejected[RULE], contract)
     rejected = rejected.with_columns(
         pl.col(RULE) + ":type",
         pl.Series(DETAIL, detail, pl.String),
-        pl.Series("payload", payloads(frame.filter(bad)), pl.String),
+        pl.Series("payload", payloads(came), pl.String),
     )
     return Decoded(rows.filter(~bad), rejected, frame.height)
+
+
+def _in_range(typed: pl.Series) -> pl.Series:
+    """Return values without those that are, or hold, a time out of range."""
+    low, end = CLOCK_US if typed.name in CLOCKS else _CALENDAR_US
+    if isinstance(typed.dtype, pl.Datetime):  # first without an expression, which costs ten times as much
+        stamps = typed.to_physical()
+        if stamps.null_count() == len(stamps) or (low <= stamps.min() and stamps.max() < end):  # type: ignore[operator]
+            return typed
+    odd = _out_of_range(pl.col(typed.name), typed.dtype, low, end)
+    return (
+        typed if odd is None else typed.to_frame().select(pl.when(~odd.fill_null(False)).then(typed.name)).to_series()
+    )
+
+
+def _out_of_range(value: pl.Expr, type_: Any, low: int, end: int) -> pl.Expr | None:
+    """Return where a time lies elsewhere, however deep; None for a type without times."""
+    if isinstance(type_, pl.Datetime):
+        return ~value.to_physical().is_between(low, end, closed="left")
+    if isinstance(type_, pl.List):
+        inner = _out_of_range(pl.element(), type_.inner, low, end)
+        return None if inner is None else value.list.eval(inner).list.any()
+    fields = type_.fields if isinstance(type_, pl.Struct) else ()
+    within = [_out_of_range(value.struct.field(field.name), field.dtype, low, end) for field in fields]
+    found = [one for one in within if one is not None]
+    return pl.any_horizontal(found) if found else None
+
+
+def _held(given: pl.Series) -> pl.Series:
+    """Return values as Python can hold them: as numbers where there are times that no calendar has."""
+    if not (given.dtype.is_temporal() or given.dtype.is_nested()):
+        return given
+    try:
+        given.to_list()
+    except (ValueError, OverflowError, polars.exceptions.PanicException):
+        return given.to_physical()
+    return given
 
 
 def _misfits(frame: pl.DataFrame, names: pl.Series, contract: Contract) -> list[str]:
@@ -314,7 +360,9 @@ def _to_timestamp(given: pl.Series, wanted: pl.DataType) -> pl.Series:
     """Read ISO 8601 (no offset means UTC), or an integer of seconds, milliseconds or microseconds, told by its size."""
     if isinstance(given.dtype, pl.Datetime):
         naive = given.dtype.time_zone is None
-        return (given.dt.replace_time_zone("UTC") if naive else given.dt.convert_time_zone("UTC")).cast(wanted)
+        return (given.dt.replace_time_zone("UTC") if naive else given.dt.convert_time_zone("UTC")).cast(
+            wanted, strict=False
+        )
     text = _to_string(given, wanted).str.strip_chars()
     column = pl.col(given.name)
     zoned = column.str.replace(r"(?i)z$", "+00:00").str.replace(r"^(.{10}) ", "${1}T")

@@ -15,7 +15,7 @@ import pyarrow as pa
 from schemas.contract import Contract, per_contract
 from schemas.hashing import shard_of
 from schemas.inputs import EVENT, SESSION_GAP_S
-from schemas.rules import load_rules
+from schemas.rules import Required, dump_rules, load_rules
 from transforms.decode import DETAIL, POSITION, PRIVATE_FIELDS, RULE, Decoded, decode, payloads
 from transforms.label import LABEL_VERSION, label_strength
 from transforms.shards import TARGET, EmitParts, MergeParts, Output, Part, Shard, Task, Workspace
@@ -39,8 +39,10 @@ def given_contract(contract: Contract) -> Contract:
 
 
 def _optional(field: pa.Field) -> pa.Field:
-    kept = {k: v for k, v in (field.metadata or {}).items() if k != b"rules" or len(load_rules(v.decode())) == 0}
-    return field.with_nullable(True).with_metadata(kept)
+    metadata = dict(field.metadata or {})
+    rules = load_rules(metadata.get(b"rules", b"[]").decode())
+    kept = tuple(rule for rule in rules if rule != Required())
+    return field.with_nullable(True).with_metadata({**metadata, b"rules": dump_rules(kept).encode()})
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -1,18 +1,23 @@
 """The streaming driver over a broker in memory, a real state file and a clock that only moves when told to."""
 
+import base64
+import dataclasses
 import json
 import random
 import re
 import threading
 
+import polars as pl
 import pytest
 from memory_broker import ACK_S, Clock, MemoryBroker
 from toy_stream import BEGIN, ToyStep, event, final, published, send
 
 from pipelines.stream import ERASED, PARKED, REJECTED, TTL_S, InBackground, Stream
 from pipelines.stream_metrics import Metrics
+from transforms.decode import POSITION, decode_lines
 from transforms.io.broker import CONTROL, DEAD_LETTERS, EVENTS, SETS, BrokerDown, Message
 from transforms.io.state_store import StateStore
+from transforms.stream import messages
 from transforms.stream.debounce import PAUSE_S
 from transforms.stream.messages import decode_set
 
@@ -262,6 +267,57 @@ def test_poison_is_found_and_parked_and_nothing_else_is_lost(make, broker):
     assert outcomes(stream) == {"applied": 30, PARKED: 1}
     assert len(final(broker)) == 30
     assert stream.step.merges < 20
+
+
+def test_a_year_that_no_calendar_has_is_a_dead_letter_and_ends_nothing(make, broker, clock):
+    stream = make()
+    odd = {"event_ts": "0000-01-01T00:00:00Z", "ingest_ts": "+12000-01-01T00:00:00Z"}
+    send(broker, event(1), event(2, event_type="teleport", **odd), event(3, "u2", **odd))
+    tombstone = {"entity": "planet", "id": "u1", "reason": "erasure", "effective_ts": "0000-01-01T00:00:00Z"}
+    broker.publish(CONTROL, [Message(json.dumps(tombstone).encode(), {})])
+    settle(stream, broker)
+    assert sorted(one["error_class"] for one in letters(broker)) == [
+        "effective_ts:type",
+        "event_ts:type",
+        "event_ts:type",
+    ]
+    assert outcomes(stream) == {"applied": 1, REJECTED: 2}
+    assert broker.topics[EVENTS] == broker.topics[CONTROL] == []
+
+
+def test_what_decoding_fails_on_is_parked_on_either_topic(make, broker, monkeypatch):
+    def failing(lines, contract):
+        if b"poison" in lines:
+            raise ArithmeticError("the bytes are poison")
+        return decode_lines(lines, contract)
+
+    monkeypatch.setattr(messages, "decode_lines", failing)
+    stream = make()
+    send(broker, *[event(number, f"u{number}") for number in range(6)], b"poison", b"{")
+    broker.publish(CONTROL, [Message(b"poison", {})])
+    settle(stream, broker)
+    found = sorted((one["stage"], one["error_class"], one["attempts"]) for one in letters(broker))
+    assert found == [("decode", "ArithmeticError", 3)] * 2 + [("decode", "decode:malformed", 1)]
+    assert outcomes(stream) == {"applied": 6, PARKED: 1, REJECTED: 1}
+    assert broker.topics[EVENTS] == broker.topics[CONTROL] == []
+
+
+def test_an_event_of_a_year_that_no_calendar_has_is_told_of_when_it_is_displaced(make, broker):
+    """States may hold such events that were taken before they were refused."""
+
+    class Displacing(ToyStep):
+        def merge(self, states, events):
+            lost = events.select("event_id", "user_id", reason=pl.lit("conflict"), event_ts=pl.lit(YEAR_0).cast(US))
+            lost = lost.with_columns(pl.lit(None, pl.Int64).alias(POSITION))
+            return dataclasses.replace(super().merge(states, events), dead=lost)
+
+    US, YEAR_0 = pl.Datetime("us", "UTC"), -62_167_219_200_000_000
+    stream = make(Displacing())
+    send(broker, event(1))
+    settle(stream, broker)
+    (found,) = letters(broker)
+    told = json.loads(base64.b64decode(found["payload"]))
+    assert told == {"event_id": "u1-e1", "user_id": "u1", "event_ts": YEAR_0}
 
 
 def test_a_set_that_cannot_be_made_is_given_up_and_the_others_are_published(make, broker):

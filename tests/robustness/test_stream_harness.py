@@ -3,14 +3,18 @@
 import json
 import threading
 
+import fuzz_stream
 import pytest
 import soak_stream
 from kill_stream import Reader, in_bulk
 from memory_broker import Clock, MemoryBroker
 from toy_stream import event
 
+from pipelines import stream
 from transforms.io.broker import DEAD_LETTERS, SETS, VERDICTS, Message
+from transforms.stream.dead_letters import encode_letters
 from transforms.stream.session import APPLIED, DUPLICATE, OUTLIVED
+from transforms.stream.sessions import merge_events
 
 
 def read(*messages: tuple[str, bytes, dict]) -> Reader:
@@ -71,6 +75,43 @@ def test_outcomes_are_compared_whatever_the_order_was():
     bulk = {APPLIED: 6, OUTLIVED: 2, "rejected": 2}
     assert soak_stream.together(stream, 2) == soak_stream.together(bulk, 0)
     assert soak_stream.together(stream, 1) != soak_stream.together(bulk, 0)
+
+
+def test_fuzzed_messages_are_all_accounted_for(tmp_path):
+    found = fuzz_stream.run(5_000, 7, tmp_path)
+    assert found.wrong == []
+    assert found.fates.total() == 5_000
+    assert {"event_ts:type", "ingest_ts:type", "effective_ts:type", "session_id:max_length", "late_bucket"} <= set(
+        found.causes
+    )
+    assert (
+        min(found.fates[fate] for fate in (fuzz_stream.GOOD, fuzz_stream.ANY, "decode:malformed", stream.ERASED)) > 10
+    )
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        (lambda letters: letters[1:], "dead letters []"),
+        (lambda letters: letters[:1] + letters, "dead letters ["),
+        (lambda letters: [one | {"error_class": "other"} for one in letters], "dead letters ['other'] instead of"),
+        (lambda letters: [one | {"payload": "eA=="} for one in letters], "not as it came"),
+        (lambda letters: [one | {"error_class": ""} for one in letters], "no dead letter of a message"),
+    ],
+)
+def test_a_dead_letter_too_few_too_many_or_of_another_cause_is_found(changed, said, tmp_path, monkeypatch):
+    monkeypatch.setattr(stream, "encode_letters", lambda letters: encode_letters(changed(letters)))
+    assert any(line.startswith(said) for line in fuzz_stream.run(100, 7, tmp_path).wrong)
+
+
+def test_a_message_that_is_lost_or_kept_is_found(tmp_path, monkeypatch):
+    with monkeypatch.context() as patched:
+        patched.setattr(MemoryBroker, "acknowledge", lambda broker, topic, ids: None)
+        assert any(
+            line.endswith("messages were not acknowledged") for line in fuzz_stream.run(100, 7, tmp_path / "a").wrong
+        )
+    monkeypatch.setattr(fuzz_stream.WindowStep, "merge", lambda step, states, rows: merge_events(states, rows[1:]))
+    assert any(line.startswith("the window of u") for line in fuzz_stream.run(100, 7, tmp_path / "b").wrong)
 
 
 def test_memory_that_grows_has_a_slope():

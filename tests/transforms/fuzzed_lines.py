@@ -1,5 +1,6 @@
 """Event lines broken in every way that came to mind, and by chance."""
 
+import functools
 import json
 import random
 
@@ -8,10 +9,13 @@ GOOD = {
     "ingest_ts": "2026-01-30T12:00:05Z", "user_id": "u", "session_id": "s", "item_id": "i", "item_type": "track",
     "ms_played": 40000, "item_duration_ms": 200000, "is_organic": True, "rank": None, "market": "SE",
 }  # fmt: skip
+DEEP = functools.reduce(lambda inner, _: [inner], range(300), "x")
+"""Deeper than some writers of JSON go, and no reader."""
 ODD_VALUES = [
     None, "", " ", "\x00", "null", "NaN", True, False, 0, -1, 1.5, -0.0, 1e308, 2**31, 2**63, -(2**63) - 1, 10**40,
     [], {}, [1, [2]], {"a": {"b": []}}, "x" * 300, "åäö", "\U0001f3b5", "\u2028", "2026-13-45", "1e999", "0x10",
-    "2026-01-30", "١٢٣", "-", "1,000", "9" * 30,
+    "2026-01-30", "١٢٣", "-", "1,000", "9" * 30, DEEP, "0000-01-01T00:00:00Z", "+12000-01-01T00:00:00Z", "-0044-03-15T00:00:00Z",
+    "0001-01-01T00:00:00Z", "9999-12-31T23:59:59Z", "1969-12-31T23:59:59Z", "2100-01-01T00:00:00Z", 10**17 - 1,
 ]  # fmt: skip
 WHOLE_LINES = [
     b"{", b"}", b"[]", b"null", b"true", b"0", b'"text"', b"{}", b"[{}]", b"\xff\xfe", b"\xef\xbb\xbf{}", b"\x00",

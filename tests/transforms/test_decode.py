@@ -43,6 +43,57 @@ def test_timestamps(text, micros):
     assert rows["event_ts"].dt.epoch("us").to_list() == [micros]
 
 
+NO_CLOCK = [
+    "0000-01-01T00:00:00Z", "-0044-03-15T00:00:00Z", "+12000-01-01T00:00:00Z", "0001-01-01T00:00:00Z", "1969-12-31T23:59:59Z",
+    "2100-01-01T00:00:00Z", "9999-12-31T23:59:59Z", 10**17 - 1,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("given", NO_CLOCK)
+def test_a_time_that_no_clock_shows_rejects_its_row_whatever_else_is_wrong_with_it(given):
+    odd = GOOD | {"event_ts": given}
+    checked = check_rows(decode_lines(lines(odd, odd | {"event_type": "sing"}, GOOD), EVENT), EVENT, "a.jsonl", "v")
+    assert checked.rejected.sort("position").select("position", RULE).rows() == [
+        (0, "event_ts:type"),
+        (1, "event_ts:type"),
+    ]
+    assert checked.rejected[DETAIL].str.contains(f"expected timestamp[us, tz=UTC], came '{given}'", literal=True).all()
+    assert checked.rows[POSITION].to_list() == [2]
+
+
+@pytest.mark.parametrize("given", ["1970-01-01T00:00:00Z", "2099-12-31T23:59:59Z"])
+def test_a_clock_may_show_the_first_and_the_last_day(given):
+    assert decode_lines(lines(GOOD | {"event_ts": given}), EVENT).rows.height == 1
+
+
+@pytest.mark.parametrize("given", ["0001-01-01T00:00:00Z", "1902-11-11T00:00:00Z", "9999-12-31T23:59:59Z"])
+def test_the_catalogue_knows_releases_before_any_clock_and_rights_without_an_end(given):
+    rights = [{"market": "SE", "tiers": None, "from_ts": None, "to_ts": given}]
+    item = {"item_id": "i", "item_type": "track", "release_ts": given, "availability": rights}
+    assert decode_lines(lines(item), ITEM).rows["release_ts"].null_count() == 0
+
+
+@pytest.mark.parametrize("given", ["0000-01-01T00:00:00Z", "+12000-01-01T00:00:00Z"])
+def test_the_catalogue_knows_no_time_that_no_calendar_has(given):
+    rights = [{"market": "SE", "tiers": None, "from_ts": None, "to_ts": given}]
+    items = [
+        {"item_id": "i", "item_type": "x", "release_ts": given},
+        {"item_id": "j", "item_type": "x", "availability": rights},
+    ]
+    checked = check_rows(decode_lines(lines(*items), ITEM), ITEM, "a.jsonl", "v")
+    assert sorted(checked.rejected[RULE]) == ["availability:type", "release_ts:type"]
+
+
+@pytest.mark.parametrize("unit", ["s", "ms", "us"])
+def test_a_time_in_parquet_that_no_clock_shows_rejects_its_row(unit, tmp_path):
+    far = {"s": 10**12, "ms": 2**61, "us": 2**62}[unit]
+    columns = {name: pa.array([GOOD[name]] * 2) for name in GOOD if name not in ("event_ts", "ingest_ts")}
+    stamps = {"event_ts": pa.array([far, 1], pa.timestamp(unit)), "ingest_ts": pa.array([1, far], pa.timestamp(unit))}
+    pq.write_table(pa.table(columns | stamps), tmp_path / "a.parquet", coerce_timestamps=None)
+    found = decode(str(tmp_path / "a.parquet"), EVENT).rejected.select(POSITION, RULE).rows()
+    assert found == [(0, "event_ts:type"), (1, "ingest_ts:type")]
+
+
 @pytest.mark.parametrize(("given", "typed"), [(5, 5), (5.0, 5), ("5", 5), (None, None)])
 def test_integers(given, typed):
     assert decode_lines(lines(GOOD | {"ms_played": given}), EVENT).rows["ms_played"].to_list() == [typed]

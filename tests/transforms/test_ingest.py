@@ -183,6 +183,8 @@ def test_users_who_asked_for_erasure_leave_no_event(tmp_path):
         ({"ms_played": 1_000_000}, "ms_played:at_most:item_duration_ms"),
         ({"ms_played": "long"}, "ms_played:type"),
         ({"market": "Sweden"}, "market:max_length"),
+        ({"session_id": "s" * 201}, "session_id:max_length"),
+        ({"event_ts": "0000-01-01T00:00:00Z", "event_type": "sing"}, "event_ts:type"),
     ],
 )
 def test_a_broken_row_is_rejected_under_the_rule_it_broke(changed, rule, tmp_path):

@@ -14,9 +14,11 @@ import pytest
 from google.api_core import exceptions
 
 from transforms.io import emulator as emulators
-from transforms.io.broker import CONTROL, DEAD_LETTERS, EVENTS, SETS, BrokerDown, BrokerError, Message
+from transforms.io.broker import CONTROL, DEAD_LETTERS, EVENTS, SETS, BrokerDown, BrokerError, Message, Received
 from transforms.io.emulator import Emulator, adopt_emulator, find_emulator, start_emulator
 from transforms.io.pubsub import EMULATOR, PubSub, _batches
+from transforms.stream.dead_letters import MOST_BYTES, decode_letter, encode_letters, letter, original
+from transforms.stream.messages import Cause
 
 
 @pytest.fixture(scope="module")
@@ -79,6 +81,16 @@ def test_what_was_taken_from_the_control_topic_is_delivered_again_to_who_asks(br
     (again,) = receive(broker, CONTROL, 1)
     assert again.message_id == found.message_id
     broker.acknowledge(CONTROL, [again.ack_id])
+
+
+@pytest.mark.service
+def test_the_largest_dead_letter_is_taken(broker):
+    data = b'{"user_id": "' + b"u" * (MOST_BYTES - 15) + b'"}'
+    one = Received(data, {}, "m", 0.0, "a")
+    broker.publish(DEAD_LETTERS, encode_letters([letter(one, Cause("decode", "event_id:required", "x" * 9_000), "v")]))
+    (found,) = receive(broker, DEAD_LETTERS, 1)
+    assert len(found.data) < 10_000_000
+    assert original(decode_letter(found)).data == data
 
 
 @pytest.mark.service

@@ -24,13 +24,15 @@ from apache_beam.transforms.timeutil import TimeDomain
 from apache_beam.transforms.userstate import BagStateSpec, ReadModifyWriteStateSpec, RuntimeTimer, TimerSpec, on_timer
 
 from schemas.hashing import hash64_one
+from transforms.decode import POSITION
 from transforms.stream.beam_messages import pubsub, received
 from transforms.stream.control import LETTERS, DecodeTombstones, Gone, StepsWithout, erased, everywhere, tombstones
 from transforms.stream.dead_letters import encode_letters, event_letter, letter, set_letter
 from transforms.stream.debounce import PAUSE_S
-from transforms.stream.messages import Cause, decode_messages, encode_sets
+from transforms.stream.halve import halve
+from transforms.stream.messages import Cause, decode_messages, encode_sets, parked
 from transforms.stream.poison import make_sets
-from transforms.stream.session import SPAN_US, Heard, Window, merge
+from transforms.stream.session import SPAN_US, Heard, Told, Window, WindowError, merge
 from transforms.stream.sessions import BARRED, DEAD, by_user, tell
 from transforms.stream.spool import packed
 from transforms.stream.step import REASON, Step
@@ -38,7 +40,7 @@ from transforms.stream.step import REASON, Step
 MESSAGES_AT_ONCE, BATCH, BUFFER_S = 500, 128, 0.2
 IDLE_S = 2 * SPAN_US / 1e6
 """State of a listener who has been silent so long is dropped: it would say nothing of the next day."""
-TABLES, _NAMESPACE = "tables", "stream"
+TABLES, PARKED, _NAMESPACE = "tables", "parked", "stream"
 
 
 @beam.typehints.with_output_types(tuple[str, Any])
@@ -55,16 +57,24 @@ class DecodeEvents(beam.DoFn):
         """Yield what was heard by listener."""
         came = [received(one) for one in batch]
         events = decode_messages(came, self.code_version)
-        told = tell(events.rows).with_row_index("__row")
-        for outcome in told[BARRED].drop_nulls().to_list():
-            Metrics.counter(_NAMESPACE, outcome).inc()
-        dead = told.filter(told[BARRED].is_in(DEAD)).select("__position", BARRED).iter_rows()
-        causes = events.causes | {position: Cause("merge", why, None) for position, why in dead}
+        causes, heard = dict(events.causes), list[tuple[str, list[Heard]]]()
+
+        def work(span: Sequence[int]) -> None:
+            told = tell(events.rows[span[0] : span[-1] + 1]).with_row_index("__row")
+            some = [(user, own) for user, _, own in by_user(told.filter(told[BARRED].is_null()))]
+            dead = dict(told.filter(told[BARRED].is_in(DEAD)).select(POSITION, BARRED).iter_rows())
+            heard.extend(some)
+            causes.update({position: Cause("merge", why, None) for position, why in dead.items()})
+            for outcome in told[BARRED].drop_nulls().to_list():
+                Metrics.counter(_NAMESPACE, outcome).inc()
+
+        failed = halve(range(events.rows.height), work) if events.rows.height else []
+        causes |= {int(events.rows[POSITION][row]): parked("merge", error) for row, error in failed}
+        Metrics.counter(_NAMESPACE, PARKED).inc(sum(cause.is_parked for cause in causes.values()))
         for position, cause in sorted(causes.items()):
             one = letter(came[position], cause, self.code_version)
             yield (one["user_id"], one) if one["user_id"] else _dead(one)
-        for user, _, heard in by_user(told.filter(told[BARRED].is_null())):
-            yield user, heard
+        yield from heard
 
 
 class KeepWindows(beam.DoFn):
@@ -105,26 +115,34 @@ class KeepWindows(beam.DoFn):
             yield from self._take(user, heard, state, published, pause, idle)
 
     def _take(self, user: str, heard: Sequence[Heard], state: Any, published: Any, pause: Any, idle: Any) -> Iterator:
-        before = _window(state)
-        after, told = merge(before, (Heard(*one) for one in heard))
-        for one in told:
-            Metrics.counter(_NAMESPACE, one.outcome).inc()
-            if one.loser:
-                row = one.loser._asdict() | {"user_id": user, REASON: one.outcome}
-                yield _dead(event_letter(row, self.code_version))
-        if after == before:
-            return
-        state.write(after.to_bytes())
-        idle.set(after.heard[-1].event_ts / 1e6 + IDLE_S)
-        yield from self._due(user, after, published, pause)
+        before, windows, told = state.read(), list[Window](), list[Told]()
 
-    def _due(self, user: str, window: Window, published: Any, pause: RuntimeTimer) -> Iterator:
+        def work(some: Sequence[Heard]) -> None:
+            window, said = merge(windows[-1] if windows else _window(before), [Heard(*one) for one in some])
+            windows.append(window)
+            told.extend(said)
+
+        for one, error in halve(heard, work):
+            Metrics.counter(_NAMESPACE, PARKED).inc()
+            row = Heard(*one)._asdict() | {"user_id": user}
+            yield _dead(event_letter(row, self.code_version, parked("merge", error)))
+        for said in told:
+            Metrics.counter(_NAMESPACE, said.outcome).inc()
+            if said.loser:
+                row = said.loser._asdict() | {"user_id": user, REASON: said.outcome}
+                yield _dead(event_letter(row, self.code_version))
+        if windows and (after := windows[-1].to_bytes()) != before:
+            state.write(after)
+            idle.set(windows[-1].heard[-1].event_ts / 1e6 + IDLE_S)
+            yield from self._due(user, after, published, pause)
+
+    def _due(self, user: str, window: bytes, published: Any, pause: RuntimeTimer) -> Iterator:
         if self.bounded:
             return
         now, last = self.clock(), published.read()
         if last is None or not 0 <= now - last < PAUSE_S:
             published.write(now)
-            yield user, window.to_bytes()
+            yield user, window
         else:
             pause.set(last + PAUSE_S)
 
@@ -136,10 +154,9 @@ class KeepWindows(beam.DoFn):
         published=beam.DoFn.StateParam(PUBLISHED),
     ) -> Iterator:
         """Yield what changed while the last set was fresh."""
-        window = _window(state)
-        if window.heard:  # an erased listener has none
+        if window := state.read():  # an erased listener has none
             published.write(self.clock())
-            yield user, window.to_bytes()
+            yield user, window
 
     @on_timer(IDLE)
     def silent(
@@ -149,8 +166,8 @@ class KeepWindows(beam.DoFn):
         published=beam.DoFn.StateParam(PUBLISHED),
     ) -> Iterator:
         """Forget a listener; at the end of a bounded run, after saying what there is to say."""
-        if self.bounded and (window := _window(state)).heard:
-            yield user, window.to_bytes()
+        if self.bounded and (window := state.read()):
+            yield user, window
         state.clear()
         published.clear()
 
@@ -186,7 +203,7 @@ class ServeWindows(beam.DoFn):
             count.write((count.read() or 0) + 1)
             return
         latest: dict[str, bytes] = {}
-        for user, window in sorted(windows, key=lambda one: Window.from_bytes(one[1]).sequence):
+        for user, window in sorted(windows, key=lambda one: _sequence(one[1])):
             latest[user] = window
         step = self._steps.of(self.open_step(), self._without(group, gone, count.read() or 0))
         sets, causes = make_sets(step, latest)
@@ -273,9 +290,16 @@ def _spread(element: tuple[str, bytes], among: int) -> tuple[int, tuple[str, byt
     return hash64_one(element[0]) % among, element
 
 
-def _window(state: Any) -> Window:
-    stored = state.read()
+def _window(stored: bytes | None) -> Window:
     return Window.from_bytes(stored) if stored else Window()
+
+
+def _sequence(stored: bytes) -> int:
+    """Return what orders the windows of a listener: one that cannot be read comes first, and says why where a set is made of it."""
+    try:
+        return Window.from_bytes(stored).sequence
+    except WindowError:
+        return -1
 
 
 def _dead(one: dict) -> beam.pvalue.TaggedOutput:

@@ -20,6 +20,7 @@ from transforms.decode import DETAIL, POSITION, RULE, decode_lines
 from transforms.ingest import check_rows, given_contract
 from transforms.io.broker import Message, Received
 from transforms.label import LABEL_VERSION, label_strength
+from transforms.stream.halve import ATTEMPTS, halve
 from transforms.stream.session import SKEW_US
 
 ENCODING = "googclient_schemaencoding"
@@ -43,6 +44,16 @@ class Cause:
     error_class: str
     detail: str | None
     attempts: int = 1
+
+    @property
+    def is_parked(self) -> bool:
+        """Tell whether the code failed on the message, and no rule refused it."""
+        return self.attempts > 1
+
+
+def parked(stage: str, error: BaseException) -> Cause:
+    """Return why a message is given up that the code has failed on again and again."""
+    return Cause(stage, type(error).__name__, str(error), ATTEMPTS)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -70,21 +81,36 @@ def decode_messages(received: Sequence[Received], code_version: str) -> Events:
     Nor is one that says it was taken in after it was published, by more than clocks differ: all that its listener does until
     that time would lie behind it. Where nothing says when a message was published, its word is taken.
     """
-    checked = _decode(received, EVENT, code_version)
+    decoded = _decode_apart(received, EVENT, code_version)
     latest = [int(one.published_s * 1e6) + SKEW_US if one.published_s else _ANY_TIME for one in received]
-    ahead = checked.rows["ingest_ts"].dt.epoch("us").to_numpy() > np.array(latest, np.int64)[checked.rows[POSITION]]
-    early = dict.fromkeys(checked.rows[POSITION].filter(pl.Series(ahead)), Cause("decode", AHEAD, None))
-    rows = checked.rows.filter(pl.Series(~ahead)).with_columns(
+    ahead = decoded.rows["ingest_ts"].dt.epoch("us").to_numpy() > np.array(latest, np.int64)[decoded.rows[POSITION]]
+    early = dict.fromkeys(decoded.rows[POSITION].filter(pl.Series(ahead)), Cause("decode", AHEAD, None))
+    rows = decoded.rows.filter(pl.Series(~ahead)).with_columns(
         pl.col("event_ts").dt.date().alias("event_date"),
         _LABEL,
         pl.lit(LABEL_VERSION, pl.Int32).alias("label_version"),
     )
-    return Events(rows.select(*EVENT.schema.names, POSITION), checked.causes | early)
+    return Events(rows.select(*EVENT.schema.names, POSITION), decoded.causes | early)
 
 
 def decode_control(received: Sequence[Received], code_version: str) -> Events:
     """Decode a batch of tombstones."""
-    return _decode(received, TOMBSTONE, code_version)
+    return _decode_apart(received, TOMBSTONE, code_version)
+
+
+def _decode_apart(received: Sequence[Received], contract: Contract, code_version: str) -> Events:
+    """Decode a batch; what decoding fails on stands alone in the end, and is parked."""
+    causes, frames = dict[int, Cause](), list[pl.DataFrame]()
+
+    def work(span: Sequence[int]) -> None:
+        found = _decode(received[span[0] : span[-1] + 1], contract, code_version)
+        frames.append(found.rows.with_columns(pl.col(POSITION) + span[0]) if span[0] else found.rows)
+        causes.update({span[0] + position: cause for position, cause in found.causes.items()})
+
+    failed = halve(range(len(received)), work) if received else []
+    causes |= {position: parked("decode", error) for position, error in failed}
+    rows = pl.concat(frames) if frames else _decode([], contract, code_version).rows
+    return Events(rows, dict(sorted(causes.items())))
 
 
 def _decode(received: Sequence[Received], contract: Contract, code_version: str) -> Events:
@@ -111,7 +137,12 @@ def identify(received: Received) -> tuple[str | None, str | None]:
 
 
 def _text(value: Any) -> str | None:
-    return None if value is None else value if isinstance(value, str) else orjson.dumps(value).decode()
+    if value is None or isinstance(value, str):
+        return value
+    try:
+        return orjson.dumps(value).decode()
+    except orjson.JSONEncodeError:  # it reads deeper than it writes
+        return None
 
 
 def _line(received: Received) -> bytes:

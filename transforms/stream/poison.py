@@ -1,41 +1,17 @@
 """Run a step over a batch and give up nothing but what it fails on."""
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import TypeVar
+from collections.abc import Mapping, Sequence
 
 import polars as pl
 import pyarrow as pa
 
 from schemas.candidates import CANDIDATE_SET
 from transforms.decode import POSITION
-from transforms.stream.messages import Cause
+from transforms.stream.halve import halve
+from transforms.stream.messages import Cause, parked
 from transforms.stream.step import REASON, Merged, Step
 from validation.rows import split_rows
 from validation.set_rules import set_rules
-
-ATTEMPTS = 3
-_T = TypeVar("_T")
-
-
-def halve(items: Sequence[_T], work: Callable[[Sequence[_T]], None]) -> list[tuple[_T, Exception]]:
-    """Do the work on all items at once, or, where it raises, on halves until what it raises on stands alone.
-
-    Args:
-      work: keeps what it came to by itself; where it raises it must have kept nothing. An item alone is tried
-        `ATTEMPTS` times.
-
-    Returns:
-      The items that failed, in order, each with its last exception.
-    """
-    for left in reversed(range(ATTEMPTS if len(items) == 1 else 1)):
-        try:
-            work(items)
-            return []
-        except Exception as error:  # whatever a foreign message brings about must not stop the others
-            if len(items) == 1 and not left:
-                return [(items[0], error)]
-    middle = len(items) // 2
-    return halve(items[:middle], work) + halve(items[middle:], work)
 
 
 def merge(step: Step, states: Mapping[str, bytes | None], rows: pl.DataFrame) -> tuple[Merged, dict[int, Cause]]:
@@ -53,7 +29,7 @@ def merge(step: Step, states: Mapping[str, bytes | None], rows: pl.DataFrame) ->
         parts.append(done)
 
     failed = halve(range(rows.height), work) if rows.height else []
-    return _together(parts), {int(rows[POSITION][row]): _cause("merge", error) for row, error in failed}
+    return _together(parts), {int(rows[POSITION][row]): parked("merge", error) for row, error in failed}
 
 
 def make_sets(step: Step, states: Mapping[str, bytes]) -> tuple[pa.Table, dict[str, Cause]]:
@@ -72,7 +48,7 @@ def make_sets(step: Step, states: Mapping[str, bytes]) -> tuple[pa.Table, dict[s
         made.append(sets)
 
     failed = halve(users, work) if users else []
-    causes = {user: _cause("sets", error) for user, error in failed}
+    causes = {user: parked("sets", error) for user, error in failed}
     every = made[1] if len(made) == 2 else pa.concat_tables(made)
     good, bad = split_rows(pl.DataFrame(pl.from_arrow(every)), CANDIDATE_SET, set_rules())
     if bad.height or not good["user_id"].is_sorted():
@@ -90,7 +66,3 @@ def _together(parts: Sequence[Merged]) -> Merged:
     dirty = sorted({user for part in parts for user in part.dirty})
     counted = frozenset[int]().union(*(part.counted for part in parts))
     return Merged(states, counts, pl.concat([part.dead for part in parts], how="diagonal_relaxed"), dirty, counted)
-
-
-def _cause(stage: str, error: Exception) -> Cause:
-    return Cause(stage, type(error).__name__, str(error), ATTEMPTS)

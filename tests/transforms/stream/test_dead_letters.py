@@ -7,7 +7,15 @@ from schemas.stream import DEAD_LETTER
 from transforms.decode import decode_lines
 from transforms.io.broker import Message, Received
 from transforms.stream import dead_letters
-from transforms.stream.dead_letters import decode_letter, encode_letters, letter, original, set_letter
+from transforms.stream.dead_letters import (
+    MOST_BYTES,
+    decode_letter,
+    encode_letters,
+    event_letter,
+    letter,
+    original,
+    set_letter,
+)
 from transforms.stream.messages import ENCODING, Cause
 from transforms.stream.repost import (
     AGAIN,
@@ -82,6 +90,35 @@ def test_what_is_too_large_to_be_published_is_kept_without_its_bytes(monkeypatch
     found = letter(received(b"x" * 11), Cause("decode", "decode:malformed", "no record"), "v")
     assert found["payload"] is None
     assert found["detail"] == "11 bytes, too many to be kept; no record"
+
+
+@pytest.mark.parametrize(("column", "character"), [("event_id", "A"), ("user_id", "\x01"), ("event_id", "\U0001f3b5")])
+@pytest.mark.parametrize("size", [MOST_BYTES, MOST_BYTES + 1, 10_000_000])
+def test_the_letter_of_any_message_is_one_that_pub_sub_takes(character, column, size):
+    frame = len(json.dumps({column: ""}))
+    written = json.dumps(character, ensure_ascii=character == "\x01")[1:-1].encode()
+    data = json.dumps({column: ""}).encode()[:-2] + written * ((size - frame) // len(written)) + b'"}'
+    one = received(data + b" " * (size - len(data)), "m" * 30)
+    found = letter(one, Cause("decode", "event_ts:required", "\x01" * 5_000), "v")
+    (message,) = encode_letters([found])
+    assert len(message.data) + sum(len(key) + len(value) for key, value in message.attributes.items()) < 9_000_000
+    assert found[column].endswith("…")
+    assert len(found[column].encode()) <= 200
+    assert found[column].startswith(character * 30)
+    assert (original(decode_letter(kept(found))) or one).data == one.data
+    assert (found["payload"] is None) == (size > MOST_BYTES)
+    assert found["detail"].startswith(f"{size:,} bytes, too many to be kept; \x01" if size > MOST_BYTES else "\x01\x01")
+
+
+def test_an_id_that_may_be_one_stays_whole():
+    assert good(user_id="é" * 100)["user_id"] == "é" * 100
+
+
+def test_the_letter_of_a_lost_event_is_bound_and_says_so():
+    row = {"event_id": "e", "user_id": "u", "session_id": "s" * 6_000_000, "reason": "conflict"}
+    found = event_letter(row, "v")
+    assert (found["payload"], found["error_class"]) == (None, "conflict")
+    assert found["detail"].endswith("bytes, too many to be kept")
 
 
 @pytest.mark.parametrize("data", [b"", b"[]", b'{"payload": "x"}', b"\xff"])

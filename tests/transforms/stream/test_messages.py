@@ -13,9 +13,10 @@ from toy_stream import BEGIN, ToyStep, event
 
 from schemas.candidates import CANDIDATE_SET
 from schemas.inputs import EVENT
-from transforms.decode import POSITION
+from transforms.decode import POSITION, decode_lines
 from transforms.ingest import given_contract, label_events
 from transforms.io.broker import Received
+from transforms.stream import messages
 from transforms.stream.messages import (
     ENCODING,
     EVENT_AVRO,
@@ -31,7 +32,7 @@ from transforms.stream.messages import (
 from validation.rows import polars_schema
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from fuzzed_lines import fuzzed_line
+from fuzzed_lines import DEEP, fuzzed_line
 
 
 def received(*payloads: dict | bytes, **attributes: str) -> list[Received]:
@@ -76,6 +77,9 @@ def test_avro_and_json_give_the_same_row():
         (event(1, ingest_ts=None), "ingest_ts:required"),
         (event(900, ingest_ts=BEGIN.isoformat()), "event_ts:not_after:ingest_ts"),
         (event(1, user_id=""), "user_id:required"),
+        (event(1, session_id="s" * 201), "session_id:max_length"),
+        (event(1, event_ts="0000-01-01T00:00:00Z", event_type="teleport"), "event_ts:type"),
+        (event(1, ingest_ts="+12000-01-01T00:00:00Z", event_type="teleport"), "ingest_ts:type"),
     ],
 )
 def test_what_is_no_event_has_its_cause(payload, rule):
@@ -96,8 +100,37 @@ def test_bytes_that_are_no_avro_record_are_malformed(broken):
 
 
 def test_a_time_no_calendar_has_is_a_bad_value():
-    found = decode_messages(received(avro(event_ts=2**62), **{ENCODING: "BINARY"}), "v")
-    assert found.causes[0].error_class == "event_ts:type"
+    broken = [avro(event_ts=micros, event_type="teleport") for micros in (2**62, -(2**62), -(2**55), 2**52)]
+    found = decode_messages(received(*broken, **{ENCODING: "BINARY"}), "v")
+    assert {cause.error_class for cause in found.causes.values()} == {"event_ts:type"}
+    assert len(found.causes) == len(broken)
+
+
+def test_what_decoding_fails_on_is_parked_and_nothing_else(monkeypatch):
+    """Whatever it raises, a panic of polars among it."""
+    raised = {
+        b"poison": ArithmeticError("the bytes are poison"),
+        b"panic": pl.exceptions.PanicException("out of range"),
+    }
+
+    def failing(lines, contract):
+        for line in lines:
+            if line in raised:
+                raise raised[line]
+        return decode_lines(lines, contract)
+
+    monkeypatch.setattr(messages, "decode_lines", failing)
+    batch = received(*(event(number) for number in range(5)), b"poison", b"{", b"panic", event(9))
+    found = decode_messages(batch, "v")
+    assert found.rows[POSITION].to_list() == [0, 1, 2, 3, 4, 8]
+    assert found.causes == {
+        5: Cause("decode", "ArithmeticError", "the bytes are poison", 3),
+        6: Cause("decode", "decode:malformed", "1 bytes that are not one record"),
+        7: Cause("decode", "PanicException", "out of range", 3),
+    }
+    only = decode_messages(received(b"poison"), "v")
+    assert (only.rows.schema, only.rows.height, list(only.causes)) == (found.rows.schema, 0, [0])
+    assert decode_control(received(b"poison"), "v").causes[0].attempts == 3
 
 
 @pytest.mark.parametrize("attributes", [{}, {ENCODING: "BINARY"}, {ENCODING: "JSON"}, {ENCODING: "\x00"}])
@@ -119,6 +152,7 @@ def test_ids_are_read_from_whatever_can_be_read():
     assert identify(received({"user_id": 7})[0]) == (None, "7")
     assert identify(received(b"[1]")[0]) == (None, None)
     assert identify(received(b"{")[0]) == (None, None)
+    assert identify(received({"event_id": DEEP, "user_id": "u"})[0]) == (None, "u")
     assert identify(received(avro(), **{ENCODING: "BINARY"})[0]) == ("u1-e1", "u1")
 
 
@@ -127,6 +161,9 @@ def test_tombstones():
     found = decode_control(received(row, row | {"reason": "mood"}), "v")
     assert found.rows["id"].to_list() == ["u1"]
     assert found.causes[1].error_class == "reason:one_of"
+    odd = row | {"effective_ts": "0000-01-01T00:00:00Z"}
+    found = decode_control(received(odd, odd | {"reason": "mood"}), "v")
+    assert [cause.error_class for cause in found.causes.values()] == ["effective_ts:type"] * 2
 
 
 def test_events_written_as_messages_are_read_as_the_same_rows():
