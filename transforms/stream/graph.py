@@ -185,13 +185,14 @@ class ServeWindows(beam.DoFn):
             gone.add(windows.row)
             count.write((count.read() or 0) + 1)
             return
-        latest: dict[str, bytes] = {}
-        for user, window in sorted(windows, key=lambda one: Window.from_bytes(one[1]).sequence):
-            latest[user] = window
+        latest, traces = dict[str, bytes](), dict[str, str]()
+        read = [(user, stored, Window.from_bytes(stored)) for user, stored in windows]
+        for user, stored, window in sorted(read, key=lambda one: one[2].sequence):
+            latest[user], traces[user] = stored, window.heard[-1].event_id
         step = self._steps.of(self.open_step(), self._without(group, gone, count.read() or 0))
         sets, causes = make_sets(step, latest)
         Metrics.counter(_NAMESPACE, "sets").inc(sets.num_rows)
-        yield from (pubsub(one) for one in encode_sets(sets, {}))
+        yield from (pubsub(one) for one in encode_sets(sets, traces))
         if sets.num_rows:
             yield beam.pvalue.TaggedOutput(TABLES, (group, packed(sets)))
         for user, cause in sorted(causes.items()):

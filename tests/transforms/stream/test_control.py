@@ -1,6 +1,5 @@
 """What must disappear reaches the graph's workers while it runs."""
 
-import dataclasses
 import datetime
 import json
 import random
@@ -11,22 +10,11 @@ from apache_beam.io.gcp.pubsub import PubsubMessage
 from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.testing.test_stream import TestStream
 from apache_beam.testing.util import assert_that
-from toy_stream import BEGIN, ToyStep, event
+from toy_stream import BEGIN, WindowStep, event
 
 from transforms.stream.control import LETTERS, StepsWithout, tombstones
 from transforms.stream.graph import SessionSetsOf
 from transforms.stream.messages import decode_set
-from transforms.stream.session import Window
-
-
-@dataclasses.dataclass
-class WindowStep(ToyStep):
-    """Offers what was heard, but for what is gone; raises for a user `broken`."""
-
-    def sets(self, states):
-        windows = {user: Window.from_bytes(state).heard for user, state in states.items()}
-        told = {user: {one.event_id: [one.event_ts, one.item_id] for one in heard} for user, heard in windows.items()}
-        return super().sets({user: json.dumps(one).encode() for user, one in told.items()})
 
 
 STEP = WindowStep()
