@@ -16,7 +16,6 @@ from transforms.stream.control import LETTERS, StepsWithout, tombstones
 from transforms.stream.graph import SessionSetsOf
 from transforms.stream.messages import decode_set
 
-
 STEP = WindowStep()
 
 
