@@ -14,5 +14,7 @@ def heard(minute: float, event_id: str | None = None, digest: int = 1, **fields)
     return Heard(NOON + round(minute * MINUTE), event_id or f"e{minute:g}", digest, **told)
 
 
-def skip(minute: float, ms: int = 3_000, **fields) -> Heard:
-    return heard(minute, event_type="skip", label=-0.5, ms_played=ms, **fields)
+def skip(minute: float, event_id: str | None = None, ms: int = 3_000, **fields) -> Heard:
+    """Return a skip with the label of a track's (`transforms.label`)."""
+    label = -0.5 if ms < 10_000 else 0.0 if ms < 30_000 else 0.5
+    return heard(minute, event_id, event_type="skip", label=label, ms_played=ms, **fields)

@@ -1,8 +1,9 @@
-"""A step whose answer is plain: a state is the events so far, a set its last items."""
+"""Steps whose answer is plain: a state is the events so far, a set its last items and a digest of all."""
 
 import dataclasses
 import datetime
 import json
+import zlib
 from collections.abc import Mapping
 
 import polars as pl
@@ -93,17 +94,19 @@ class ToyStep:
     def sets(self, states: Mapping[str, bytes]) -> pa.Table:
         if "broken" in states:
             raise LookupError("no set for this one")
-        return pa.Table.from_pylist(
-            [self._set(u, json.loads(state)) for u, state in states.items()], CANDIDATE_SET.schema
-        )
+        return pa.Table.from_pylist([self._set(user, state) for user, state in states.items()], CANDIDATE_SET.schema)
 
-    def _set(self, user: str, state: dict) -> dict:
-        told = sorted(state.values())
+    def heard(self, state: bytes) -> list[list]:
+        """Return time, us since 1970, and item of what a state knows of, in order."""
+        return sorted(json.loads(state).values())
+
+    def _set(self, user: str, state: bytes) -> dict:
+        told = self.heard(state)
         last = datetime.datetime.fromtimestamp(told[-1][0] / 1e6, datetime.UTC)
         items = [item for item in dict.fromkeys(item for _, item in reversed(told)) if item not in self.gone][:5]
         sequence = told[-1][0] * 1000 + len(told)
         return FIELDS | {
-            "candidate_set_id": f"{user}-{sequence}", "contract_version": "1.0.0", "record_key": user, "user_id": user,
+            "candidate_set_id": f"{user}-{sequence}-{zlib.crc32(state)}", "contract_version": "1.0.0", "record_key": user, "user_id": user,
             "surface": "now_playing", "context_key": "", "market": "SE", "tier": "*", "run_mode": "stream",
             "context": {"seed_item_id": items[0], "last_event_ts": last}, "generated_at": last, "effective_from": last,
             "expires_at": last + datetime.timedelta(minutes=30), "sequence": sequence, "source_watermark": last,
@@ -112,6 +115,16 @@ class ToyStep:
             "counts": {"in": len(items), "filtered_by_rule": [], "out": len(items)},
             "candidates": [_candidate(item, position) for position, item in enumerate(items)],
         }  # fmt: skip
+
+
+class WindowStep(ToyStep):
+    """Keeps windows, as sessions do."""
+
+    def merge(self, states: Mapping[str, bytes | None], events: pl.DataFrame) -> Merged:
+        return merge_events(states, events)
+
+    def heard(self, state: bytes) -> list[list]:
+        return [[one.event_ts, one.item_id] for one in Window.from_bytes(state).heard]
 
 
 def _candidate(item: str, position: int) -> dict:

@@ -2,6 +2,7 @@
 
 import contextlib
 import itertools
+import json
 import os
 import queue
 import shutil
@@ -9,14 +10,18 @@ import subprocess
 import threading
 import time
 
+import fastavro
 import psutil
 import pytest
 from google.api_core import exceptions
+from google.pubsub_v1.types import Schema
 
 from transforms.io import emulator as emulators
-from transforms.io.broker import CONTROL, DEAD_LETTERS, EVENTS, SETS, BrokerDown, BrokerError, Message, Received
+from transforms.io.broker import (
+    CONTROL, DEAD_LETTERS, EVENTS, SETS, TOPICS, BrokerDown, BrokerError, Message, Received,
+)  # fmt: skip
 from transforms.io.emulator import Emulator, adopt_emulator, find_emulator, start_emulator
-from transforms.io.pubsub import EMULATOR, PubSub, _batches
+from transforms.io.pubsub import EMULATOR, SCHEMAS, PubSub, _batches
 from transforms.stream.dead_letters import MOST_BYTES, decode_letter, encode_letters, letter, original
 from transforms.stream.messages import Cause
 
@@ -115,6 +120,33 @@ def test_an_emulator_that_begins_anew_is_set_up_again(broker):
     with pytest.raises(BrokerDown, match="began anew"):
         broker.publish(EVENTS, [Message(b"1", {})])
     broker.publish(EVENTS, [Message(b"1", {})])
+
+
+@pytest.mark.service
+def test_the_schemas_of_all_topics_are_registered(broker):
+    for topic in TOPICS:
+        name = f"projects/{broker.project}/schemas/{broker.prefix}-{topic}"
+        found = broker._schemas.get_schema(name=name)
+        assert found.type_ == Schema.Type.AVRO
+        fastavro.parse_schema(json.loads(found.definition))
+
+
+def test_what_there_is_no_schema_of_is_created_with_one(monkeypatch):
+    monkeypatch.setenv(EMULATOR, "127.0.0.1:9")
+    broker, registered = PubSub(), {}
+
+    def register(request, timeout):
+        assert request["schema"].type_ == Schema.Type.AVRO
+        registered[request["schema_id"]] = json.loads(request["schema"].definition)
+
+    monkeypatch.setattr(broker._schemas, "create_schema", register)
+    for client, call in ((broker._publisher, "create_topic"), (broker._subscriber, "create_subscription")):
+        monkeypatch.setattr(client, call, lambda request, timeout: None)
+    broker.create()
+    broker.close()
+    assert registered == {f"segue-{topic}": SCHEMAS[topic] for topic in TOPICS}
+    for one in registered.values():
+        fastavro.parse_schema(one)
 
 
 def test_what_came_while_nobody_asked_comes_along(monkeypatch):

@@ -78,16 +78,17 @@ def adopt_emulator(address: str, pid: int) -> Emulator | None:
     return Emulator(address, pid) if ours and _answers(address, _START_S) else None
 
 
-def start_emulator() -> Emulator:
-    """Start the emulator on a free port, and wait until it answers.
+def start_emulator(address: str | None = None) -> Emulator:
+    """Start the emulator and wait until it answers.
+
+    Args:
+      address: `127.0.0.1:port`; None: a free port.
 
     Raises:
       BrokerError: it is missing, or did not come up.
     """
     java, jar = find_emulator()
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{free.getsockname()[1]}"
+    address = address or _free_address()
     with tempfile.TemporaryFile() as log:
         # In a session of its own: an interrupt from the keyboard is for the job, which still has messages to acknowledge.
         process = subprocess.Popen(
@@ -102,6 +103,12 @@ def start_emulator() -> Emulator:
         log.seek(0)
         said = log.read()[-2_000:].decode("utf-8", "replace")
     raise BrokerError(f"the Pub/Sub emulator did not answer on {address} within {_START_S:.0f} s; it said:\n{said}")
+
+
+def _free_address() -> str:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return f"127.0.0.1:{free.getsockname()[1]}"
 
 
 def _port(address: str) -> str:

@@ -202,13 +202,14 @@ class ServeWindows(beam.DoFn):
             gone.add(windows.row)
             count.write((count.read() or 0) + 1)
             return
-        latest: dict[str, bytes] = {}
-        for user, window in sorted(windows, key=lambda one: _sequence(one[1])):
-            latest[user] = window
+        latest, traces = dict[str, bytes](), dict[str, str]()
+        read = [(user, stored, _legible(stored)) for user, stored in windows]
+        for user, stored, window in sorted(read, key=lambda one: one[2].sequence):
+            latest[user], traces[user] = stored, window.heard[-1].event_id if window.heard else ""
         step = self._steps.of(self.open_step(), self._without(group, gone, count.read() or 0))
         sets, causes = make_sets(step, latest)
         Metrics.counter(_NAMESPACE, "sets").inc(sets.num_rows)
-        yield from (pubsub(one) for one in encode_sets(sets, {}))
+        yield from (pubsub(one) for one in encode_sets(sets, traces))
         if sets.num_rows:
             yield beam.pvalue.TaggedOutput(TABLES, (group, packed(sets)))
         for user, cause in sorted(causes.items()):
@@ -294,12 +295,12 @@ def _window(stored: bytes | None) -> Window:
     return Window.from_bytes(stored) if stored else Window()
 
 
-def _sequence(stored: bytes) -> int:
-    """Return what orders the windows of a listener: one that cannot be read comes first, and says why where a set is made of it."""
+def _legible(stored: bytes) -> Window:
+    """Return a window; of one that cannot be read, which says why where a set is made of it, an empty one."""
     try:
-        return Window.from_bytes(stored).sequence
+        return Window.from_bytes(stored)
     except WindowError:
-        return -1
+        return Window()
 
 
 def _dead(one: dict) -> beam.pvalue.TaggedOutput:

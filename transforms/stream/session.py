@@ -174,6 +174,11 @@ def _parted(one: Heard, later: Heard) -> bool:
     return bool(later.reason_start == "click" and later.context_uri and one.context_uri != later.context_uri)
 
 
+def turned_away(one: Heard) -> bool:
+    """Tell whether an event keeps its item out for a day: a skip, however much was heard before it, or a dislike."""
+    return one.event_type == "skip" or one.label < 0
+
+
 def playing(events: tuple[Heard, ...]) -> Heard | None:
     """Return what the session is at: its last event that was no dislike, else its last one."""
     liked = (one for one in reversed(events) if one.label >= 0 and one.event_type not in _SEARCHED)

@@ -21,16 +21,17 @@ from schemas.candidates import CANDIDATE_SET, PROPOSAL
 from schemas.hashing import hash64, hash64_one, mix64
 from schemas.policy import Quota, SurfacePolicy
 from transforms.candidate_sets import Provenance
-from transforms.facts import group_of, user_facts
-from transforms.filters import Facts, Instant
+from transforms.facts import group_of, proposed_items, user_facts
+from transforms.filters import PAIR, Facts, Instant
 from transforms.histories import MAX_POSITIVES, entries
 from transforms.panel import FAILED, Panel
+from transforms.parts import shows_of_seeds, unfinished_books
 from transforms.reach import user_rights
 from transforms.recommend import made
 from transforms.shards import read_tables
 from transforms.sources import Audience, Source
 from transforms.stream.live import LiveBundle
-from transforms.stream.session import Heard, Window, at_a_loss, playing, session
+from transforms.stream.session import Heard, Window, at_a_loss, playing, session, turned_away
 from transforms.tallies import primary_artist
 
 QUARANTINED = "quarantined"
@@ -150,7 +151,9 @@ class SessionSets:
         listens, skips = (_listens(said, keys["key"], sign) for sign in (1, -1))
         unwanted = _unwanted(users, heard)
         liked = listens.with_columns(pl.lit(None, pl.String).alias("artist_id"))
-        return Audience(keys, liked, skips, instant.effective_from, policy, user_rights(users), unwanted)
+        free = ~pl.col("key").is_in(_in_books(keys, self.bundle, instant).implode())
+        rights = user_rights(users).with_columns(may_begin=free, other_books=free)
+        return Audience(keys, liked, skips, instant.effective_from, policy, rights, unwanted)
 
     def _proposals(self, audience: Audience, users: pl.DataFrame) -> tuple[pl.DataFrame, tuple[str, ...]]:
         heard = dataclasses.replace(audience, keys=audience.keys.filter(pl.col("seed_item_id").is_not_null()))
@@ -214,8 +217,19 @@ def _unwanted(users: pl.DataFrame, heard: Iterable[Listening]) -> pl.DataFrame:
 
 
 def _out(one: Listening) -> set[str]:
-    """Return the items of the session, and those skipped in the last day."""
-    return {event.item_id for event in one.session} | {event.item_id for event in one.events if event.label < 0}
+    """Return the items of the session, and those skipped or disliked in the last day."""
+    return {event.item_id for event in one.session} | {event.item_id for event in one.events if turned_away(event)}
+
+
+def _in_books(keys: pl.DataFrame, bundle: LiveBundle, instant: Instant) -> pl.Series:
+    """Return the keys whose book goes on behind what plays: it leaves no room for the beginning of anything else."""
+    seeds = bundle.lookup("item", "item_id", keys["seed_item_id"], ["item_id", "item_type", "show_id", "is_trailer"])
+    books = seeds.filter(pl.col("item_type").is_in(["audiobook", "chapter"])).with_columns(key="item_id")
+    if not books.height:
+        return keys["key"].clear()
+    shows = shows_of_seeds(books)
+    _, ordered = proposed_items(books["item_id"], shows, bundle.world, bundle, instant, bundle.catalogue)
+    return keys.filter(pl.col("seed_item_id").is_in(unfinished_books(books, ordered).implode()))["key"]
 
 
 def _facts(
@@ -227,13 +241,24 @@ def _facts(
         going_on(users, heard), proposals, bundle.world, bundle, audience.policy, instant, bundle.catalogue
     )
     seeds = audience.keys.select(user_id="key", seed_canonical_id="canonical_id")
-    known = facts.records.drop("seed_item_id", "last_event_ts", "seed_canonical_id").join(
-        told.drop("market").join(seeds, on="user_id"), on="user_id", how="left", maintain_order="left"
+    rights = audience.rights.select("may_begin", "other_books", user_id="key")
+    own = told.drop("market").join(seeds, on="user_id").join(rights, on="user_id")
+    known = facts.records.drop(name for name in own.columns if name != "user_id").join(
+        own, on="user_id", how="left", maintain_order="left"
     )
     records = known.select(facts.records.columns)
     session_items = {one.user_id: {event.item_id for event in one.session} for one in heard}
-    met = _in_session(session_items, records, facts, bundle)
-    return dataclasses.replace(facts, records=records, in_session=met, catalogue=facts.item_codes)
+    met, skipped = _in_session(session_items, records, facts, bundle), _skipped(heard, facts)
+    return dataclasses.replace(facts, records=records, in_session=met, skipped=skipped, catalogue=facts.item_codes)
+
+
+def _skipped(heard: Sequence[Listening], facts: Facts) -> pl.DataFrame:
+    """Return `Facts.skipped` with what was skipped in the last day, however late: such skips are no dislike in the histories."""
+    k = dict(facts.records.select("user_id", "k").iter_rows())
+    rows = [(k[one.user_id], event.item_id, event.event_ts) for one in heard if one.user_id in k for event in one.events
+            if turned_away(event)]  # fmt: skip
+    lately = pl.DataFrame(rows, schema={**PAIR, "event_ts": pl.Int64}, orient="row").cast({"event_ts": _STAMP})
+    return pl.concat([facts.skipped, lately]).group_by("k", "item_id").agg(pl.col("event_ts").max())
 
 
 def going_on(users: pl.DataFrame, heard: Sequence[Listening]) -> pl.DataFrame:
