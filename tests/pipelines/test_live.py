@@ -1,8 +1,10 @@
 """Sessions served from a published root."""
 
+import dataclasses
 import datetime
 import itertools
 
+import numpy as np
 import polars as pl
 import pyarrow as pa
 import pytest
@@ -13,6 +15,7 @@ from pipelines.bundle import BundleError
 from pipelines.live import open_live, open_sessions
 from schemas.candidates import CANDIDATE_SET
 from transforms.io.store import open_store
+from transforms.stream.live import LiveBundle
 from transforms.stream.session import MOST, Window
 from transforms.stream.sessions import Sessions
 from transforms.stream.sets import QUARANTINED, widened
@@ -114,6 +117,34 @@ def test_what_is_taken_down_is_not_offered_from_then_on(live, tracks):
     (row,) = step.sets({"nobody-knows-me": window.to_bytes()}).to_pylist()
     assert not {first, drawn} & set(offered(row))
     assert one_set(live, window) == before, "the bundle itself is as it was"
+
+
+def test_tombstones_change_a_bundle_as_coding_it_anew_does_without_doing_it(live, users, tracks, monkeypatch):
+    bundle, everybody = live.bundle, windows(users, tracks)
+    ordered, before = bundle.catalogue.ordered, bundle.catalogue.codes.arrays.items.copy()
+    parts = ordered.filter("servable").unique("show_id", keep="first", maintain_order=True)["item_id"]
+    assert len(parts), "there are shows whose second part is the first one then"
+    gone = [("item", one) for one in [*parts.head(3), *offered(one_set(live, everybody["nobody-knows-me"]))[:3], "?"]]
+    rows = [{"entity": kind, "id": one, "reason": "licence", "effective_ts": days_ago(0)} for kind, one in gone]
+    some = table("tombstone", [*rows, {**rows[0], "entity": "user", "id": users["user_id"][0]}])
+    with monkeypatch.context() as patched:
+        patched.setattr(LiveBundle, "coded", lambda self: pytest.fail("the whole catalogue is coded again"))
+        after = bundle.without(some)
+        again = [one.without(some) for one in (after, after.without(some.clear()))]
+        only_user = bundle.without(some.tail(1))
+    assert [one is after for one in again] == [True, True]
+    assert only_user.catalogue is bundle.catalogue
+    anew = after.coded()
+    assert after.catalogue.ordered.equals(anew.catalogue.ordered)
+    mine, theirs = after.catalogue.codes, anew.catalogue.codes
+    assert all(np.array_equal(a, b) for a, b in zip(mine.arrays, theirs.arrays, strict=True))
+    assert mine.items.equals(theirs.items)
+    assert mine.shown.equals(theirs.shown)
+    assert np.array_equal(bundle.catalogue.codes.arrays.items, before), "the bundle itself is as it was"
+    assert not np.array_equal(mine.arrays.items, before)
+    sets, expected = (dataclasses.replace(live, bundle=one)(everybody) for one in (after, anew))
+    assert sets.equals(expected)
+    assert not sets.equals(live(everybody))
 
 
 def test_who_opted_out_or_asked_to_be_forgotten_has_no_set(live, users, tracks):

@@ -12,6 +12,7 @@ from pathlib import Path
 import polars as pl
 
 from schemas.catalogue import CONTRACTS
+from schemas.inputs import TOMBSTONE
 from transforms.facts import HeldCatalogue
 from transforms.filters import ITEM_COLUMNS
 from transforms.model_bundle import ModelBundle, demand_space
@@ -89,13 +90,18 @@ class LiveBundle(ModelBundle):
         return dataclasses.replace(self, catalogue=HeldCatalogue.of(self, self.world, self.instant))
 
     def without(self, tombstones: pl.DataFrame) -> "LiveBundle":
-        """Return the bundle with more tombstones: the hard filters know them from now on."""
-        known = self.held["tombstone"]
-        every = pl.concat([known, tombstones.select(known.columns)]).unique(
-            ["entity", "id"], keep="first", maintain_order=True
-        )
+        """Return the bundle with more tombstones: the hard filters know them from now on; with none that are new, itself."""
+        known, key = self.held["tombstone"], list(TOMBSTONE.key)
+        new = tombstones.select(known.columns).join(known, on=key, how="anti", maintain_order="left")
+        if not new.height:
+            return self
+        every = pl.concat([known, new.unique(key, keep="first", maintain_order=True)])
         more = dataclasses.replace(self, held={**self.held, "tombstone": every})
-        return dataclasses.replace(more, world=dataclasses.replace(self.world, gone=gone_items(more))).coded()
+        if not (new["entity"] == "item").any():
+            return more
+        world = dataclasses.replace(self.world, gone=gone_items(more))
+        catalogue = self.catalogue.without(more, world, self.instant) if self.catalogue else None
+        return dataclasses.replace(more, world=world, catalogue=catalogue)
 
     def read(self, name: str, columns: Sequence[str] | None = None, where: pl.Expr | None = None) -> pl.DataFrame:
         """Return the rows that satisfy `where`, in file order; what is not held is read from its files."""
