@@ -3,9 +3,14 @@
 import dataclasses
 import functools
 import logging
+import math
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
+
+from apache_beam.metrics import Metrics
 
 from pipelines.batch import read_record
 from pipelines.bundle import Bundle, BundleError, demand_servable
@@ -20,7 +25,7 @@ from schemas.candidates import sequence_of
 from schemas.manifest import Manifest
 from transforms.calibrate import Calibration
 from transforms.candidate_sets import Provenance
-from transforms.io.store import Store, open_store
+from transforms.io.store import Store, StoreError, open_store
 from transforms.model_bundle import ModelBundle
 from transforms.shards import Shard, Task
 from transforms.stream.crew import Crew
@@ -32,6 +37,10 @@ from transforms.stream.step import Step
 from transforms.stream.trial import tried
 
 _LOG = logging.getLogger(__name__)
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 5.0, 300.0
+"""Between two tries to open a bundle, which takes seconds to minutes."""
+BEHIND = "bundle_behind"
+_PASSING = (OSError, StoreError, MemoryError, BrokenProcessPool)
 _OF_USERS = ("user", "history", "tombstone", "campaign")
 
 
@@ -154,23 +163,43 @@ def _parts(store: Store, bundle: Bundle) -> dict[str, Manifest]:
     return own | {name: load_manifest(store, part.manifest) for name, part in bundle.parts.items()}
 
 
+def may_pass(error: BaseException) -> bool:
+    """Tell whether it may be better later: no room, no memory, a store that does not answer. What is missing stays missing."""
+    if isinstance(error, _PASSING):
+        return not isinstance(error, FileNotFoundError)
+    return error.__cause__ is not None and may_pass(error.__cause__)
+
+
 @dataclasses.dataclass
 class Following:
-    """Opens and tries what is live whenever the pointer or the deltas beside it are others; what is refused is not tried twice.
+    """Opens and tries what is live whenever the pointer or the deltas beside it are others.
+
+    What is wrong is not tried twice; what failed for a reason that may pass is, after longer and longer pauses.
 
     Attributes:
       opens: takes the root, and `deltas=()` where broken ones are to be left out, as a start does that has nothing else to serve.
-      refused: why that was needed, "" where it was not.
+      clock: s. refused: why deltas were left out, "" where they were not.
+      seen: what was live last. serving: what is served, all of it; `served`: whether anything is.
+      again_s: when `seen` is tried again, after `pause_s`.
     """
 
     store: Store
     opens: Callable[..., Step]
+    clock: Callable[[], float] = time.monotonic
     refused: str = ""
     seen: bytes = b""
+    serving: bytes = b""
     served: bool = False
+    again_s: float = math.inf
+    pause_s: float = 0.0
+
+    @property
+    def behind(self) -> bool:
+        """Whether what is live is not what is served."""
+        return self.seen != self.serving
 
     def __call__(self) -> Step | None:
-        """Return the step of another pointer than before, None while it stands.
+        """Return the step of another pointer than before, None while it stands or is not to be tried.
 
         Raises:
           BundleError: nothing is live yet.
@@ -179,10 +208,18 @@ class Following:
             found = self.store.read_bytes(pointer_path(NOW_PLAYING)) + self._deltas()
         except FileNotFoundError:
             raise BundleError(_nothing_live(self.store, NOW_PLAYING)) from None
-        if found == self.seen:
+        if found == self.serving or (found == self.seen and self.clock() < self.again_s):
+            self.seen = found
             return None
-        self.seen = found
-        step, self.served = tried(self._opened()), True
+        if found != self.seen:
+            self.pause_s = 0.0
+        self.seen, self.again_s, self.refused = found, math.inf, ""
+        try:
+            step = tried(self._opened())
+        except Exception as error:
+            self._put_off(error)
+            raise
+        self.serving, self.served = b"" if self.refused else found, True
         return step
 
     def _opened(self) -> Step:
@@ -192,7 +229,14 @@ class Following:
             if self.served:
                 raise
             self.refused = str(error)
+            self._put_off(error)
             return self.opens(self.store.root, deltas=())
+
+    def _put_off(self, error: Exception) -> None:
+        """Have another try after a pause, where that may help."""
+        if may_pass(error):
+            self.pause_s = min(max(2 * self.pause_s, FIRST_PAUSE_S), LONGEST_PAUSE_S)
+            self.again_s = self.clock() + self.pause_s
 
     def _deltas(self) -> bytes:
         return self.store.read_bytes(POINTER) if self.store.exists(POINTER) else b""
@@ -216,6 +260,8 @@ class Serving:
     def __call__(self) -> Step:
         """Return the step of the bundle that is live; where that cannot be opened, the one before goes on serving.
 
+        The counter `bundle_behind` grows with every call meanwhile.
+
         Raises:
           BundleError: there is none before either.
         """
@@ -223,11 +269,14 @@ class Serving:
             following, serving = _SERVED.get(self, (Following(open_store(self.root), self._open), None))
             try:
                 step = following() or serving
+                if following.behind:
+                    Metrics.counter("stream", BEHIND).inc()
                 if serving is None and following.refused:
                     _LOG.warning("serving without what changed since %s: %s", step and step.bundle, following.refused)
             except Exception as error:  # whatever is wrong with the new one
                 if serving is None:
                     raise
+                Metrics.counter("stream", BEHIND).inc()
                 _LOG.warning("%s; %s goes on serving", error, serving.bundle)
                 return serving
             assert step is not None
