@@ -1,12 +1,14 @@
 """What is live on a surface, opened to serve from."""
 
+import contextlib
 import dataclasses
 import functools
+import itertools
 import logging
 import math
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
@@ -25,11 +27,12 @@ from schemas.candidates import sequence_of
 from schemas.manifest import Manifest
 from transforms.calibrate import Calibration
 from transforms.candidate_sets import Provenance
-from transforms.io.store import Store, StoreError, open_store
+from transforms.io.store import Altered, Store, StoreError, demand_digest, open_store
 from transforms.model_bundle import ModelBundle
 from transforms.shards import Shard, Task
 from transforms.stream.crew import Crew
-from transforms.stream.live import LiveBundle
+from transforms.stream.keyed import sweep_tables
+from transforms.stream.live import LOOKED_UP, LiveBundle
 from transforms.stream.overlay import HomeSets
 from transforms.stream.sessions import Sessions
 from transforms.stream.sets import SessionSets
@@ -51,6 +54,7 @@ class Live:
     Attributes:
       sets: the batch sets. groups: paths of what is proposed to whoever is in a market.
       parts: of the bundle, and what of its date is the users' own. deltas: what changed in its catalogue since.
+      sha256: of all files of these, by path.
     """
 
     pointer: Pointer
@@ -59,6 +63,7 @@ class Live:
     groups: tuple[str, ...]
     parts: Mapping[str, Manifest]
     deltas: tuple[str, ...]
+    sha256: Mapping[str, str]
 
     @classmethod
     def of(cls, store: Store, pointer: Pointer, deltas: Sequence[str] | None = None) -> "Live":
@@ -76,19 +81,47 @@ class Live:
         sets = load_manifest(store, pointer.manifest)
         proposals = load_manifest(store, next(ref.path for ref in sets.inputs if ref.name == "proposal"))
         named = deltas_of(store, bundle.bundle) if deltas is None else deltas
-        return cls(pointer, bundle, sets, own_and_groups(proposals)[1], _parts(store, bundle), tuple(named))
+        parts = _parts(store, bundle)
+        files = itertools.chain.from_iterable((*one.files, *one.artifacts) for one in (proposals, *parts.values()))
+        sha256 = {file.path: file.sha256 for file in files}
+        return cls(pointer, bundle, sets, own_and_groups(proposals)[1], parts, tuple(named), sha256)
 
     @property
     def sequence(self) -> int:
         """Sequence of the batch sets."""
         return sequence_of(int(self.parts["history"].statistics["columns"]["last_event_ts"]["high"] or 0), 0)
 
+    @property
+    def inputs(self) -> dict[str, tuple[str, ...]]:
+        """Paths of what is opened, by name."""
+        return {name: whole(name, manifest) for name, manifest in self.parts.items()} | {"groups": self.groups}
+
+    def demand_unaltered(self, store: Store) -> None:
+        """Read what lies in no table of its own, vectors, models and items, and refuse what is not what was committed.
+
+        Tables are checked when they are written (`transforms.stream.keyed`).
+
+        Raises:
+          BundleError: names the file.
+        """
+        read = (path for name, given in self.inputs.items() if name not in LOOKED_UP for path in given)
+        with self._said():
+            for path in read:
+                demand_digest(store.local(path), self.sha256[path])
+
     def opened(self, store: Store, folder: Path) -> LiveBundle:
         """Open the bundle, whole or not at all; its tables lie in `folder`."""
-        inputs = {name: whole(name, manifest) for name, manifest in self.parts.items()} | {"groups": self.groups}
         space, instant = space_in(self.parts["item_embedding"]), instant_of(self.sets)
-        opened = ModelBundle(Shard(Task("live", 0, inputs), store), space, instant, code_version())
-        return LiveBundle.open(opened, folder, open_deltas(store, self.deltas))
+        opened = ModelBundle(Shard(Task("live", 0, self.inputs), store), space, instant, code_version())
+        with self._said():
+            return LiveBundle.open(opened, folder, open_deltas(store, self.deltas), self.sha256)
+
+    @contextlib.contextmanager
+    def _said(self) -> Iterator[None]:
+        try:
+            yield
+        except Altered as error:
+            raise BundleError(f"bundle {self.bundle.bundle}: {error}; run its date again") from error
 
     def provenance(self, run: str, calibration: Calibration) -> Provenance:
         """Return what all sets of a bundle share; what each of them knows is stamped on it (`transforms.stream.sets`)."""
@@ -288,9 +321,17 @@ class Serving:
 
 
 def open_sessions(root: str, folder: Path, processes: int = 1, deltas: Sequence[str] | None = None) -> Step:
-    """Return the step of what is live, whose sets are made by so many processes of this machine; see `open_live`, `Live.of`."""
-    opens = functools.partial(_opened, root, folder, live_on(open_store(root), NOW_PLAYING, deltas))
-    return Crew.of(opens(), opens, processes)
+    """Return the step of what is live, whose sets are made by so many processes of this machine; see `open_live`, `Live.of`.
+
+    Tables in `folder` that are open on no bundle of this process are deleted then.
+    """
+    store = open_store(root)
+    live = live_on(store, NOW_PLAYING, deltas)
+    live.demand_unaltered(store)
+    opens = functools.partial(_opened, root, folder, live)
+    crew = Crew.of(opens(), opens, processes)
+    sweep_tables(folder)
+    return crew
 
 
 def _opened(root: str, folder: Path, live: Live) -> Step:

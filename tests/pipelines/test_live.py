@@ -2,7 +2,10 @@
 
 import dataclasses
 import datetime
+import gc
 import itertools
+import os
+from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -187,6 +190,43 @@ def test_a_bundle_with_a_part_gone_is_refused(copy_road, tmp_path):
     item.unlink()
     with pytest.raises(BundleError, match=r"manifest.json \(item\) is gone; run its date again"):
         open_live(store, tmp_path)
+
+
+def altered(file: Path) -> None:
+    """Change one byte of a Parquet file, which reads as well as before: the name of what wrote it."""
+    content = file.read_bytes()
+    at = content.rindex(b"parquet-cpp")
+    file.write_bytes(content[:at] + b"P" + content[at + 1 :])
+    assert pl.read_parquet(file).equals(pl.read_parquet(content))
+
+
+@pytest.mark.parametrize("name", ["history", "proposal", "item", "popularity", "item_embedding"])
+def test_a_bundle_with_one_byte_changed_is_refused(copy_road, tmp_path, name):
+    files = copy_road.root.glob(f"data/{name}/*/*/*.parquet")
+    for file in files:
+        altered(file)
+    with pytest.raises(BundleError, match=rf"bundle \w+: .*{name}.* has sha256 \w+, committed was \w+; run its date again"):
+        open_sessions(str(copy_road.root), tmp_path / "tables")
+
+
+def test_tables_of_bundles_that_are_served_no_more_are_deleted(copy_road, tmp_path):
+    root, folder = str(copy_road.root), tmp_path / "tables"
+
+    def names() -> set[str]:
+        gc.collect()
+        return {path.name for path in folder.iterdir()}
+
+    first = open_sessions(root, folder)
+    before = names()
+    for file in copy_road.root.glob("data/history/*/*/*.parquet"):
+        os.utime(file)  # as another bundle would have others
+    second = open_sessions(root, folder)
+    assert len(names()) == len(before) + 1, "the first is served until the second is in use"
+    del first
+    third = open_sessions(root, folder)
+    assert len(names()) == len(before)
+    assert second.bundle == third.bundle
+    assert names() != before
 
 
 def test_another_process_makes_the_same_sets(small_road, live, users, tracks, tmp_path, monkeypatch):
