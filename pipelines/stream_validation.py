@@ -89,12 +89,9 @@ class Validation:
         self.metrics.set("validation_lag_seconds", now_s - minute_of(left[0])[0] - MINUTE_S if left else 0.0)
         self._attend(left, now_s)
         unchecked = {name: self._verdict(name, UNCHECKED, why) for name, why in sorted(self._unchecked.items())}
-        lost = "{}{} cannot be read: it is empty or cut off, as after a power cut, and what the checks found is not known"
-        told = {
-            name: one or self._verdict(name, BROKEN, lost.format(name, VERDICT))
-            for name, one in verdicts(self.folder).items()
-        }
-        return told | unchecked
+        lost = f"{VERDICT} cannot be read, as after a power cut: what the checks found is not known"
+        came = verdicts(self.folder).items()
+        return {name: one or self._verdict(name, BROKEN, f"{name}{lost}") for name, one in came} | unchecked
 
     def _verdict(self, name: str, outcome: str, why: str) -> dict[str, Any]:
         return verdict(name, outcome, self.code_version, severity="critical", detail=why)

@@ -163,7 +163,11 @@ def passing(how: str) -> Exception:
         error = DeltaError("delta d: item")
         error.__cause__ = OSError(28, "No space left on device")
         return error
-    return {"no memory": MemoryError(), "no answer": StoreError("gs://b/x did not answer"), "killed": BrokenProcessPool()}[how]
+    return {
+        "no memory": MemoryError(),
+        "no answer": StoreError("gs://b/x did not answer"),
+        "killed": BrokenProcessPool(),
+    }[how]
 
 
 @pytest.mark.parametrize("how", ["no memory", "no answer", "killed", "no room for a delta"])
@@ -354,11 +358,40 @@ def test_letters_of_erased_users_are_deleted(tmp_path):
     assert len(broker.topics[DEAD_LETTERS]) == 1
 
 
+@pytest.mark.parametrize("remote", [False, True])
+def test_letters_of_users_whom_only_the_root_knows_to_be_erased_are_deleted(root, remote, monkeypatch, capsys):
+    broker = MemoryBroker(Clock())
+    put_letters(broker, 2)
+    monkeypatch.setattr(replay_dlq, "same_broker", lambda *_: contextlib.nullcontext(broker))
+    monkeypatch.setattr(replay_dlq, "open_store", lambda _: LocalStore(root))
+    monkeypatch.setattr(replay_dlq, "erased_users", lambda store: {"u1"} if store.root == root else set())
+    assert replay_dlq.main(["--root", "gs://bucket/root" if remote else root]) == 0
+    assert "2  of erased users, deleted" in capsys.readouterr().out
+    assert broker.topics[EVENTS] == []
+
+
 def test_a_ledger_that_was_cut_off_is_read_up_to_there(tmp_path):
     store = LocalStore(str(tmp_path))
     store.append_line(replay_dlq.LEDGER, '["a", "b"]')
-    store.append_line(replay_dlq.LEDGER, '["c", "')
-    assert replay_dlq._ledger(store) == {"a", "b"}
+    store.write_bytes(replay_dlq.LEDGER, store.read_bytes(replay_dlq.LEDGER) + b'["c", "')
+    assert replay_dlq._ledger(store, 9.0) == {"a", "b"}
+    store.append_line(replay_dlq.LEDGER, '["d", "e", 9]')
+    assert replay_dlq._ledger(store, 9.0) == {"a", "b", "d", "e"}, "what was cut off is no part of the next line"
+
+
+def test_what_was_sent_again_is_forgotten_when_no_letter_of_it_can_be_left(tmp_path):
+    clock = Clock()
+    broker, store, day = MemoryBroker(clock), LocalStore(str(tmp_path)), 86_400
+    store.append_line(replay_dlq.LEDGER, '["of a version before", "x"]')
+    put_letters(broker, 3)
+    assert replay_dlq.repost(broker, store, set(), clock) == {"again": 3, "foreign": 1}
+    marks = replay_dlq._ledger(store, clock() + 27 * day)
+    assert len(marks) == 8
+    before = store.read_bytes(replay_dlq.LEDGER)
+    assert replay_dlq._ledger(store, clock() + 27 * day) == marks
+    assert store.read_bytes(replay_dlq.LEDGER) == before
+    assert replay_dlq._ledger(store, clock() + 28 * day + 1) == set()
+    assert store.read_bytes(replay_dlq.LEDGER) == b""
 
 
 def test_a_set_is_shown_with_names_and_marks():

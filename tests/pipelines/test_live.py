@@ -15,9 +15,10 @@ from toy_heard import heard, skip
 from toy_road import days_ago, table
 
 from pipelines.bundle import BundleError
+from pipelines.erased import erased_users
 from pipelines.live import open_live, open_sessions
 from schemas.candidates import CANDIDATE_SET
-from transforms.io.store import open_store
+from transforms.io.store import LocalStore, open_store
 from transforms.stream.live import LiveBundle
 from transforms.stream.session import MOST, Window
 from transforms.stream.sessions import Sessions
@@ -160,6 +161,17 @@ def test_who_opted_out_or_asked_to_be_forgotten_has_no_set(live, users, tracks):
     assert live({user: Window.of([heard(0, item_id=tracks[0])]) for user in asked}).num_rows == 0
 
 
+def test_a_root_knows_who_is_erased(small_road, live, users):
+    known, store = erased_users(open_store(str(small_road.root))), open_store(str(small_road.root))
+    gone = live.bundle.held["tombstone"].filter(pl.col("entity") == "user")["id"]
+    asked = live.bundle.read("user", ["user_id"], pl.col("deletion_requested_at").is_not_null())["user_id"]
+    assert len(gone)
+    assert len(asked)
+    assert known == {*gone, *asked}
+    assert not known & set(users.filter(~pl.col("user_id").is_in(gone.implode()))["user_id"])
+    assert erased_users(LocalStore(f"{store.root}/live")) == set(), "no road was run there"
+
+
 def test_whoever_hears_more_than_anybody_can_is_given_charts(live, tracks):
     flood = Window.of(heard(n / 100, item_id=tracks[n % 12]) for n in range(MOST + 50))
     row = one_set(live, flood)
@@ -205,7 +217,9 @@ def test_a_bundle_with_one_byte_changed_is_refused(copy_road, tmp_path, name):
     files = copy_road.root.glob(f"data/{name}/*/*/*.parquet")
     for file in files:
         altered(file)
-    with pytest.raises(BundleError, match=rf"bundle \w+: .*{name}.* has sha256 \w+, committed was \w+; run its date again"):
+    with pytest.raises(
+        BundleError, match=rf"bundle \w+: .*{name}.* has sha256 \w+, committed was \w+; run its date again"
+    ):
         open_sessions(str(copy_road.root), tmp_path / "tables")
 
 

@@ -122,10 +122,15 @@ def test_a_verdict_that_cannot_be_read_is_of_checks_that_could_not_run(watched, 
 
 def test_lines_of_the_ledger_that_cannot_be_read_are_left_out_and_said(watched, caplog):
     done = verdict("000000001-0000", "passed", "v")
-    (watched.folder / "verdicts.jsonl").write_bytes(b'{"minute": "20\n' + json.dumps(done).encode() + b'\n\x00\x00\n{"sets":')
+    (watched.folder / "verdicts.jsonl").write_bytes(
+        b'{"minute": "20\n' + json.dumps(done).encode() + b'\n\x00\x00\n{"sets":'
+    )
     watched.validation.settle({"000000002-0000": verdict("000000002-0000", "passed", "v")})
     assert "3 lines cannot be read" in caplog.text
-    assert [one["minute"] for one in read_ledger(watched.folder)] == ["1970-01-01T00:01:00+00:00", "1970-01-01T00:02:00+00:00"]
+    assert [one["minute"] for one in read_ledger(watched.folder)] == [
+        "1970-01-01T00:01:00+00:00",
+        "1970-01-01T00:02:00+00:00",
+    ]
 
 
 def test_checks_that_end_are_started_again_after_longer_and_longer_pauses(watched):

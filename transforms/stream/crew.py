@@ -64,7 +64,9 @@ class Other:
             return True
         if self._again_s == math.inf:
             if not self._pause_s:
-                _LOG.warning("a process that makes sets cannot open the bundle, its sets are made here until it can: %r", error)
+                _LOG.warning(
+                    "a process that makes sets cannot open the bundle, they are made here until it can: %r", error
+                )
             self._pause_s = min(max(2 * self._pause_s, PAUSE_S), LONGEST_PAUSE_S)
             self._again_s = self._clock() + self._pause_s
         elif self._clock() >= self._again_s:

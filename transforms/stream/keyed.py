@@ -82,7 +82,12 @@ class KeyedTable:
 
     @classmethod
     def open(
-        cls, contract: Contract, column: str, paths: Sequence[str], folder: Path, sha256: Mapping[str, str] | None = None
+        cls,
+        contract: Contract,
+        column: str,
+        paths: Sequence[str],
+        folder: Path,
+        sha256: Mapping[str, str] | None = None,
     ) -> "KeyedTable":
         """Map the files of a dataset, written anew where `folder` does not hold them yet.
 

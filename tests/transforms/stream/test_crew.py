@@ -124,7 +124,7 @@ def test_a_successor_that_cannot_open_the_bundle_is_replaced_too(tmp_path, caplo
     assert by_process(crew.sets(some)) == [2 * LEAST]
     other.wait()
     assert by_process(crew.sets(some)) == [LEAST, LEAST]
-    assert "cannot open the bundle, its sets are made here until it can: OSError(28" in caplog.text
+    assert "cannot open the bundle, they are made here until it can: OSError(28" in caplog.text
 
 
 def test_it_is_tried_after_longer_and_longer_pauses_and_said_once(monkeypatch, caplog):
