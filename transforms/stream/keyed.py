@@ -2,9 +2,10 @@
 
 Parquet files are written once more as Arrow files in order of the hash of one column, then of the contract's key, and mapped: a
 look-up is a binary search and a gather in each. A dataset that is small enough is one of them, a larger one has one per Parquet file.
-A file that no table of this process is open on is removed when another bundle has been opened (`sweep_tables`): a process that has
-it mapped keeps it so, and one that still asks for it writes it again.
-Memory: 8 bytes per row and whatever pages look-ups touch; while a file is written, what it holds: a file of a large dataset, or `TOGETHER`.
+A file that no table of this process is open on is removed when another bundle has been opened (`sweep_tables`): a process
+that has it mapped keeps it so, and one that still asks for it writes it again.
+Memory: 8 bytes per row and whatever pages look-ups touch; while a file is written, what it holds: a file of a large
+dataset, or `TOGETHER`.
 """
 
 import dataclasses
