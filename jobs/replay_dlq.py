@@ -7,13 +7,18 @@ kill in between is a duplicate to the stream. What cannot be mended stays until 
 import argparse
 import collections
 import json
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
+
+import polars as pl
 
 from jobs.batch import guarded
 from jobs.broker import add_broker, same_broker, state_folder
 from jobs.options import leave
+from pipelines.erased import erased_users
 from pipelines.version import code_version
 from transforms.io.broker import DEAD_LETTERS, EVENTS, Broker
+from transforms.io.pubsub import KEPT_S
 from transforms.io.state_store import read_tombstones
 from transforms.io.store import Store, open_store
 from transforms.stream.repost import (
@@ -29,6 +34,8 @@ from transforms.stream.repost import (
 )
 
 LEDGER = "stream/reposted.jsonl"
+REMEMBERED_S = 2 * KEPT_S[DEAD_LETTERS]
+"""A letter may be sent again on its last day, and come back as another one that is kept as long."""
 _FINISHED = (AGAIN, DONE, ERASED)
 _BATCH, _QUIET_S, _HOLD_S = 500, 2.0, 600
 _SAID = {
@@ -43,16 +50,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Send what can be mended; 0 when all were looked at, 1 when it could not, 2 on bad arguments."""
     parser = argparse.ArgumentParser(prog="jobs.replay_dlq", description=(__doc__ or "").split(":")[0])
     add_broker(parser)
-    parser.add_argument("--state", help="local folder of the stream's state (default: stream under the root)")
+    parser.add_argument("--state", help="local folder of the stream's state (default: stream under a local root)")
     options = parser.parse_args(argv)
     return guarded(lambda: _run(options))
 
 
 def _run(options: argparse.Namespace) -> int:
-    buried = read_tombstones(state_folder(options.root, options.state))
-    erased = {id_ for entity, id_ in buried.select("entity", "id").iter_rows() if entity == "user"}
+    store = open_store(options.root)
+    erased = erased_users(store) | _buried(options)
     with same_broker(options.root, options.project) as broker:
-        counts = repost(broker, open_store(options.root), erased)
+        counts = repost(broker, store, erased)
     print(
         "\n".join(f"  {counts[fate]:>8,}  {said}" for fate, said in _SAID.items() if counts[fate])
         or "  no dead letters"
@@ -60,13 +67,21 @@ def _run(options: argparse.Namespace) -> int:
     return 0
 
 
-def repost(broker: Broker, store: Store, erased: set[str]) -> dict[str, int]:
+def _buried(options: argparse.Namespace) -> set[str]:
+    """Return the users whose erasure a stream of this machine was told of; under a remote root only one that is named."""
+    if options.root.startswith("gs://") and options.state is None:
+        return set()
+    buried = read_tombstones(state_folder(options.root, options.state))
+    return set(buried.filter(pl.col("entity") == "user")["id"])
+
+
+def repost(broker: Broker, store: Store, erased: set[str], clock: Callable[[], float] = time.time) -> dict[str, int]:
     """Look at every dead letter once and send again what can be mended; return how many came to what.
 
-    Memory: an id of every dead letter of 14 days.
+    Memory: an id of every dead letter of 14 days, two marks of each that was sent again in `REMEMBERED_S`.
     """
     counts: collections.Counter[str] = collections.Counter()
-    marked = _ledger(store)
+    marked = _ledger(store, clock())
     held: dict[str, str] = {}  # message id -> what releases it
     while received := broker.pull(DEAD_LETTERS, _BATCH, _QUIET_S):
         new = [one for one in received if one.message_id not in held]
@@ -76,7 +91,7 @@ def repost(broker: Broker, store: Store, erased: set[str]) -> dict[str, int]:
         letters = sort_letters(new, erased, marked, code_version())
         broker.publish(EVENTS, list(letters.messages.values()))
         for marks in letters.marks.values():
-            store.append_line(LEDGER, json.dumps(marks))
+            store.append_line(LEDGER, json.dumps([*marks, int(clock())]))
             marked |= set(marks)
         finished = [one.ack_id for one, fate in zip(new, letters.fate, strict=True) if fate in _FINISHED]
         if finished:
@@ -90,11 +105,24 @@ def repost(broker: Broker, store: Store, erased: set[str]) -> dict[str, int]:
     return counts
 
 
-def _ledger(store: Store) -> set[str]:
-    if not store.exists(LEDGER):
-        return set()
-    lines = store.read_bytes(LEDGER).decode().splitlines()
-    return {mark for line in lines if line.endswith("]") for mark in json.loads(line)}  # the last line may be cut off
+def _ledger(store: Store, now_s: float) -> set[str]:
+    """Return the marks of what was sent again in `REMEMBERED_S`, and forget the others."""
+    content = store.read_bytes(LEDGER) if store.exists(LEDGER) else b""
+    read = [line for line in map(_line, content.splitlines()) if line]
+    known = [[*line[:2], line[2] if len(line) > 2 else int(now_s)] for line in read]  # earlier versions told no time
+    kept = [line for line in known if now_s - line[2] <= REMEMBERED_S]
+    lines = "".join(json.dumps(line) + "\n" for line in kept).encode()
+    if lines != content:
+        store.write_bytes(LEDGER, lines)
+    return {mark for line in kept for mark in line[:2]}
+
+
+def _line(line: bytes) -> list:
+    """Return the marks of one letter and when it was sent, s since 1970; nothing of a line that was cut off."""
+    try:
+        return json.loads(line)
+    except ValueError:
+        return []
 
 
 if __name__ == "__main__":

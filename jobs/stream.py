@@ -81,7 +81,8 @@ def run(options: argparse.Namespace, opens: Callable[..., Step]) -> int:
         store = StateStore(folder)
         held.callback(store.close)
         held.callback(dismiss)
-        step = following()
+        follow = _told(following, metrics)
+        step = follow()
         assert step is not None
         if following.refused:
             metrics.count("refusals", DeltaError.__name__)
@@ -98,7 +99,7 @@ def run(options: argparse.Namespace, opens: Callable[..., Step]) -> int:
         held.callback(validation.close)
         stream = Stream(
             broker=broker, store=store, step=step, metrics=metrics, code_version=code_version(),
-            reload=InBackground(following), clock=time.time, stop=stop, say=view.say,
+            reload=InBackground(follow), clock=time.time, stop=stop, say=view.say,
             validation=validation,
         )  # fmt: skip
         try:
@@ -107,6 +108,18 @@ def run(options: argparse.Namespace, opens: Callable[..., Step]) -> int:
             stop.set()
             drawing.join()
     return 0
+
+
+def _told(following: Following, metrics: Metrics) -> Callable[[], Step | None]:
+    """Return what follows and says in the metrics whether what is live is served."""
+
+    def follow() -> Step | None:
+        try:
+            return following()
+        finally:
+            metrics.set("bundle_behind", following.behind)
+
+    return follow
 
 
 def validation_of(root: str, folder: Path, metrics: Metrics, say: Callable[[str], None]) -> Validation:

@@ -24,7 +24,7 @@ from schemas.inputs import ITEM
 from schemas.manifest import Manifest
 from transforms.embed.vectors import ITEMS
 from transforms.index.files import ids_digest
-from transforms.io.store import Store, file_digest
+from transforms.io.store import Store, demand_digest
 from transforms.shards import read_tables
 from validation.gates import DELTA
 
@@ -190,9 +190,7 @@ def _read(
     if digest is not None and manifest.digest != digest:
         raise ValueError(f"{manifest.path} is {manifest.digest}, the delta was made with {digest}")
     for file in manifest.files:
-        found = file_digest(store.local(file.path))
-        if found != file.sha256:
-            raise ValueError(f"{file.path} has sha256 {found}, committed was {file.sha256}")
+        demand_digest(store.local(file.path), file.sha256)
     local = [store.local(path) for path in paths(manifest.files)]
     return read_tables(local, CONTRACTS[manifest.dataset], columns)
 

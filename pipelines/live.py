@@ -1,11 +1,18 @@
 """What is live on a surface, opened to serve from."""
 
+import contextlib
 import dataclasses
 import functools
+import itertools
 import logging
+import math
 import threading
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
+
+from apache_beam.metrics import Metrics
 
 from pipelines.batch import read_record
 from pipelines.bundle import Bundle, BundleError, demand_servable
@@ -20,11 +27,12 @@ from schemas.candidates import sequence_of
 from schemas.manifest import Manifest
 from transforms.calibrate import Calibration
 from transforms.candidate_sets import Provenance
-from transforms.io.store import Store, open_store
+from transforms.io.store import Altered, Store, StoreError, demand_digest, open_store
 from transforms.model_bundle import ModelBundle
 from transforms.shards import Shard, Task
 from transforms.stream.crew import Crew
-from transforms.stream.live import LiveBundle
+from transforms.stream.keyed import sweep_tables
+from transforms.stream.live import LOOKED_UP, LiveBundle
 from transforms.stream.overlay import HomeSets
 from transforms.stream.sessions import Sessions
 from transforms.stream.sets import SessionSets
@@ -32,6 +40,10 @@ from transforms.stream.step import Step
 from transforms.stream.trial import tried
 
 _LOG = logging.getLogger(__name__)
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 5.0, 300.0
+"""Between two tries to open a bundle, which takes seconds to minutes."""
+BEHIND = "bundle_behind"
+_PASSING = (OSError, StoreError, MemoryError, BrokenProcessPool)
 _OF_USERS = ("user", "history", "tombstone", "campaign")
 
 
@@ -42,6 +54,7 @@ class Live:
     Attributes:
       sets: the batch sets. groups: paths of what is proposed to whoever is in a market.
       parts: of the bundle, and what of its date is the users' own. deltas: what changed in its catalogue since.
+      sha256: of all files of these, by path.
     """
 
     pointer: Pointer
@@ -50,6 +63,7 @@ class Live:
     groups: tuple[str, ...]
     parts: Mapping[str, Manifest]
     deltas: tuple[str, ...]
+    sha256: Mapping[str, str]
 
     @classmethod
     def of(cls, store: Store, pointer: Pointer, deltas: Sequence[str] | None = None) -> "Live":
@@ -67,19 +81,47 @@ class Live:
         sets = load_manifest(store, pointer.manifest)
         proposals = load_manifest(store, next(ref.path for ref in sets.inputs if ref.name == "proposal"))
         named = deltas_of(store, bundle.bundle) if deltas is None else deltas
-        return cls(pointer, bundle, sets, own_and_groups(proposals)[1], _parts(store, bundle), tuple(named))
+        parts = _parts(store, bundle)
+        files = itertools.chain.from_iterable((*one.files, *one.artifacts) for one in (proposals, *parts.values()))
+        sha256 = {file.path: file.sha256 for file in files}
+        return cls(pointer, bundle, sets, own_and_groups(proposals)[1], parts, tuple(named), sha256)
 
     @property
     def sequence(self) -> int:
         """Sequence of the batch sets."""
         return sequence_of(int(self.parts["history"].statistics["columns"]["last_event_ts"]["high"] or 0), 0)
 
+    @property
+    def inputs(self) -> dict[str, tuple[str, ...]]:
+        """Paths of what is opened, by name."""
+        return {name: whole(name, manifest) for name, manifest in self.parts.items()} | {"groups": self.groups}
+
+    def demand_unaltered(self, store: Store) -> None:
+        """Read what lies in no table of its own, vectors, models and items, and refuse what is not what was committed.
+
+        Tables are checked when they are written (`transforms.stream.keyed`).
+
+        Raises:
+          BundleError: names the file.
+        """
+        read = (path for name, given in self.inputs.items() if name not in LOOKED_UP for path in given)
+        with self._said():
+            for path in read:
+                demand_digest(store.local(path), self.sha256[path])
+
     def opened(self, store: Store, folder: Path) -> LiveBundle:
         """Open the bundle, whole or not at all; its tables lie in `folder`."""
-        inputs = {name: whole(name, manifest) for name, manifest in self.parts.items()} | {"groups": self.groups}
         space, instant = space_in(self.parts["item_embedding"]), instant_of(self.sets)
-        opened = ModelBundle(Shard(Task("live", 0, inputs), store), space, instant, code_version())
-        return LiveBundle.open(opened, folder, open_deltas(store, self.deltas))
+        opened = ModelBundle(Shard(Task("live", 0, self.inputs), store), space, instant, code_version())
+        with self._said():
+            return LiveBundle.open(opened, folder, open_deltas(store, self.deltas), self.sha256)
+
+    @contextlib.contextmanager
+    def _said(self) -> Iterator[None]:
+        try:
+            yield
+        except Altered as error:
+            raise BundleError(f"bundle {self.bundle.bundle}: {error}; run its date again") from error
 
     def provenance(self, run: str, calibration: Calibration) -> Provenance:
         """Return what all sets of a bundle share; what each of them knows is stamped on it (`transforms.stream.sets`)."""
@@ -154,23 +196,43 @@ def _parts(store: Store, bundle: Bundle) -> dict[str, Manifest]:
     return own | {name: load_manifest(store, part.manifest) for name, part in bundle.parts.items()}
 
 
+def may_pass(error: BaseException) -> bool:
+    """Tell whether it may be better later: no room, no memory, a store that does not answer. What is missing stays missing."""
+    if isinstance(error, _PASSING):
+        return not isinstance(error, FileNotFoundError)
+    return error.__cause__ is not None and may_pass(error.__cause__)
+
+
 @dataclasses.dataclass
 class Following:
-    """Opens and tries what is live whenever the pointer or the deltas beside it are others; what is refused is not tried twice.
+    """Opens and tries what is live whenever the pointer or the deltas beside it are others.
+
+    What is wrong is not tried twice; what failed for a reason that may pass is, after longer and longer pauses.
 
     Attributes:
       opens: takes the root, and `deltas=()` where broken ones are to be left out, as a start does that has nothing else to serve.
-      refused: why that was needed, "" where it was not.
+      clock: s. refused: why deltas were left out, "" where they were not.
+      seen: what was live last. serving: what is served, all of it; `served`: whether anything is.
+      again_s: when `seen` is tried again, after `pause_s`.
     """
 
     store: Store
     opens: Callable[..., Step]
+    clock: Callable[[], float] = time.monotonic
     refused: str = ""
     seen: bytes = b""
+    serving: bytes = b""
     served: bool = False
+    again_s: float = math.inf
+    pause_s: float = 0.0
+
+    @property
+    def behind(self) -> bool:
+        """Whether what is live is not what is served."""
+        return self.seen != self.serving
 
     def __call__(self) -> Step | None:
-        """Return the step of another pointer than before, None while it stands.
+        """Return the step of another pointer than before, None while it stands or is not to be tried.
 
         Raises:
           BundleError: nothing is live yet.
@@ -179,10 +241,18 @@ class Following:
             found = self.store.read_bytes(pointer_path(NOW_PLAYING)) + self._deltas()
         except FileNotFoundError:
             raise BundleError(_nothing_live(self.store, NOW_PLAYING)) from None
-        if found == self.seen:
+        if found == self.serving or (found == self.seen and self.clock() < self.again_s):
+            self.seen = found
             return None
-        self.seen = found
-        step, self.served = tried(self._opened()), True
+        if found != self.seen:
+            self.pause_s = 0.0
+        self.seen, self.again_s, self.refused = found, math.inf, ""
+        try:
+            step = tried(self._opened())
+        except Exception as error:
+            self._put_off(error)
+            raise
+        self.serving, self.served = b"" if self.refused else found, True
         return step
 
     def _opened(self) -> Step:
@@ -192,7 +262,14 @@ class Following:
             if self.served:
                 raise
             self.refused = str(error)
+            self._put_off(error)
             return self.opens(self.store.root, deltas=())
+
+    def _put_off(self, error: Exception) -> None:
+        """Have another try after a pause, where that may help."""
+        if may_pass(error):
+            self.pause_s = min(max(2 * self.pause_s, FIRST_PAUSE_S), LONGEST_PAUSE_S)
+            self.again_s = self.clock() + self.pause_s
 
     def _deltas(self) -> bytes:
         return self.store.read_bytes(POINTER) if self.store.exists(POINTER) else b""
@@ -216,6 +293,8 @@ class Serving:
     def __call__(self) -> Step:
         """Return the step of the bundle that is live; where that cannot be opened, the one before goes on serving.
 
+        The counter `bundle_behind` grows with every call meanwhile.
+
         Raises:
           BundleError: there is none before either.
         """
@@ -223,11 +302,14 @@ class Serving:
             following, serving = _SERVED.get(self, (Following(open_store(self.root), self._open), None))
             try:
                 step = following() or serving
+                if following.behind:
+                    Metrics.counter("stream", BEHIND).inc()
                 if serving is None and following.refused:
                     _LOG.warning("serving without what changed since %s: %s", step and step.bundle, following.refused)
             except Exception as error:  # whatever is wrong with the new one
                 if serving is None:
                     raise
+                Metrics.counter("stream", BEHIND).inc()
                 _LOG.warning("%s; %s goes on serving", error, serving.bundle)
                 return serving
             assert step is not None
@@ -239,9 +321,17 @@ class Serving:
 
 
 def open_sessions(root: str, folder: Path, processes: int = 1, deltas: Sequence[str] | None = None) -> Step:
-    """Return the step of what is live, whose sets are made by so many processes of this machine; see `open_live`, `Live.of`."""
-    opens = functools.partial(_opened, root, folder, live_on(open_store(root), NOW_PLAYING, deltas))
-    return Crew.of(opens(), opens, processes)
+    """Return the step of what is live, whose sets are made by so many processes of this machine; see `open_live`, `Live.of`.
+
+    Tables in `folder` that are open on no bundle of this process are deleted then.
+    """
+    store = open_store(root)
+    live = live_on(store, NOW_PLAYING, deltas)
+    live.demand_unaltered(store)
+    opens = functools.partial(_opened, root, folder, live)
+    crew = Crew.of(opens(), opens, processes)
+    sweep_tables(folder)
+    return crew
 
 
 def _opened(root: str, folder: Path, live: Live) -> Step:

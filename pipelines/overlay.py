@@ -129,6 +129,7 @@ def overlay_home(runner: Runner, state: Path, tables: Path, broker: Broker) -> O
     """
     store = runner.store
     live = live_on(store, HOME)
+    live.demand_unaltered(store)
     _retire_others(store, live.pointer)
     before = [load_manifest(store, path) for path in live_overlays(store, live.pointer.manifest)]
     unreadable = Unreadable()

@@ -33,7 +33,8 @@ class Seen:
     """What the rules look at: counts of the window, by name and label, and how things stand.
 
     Attributes:
-      fresh_s: p95 of freshness of the window's sets, of the last 4,096 where there were more; 0 without any. unchecked_s: how long the oldest minute has waited for its checks.
+      fresh_s: p95 of freshness of the window's sets, of the last 4,096 where there were more; 0 without any.
+      unchecked_s: how long the oldest minute has waited for its checks. behind: 1 while what is live is not what is served.
     """
 
     counts: Mapping[tuple[str, str], int]
@@ -42,6 +43,7 @@ class Seen:
     lag_s: float
     down_s: float
     unchecked_s: float = 0.0
+    behind: float = 0.0
 
     def count(self, name: str, *labels: str) -> int:
         """Return how many of a counter came, of some labels or of all."""
@@ -93,8 +95,8 @@ RULES = {
                      "{value:.0f} sets of listeners who hear more than anybody can: they get charts; are they bots?"),
     "bundles": Rule(lambda seen: len(seen.bundles), 2, _NEVER,
                     "sets of {value:.0f} bundles within five minutes: a roll-out is stuck half way, or flaps"),
-    "bundle_refused": Rule(lambda seen: seen.count("refusals"), 0, _NEVER,
-                           "a new bundle was refused {value:.0f} times, the old one serves: see what was said of it"),
+    "bundle_refused": Rule(lambda seen: max(seen.count("refusals"), seen.behind), 0, _NEVER,
+                           "what is live was refused, and what was served before goes on: see what was said of it"),
     "short_sets": Rule(lambda seen: seen.count("degraded", "below_minimum_size"), 0, _NEVER,
                   "{value:.0f} sets are smaller than the surface asks for: is the market's catalogue there?"),
     "checks_failed": Rule(lambda seen: seen.count("validation_minutes", stream.FAILED), 0, 0,
@@ -135,6 +137,7 @@ class Alerts:
                 metrics.gauge("lag_seconds"),
                 now_s - self._up_s,
                 metrics.gauge("validation_lag_seconds"),
+                metrics.gauge("bundle_behind"),
             )
         )
 

@@ -33,6 +33,7 @@ GAUGES = {
     "batch_messages": "Messages in the last batch.",
     "batch_seconds": "Time the last batch took.",
     "broker_up": "1 while the broker can be reached.",
+    "bundle_behind": "1 while what is live is not what is served, because it was refused.",
     "validation_lag_seconds": "How long the oldest minute of published sets has waited for its checks.",
 }
 LABELS = {

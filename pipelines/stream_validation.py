@@ -5,6 +5,7 @@ The driver never waits for the checks. What they do not reach is `unchecked`, co
 
 import dataclasses
 import datetime
+import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
@@ -13,10 +14,12 @@ import orjson
 import pyarrow as pa
 
 from pipelines.stream_metrics import Metrics
-from schemas.stream import UNCHECKED
+from schemas.stream import BROKEN, UNCHECKED
 from transforms.io.broker import Message
-from transforms.stream.spool import MINUTE_S, READY, VERDICT, Spool, minute_of, verdicts, waiting
+from transforms.io.store import LocalStore, StoreError
+from transforms.stream.spool import MINUTE_S, READY, VERDICT, Spool, minute_of, readable, verdicts, waiting
 
+_LOG = logging.getLogger(__name__)
 MOST_WAITING = 20
 """Minutes that may wait: 3.5 GB of disk at 200 sets a second, 14 kB each."""
 STUCK_S = 600.0
@@ -85,11 +88,13 @@ class Validation:
         left = [name for name in left if name not in surplus]
         self.metrics.set("validation_lag_seconds", now_s - minute_of(left[0])[0] - MINUTE_S if left else 0.0)
         self._attend(left, now_s)
-        unchecked = {name: self._verdict(name, why) for name, why in sorted(self._unchecked.items())}
-        return verdicts(self.folder) | unchecked
+        unchecked = {name: self._verdict(name, UNCHECKED, why) for name, why in sorted(self._unchecked.items())}
+        lost = f"{VERDICT} cannot be read, as after a power cut: what the checks found is not known"
+        came = verdicts(self.folder).items()
+        return {name: one or self._verdict(name, BROKEN, f"{name}{lost}") for name, one in came} | unchecked
 
-    def _verdict(self, name: str, why: str) -> dict[str, Any]:
-        return verdict(name, UNCHECKED, self.code_version, severity="critical", detail=why)
+    def _verdict(self, name: str, outcome: str, why: str) -> dict[str, Any]:
+        return verdict(name, outcome, self.code_version, severity="critical", detail=why)
 
     def _attend(self, left: list[str], now_s: float) -> None:
         """Have a process at work while minutes wait; one that ended, or is stuck, is started again after a pause."""
@@ -119,7 +124,7 @@ class Validation:
             self.metrics.count("validation_sets", by=one["sets"])
             for check in one["failed"]:
                 self.metrics.count("validation_failures", check, one["severity"] or "warning")
-            if one["failed"] or one["outcome"] == UNCHECKED:
+            if one["failed"] or one["outcome"] in (BROKEN, UNCHECKED):
                 self.say(f"sets of {one['minute']}: {one['outcome']}, {', '.join(one['failed']) or one['detail']}")
             self._pause_s = _FIRST_PAUSE_S
         if taken:
@@ -133,10 +138,8 @@ class Validation:
         path = self.folder / LEDGER
         try:
             kept = read_ledger(self.folder)[-DAY:] + list(taken.values())
-            partial = path.with_suffix(".partial")
-            partial.write_bytes(b"".join(orjson.dumps(one) + b"\n" for one in kept))
-            partial.replace(path)
-        except OSError as error:
+            LocalStore(str(self.folder)).write_bytes(LEDGER, b"".join(orjson.dumps(one) + b"\n" for one in kept))
+        except (OSError, StoreError) as error:
             self.say(f"verdicts could not be written to {path} ({error}); see to the disk")
 
     def close(self) -> None:
@@ -161,6 +164,10 @@ def encode_verdicts(taken: Mapping[str, Mapping[str, Any]]) -> list[Message]:
 
 
 def read_ledger(folder: Path) -> list[dict[str, Any]]:
-    """Return the verdicts of the last day, the oldest first."""
+    """Return the verdicts of the last day, the oldest first; lines that cannot be read are left out, and said."""
     path = folder / LEDGER
-    return [orjson.loads(line) for line in path.read_bytes().splitlines()] if path.exists() else []
+    found = [readable(line) for line in path.read_bytes().splitlines()] if path.exists() else []
+    known = [one for one in found if one is not None]
+    if len(known) < len(found):
+        _LOG.warning("%s: %d lines cannot be read and are left out", path, len(found) - len(known))
+    return known

@@ -113,6 +113,20 @@ class ItemCodes:
         hashes = mix_text(items["item_id"].to_arrow()), np.zeros(items.height, np.uint64)
         return cls(items, gone, arrays, shown, *hashes, ids, canonical, artists, by_owner, by_language, by_market)
 
+    def without(self, gone: pl.Series, parts: pl.Series, opening: pl.Series) -> "ItemCodes":
+        """Return the codes under other tombstones: `gone`, those they were made for and more.
+
+        Args:
+          parts: ids whose part of a show or book may be the first now, or no more. opening: of each, whether it is.
+        """
+        coded, first = self.arrays.items.copy(), self.items["opening"].to_numpy().copy()
+        flags, under, at = coded["flags"], self.ids.find(gone), self.ids.find(parts)
+        flags[under[under != NO_CODE]] |= GONE
+        first[at] = opening.to_numpy()
+        flags[at] = np.where(first[at], flags[at] | OPENING, flags[at] & ~np.uint16(OPENING))
+        items = self.items.with_columns(pl.Series("opening", first)) if len(at) else self.items
+        return dataclasses.replace(self, items=items, gone=gone, arrays=self.arrays._replace(items=coded))
+
     def of_canonical(self, ids: pl.Series) -> np.ndarray:
         """Return the codes, ascending, of all items with these canonical ids."""
         numbers, place = self.arrays.items["canonical"], self.canonical.find(ids)

@@ -59,6 +59,16 @@ class HeldCatalogue:
         items, ordered = _with_parts(items, items["show_id"].clear(), world, bundle, instant)
         return cls(ItemCodes.of(items, world.gone), ordered)
 
+    def without(self, bundle: Bundle, world: World, instant: Instant) -> "HeldCatalogue":
+        """Return what `of` does under more tombstones; only they, and the shows and books they are parts of, are coded anew."""
+        new = world.gone.filter(~world.gone.is_in(self.codes.gone.implode()))
+        shows = self.ordered.filter(pl.col("item_id").is_in(new.implode()))["show_id"].unique()
+        anew = line(parts_of(shows, bundle, world.gone, instant.effective_from))
+        others = self.ordered.filter(~pl.col("show_id").is_in(shows.implode()))
+        ordered = pl.concat([others, anew]).sort("show_id", maintain_order=True) if len(shows) else self.ordered
+        opening = anew["item_id"].is_in(openings(anew)["item_id"].implode())
+        return HeldCatalogue(self.codes.without(world.gone, anew["item_id"], opening), ordered)
+
     def lookup(self, ids: pl.Series, columns: Sequence[str]) -> pl.DataFrame:
         """Return columns of the items with these ids, in no order."""
         found = self.codes.ids.find(ids)

@@ -1,12 +1,14 @@
 """The commands of the stream: together over the emulator, and each with what may be wrong with its arguments."""
 
 import argparse
+import contextlib
 import json
 import os
 import signal
 import threading
 import time
 import types
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 import apache_beam as beam
@@ -19,14 +21,15 @@ from jobs.broker import LINK, own_broker, same_broker, state_folder
 from jobs.replay import Pace
 from pipelines.delta import DeltaError
 from pipelines.inputs import raw_files, raw_tasks
-from pipelines.live import Following
+from pipelines.live import FIRST_PAUSE_S, Following
 from pipelines.publish import pointer_path
+from pipelines.stream_alerts import WINDOW_S, Alerts
 from pipelines.stream_metrics import Metrics
 from schemas.inputs import EVENT
 from transforms.io import emulator as emulators
 from transforms.io.broker import DEAD_LETTERS, EVENTS, BrokerError, Message
 from transforms.io.pubsub import EMULATOR
-from transforms.io.store import LocalStore
+from transforms.io.store import LocalStore, StoreError
 from transforms.stream.dead_letters import encode_letters, letter
 from transforms.stream.messages import Cause
 from transforms.stream.rehearse import Mishaps
@@ -155,6 +158,83 @@ def test_the_pointer_is_followed_and_a_refused_bundle_is_not_tried_twice(root):
     assert following().bundle == "b3"
 
 
+def passing(how: str) -> Exception:
+    if how == "no room for a delta":
+        error = DeltaError("delta d: item")
+        error.__cause__ = OSError(28, "No space left on device")
+        return error
+    return {
+        "no memory": MemoryError(),
+        "no answer": StoreError("gs://b/x did not answer"),
+        "killed": BrokenProcessPool(),
+    }[how]
+
+
+@pytest.mark.parametrize("how", ["no memory", "no answer", "killed", "no room for a delta"])
+def test_what_may_pass_is_tried_again_after_longer_and_longer_pauses(root, how):
+    clock, opened, metrics = Clock(), [], Metrics()
+
+    def opens(address: str) -> ToyStep:
+        opened.append(clock.now)
+        if len(opened) in (2, 3, 4):
+            raise passing(how)
+        return ToyStep(f"b{len(opened)}")
+
+    following = Following(LocalStore(root), opens, clock)
+    follow = stream._told(following, metrics)
+    assert follow().bundle == "b1"
+    assert metrics.gauge("bundle_behind") == 0
+    LocalStore(root).write_bytes(pointer_path("now_playing"), b"2")
+    served = []
+    for _ in range(60):
+        with contextlib.suppress(DeltaError, MemoryError, StoreError, BrokenProcessPool):
+            served.append(follow())
+        assert metrics.gauge("bundle_behind") == (len(opened) < 5)
+        clock.now += 1
+    assert [at - opened[1] for at in opened[1:]] == [0, FIRST_PAUSE_S, 3 * FIRST_PAUSE_S, 7 * FIRST_PAUSE_S]
+    assert [step.bundle for step in served if step] == ["b5"]
+
+
+def test_an_alert_stands_until_what_is_live_is_served(root):
+    metrics, alerts, clock = Metrics(), Alerts(), Clock()
+    metrics.set("broker_up", 1)
+
+    def opens(address: str) -> ToyStep:
+        if LocalStore(root).read_bytes(pointer_path("now_playing")) == b"2":
+            raise FileNotFoundError("part-0.parquet")
+        return ToyStep()
+
+    following = Following(LocalStore(root), opens, clock)
+    follow = stream._told(following, metrics)
+    follow()
+    LocalStore(root).write_bytes(pointer_path("now_playing"), b"2")
+    with pytest.raises(FileNotFoundError):
+        follow()
+    for _ in range(2):
+        assert [one.name for one in alerts.look(metrics, clock.now)] == ["bundle_refused"]
+        clock.now += 2 * WINDOW_S
+        assert follow() is None, "what is missing stays missing"
+    LocalStore(root).write_bytes(pointer_path("now_playing"), b"1")
+    assert follow() is None, "it is served already"
+    assert alerts.look(metrics, clock.now) == []
+
+
+def test_a_start_without_its_deltas_tries_them_again_if_that_may_help(root):
+    clock, faults = Clock(), [passing("no room for a delta")]
+
+    def opens(address: str, deltas: tuple | None = None) -> ToyStep:
+        if deltas is None and faults:
+            raise faults.pop()
+        return ToyStep("without" if deltas == () else "whole")
+
+    following = Following(LocalStore(root), opens, clock)
+    assert following().bundle == "without"
+    assert (following.refused, following.behind, following()) == ("delta d: item", True, None)
+    clock.now += FIRST_PAUSE_S
+    assert following().bundle == "whole"
+    assert (following.refused, following.behind, following()) == ("", False, None)
+
+
 def test_a_bundle_that_cannot_make_a_set_is_refused_before_it_is_in_use(root):
     class Unable(ToyStep):
         def sets(self, states):
@@ -278,11 +358,40 @@ def test_letters_of_erased_users_are_deleted(tmp_path):
     assert len(broker.topics[DEAD_LETTERS]) == 1
 
 
+@pytest.mark.parametrize("remote", [False, True])
+def test_letters_of_users_whom_only_the_root_knows_to_be_erased_are_deleted(root, remote, monkeypatch, capsys):
+    broker = MemoryBroker(Clock())
+    put_letters(broker, 2)
+    monkeypatch.setattr(replay_dlq, "same_broker", lambda *_: contextlib.nullcontext(broker))
+    monkeypatch.setattr(replay_dlq, "open_store", lambda _: LocalStore(root))
+    monkeypatch.setattr(replay_dlq, "erased_users", lambda store: {"u1"} if store.root == root else set())
+    assert replay_dlq.main(["--root", "gs://bucket/root" if remote else root]) == 0
+    assert "2  of erased users, deleted" in capsys.readouterr().out
+    assert broker.topics[EVENTS] == []
+
+
 def test_a_ledger_that_was_cut_off_is_read_up_to_there(tmp_path):
     store = LocalStore(str(tmp_path))
     store.append_line(replay_dlq.LEDGER, '["a", "b"]')
-    store.append_line(replay_dlq.LEDGER, '["c", "')
-    assert replay_dlq._ledger(store) == {"a", "b"}
+    store.write_bytes(replay_dlq.LEDGER, store.read_bytes(replay_dlq.LEDGER) + b'["c", "')
+    assert replay_dlq._ledger(store, 9.0) == {"a", "b"}
+    store.append_line(replay_dlq.LEDGER, '["d", "e", 9]')
+    assert replay_dlq._ledger(store, 9.0) == {"a", "b", "d", "e"}, "what was cut off is no part of the next line"
+
+
+def test_what_was_sent_again_is_forgotten_when_no_letter_of_it_can_be_left(tmp_path):
+    clock = Clock()
+    broker, store, day = MemoryBroker(clock), LocalStore(str(tmp_path)), 86_400
+    store.append_line(replay_dlq.LEDGER, '["of a version before", "x"]')
+    put_letters(broker, 3)
+    assert replay_dlq.repost(broker, store, set(), clock) == {"again": 3, "foreign": 1}
+    marks = replay_dlq._ledger(store, clock() + 27 * day)
+    assert len(marks) == 8
+    before = store.read_bytes(replay_dlq.LEDGER)
+    assert replay_dlq._ledger(store, clock() + 27 * day) == marks
+    assert store.read_bytes(replay_dlq.LEDGER) == before
+    assert replay_dlq._ledger(store, clock() + 28 * day + 1) == set()
+    assert store.read_bytes(replay_dlq.LEDGER) == b""
 
 
 def test_a_set_is_shown_with_names_and_marks():

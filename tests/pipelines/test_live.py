@@ -3,7 +3,10 @@
 import collections
 import dataclasses
 import datetime
+import gc
 import itertools
+import os
+from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -13,12 +16,14 @@ from toy_heard import heard, skip
 from toy_road import days_ago, table
 
 from pipelines.bundle import BundleError
+from pipelines.erased import erased_users
 from pipelines.live import open_live, open_sessions
 from schemas.candidates import CANDIDATE_SET
 from transforms.calibrate import Calibration
 from transforms.candidate_sets import Provenance
-from transforms.io.store import open_store
+from transforms.io.store import LocalStore, open_store
 from transforms.stream import sets
+from transforms.stream.live import LiveBundle
 from transforms.stream.session import MOST, Window, session
 from transforms.stream.sessions import Sessions
 from transforms.stream.sets import QUARANTINED
@@ -144,6 +149,34 @@ def test_what_is_taken_down_is_not_offered_from_then_on(live, tracks):
     assert one_set(live, window) == before, "the bundle itself is as it was"
 
 
+def test_tombstones_change_a_bundle_as_coding_it_anew_does_without_doing_it(live, users, tracks, monkeypatch):
+    bundle, everybody = live.bundle, windows(users, tracks)
+    ordered, before = bundle.catalogue.ordered, bundle.catalogue.codes.arrays.items.copy()
+    parts = ordered.filter("servable").unique("show_id", keep="first", maintain_order=True)["item_id"]
+    assert len(parts), "there are shows whose second part is the first one then"
+    gone = [("item", one) for one in [*parts.head(3), *offered(one_set(live, everybody["nobody-knows-me"]))[:3], "?"]]
+    rows = [{"entity": kind, "id": one, "reason": "licence", "effective_ts": days_ago(0)} for kind, one in gone]
+    some = table("tombstone", [*rows, {**rows[0], "entity": "user", "id": users["user_id"][0]}])
+    with monkeypatch.context() as patched:
+        patched.setattr(LiveBundle, "coded", lambda self: pytest.fail("the whole catalogue is coded again"))
+        after = bundle.without(some)
+        again = [one.without(some) for one in (after, after.without(some.clear()))]
+        only_user = bundle.without(some.tail(1))
+    assert [one is after for one in again] == [True, True]
+    assert only_user.catalogue is bundle.catalogue
+    anew = after.coded()
+    assert after.catalogue.ordered.equals(anew.catalogue.ordered)
+    mine, theirs = after.catalogue.codes, anew.catalogue.codes
+    assert all(np.array_equal(a, b) for a, b in zip(mine.arrays, theirs.arrays, strict=True))
+    assert mine.items.equals(theirs.items)
+    assert mine.shown.equals(theirs.shown)
+    assert np.array_equal(bundle.catalogue.codes.arrays.items, before), "the bundle itself is as it was"
+    assert not np.array_equal(mine.arrays.items, before)
+    sets, expected = (dataclasses.replace(live, bundle=one)(everybody) for one in (after, anew))
+    assert sets.equals(expected)
+    assert not sets.equals(live(everybody))
+
+
 def test_who_opted_out_or_asked_to_be_forgotten_has_no_set(live, users, tracks):
     silent = users.filter(pl.col("personalization_opt_out"))["user_id"]
     everybody = live.bundle.read("user")
@@ -152,6 +185,17 @@ def test_who_opted_out_or_asked_to_be_forgotten_has_no_set(live, users, tracks):
     assert len(silent)
     asked = [*silent.head(2), *forgotten.head(2), *gone.head(2)]
     assert live({user: Window.of([heard(0, item_id=tracks[0])]) for user in asked}).num_rows == 0
+
+
+def test_a_root_knows_who_is_erased(small_road, live, users):
+    known, store = erased_users(open_store(str(small_road.root))), open_store(str(small_road.root))
+    gone = live.bundle.held["tombstone"].filter(pl.col("entity") == "user")["id"]
+    asked = live.bundle.read("user", ["user_id"], pl.col("deletion_requested_at").is_not_null())["user_id"]
+    assert len(gone)
+    assert len(asked)
+    assert known == {*gone, *asked}
+    assert not known & set(users.filter(~pl.col("user_id").is_in(gone.implode()))["user_id"])
+    assert erased_users(LocalStore(f"{store.root}/live")) == set(), "no road was run there"
 
 
 def test_whoever_hears_more_than_anybody_can_is_given_charts(live, tracks):
@@ -255,6 +299,45 @@ def test_a_bundle_with_a_part_gone_is_refused(copy_road, tmp_path):
     item.unlink()
     with pytest.raises(BundleError, match=r"manifest.json \(item\) is gone; run its date again"):
         open_live(store, tmp_path)
+
+
+def altered(file: Path) -> None:
+    """Change one byte of a Parquet file, which reads as well as before: the name of what wrote it."""
+    content = file.read_bytes()
+    at = content.rindex(b"parquet-cpp")
+    file.write_bytes(content[:at] + b"P" + content[at + 1 :])
+    assert pl.read_parquet(file).equals(pl.read_parquet(content))
+
+
+@pytest.mark.parametrize("name", ["history", "proposal", "item", "popularity", "item_embedding"])
+def test_a_bundle_with_one_byte_changed_is_refused(copy_road, tmp_path, name):
+    files = copy_road.root.glob(f"data/{name}/*/*/*.parquet")
+    for file in files:
+        altered(file)
+    with pytest.raises(
+        BundleError, match=rf"bundle \w+: .*{name}.* has sha256 \w+, committed was \w+; run its date again"
+    ):
+        open_sessions(str(copy_road.root), tmp_path / "tables")
+
+
+def test_tables_of_bundles_that_are_served_no_more_are_deleted(copy_road, tmp_path):
+    root, folder = str(copy_road.root), tmp_path / "tables"
+
+    def names() -> set[str]:
+        gc.collect()
+        return {path.name for path in folder.iterdir()}
+
+    first = open_sessions(root, folder)
+    before = names()
+    for file in copy_road.root.glob("data/history/*/*/*.parquet"):
+        os.utime(file)  # as another bundle would have others
+    second = open_sessions(root, folder)
+    assert len(names()) == len(before) + 1, "the first is served until the second is in use"
+    del first
+    third = open_sessions(root, folder)
+    assert len(names()) == len(before)
+    assert second.bundle == third.bundle
+    assert names() != before
 
 
 def test_another_process_makes_the_same_sets(small_road, live, users, tracks, tmp_path, monkeypatch):

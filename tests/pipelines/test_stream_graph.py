@@ -5,6 +5,7 @@ import datetime
 import functools
 import json
 import random
+import types
 
 import apache_beam as beam
 import pytest
@@ -14,7 +15,7 @@ from apache_beam.testing.test_stream import TestStream
 from apache_beam.testing.util import assert_that
 from memory_broker import Clock, MemoryBroker
 
-from pipelines.live import Serving, open_live
+from pipelines.live import BEHIND, Serving, open_live
 from pipelines.stream import Stream
 from pipelines.stream_metrics import Metrics
 from pipelines.stream_verdicts import VerdictsOf
@@ -148,8 +149,11 @@ def refused(bundle) -> None:
 
 def test_a_bundle_that_cannot_be_opened_leaves_the_one_before_serving(copy_road, tmp_path, monkeypatch):
     serving = Serving(str(copy_road.root), str(tmp_path / "live"))
-    first = serving()
+    first, counted = serving(), list[str]()
+    counting = lambda _, name: types.SimpleNamespace(inc=lambda: counted.append(name))  # noqa: E731
+    monkeypatch.setattr("pipelines.live.Metrics.counter", counting)
     assert serving() is first, "opened once"
+    assert counted == []
     pointer = copy_road.root / "live" / "now_playing.json"
     whole = pointer.read_text()
     pointer.write_text(whole.replace(first.bundle, "0" * 16))
@@ -161,6 +165,9 @@ def test_a_bundle_that_cannot_be_opened_leaves_the_one_before_serving(copy_road,
         other_code.setattr(ModelBundle, "items", refused)
         pointer.write_text(json.dumps(told | {"run": "of other code"}))
         assert serving() is first
+        before = list(counted)
+        assert serving() is first
+        assert counted == [*before, BEHIND], "for as long as it is so"
     pointer.write_text(json.dumps(told | {"run": "another"}))
     assert serving() is not first
     assert open_live(open_store(str(copy_road.root)), tmp_path / "live").provenance.fields["base_run_id"] == "another"

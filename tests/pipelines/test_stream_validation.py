@@ -102,6 +102,37 @@ def test_a_verdict_that_was_not_published_comes_again(watched):
     assert len(watched.broker.published[VERDICTS]) == 1
 
 
+@pytest.mark.parametrize("left", [b"", b'{"minute": "2026', b"[]", b"\xff"])
+def test_a_verdict_that_cannot_be_read_is_of_checks_that_could_not_run(watched, left):
+    send(watched.broker, event(1))
+    watched.run(120)
+    (name,) = waiting(watched.folder)
+    write_verdict(watched.folder, name, verdict(name, "passed", "v"), keep=False)
+    (watched.folder / f"{name}.json").write_bytes(left)
+    watched.run()
+    watched.run()
+    (found,) = (json.loads(one.data) for one in watched.broker.published[VERDICTS])
+    assert found.keys() == set(VERDICT.schema.names)
+    assert (found["outcome"], found["severity"]) == ("broken", "critical")
+    assert f"{name}.json cannot be read" in found["detail"]
+    assert watched.minutes() == {("broken",): 1}
+    assert any("broken, " in line and "cannot be read" in line for line in watched.said)
+    assert not list(watched.folder.glob("*.json"))
+
+
+def test_lines_of_the_ledger_that_cannot_be_read_are_left_out_and_said(watched, caplog):
+    done = verdict("000000001-0000", "passed", "v")
+    (watched.folder / "verdicts.jsonl").write_bytes(
+        b'{"minute": "20\n' + json.dumps(done).encode() + b'\n\x00\x00\n{"sets":'
+    )
+    watched.validation.settle({"000000002-0000": verdict("000000002-0000", "passed", "v")})
+    assert "3 lines cannot be read" in caplog.text
+    assert [one["minute"] for one in read_ledger(watched.folder)] == [
+        "1970-01-01T00:01:00+00:00",
+        "1970-01-01T00:02:00+00:00",
+    ]
+
+
 def test_checks_that_end_are_started_again_after_longer_and_longer_pauses(watched):
     send(watched.broker, event(1))
     watched.run(120)
@@ -182,7 +213,7 @@ def test_the_ledger_holds_a_day(watched):
 
 
 def test_a_ledger_that_cannot_be_written_is_said(watched):
-    (watched.folder / "verdicts.partial").mkdir()
+    (watched.folder / "verdicts.jsonl").mkdir()
     watched.validation.settle({"000000001-0000": verdict("000000001-0000", "passed", "v")})
     assert any("verdicts could not be written" in line for line in watched.said)
 

@@ -6,7 +6,7 @@ import time
 
 import pytest
 from bucket import emulated_bucket
-from google.api_core.exceptions import GoogleAPICallError, PreconditionFailed
+from google.api_core.exceptions import GoogleAPICallError, PreconditionFailed, ServiceUnavailable
 
 from transforms.io import gcs
 from transforms.io.gcs import GcsStore
@@ -177,6 +177,18 @@ class TestBucket:
         monkeypatch.setattr(gcs.storage.Blob, "upload_from_string", refuse)
         with pytest.raises(StoreError, match="is in use by another run"), store.lock("batch"):
             pass
+
+    def test_a_service_that_does_not_answer_is_told_from_what_is_not_there(self, bucket, monkeypatch):
+        def unavailable(*arguments, **options):
+            raise ServiceUnavailable("come back later")
+
+        store = open_store(f"{bucket}/blip")
+        for call in ("download_as_bytes", "exists"):
+            monkeypatch.setattr(gcs.storage.Blob, call, unavailable)
+        monkeypatch.setattr(gcs.storage.Bucket, "get_blob", unavailable)
+        for read in (store.read_bytes, store.exists, store.local):
+            with pytest.raises(StoreError, match=r"live/x.json could not be read, the service did not answer: .*later"):
+                read("live/x.json")
 
     def test_a_lease_that_another_took_over_is_left_to_it(self, bucket, monkeypatch):
         deleted = []

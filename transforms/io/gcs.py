@@ -14,6 +14,7 @@ from pathlib import Path
 
 from google.api_core import exceptions
 from google.auth.credentials import AnonymousCredentials
+from google.auth.exceptions import TransportError
 from google.cloud import storage
 
 from transforms.io.store import StoreError, held_by
@@ -21,6 +22,7 @@ from transforms.io.temporary import cache_folder
 
 LEASE_S = 300
 _RENEW_S = 60
+_NO_ANSWER = (exceptions.ServerError, exceptions.TooManyRequests, exceptions.RetryError, TransportError)
 _lost: set[str] = set()
 """Roots whose lease this process held and another run took over: nothing more is written to them."""
 
@@ -64,7 +66,8 @@ class GcsStore:
 
     def read_bytes(self, path: str) -> bytes:
         try:
-            return self._blob(path).download_as_bytes()
+            with self._answered(path):
+                return self._blob(path).download_as_bytes()
         except exceptions.NotFound as error:
             raise FileNotFoundError(f"{self.root}/{path}") from error
 
@@ -87,14 +90,16 @@ class GcsStore:
 
     def local(self, path: str) -> str:
         """Fetch one generation of an object: another one, say a corrected delivery, is another local file."""
-        blob = _bucket(self.bucket_name).get_blob(self.prefix + path)
+        with self._answered(path):
+            blob = _bucket(self.bucket_name).get_blob(self.prefix + path)
         if blob is None:
             raise FileNotFoundError(f"{self.root}/{path}")
         target = Path(self.cache, str(blob.generation), path)
         if not target.exists():
             target.parent.mkdir(parents=True, exist_ok=True)
             part = f"{target}.{os.getpid()}.{threading.get_ident()}.tmp"
-            blob.download_to_filename(part)
+            with self._answered(path):
+                blob.download_to_filename(part)
             os.replace(part, target)
         return str(target)
 
@@ -109,7 +114,8 @@ class GcsStore:
         blob.delete()
 
     def exists(self, path: str) -> bool:
-        return self._blob(path).exists()
+        with self._answered(path):
+            return self._blob(path).exists()
 
     def list(self, prefix: str) -> list[str]:
         blobs = _bucket(self.bucket_name).list_blobs(prefix=f"{self.prefix}{prefix.rstrip('/')}/")
@@ -125,6 +131,14 @@ class GcsStore:
         for name in [*self.list(path), path]:
             with contextlib.suppress(exceptions.NotFound):
                 self._blob(name).delete()
+
+    @contextlib.contextmanager
+    def _answered(self, path: str) -> Iterator[None]:
+        """Raise `StoreError` where the service does not answer, after its client has tried for minutes."""
+        try:
+            yield
+        except _NO_ANSWER as error:
+            raise StoreError(f"{self.root}/{path} could not be read, the service did not answer: {error}") from error
 
     @contextlib.contextmanager
     def lock(self, owner: str) -> Iterator[None]:

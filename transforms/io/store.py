@@ -191,6 +191,20 @@ def disk_full(path: str, folder: str) -> str:
     )
 
 
+class Altered(ValueError):
+    """A file is not what was committed."""
+
+
+def demand_digest(path: str, sha256: str | None) -> None:
+    """Refuse a local file with another digest; None asks nothing.
+
+    Raises:
+      Altered: names both.
+    """
+    if sha256 is not None and (found := file_digest(path)) != sha256:
+        raise Altered(f"{path} has sha256 {found}, committed was {sha256}")
+
+
 def file_digest(path: str | Path) -> str:
     """Return the sha256 of a local file."""
     with open(path, "rb") as file:

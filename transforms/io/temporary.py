@@ -4,6 +4,7 @@ import contextlib
 import os
 import stat
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 
 PREFIX = "segue-tmp-"
@@ -17,15 +18,18 @@ def cache_folder() -> str:
     return os.path.join(tempfile.gettempdir(), f"{CACHE}{os.getuid()}")
 
 
-def sweep() -> int:
+def sweep(tops: Iterable[Path] | None = None) -> int:
     """Delete temporary files and fetched copies of this user that are older than `KEPT_S`; return how many.
+
+    Args:
+      tops: files and folders to look at; None: all there are.
 
     The age is by the clock of the file system: a run whose own is ahead takes nothing from one at work beside it.
     """
     with tempfile.TemporaryFile() as just_now:
         before = os.fstat(just_now.fileno()).st_mtime - KEPT_S
-    tops = [Path(cache_folder()), *Path(tempfile.gettempdir()).glob(f"{PREFIX}*")]
-    return sum(_sweep(top, before) for top in tops)
+    every = [Path(cache_folder()), *Path(tempfile.gettempdir()).glob(f"{PREFIX}*")]
+    return sum(_sweep(top, before) for top in (every if tops is None else tops))
 
 
 def _sweep(top: Path, before: float) -> int:

@@ -9,10 +9,12 @@ import concurrent.futures
 import dataclasses
 import itertools
 import logging
+import math
 import multiprocessing
 import os
 import signal
 import threading
+import time
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures.process import BrokenProcessPool
@@ -26,6 +28,7 @@ from transforms.stream.trial import tried
 
 LEAST = 64
 """Sets of one part: fewer cost as much as these, most of it fixed."""
+PAUSE_S, LONGEST_PAUSE_S = 5.0, 300.0
 Opens = Callable[[], Step]
 _LOG = logging.getLogger(__name__)
 _POOLS = weakref.WeakSet[concurrent.futures.ProcessPoolExecutor]()
@@ -38,10 +41,14 @@ def dismiss() -> None:
 
 
 class Other:
-    """A process that makes sets; one that dies is replaced, and not asked until its successor has opened the bundle."""
+    """A process that makes sets; one that dies is replaced, and not asked until its successor has opened the bundle.
 
-    def __init__(self, opens: Opens) -> None:
+    One that cannot open it is replaced too, after longer and longer pauses by `clock`, s.
+    """
+
+    def __init__(self, opens: Opens, clock: Callable[[], float] = time.monotonic) -> None:
         self._opens, self._gone = opens, list[pl.DataFrame]()  # one frame, once there are any
+        self._clock, self._again_s, self._pause_s = clock, math.inf, 0.0
         self._start()
 
     def wait(self) -> None:
@@ -49,8 +56,23 @@ class Other:
         self._opened.result()
 
     def is_ready(self) -> bool:
-        """Tell whether it may be asked."""
-        return self._opened.done() and self._opened.exception() is None
+        """Tell whether it may be asked; have another try at the bundle where one has failed and its pause is over."""
+        if not self._opened.done():
+            return False
+        if (error := self._opened.exception()) is None:
+            self._again_s, self._pause_s = math.inf, 0.0
+            return True
+        if self._again_s == math.inf:
+            if not self._pause_s:
+                _LOG.warning(
+                    "a process that makes sets cannot open the bundle, they are made here until it can: %r", error
+                )
+            self._pause_s = min(max(2 * self._pause_s, PAUSE_S), LONGEST_PAUSE_S)
+            self._again_s = self._clock() + self._pause_s
+        elif self._clock() >= self._again_s:
+            self._again_s = math.inf
+            self._start()
+        return False
 
     def without(self, tombstones: pl.DataFrame) -> None:
         """Have sets that are asked for from now on offer nothing under these tombstones either."""

@@ -2,14 +2,18 @@
 
 Parquet files are written once more as Arrow files in order of the hash of one column, then of the contract's key, and mapped: a
 look-up is a binary search and a gather in each. A dataset that is small enough is one of them, a larger one has one per Parquet file.
-Memory: 8 bytes per row and whatever pages look-ups touch; while a file is written, what it holds: a file of a large dataset, or `TOGETHER`.
+A file that no table of this process is open on is removed when another bundle has been opened (`sweep_tables`): a process
+that has it mapped keeps it so, and one that still asks for it writes it again.
+Memory: 8 bytes per row and whatever pages look-ups touch; while a file is written, what it holds: a file of a large
+dataset, or `TOGETHER`.
 """
 
 import dataclasses
 import hashlib
 import os
 import tempfile
-from collections.abc import Sequence
+import weakref
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +23,8 @@ import pyarrow.compute as pc
 
 from schemas.contract import Contract
 from schemas.hashing import mix_text, shard_of
-from transforms.io.temporary import PREFIX
+from transforms.io.store import demand_digest
+from transforms.io.temporary import PREFIX, sweep
 from transforms.shards import read_tables
 from transforms.sorted_groups import numbered
 
@@ -33,7 +38,7 @@ TOGETHER = 2**27
 """Bytes of Parquet files that become one Arrow file: one or two gigabytes while it is written."""
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(frozen=True, slots=True, weakref_slot=True)
 class Segment:
     """The rows of one file, in order of `hashes`, `(num_rows,) uint64`.
 
@@ -77,11 +82,25 @@ class KeyedTable:
     routed: bool
 
     @classmethod
-    def open(cls, contract: Contract, column: str, paths: Sequence[str], folder: Path) -> "KeyedTable":
-        """Map the files of a dataset, written anew where `folder` does not hold them yet."""
+    def open(
+        cls,
+        contract: Contract,
+        column: str,
+        paths: Sequence[str],
+        folder: Path,
+        sha256: Mapping[str, str] | None = None,
+    ) -> "KeyedTable":
+        """Map the files of a dataset, written anew where `folder` does not hold them yet.
+
+        Args:
+          sha256: of `paths`, asked for of each before it is written anew; None asks nothing.
+
+        Raises:
+          Altered: a file has another one.
+        """
         small = paths and sum(os.stat(path).st_size for path in paths) <= TOGETHER
         files = [paths] if small else [[path] for path in paths]
-        segments = tuple(_mapped(_arrow_file(some, contract, column, folder)) for some in files)
+        segments = tuple(_segment(some, contract, column, folder, sha256 or {}) for some in files)
         return cls(contract, column, segments, routed=contract.shard_by == column and len(segments) > _FEW)
 
     def lookup(self, ids: pl.Series, columns: Sequence[str] | None = None) -> pl.DataFrame:
@@ -109,33 +128,68 @@ class KeyedTable:
         return frame
 
 
+_OPEN = weakref.WeakValueDictionary[Path, Segment]()
+"""By their files, what is open in this process."""
+
+
+def sweep_tables(folder: Path) -> int:
+    """Delete the Arrow files of a folder that are not open in this process, and what killed writers left; return how many."""
+    spare = [path for path in folder.glob("*.arrow") if path.absolute() not in _OPEN]
+    for path in spare:
+        path.unlink(missing_ok=True)
+    return len(spare) + sweep(folder.glob(f"{PREFIX}*"))
+
+
+def _segment(paths: Sequence[str], contract: Contract, column: str, folder: Path, sha256: Mapping[str, str]) -> Segment:
+    """Open the Arrow file of some Parquet files, written if it is not there, or not whole."""
+    stamps = [(os.path.abspath(path), os.stat(path)) for path in paths]
+    files = "|".join(f"{path}|{stamp.st_size}|{stamp.st_mtime_ns}" for path, stamp in stamps)
+    told = f"{_LAYOUT}|{files}|{column}|{contract.fingerprint}"
+    target = folder.absolute() / f"{contract.name}-{hashlib.sha256(told.encode()).hexdigest()[:24]}.arrow"
+    segment = _OPEN.get(target)
+    if segment is None:
+        try:
+            segment = _mapped(target)
+        except (FileNotFoundError, pa.ArrowInvalid):
+            for path in paths:
+                demand_digest(path, sha256.get(path))
+            segment = _written(target, _ordered(paths, contract, column), column)
+        _OPEN[target] = segment
+    return segment
+
+
 def _mapped(path: Path) -> Segment:
     with pa.memory_map(str(path)) as source:
         rows = pa.ipc.open_file(source).read_all()
     return Segment(rows[_HASH].to_numpy(), rows.drop_columns([_HASH]), _UNIQUE in (rows.schema.metadata or {}))
 
 
-def _arrow_file(paths: Sequence[str], contract: Contract, column: str, folder: Path) -> Path:
-    """Return the Arrow file of some Parquet files, written if it is not there; whole or not at all."""
-    stamps = [(os.path.abspath(path), os.stat(path)) for path in paths]
-    files = "|".join(f"{path}|{stamp.st_size}|{stamp.st_mtime_ns}" for path, stamp in stamps)
-    told = f"{_LAYOUT}|{files}|{column}|{contract.fingerprint}"
-    target = folder / f"{contract.name}-{hashlib.sha256(told.encode()).hexdigest()[:24]}.arrow"
-    if target.exists():
-        return target
-    folder.mkdir(parents=True, exist_ok=True)
+def _ordered(paths: Sequence[str], contract: Contract, column: str) -> pa.Table:
     named = read_tables(list(paths), contract).filter(pl.col(column).is_not_null())
     rows = named.to_arrow(compat_level=pl.CompatLevel.oldest())
     keyed = rows.append_column(_HASH, pa.array(mix_text(rows[column])))
     order = pc.sort_indices(keyed, [(name, "ascending") for name in (_HASH, *contract.key)])
-    ordered = keyed.take(order).combine_chunks()
+    return keyed.take(order).combine_chunks()
+
+
+def _written(target: Path, ordered: pa.Table, column: str) -> Segment:
+    """Write an Arrow file, whole or not at all, and open it; another process may remove it at once."""
     if _unique(ordered, column):
         ordered = ordered.replace_schema_metadata({_UNIQUE: b"yes"})
-    handle, name = tempfile.mkstemp(prefix=PREFIX, dir=folder)
-    with os.fdopen(handle, "wb") as file, pa.ipc.new_file(file, ordered.schema) as writer:
-        writer.write_table(ordered, max_chunksize=max(ordered.num_rows, 1))
-    os.replace(name, target)
-    return target
+    target.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=PREFIX, dir=target.parent)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            with pa.ipc.new_file(file, ordered.schema) as writer:
+                writer.write_table(ordered, max_chunksize=max(ordered.num_rows, 1))
+            file.flush()
+            os.fsync(file.fileno())
+        segment = _mapped(Path(name))
+        os.replace(name, target)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+    return segment
 
 
 def _unique(ordered: pa.Table, column: str) -> bool:

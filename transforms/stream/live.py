@@ -12,6 +12,7 @@ from pathlib import Path
 import polars as pl
 
 from schemas.catalogue import CONTRACTS
+from schemas.inputs import TOMBSTONE
 from transforms.facts import HeldCatalogue
 from transforms.filters import ITEM_COLUMNS
 from transforms.model_bundle import ModelBundle, demand_space
@@ -29,6 +30,8 @@ KEYED = (
     ("groups", "key"),
 )  # fmt: skip
 """What sessions are asked about: tables and the column each is looked up by."""
+LOOKED_UP = frozenset(name for name, _ in KEYED) - {"item"}
+"""Tables that are read in no other way, once they are written anew."""
 _CONTRACTS = {**CONTRACTS, "groups": CONTRACTS["proposal"]}
 _HELD = ("tombstone",)
 Deltas = tuple[str, Sequence[tuple[pl.DataFrame, pl.DataFrame]]]
@@ -52,24 +55,29 @@ class LiveBundle(ModelBundle):
     delta: Delta | None = None
 
     @classmethod
-    def open(cls, opened: ModelBundle, folder: Path, deltas: Deltas | None = None) -> "LiveBundle":
+    def open(
+        cls, opened: ModelBundle, folder: Path, deltas: Deltas | None = None, sha256: Mapping[str, str] | None = None
+    ) -> "LiveBundle":
         """Map the tables of a bundle; files lie in `folder`, which processes and bundles may share.
 
         Args:
           deltas: items and vectors that changed since, by the name of all; see `transforms.stream.delta`.
+          sha256: by path of the tables' files, asked for of those that are written anew.
 
         Raises:
           ValueError: vectors and index are not of one space, or the index is of other code.
+          Altered: a file has another digest.
         """
         opened.items()
         shard = opened.shard
-        tables = {
-            (name, column): KeyedTable.open(_CONTRACTS[name], column, shard.paths(name), folder)
-            for name, column in KEYED
-        }
+        tables = {}
+        for name, column in KEYED:
+            local, given = shard.paths(name), shard.task.inputs.get(name, ())
+            known = {here: sha256[path] for here, path in zip(local, given, strict=True)} if sha256 else None
+            tables[name, column] = KeyedTable.open(_CONTRACTS[name], column, local, folder, known)
         held = {name: shard.read(name) for name in _HELD}
-        given = {field.name: getattr(opened, field.name) for field in dataclasses.fields(opened)}
-        bundle = cls(**given, tables=tables, held=held, world=read_world(shard))
+        told = {field.name: getattr(opened, field.name) for field in dataclasses.fields(opened)}
+        bundle = cls(**told, tables=tables, held=held, world=read_world(shard))
         return (bundle._changed(*deltas) if deltas else bundle).coded()
 
     def _changed(self, name: str, deltas: Sequence[tuple[pl.DataFrame, pl.DataFrame]]) -> "LiveBundle":
@@ -89,13 +97,18 @@ class LiveBundle(ModelBundle):
         return dataclasses.replace(self, catalogue=HeldCatalogue.of(self, self.world, self.instant))
 
     def without(self, tombstones: pl.DataFrame) -> "LiveBundle":
-        """Return the bundle with more tombstones: the hard filters know them from now on."""
-        known = self.held["tombstone"]
-        every = pl.concat([known, tombstones.select(known.columns)]).unique(
-            ["entity", "id"], keep="first", maintain_order=True
-        )
+        """Return the bundle with more tombstones: the hard filters know them from now on; with none that are new, itself."""
+        known, key = self.held["tombstone"], list(TOMBSTONE.key)
+        new = tombstones.select(known.columns).join(known, on=key, how="anti", maintain_order="left")
+        if not new.height:
+            return self
+        every = pl.concat([known, new.unique(key, keep="first", maintain_order=True)])
         more = dataclasses.replace(self, held={**self.held, "tombstone": every})
-        return dataclasses.replace(more, world=dataclasses.replace(self.world, gone=gone_items(more))).coded()
+        if not (new["entity"] == "item").any():
+            return more
+        world = dataclasses.replace(self.world, gone=gone_items(more))
+        catalogue = self.catalogue.without(more, world, self.instant) if self.catalogue else None
+        return dataclasses.replace(more, world=world, catalogue=catalogue)
 
     def read(self, name: str, columns: Sequence[str] | None = None, where: pl.Expr | None = None) -> pl.DataFrame:
         """Return the rows that satisfy `where`, in file order; what is not held is read from its files."""

@@ -18,7 +18,7 @@ import orjson
 import pyarrow as pa
 
 from schemas.candidates import CANDIDATE_SET
-from transforms.io.temporary import PREFIX
+from transforms.io.store import LocalStore
 
 MINUTE_S = 60
 OPEN, READY, VERDICT = ".open", ".arrow", ".json"
@@ -134,9 +134,7 @@ def forget_tries(folder: Path) -> None:
 
 def write_verdict(folder: Path, name: str, verdict: dict, *, keep: bool) -> None:
     """Write what a minute's checks came to, then forget its sets, or keep them to be looked at."""
-    partial = folder / f"{PREFIX}{name}"
-    partial.write_bytes(orjson.dumps(verdict))
-    os.replace(partial, folder / f"{name}{VERDICT}")
+    LocalStore(str(folder)).write_bytes(f"{name}{VERDICT}", orjson.dumps(verdict))
     spooled, kept = folder / f"{name}{READY}", folder / KEPT
     if keep and spooled.exists():
         kept.mkdir(exist_ok=True)
@@ -148,6 +146,15 @@ def write_verdict(folder: Path, name: str, verdict: dict, *, keep: bool) -> None
             old.unlink()
 
 
-def verdicts(folder: Path) -> dict[str, dict]:
-    """Return the verdicts nobody took yet, by name of their minute, the oldest first."""
-    return {path.stem: orjson.loads(path.read_bytes()) for path in sorted(folder.glob(f"*{VERDICT}"))}
+def verdicts(folder: Path) -> dict[str, dict | None]:
+    """Return the verdicts nobody took yet, by name of their minute, the oldest first; None for one that cannot be read."""
+    return {path.stem: readable(path.read_bytes()) for path in sorted(folder.glob(f"*{VERDICT}"))}
+
+
+def readable(line: bytes) -> dict | None:
+    """Return a verdict as JSON has it, None of what is empty, cut off or something else."""
+    try:
+        found = orjson.loads(line)
+    except orjson.JSONDecodeError:
+        return None
+    return found if isinstance(found, dict) else None

@@ -1,9 +1,12 @@
 """Sets made by several processes are those that one makes; a process that dies costs nobody a set."""
 
+import concurrent.futures
+import itertools
 import json
 import os
 import subprocess
 import sys
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 import psutil
@@ -12,7 +15,7 @@ from toy_road import table
 from toy_stream import ToyStep, event
 
 from transforms.io.broker import Received
-from transforms.stream.crew import Crew
+from transforms.stream.crew import PAUSE_S, Crew, Other
 from transforms.stream.messages import decode_messages
 
 TESTS = Path(__file__).parents[2]
@@ -92,6 +95,56 @@ def test_a_process_that_dies_costs_nobody_a_set_and_is_replaced(crew, caplog):
     assert "a process that makes sets died" in caplog.text
     until_ready(crew)
     assert by_process(crew.sets(some)) == [20, 20, 20]
+
+
+class Full:
+    """Opens a step unless a file is in the way."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+
+    def __call__(self) -> ToyStep:
+        if self.file.exists():
+            raise OSError(28, "No space left on device")
+        return Telling()
+
+
+def test_a_successor_that_cannot_open_the_bundle_is_replaced_too(tmp_path, caplog):
+    some, now, file = states(2 * LEAST), [0.0], tmp_path / "full"
+    other = Other(Full(file), lambda: now[0])
+    crew = Crew(Telling(), [other])
+    other.wait()
+    file.touch()
+    kill(other)
+    crew.sets(some)
+    assert other._opened.exception(120) is not None
+    assert by_process(crew.sets(some)) == [2 * LEAST], "made here"
+    file.unlink()
+    now[0] += PAUSE_S
+    assert by_process(crew.sets(some)) == [2 * LEAST]
+    other.wait()
+    assert by_process(crew.sets(some)) == [LEAST, LEAST]
+    assert "cannot open the bundle, they are made here until it can: OSError(28" in caplog.text
+
+
+def test_it_is_tried_after_longer_and_longer_pauses_and_said_once(monkeypatch, caplog):
+    now, tried = [0.0], []
+
+    def start(one: Other) -> None:
+        tried.append(now[0])
+        one._opened = concurrent.futures.Future()
+        if len(tried) < 6:
+            one._opened.set_exception(BrokenProcessPool("killed for its memory"))
+        else:
+            one._opened.set_result(None)
+
+    monkeypatch.setattr(Other, "_start", start)
+    other = Other(ToyStep, lambda: now[0])
+    while not other.is_ready():
+        now[0] += 1.0
+    pauses = [after - before for before, after in itertools.pairwise(tried)]
+    assert all(PAUSE_S * 2**n <= pause <= PAUSE_S * 2**n + 2 for n, pause in enumerate(pauses))
+    assert caplog.text.count("cannot open the bundle") == 1
 
 
 def test_what_disappears_is_offered_by_none_not_even_by_one_that_comes_later():

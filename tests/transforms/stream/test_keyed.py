@@ -1,4 +1,6 @@
+import gc
 import os
+import time
 
 import numpy as np
 import polars as pl
@@ -8,11 +10,12 @@ from toy_road import item, table
 from schemas.catalogue import CONTRACTS
 from schemas.hashing import mix_text, shard_of
 from schemas.inputs import ITEM
-from transforms.io.store import open_store
+from transforms.io.store import Altered, file_digest, open_store
 from transforms.io.tables import conform, write_parquet
+from transforms.io.temporary import KEPT_S
 from transforms.retrieve import ShardBundle
 from transforms.shards import Shard, Task
-from transforms.stream.keyed import KeyedTable
+from transforms.stream.keyed import KeyedTable, sweep_tables
 
 ITEMS = [item(f"i{n:03d}", f"a{n % 7}", show_id=None if n % 3 else f"show{n % 5}") for n in range(200)]
 
@@ -71,6 +74,64 @@ def test_only_the_segment_of_an_id_is_searched_where_there_are_many(shard, tmp_p
     assert found.routed == (few == 2)
     assert found.lookup(pl.Series([one["item_id"] for one in ITEMS])).height == len(ITEMS)
     assert not opened(shard, "show_id", tmp_path).routed
+
+
+def test_what_no_table_is_open_on_is_swept_and_what_is_mapped_stays_whole(shard, tmp_path):
+    before, wanted = opened(shard, "item_id", tmp_path), pl.Series(["i003"])
+    old, path = set(tmp_path.iterdir()), shard.paths("item")[0]
+    expected = before.lookup(wanted)
+    os.utime(path, ns=(0, os.stat(path).st_mtime_ns + 1_000_000))
+    after = opened(shard, "item_id", tmp_path)
+    left, young = tmp_path / "segue-tmp-killed", tmp_path / "segue-tmp-at-work"
+    for one, age in ((left, KEPT_S + 60), (young, 60)):
+        one.touch()
+        os.utime(one, (time.time() - age,) * 2)
+    assert sweep_tables(tmp_path) == 1, "one bundle is still served, the other about to be"
+    assert not left.exists()
+    assert old < set(tmp_path.iterdir())
+    for one in tmp_path.glob("*.arrow"):  # another process swept
+        one.unlink()
+    assert before.lookup(wanted).equals(expected)
+    del before
+    gc.collect()
+    assert sweep_tables(tmp_path) == 0
+    del after
+    gc.collect()
+    again = opened(shard, "item_id", tmp_path)
+    assert again.lookup(wanted).equals(expected), "who still asks for it writes it again"
+    written = set(tmp_path.glob("*.arrow"))
+    del again
+    gc.collect()
+    assert sweep_tables(tmp_path) == len(written)
+    assert list(tmp_path.iterdir()) == [young]
+
+
+def test_a_file_that_is_not_whole_is_written_anew(shard, tmp_path):
+    expected = opened(shard, "item_id", tmp_path).lookup(pl.Series(["i003"]))
+    for size in (0, 7, 1_000):
+        gc.collect()
+        for one in tmp_path.iterdir():
+            os.truncate(one, size)
+        assert opened(shard, "item_id", tmp_path).lookup(pl.Series(["i003"])).equals(expected)
+
+
+def test_a_writer_that_ends_in_between_leaves_nothing_that_is_trusted(shard, tmp_path, monkeypatch):
+    order, sync = [], os.fsync
+    monkeypatch.setattr(os, "fsync", lambda handle: order.append("on disk") or sync(handle))
+    monkeypatch.setattr(os, "replace", lambda *_: order.append("named") or pytest.fail("ends here"))
+    with pytest.raises(pytest.fail.Exception, match="ends here"):
+        opened(shard, "item_id", tmp_path)
+    assert order == ["on disk", "named"]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_with_another_digest_is_refused_before_it_is_written_anew(shard, tmp_path):
+    paths = shard.paths("item")
+    right = {path: file_digest(path) for path in paths}
+    wrong = right | {paths[1]: "0" * 64}
+    with pytest.raises(Altered, match=f"part-1.parquet has sha256 {right[paths[1]]}, committed was {'0' * 64}"):
+        KeyedTable.open(CONTRACTS["item"], "item_id", paths, tmp_path, wrong)
+    assert KeyedTable.open(CONTRACTS["item"], "item_id", paths, tmp_path, right).lookup(pl.Series(["i003"])).height == 1
 
 
 def test_ids_of_one_hash_are_told_apart(shard, tmp_path, monkeypatch):

@@ -1,3 +1,6 @@
+import os
+from pathlib import Path
+
 import pytest
 from toy_stream import sets
 
@@ -77,6 +80,18 @@ def test_a_minute_that_cannot_be_written_is_given_up(tmp_path):
     spooled.add(sets("b"), NOW)
     spooled.close()
     assert users(tmp_path, waiting(tmp_path)[0]) == ["b"]
+
+
+def test_a_verdict_is_on_disk_before_its_sets_are_forgotten(tmp_path, monkeypatch):
+    spooled, done, sync, replace, unlink = Spool(tmp_path), [], os.fsync, os.replace, Path.unlink
+    spooled.add(sets("a"), NOW)
+    spooled.close()
+    (name,) = waiting(tmp_path)
+    monkeypatch.setattr(os, "fsync", lambda handle: done.append("on disk") or sync(handle))
+    monkeypatch.setattr(os, "replace", lambda one, other: done.append("named") or replace(one, other))
+    monkeypatch.setattr(Path, "unlink", lambda path, **more: done.append("forgotten") or unlink(path, **more))
+    write_verdict(tmp_path, name, {"of": name}, keep=False)
+    assert done[:3] == ["on disk", "named", "forgotten"]
 
 
 def test_a_verdict_takes_the_place_of_the_sets(tmp_path, monkeypatch):
