@@ -98,11 +98,11 @@ class Models(Bundle, Protocol):
 def nearest(
     audience: Audience, keys: pl.Series, vectors: np.ndarray, items: Items, limit: int, among: Rows = slice(None)
 ) -> pl.DataFrame:
-    """Return `key`, `item_id`, `raw_score` of the best inner products of every key, above 0.
+    """Return `key`, `item_id`, `raw_score` of the best inner products of every key.
 
     What a key may not be offered, and what it does not want, is not looked for; `limit` others are found wherever there
-    are as many, in each of the audience's places if it has some, spread over albums and artists as far as the surface's
-    caps ask for it.
+    are as many, however little like the key, in each of the audience's places if it has some, spread over albums and artists as
+    far as the surface's caps ask for it.
 
     Args:
       keys: of the audience. vectors: `(num_keys, dim) float32`, 0 for those that find nothing. among: rows of the items to look
@@ -177,8 +177,8 @@ def _without(keys: pl.Series, audience: Audience, items: Items) -> np.ndarray:
 
 
 def long_form(keys: pl.Series, item_ids: pl.Series, best: np.ndarray, values: np.ndarray) -> pl.DataFrame:
-    """Return `key`, `item_id`, `raw_score` from the best items of each key and their scores, `(num_keys, k)` both, above 0."""
-    key, place = np.nonzero((best != NOTHING) & (values > 0))
+    """Return `key`, `item_id`, `raw_score` of the best items of each key, `(num_keys, k)` both; `NOTHING` is left out."""
+    key, place = np.nonzero(best != NOTHING)
     return pl.DataFrame(
         {
             "key": keys.gather(key),
