@@ -21,7 +21,7 @@ from transforms.sources import TALK, Audience, Bundle, Source, none_found, of_se
 
 Rows = np.ndarray | slice
 MASKS_AT_ONCE = 64
-SEQUENCE_LISTENS = 10
+SEQUENCE_LISTENS, SEQUENCE_LEAST = 10, 3
 FRESH_DAYS = 30
 FRESH_PLAYS = 20
 TWO_TOWER_LIMIT, SEQUENCE_LIMIT, FRESH_LIMIT = 300, 130, 60
@@ -200,11 +200,13 @@ def two_tower(audience: Audience, bundle: Models) -> pl.DataFrame:
 def sequence(audience: Audience, bundle: Models) -> pl.DataFrame:
     """Propose what goes on from the user's last ten listens and skips: what the user is at now, not what the user is like.
 
-    Score: cosine with the vector of those in their order.
+    Score: cosine with the vector of those in their order. Fewer than three are no sequence (domain reference, section 4).
     """
     both = pl.concat([audience.listens.drop("artist_id"), audience.skips]).sort("key", "event_ts", maintain_order=True)
+    both = both.filter(pl.len().over("key") >= SEQUENCE_LEAST)
     recent = both.filter(pl.int_range(pl.len(), 0, -1).over("key") <= SEQUENCE_LISTENS)
     keys = audience.listens["key"].unique().sort()
+    keys = keys.filter(keys.is_in(both["key"].unique().implode()))
     recent = recent.filter(pl.col("key").is_in(keys.implode()))
     vectors = bundle.encode(recent, keys)
     return _explained(nearest(audience, keys, vectors, bundle.items(), SEQUENCE_LIMIT), audience)

@@ -165,11 +165,18 @@ def test_the_user_vector_proposes_and_the_last_listens_explain():
 
 
 def test_the_sequence_goes_on_from_the_last_listen():
-    assert found(sequence(audience([{"key": "ann"}], LISTENS), bundle()), "ann")[:2] == ["east", "near_east"]
+    listens = [{"key": "ann", **listen("north", days=10)}, *LISTENS]
+    assert found(sequence(audience([{"key": "ann"}], listens), bundle()), "ann")[:2] == ["east", "near_east"]
 
 
 def test_who_has_no_listens_has_no_sequence():
     assert sequence(audience([{"key": "ann"}]), bundle()).height == 0
+
+
+@pytest.mark.parametrize(("plays", "skips", "enough"), [(2, 0, False), (3, 0, True), (1, 1, False), (1, 2, True)])
+def test_fewer_than_three_events_are_no_sequence(plays, skips, enough):
+    heard = [[{"key": "ann", **listen("east", days=day)} for day in range(1, n + 1)] for n in (plays, skips)]
+    assert (sequence(audience([{"key": "ann"}], *heard), bundle()).height > 0) is enough
 
 
 def test_fresh_items_are_new_and_little_played():
