@@ -56,8 +56,8 @@ class SurfacePolicy:
       artist_early, artist_early_slots: candidates of one artist among the first slots; `artist`: in the whole set.
       album, show, publisher: candidates of one album, show or publisher in the whole set.
       max_run: consecutive candidates of one artist; 0 means any.
-      source_seconds: what one source may take for a shard; its sets go without one that takes longer. `live_seconds`: the same in the
-        stream, for the listeners who are served together.
+      source_seconds: what one source may take for a shard; its sets go without one that takes longer. `live_seconds`: the same
+        in the stream, for the listeners who are served together.
       page: slots a ranker shows at a time, for which content-type floors must suffice at any hour; 0: no floors.
       content_gap: how far below a listener's own share a kind of content may fall. talk_floor: share of talk for whoever
         ever listens to talk.

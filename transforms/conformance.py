@@ -3,7 +3,8 @@
     def test_my_source_conforms():
         assert departures(SOURCE, audience, MemoryBundle({"item": items, "co_listen": pairs})) == []
 
-A source on vectors is given `MemoryModels`. The audience must be one the source has proposals for, or there would be nothing to judge.
+A source on vectors is given `MemoryModels`. The audience must be one the source has proposals for, or there would be nothing
+to judge.
 """
 
 import dataclasses
@@ -55,8 +56,8 @@ class MemoryModels(MemoryBundle):
     on from the last play to the next item of the vocabulary.
 
     Attributes:
-      tables: by name, `item`, `popularity` and `tombstone`; `item_embedding` (`item_id` and `vector`), `user_embedding` (`user_id`
-        and `vector`) and `vocabulary`.
+      tables: by name, `item`, `popularity` and `tombstone`; `item_embedding` (`item_id` and `vector`), `user_embedding`
+        (`user_id` and `vector`) and `vocabulary`.
       instant: when what is found will be offered.
     """
 
