@@ -157,7 +157,7 @@ _ASKED_ONLY = ("user_embedding", "item_embedding", "vocabulary", "encoder_vocabu
 """What only sources ask: blending needs none of it."""
 _RESTS_ON = {
     "co_listen": "co_listen", "history": "history", "popularity": "popularity", "transition": "transition",
-    "artist": "artist_top", "exploration": "item", "part": "item", "neighbour_session": "session_knn",
+    "artist": "artist_top", "release": "item", "exploration": "item", "part": "item", "neighbour_session": "session_knn",
 }  # fmt: skip
 
 

@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+import math
 from collections.abc import Mapping, Set
 from typing import Any
 
@@ -55,7 +56,8 @@ class SurfacePolicy:
       artist_early, artist_early_slots: candidates of one artist among the first slots; `artist`: in the whole set.
       album, show, publisher: candidates of one album, show or publisher in the whole set.
       max_run: consecutive candidates of one artist; 0 means any.
-      source_seconds: what one source may take for a shard; its sets go without one that takes longer.
+      source_seconds: what one source may take for a shard; its sets go without one that takes longer. `live_seconds`: the same
+        in the stream, for the listeners who are served together.
       page: slots a ranker shows at a time, for which content-type floors must suffice at any hour; 0: no floors.
       content_gap: how far below a listener's own share a kind of content may fall. talk_floor: share of talk for whoever
         ever listens to talk.
@@ -89,6 +91,7 @@ class SurfacePolicy:
     fatigue_days: int
     fatigue_impressions: int
     overplayed: int
+    live_seconds: float = 60.0  # sets whose policy was written down without it had no limit in the stream
 
     def __post_init__(self) -> None:
         names = [quota.source_id for quota in self.sources if quota.source_id != self.explore]
@@ -109,6 +112,9 @@ class SurfacePolicy:
         for name in ("content_gap", "talk_floor"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"surface {self.name}: {name} is a share from 0 to 1, came {getattr(self, name)}")
+        for name in ("source_seconds", "live_seconds"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise ValueError(f"surface {self.name}: {name} must be above 0 and finite, came {getattr(self, name)}")
         self._check_exploration()
 
     def _check_exploration(self) -> None:

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import polars as pl
 import pytest
 from toy_deliveries import raw_campaigns, raw_events, raw_examples, raw_items, raw_table, raw_tombstones, raw_users
-from toy_models import ToyModel, ToyModels
+from toy_models import ToyModel
 from toy_road import DATE, instant, policy, quota
 
 from pipelines.recommend import count_exposure
@@ -38,7 +38,7 @@ from schemas.tallies import (
 from transforms import explore_pool, groups, recommend, retrieve, tallies, train
 from transforms.audit import flatten
 from transforms.candidate_sets import Provenance
-from transforms.conformance import MemoryBundle
+from transforms.conformance import MemoryBundle, MemoryModels
 from transforms.decode import POSITION
 from transforms.embed.inference import Embedder
 from transforms.embed.vectors import ITEMS, USERS, Rows, finish_batch, read_batch
@@ -195,8 +195,8 @@ def proposals(tables: Tables) -> pl.DataFrame:
     return pl.concat(part(tables) for part in PROPOSED)
 
 
-def opened(given: Given) -> ToyModels:
-    return ToyModels(given.tables, instant(HOME))
+def opened(given: Given) -> MemoryModels:
+    return MemoryModels(given.tables, instant(HOME))
 
 
 FIELDS = {

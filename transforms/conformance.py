@@ -3,19 +3,27 @@
     def test_my_source_conforms():
         assert departures(SOURCE, audience, MemoryBundle({"item": items, "co_listen": pairs})) == []
 
-The audience must be one the source has proposals for, or there would be nothing to judge.
+A source on vectors is given `MemoryModels`. The audience must be one the source has proposals for, or there would be nothing
+to judge.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import polars as pl
 
 from schemas.candidates import PROPOSAL
+from transforms.filters import Instant
+from transforms.index.exact import ExactIndex
+from transforms.kin import Kin
+from transforms.reach import Reach, read_world
 from transforms.sources import SEEDS_SHOWN, Audience, Bundle, Source, none_found, propose
+from transforms.vector_sources import Items, long_form
 
-_OF_KEYS = ("keys", "listens", "skips", "rights", "unwanted")
+_OF_KEYS = ("keys", "listens", "skips", "rights", "unwanted", "places")
 _ID = "source"
 
 
@@ -40,6 +48,55 @@ class MemoryBundle:
         return (rows[start : start + 3] for start in range(0, rows.height, 3))
 
 
+@dataclasses.dataclass
+class MemoryModels(MemoryBundle):
+    """Tables and vectors in memory (`transforms.vector_sources.Models`): arithmetic in place of what a model could have learnt.
+
+    Plays in order are as many vectors added up, the last ones counting most. The one neighbour session of a listener goes
+    on from the last play to the next item of the vocabulary.
+
+    Attributes:
+      tables: by name, `item`, `popularity` and `tombstone`; `item_embedding` (`item_id` and `vector`), `user_embedding`
+        (`user_id` and `vector`) and `vocabulary`.
+      instant: when what is found will be offered.
+    """
+
+    instant: Instant
+
+    def items(self) -> Items:
+        """Return all items with a vector."""
+        return self._items
+
+    @functools.cached_property
+    def _items(self) -> Items:
+        rows = self.tables["item_embedding"].sort("item_id")
+        reach = Reach.of([self.tables["item"]], rows["item_id"], self.instant, read_world(self))
+        kin = Kin.read([self.tables["item"]], rows["item_id"])
+        return Items(rows["item_id"], ExactIndex.of(rows["vector"].to_numpy()), reach, kin)
+
+    def user_vectors(self, keys: pl.Series) -> tuple[pl.Series, np.ndarray]:
+        """Return the keys that have a vector, sorted, and the vectors."""
+        rows = self.lookup("user_embedding", "user_id", keys).sort("user_id")
+        return rows["user_id"], rows["vector"].to_numpy()
+
+    def encode(self, listens: pl.DataFrame, keys: pl.Series) -> np.ndarray:
+        """Return the vectors of plays in order, `(num_keys, dim) float32`."""
+        items = self.items()
+        known = listens.filter(pl.col("item_id").is_in(items.ids.implode()))
+        vectors = items.index.take(items.ids.search_sorted(known["item_id"]).to_numpy().astype(np.int64))
+        age = known.select(pl.int_range(pl.len(), 0, -1).over("key")).to_series().to_numpy()
+        made = np.zeros((len(keys), vectors.shape[1]), np.float32)
+        np.add.at(made, keys.search_sorted(known["key"]).to_numpy(), vectors / age[:, None])
+        return made
+
+    def neighbour_sessions(self, listens: pl.DataFrame, keys: pl.Series, limit: int) -> pl.DataFrame:
+        """Return `key`, `item_id`, `raw_score`."""
+        item_ids = self.tables["vocabulary"].sort("item_id")["item_id"]
+        known = listens.filter(pl.col("item_id").is_in(item_ids.implode())).group_by("key").last().sort("key")
+        after = (item_ids.search_sorted(known["item_id"]).to_numpy() + 1) % len(item_ids)
+        return long_form(known["key"], item_ids, after[:, None], known["label"].to_numpy()[:, None])
+
+
 def departures(source: Source, audience: Audience, bundle: Bundle, shuffles: int = 3) -> list[str]:
     """Return what a source does that none may do, a sentence each; nothing where it conforms.
 
@@ -50,7 +107,11 @@ def departures(source: Source, audience: Audience, bundle: Bundle, shuffles: int
     raw = source.propose(audience, bundle)
     if found := [*_of_columns(raw)]:
         return found
-    return [*_of_rows(raw, audience), *_of_limit(source), *_of_repeats(source, audience, bundle, shuffles)]
+    return [
+        *_of_rows(raw, audience),
+        *_of_limit(source, raw, audience),
+        *_of_repeats(source, audience, bundle, shuffles),
+    ]
 
 
 def _of_columns(raw: pl.DataFrame) -> Iterator[str]:
@@ -80,9 +141,14 @@ def _of_rows(raw: pl.DataFrame, audience: Audience) -> Iterator[str]:
         yield f"proposals for {raw['key'].n_unique()} keys: give an audience with two it has proposals for"
 
 
-def _of_limit(source: Source) -> Iterator[str]:
+def _of_limit(source: Source, raw: pl.DataFrame, audience: Audience) -> Iterator[str]:
     if source.limit < 1:
         yield f"its limit is {source.limit}, expected at least 1"
+    asked = [one.select("key") for one in (audience.keys, audience.places) if one is not None]
+    most = pl.concat(asked).group_by("key").len("times")
+    over = raw.group_by("key").len().join(most, on="key").filter(pl.col("len") > source.limit * pl.col("times"))
+    if source.in_every_place and over.height:
+        yield f"more than {source.limit} for each place, for {over.height:,} keys: nobody cuts what is in every place"
     for name in ("score_kind", "signal_type", "reason_code"):
         if not getattr(source, name):
             yield f"its {name} is empty: say what a proposal rests on"
@@ -110,7 +176,8 @@ def _of_repeats(source: Source, audience: Audience, bundle: Bundle, shuffles: in
 
 
 def _changed(audience: Audience, change: Callable[..., pl.DataFrame]) -> Audience:
-    frames: dict[str, Any] = {name: change(getattr(audience, name)) for name in _OF_KEYS}
+    told = {name: getattr(audience, name) for name in _OF_KEYS}
+    frames: dict[str, Any] = {name: change(frame) for name, frame in told.items() if frame is not None}
     return dataclasses.replace(audience, **frames)
 
 

@@ -1,14 +1,18 @@
 """The sources of a surface as one shard asks them: each answers for the whole shard, or its sets go without it.
 
 A source that raises, or takes longer than the policy grants it, costs the sets of the shard its proposals and nothing
-else; the reason stands in their `degraded_reasons` and in the file `left-out-<shard>.json`. What would be wrong for every
+else; the reason stands in their `degraded_reasons` and in the file `left-out-<shard>.json`. One that hangs is not waited for
+(but for code that keeps the interpreter's lock), nor is it asked again before it has answered. What would be wrong for every
 source stops the run all the same: two spaces, a store that cannot be read, no memory.
 """
 
 import json
+import threading
 import time
 import traceback
+import weakref
 from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import Future, wait
 from pathlib import Path
 
 import polars as pl
@@ -24,6 +28,8 @@ ASKED, LEFT_OUT = "asked", "left_out"
 FEW = 30_000
 """So many rows of all sources are ranked faster in one sort; more of them faster in one sort for each source."""
 _EVERYBODYS = (SpaceMismatch, StoreError, FileNotFoundError, MemoryError)
+_UNANSWERED: weakref.WeakValueDictionary[int, Future] = weakref.WeakValueDictionary()
+"""What this process asked and did not wait for, by the id of the function; only the thread that asks holds on to it."""
 
 
 class Panel:
@@ -48,17 +54,27 @@ class Panel:
         return pl.concat([read_tables([], PROPOSAL), *tables])
 
     def _ask(self, name: str, audience: Audience, bundle: Bundle) -> pl.DataFrame | None:
-        begun = self.clock()
-        try:
-            found = proposed(name, self.sources[name], audience, bundle)
-        except _EVERYBODYS:
-            raise
-        except Exception as error:
-            self.left_out[name] = (FAILED, _told(error))
+        source = self.sources[name]
+        if id(source.propose) in _UNANSWERED:
+            self.left_out[name] = (SLOW, "has yet to answer what it was asked before")
             return None
+        begun, found = self.clock(), None
+        answer = _answer(lambda: proposed(name, source, audience, bundle))
+        wait([answer], min(self.seconds - self.spent[name], threading.TIMEOUT_MAX))
         self.spent[name] += self.clock() - begun
-        if self.spent[name] > self.seconds:
+        if answer.done():
+            try:
+                found = answer.result()
+            except _EVERYBODYS:
+                raise
+            except Exception as error:
+                self.left_out[name] = (FAILED, _told(error))
+                return None
+        else:
+            _UNANSWERED[id(source.propose)] = answer
+        if found is None or self.spent[name] > self.seconds:
             self.left_out[name] = (SLOW, f"more than {self.seconds:g} s for a shard")
+            return None
         return found
 
     def output(self, shard: Shard, blocks: Iterable[Audience], bundle: Bundle, rows: int) -> Output:
@@ -80,6 +96,20 @@ class Panel:
             if reasons
             else {},
         )
+
+
+def _answer(ask: Callable[[], pl.DataFrame]) -> Future[pl.DataFrame]:
+    """Ask in a thread of its own, a daemon: where it hangs, the process ends all the same."""
+    answer: Future[pl.DataFrame] = Future()
+
+    def run() -> None:
+        try:
+            answer.set_result(ask())
+        except BaseException as error:  # raised again where the answer is read
+            answer.set_exception(error)
+
+    threading.Thread(target=run, daemon=True).start()
+    return answer
 
 
 def _told(error: Exception) -> str:

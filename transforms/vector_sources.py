@@ -21,7 +21,7 @@ from transforms.sources import TALK, Audience, Bundle, Source, none_found, of_se
 
 Rows = np.ndarray | slice
 MASKS_AT_ONCE = 64
-SEQUENCE_LISTENS = 10
+SEQUENCE_LISTENS, SEQUENCE_LEAST = 10, 3
 FRESH_DAYS = 30
 FRESH_PLAYS = 20
 TWO_TOWER_LIMIT, SEQUENCE_LIMIT, FRESH_LIMIT = 300, 130, 60
@@ -98,11 +98,11 @@ class Models(Bundle, Protocol):
 def nearest(
     audience: Audience, keys: pl.Series, vectors: np.ndarray, items: Items, limit: int, among: Rows = slice(None)
 ) -> pl.DataFrame:
-    """Return `key`, `item_id`, `raw_score` of the best inner products of every key, above 0.
+    """Return `key`, `item_id`, `raw_score` of the best inner products of every key.
 
     What a key may not be offered, and what it does not want, is not looked for; `limit` others are found wherever there
-    are as many, in each of the audience's places if it has some, spread over albums and artists as far as the surface's
-    caps ask for it.
+    are as many, however little like the key, in each of the audience's places if it has some, spread over albums and artists as
+    far as the surface's caps ask for it.
 
     Args:
       keys: of the audience. vectors: `(num_keys, dim) float32`, 0 for those that find nothing. among: rows of the items to look
@@ -177,8 +177,8 @@ def _without(keys: pl.Series, audience: Audience, items: Items) -> np.ndarray:
 
 
 def long_form(keys: pl.Series, item_ids: pl.Series, best: np.ndarray, values: np.ndarray) -> pl.DataFrame:
-    """Return `key`, `item_id`, `raw_score` from the best items of each key and their scores, `(num_keys, k)` both, above 0."""
-    key, place = np.nonzero((best != NOTHING) & (values > 0))
+    """Return `key`, `item_id`, `raw_score` of the best items of each key, `(num_keys, k)` both; `NOTHING` is left out."""
+    key, place = np.nonzero(best != NOTHING)
     return pl.DataFrame(
         {
             "key": keys.gather(key),
@@ -200,11 +200,13 @@ def two_tower(audience: Audience, bundle: Models) -> pl.DataFrame:
 def sequence(audience: Audience, bundle: Models) -> pl.DataFrame:
     """Propose what goes on from the user's last ten listens and skips: what the user is at now, not what the user is like.
 
-    Score: cosine with the vector of those in their order.
+    Score: cosine with the vector of those in their order. Fewer than three are no sequence (domain reference, section 4).
     """
     both = pl.concat([audience.listens.drop("artist_id"), audience.skips]).sort("key", "event_ts", maintain_order=True)
+    both = both.filter(pl.len().over("key") >= SEQUENCE_LEAST)
     recent = both.filter(pl.int_range(pl.len(), 0, -1).over("key") <= SEQUENCE_LISTENS)
     keys = audience.listens["key"].unique().sort()
+    keys = keys.filter(keys.is_in(both["key"].unique().implode()))
     recent = recent.filter(pl.col("key").is_in(keys.implode()))
     vectors = bundle.encode(recent, keys)
     return _explained(nearest(audience, keys, vectors, bundle.items(), SEQUENCE_LIMIT), audience)

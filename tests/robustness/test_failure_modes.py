@@ -1,20 +1,25 @@
 """Failures injected at their detectors, where no test of the detector does it already; all of them: docs/failures.md."""
 
 import datetime
+import operator
 import re
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pytest
-from toy_road import NOW, facts, instant, item, policy, proposals, quota, table
+from toy_road import NOW, audience, facts, instant, item, policy, proposals, quota, table
 
 from schemas.inputs import CAMPAIGN
 from schemas.models import EMBEDDING_DIM, Space
 from transforms.blend import blend
+from transforms.calibrate import Calibration
+from transforms.conformance import MemoryBundle
 from transforms.embed.vectors import ITEMS, Batch, finish_batch
 from transforms.histories import REPEATS_PER_SESSION, without_repeats
+from transforms.panel import Panel
 from transforms.shards import Task
+from transforms.sources import Source, no_seed, none_found
 from validation.rows import split_rows
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -55,6 +60,38 @@ def test_scores_of_another_scale_change_no_set(scale):
     assert not rescored.equals(offered)
     expected, found = (blend(one, told, surface, instant(surface)).candidates for one in (offered, rescored))
     assert found.equals(expected)
+
+
+@pytest.mark.parametrize(
+    "retrained", [lambda score: 1000 * score, lambda score: score - 5, lambda score: score / 1000 + 50]
+)
+@pytest.mark.parametrize("counted", [True, False])
+def test_a_retrained_source_is_ranked_and_blended_as_before(retrained, counted):
+    """From what the source says to the set, with chances and without: only the order of its own scores counts."""
+    surface = policy(quota("near", 1, 3, 6), quota("far", 1, 3, 6))
+    told = facts([item(f"{name}{n}") for name in ("near", "far") for n in range(9)])
+    falling = {"near": np.linspace(0.5, 0.1, 9), "far": np.linspace(0.45, 0.05, 9)}
+
+    def source(name, score):
+        items = pl.DataFrame(
+            {"item_id": [f"{name}{n}" for n in range(9)], "raw_score": [score(9.0 - n) for n in range(9)]}
+        )
+        rows = items.with_columns(*no_seed(), key=pl.lit("u1")).select(none_found().columns)
+        return Source(lambda audience, bundle: rows, "toy", "toy", "toy", 8)
+
+    def made(score):
+        sources = {"near": source("near", score), "far": source("far", lambda score: score)}
+        offered = Panel(sources, 60.0).ask(audience([{"key": "u1"}]), MemoryBundle({}))
+        chances = Calibration(falling, counted).chances(offered, surface)
+        return offered, blend(offered, told, surface, instant(surface), chances).candidates
+
+    (before, expected), (after, found), (_, reversed_) = (
+        made(one) for one in (lambda one: one, retrained, operator.neg)
+    )
+    assert not after["raw_score"].equals(before["raw_score"])
+    assert after.drop("raw_score").equals(before.drop("raw_score"))
+    assert found.equals(expected)
+    assert not reversed_.equals(expected)
 
 
 @pytest.mark.parametrize(("wrong", "counter"), [(3.0, "not_unit"), (np.nan, "not_finite"), (0.0, "without")])

@@ -3,15 +3,19 @@
 import dataclasses
 import itertools
 
+import numpy as np
 import polars as pl
 import pytest
-from test_sources import asked, world
-from test_vector_sources import IDS, LISTENS, bundle
-from toy_road import audience, days_ago, item
+from test_parts import CATALOGUE, heard
+from test_parts import bundle as of_parts
+from test_sources import audiences, world
+from toy_road import audience, instant, table
 
-from transforms.conformance import MemoryBundle, departures
-from transforms.sources import ALL_SOURCES, Source, none_found
-from transforms.vector_sources import HOME_VECTOR_SOURCES, NOW_PLAYING_VECTOR_SOURCES
+from pipelines.recommend import SURFACES
+from transforms.conformance import MemoryBundle, MemoryModels, departures
+from transforms.part_sources import HOME_PART_SOURCES, NOW_PLAYING_PART_SOURCES
+from transforms.sources import Source, none_found
+from transforms.vector_sources import nearest, of_seeds
 
 WHO = audience([{"key": "ann"}, {"key": "bob"}])
 EMPTY = MemoryBundle({})
@@ -56,7 +60,11 @@ DEPARTURES = {
         lambda asking, bundle: good(asking, bundle).with_columns(raw_score=pl.lit(float(asking.keys.height)))
     ),
     "it proposes where nobody asks": source(lambda asking, bundle: good(WHO, bundle)),
-}
+    "more than 1 for each place, for 2 keys": source(
+        lambda asking, bundle: pl.concat([good(asking, bundle), with_column("item_id", pl.lit("b"))(asking, bundle)]),
+        limit=1, in_every_place=True,
+    ),
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("what", DEPARTURES)
@@ -69,20 +77,62 @@ def test_a_good_source_has_none():
     assert departures(source(good), WHO, EMPTY) == []
 
 
-@pytest.mark.parametrize("name", sorted(ALL_SOURCES))
-def test_the_sources_on_tables_conform(name):
-    assert departures(ALL_SOURCES[name], asked(name), world()) == []
+def test_what_is_for_every_place_may_be_as_many_for_each():
+    places = pl.DataFrame({"key": ["ann", "bob"], "market": ["SE", "SE"], "tier": ["free", "free"]})
+    two = DEPARTURES["more than 1 for each place, for 2 keys"]
+    assert departures(two, dataclasses.replace(WHO, places=places), EMPTY) == []
 
 
-TWO = [*LISTENS, *({**one, "key": "bob"} for one in LISTENS)]
-USERS = audience([{"key": "ann"}, {"key": "bob"}], TWO)
-SEEDS = audience([{"key": "east"}, {"key": "north"}])
-MODELS = bundle(
-    {"ann": 30, "bob": 60}, [item(name, release_ts=days_ago(3)) for name in IDS], [(name, 3) for name in IDS]
-)
-ON_MODELS = HOME_VECTOR_SOURCES | NOW_PLAYING_VECTOR_SOURCES
+def models() -> MemoryModels:
+    """Return `world()` with vectors of its items and listeners."""
+    tables, rng = dict(world().tables), np.random.default_rng(0)
+    ids = tables["item"]["item_id"]
+    vectors = rng.standard_normal((len(ids) + 2, 8)).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    tables["item_embedding"] = pl.DataFrame({"item_id": ids, "vector": vectors[2:]})
+    tables["user_embedding"] = pl.DataFrame({"user_id": ["u1", "u2"], "vector": vectors[:2]})
+    tables["vocabulary"] = table("vocabulary", [{"item_id": one, "number": 0, "positives": 3} for one in ids])
+    return MemoryModels(tables | {"tombstone": table("tombstone", [])}, instant(WHO.policy))
 
 
-@pytest.mark.parametrize("name", sorted(ON_MODELS))
-def test_the_sources_on_models_conform(name):
-    assert departures(ON_MODELS[name], USERS if name in HOME_VECTOR_SOURCES else SEEDS, MODELS) == []
+def given(name: str):
+    """Return the audience a source has proposals for, and their bundle."""
+    if name in HOME_PART_SOURCES | NOW_PLAYING_PART_SOURCES:
+        said = [
+            {**one, "key": key} for key in ("u1", "u2") for one in heard("saga-1", "news-1", "book-1", out=key == "u1")
+        ]
+        people = audience([{"key": "u1", "follows": ["news"]}, {"key": "u2"}], said)
+        seeds = audience([{"key": one} for one in ("book-1", "news-1", "saga-0")])
+        return people if name in HOME_PART_SOURCES else seeds, of_parts(CATALOGUE)
+    people, seeds, groups = audiences()
+    if any(name in surface.group_sources for surface in SURFACES.values()):
+        return groups, models()
+    if name in SURFACES["home"].sources:
+        return people, models()
+    places = [(key, "SE", tier) for key in seeds.keys["key"] for tier in ("free", "premium")]
+    return dataclasses.replace(
+        seeds, places=pl.DataFrame(places, schema=["key", "market", "tier"], orient="row")
+    ), models()
+
+
+SHIPPED = {
+    name: one for surface in SURFACES.values() for name, one in {**surface.sources, **surface.group_sources}.items()
+}
+
+
+@pytest.mark.parametrize("name", sorted(SHIPPED))
+def test_every_shipped_source_conforms(name):
+    assert departures(SHIPPED[name], *given(name)) == []
+
+
+def test_a_source_on_vectors_that_is_not_careful_is_told():
+    """It asks with the sum of all keys' vectors, so that what one gets depends on who else is asked."""
+
+    def propose(asking, bundle):
+        seeds = asking.seeds.sort("key")
+        vectors = bundle.items().index.take(bundle.items().rows(seeds["seed_item_id"])).sum(axis=0, keepdims=True)
+        return of_seeds(nearest(asking, seeds["key"], np.repeat(vectors, seeds.height, 0), bundle.items(), 9), asking)
+
+    _, seeds, _ = audiences()
+    found = departures(source(propose), seeds, models())
+    assert found == ["what a key gets depends on who else is asked: shards and blocks would change the sets"]

@@ -2,17 +2,24 @@
 
 import dataclasses
 import json
+import math
+import subprocess
+import sys
+import threading
+from pathlib import Path
 
 import polars as pl
 import pytest
-from toy_road import audience, table
+from toy_road import audience, policy, quota, table
 
 from schemas.models import SpaceMismatch
 from transforms.conformance import MemoryBundle
 from transforms.io.store import StoreError, open_store
 from transforms.panel import LEFT_OUT, Panel, reasons_of
+from transforms.reach import World
 from transforms.shards import Output, Shard, Task
 from transforms.sources import Source, none_found
+from transforms.stream import sets
 
 BLOCKS = [audience([{"key": "ann"}, {"key": "bob"}]), audience([{"key": "cid"}])]
 TASK = Task("00003", 3, {})
@@ -103,6 +110,90 @@ def test_a_source_that_takes_too_long_is_left_out_and_not_asked_again():
     assert found.counters == {"asked": 3, "left_out:slow:slow": 3}
     assert b"more than 10 s for a shard" in next(iter(found.artifacts.values()))
     assert len(calls) == 1
+
+
+class Hanging:
+    """A source that answers only when it is released."""
+
+    def __init__(self):
+        self.asked, self.released, self.threads = 0, threading.Event(), []
+
+    def __call__(self, audience, bundle):
+        self.asked += 1
+        self.threads.append(threading.current_thread())
+        assert self.released.wait(60)
+        return of_item("late")(audience, bundle)
+
+    def release(self):
+        self.released.set()
+        for thread in self.threads:
+            thread.join(60)
+
+
+@pytest.fixture
+def hanging():
+    one = Hanging()
+    yield one
+    one.release()
+
+
+def test_a_source_that_hangs_is_not_waited_for_and_its_late_answer_changes_nothing(hanging):
+    sources = {"good": source(of_item("a")), "hangs": source(hanging)}
+    panel = Panel(sources, 2.0, lambda: 0.0)
+    shard = Shard(TASK, open_store("/nowhere"))
+    found = panel.output(shard, BLOCKS, MemoryBundle({}), 3)
+    assert not hanging.released.is_set()
+    assert rows(found) == GOOD
+    assert found.counters == {"asked": 3, "left_out:hangs:slow": 3}
+    again = asked(sources)  # by another panel, while it hangs
+    assert (rows(again), again.counters, hanging.asked) == (GOOD, found.counters, 1)
+    hanging.release()
+    assert rows(found) == GOOD
+    assert panel.ask(BLOCKS[0], MemoryBundle({}))["source_id"].to_list() == ["good", "good"]
+    assert asked(sources).counters == {"asked": 3}
+    assert hanging.asked == 3
+
+
+_HANGS = """
+import threading
+from test_panel import BLOCKS, of_item, source
+from transforms.conformance import MemoryBundle
+from transforms.panel import Panel
+never = threading.Event()
+sources = {"good": source(of_item("a")), "hangs": source(lambda audience, bundle: never.wait())}
+print(Panel(sources, 2.0).ask(BLOCKS[0], MemoryBundle({})).height)
+"""
+
+
+def test_a_source_that_hangs_does_not_hold_up_the_end_of_the_process():
+    here = Path(__file__).parent
+    paths = [str(here), str(here.parent), str(here.parent.parent)]
+    run = [sys.executable, "-c", f"import sys; sys.path[:0] = {paths}\n{_HANGS}"]
+    assert subprocess.run(run, capture_output=True, text=True, check=True, timeout=300).stdout == "2\n"
+
+
+@dataclasses.dataclass
+class LiveToy(MemoryBundle):
+    world: World
+
+
+def test_in_the_stream_sets_do_not_wait_for_a_source_either(hanging):
+    """`bad` fails at once, `hangs` has what the policy grants."""
+    sources = {"good": source(of_item("a")), "hangs": source(hanging), "bad": source(fails_for("ann", KeyError("x")))}
+    who = dataclasses.replace(BLOCKS[0], policy=policy(quota("any"), live_seconds=2.0))
+    users = pl.DataFrame({"market": ["SE"], "tier": ["free"]})
+    bundle = LiveToy({"groups": table("proposal", [])}, World(["SE"], pl.Series(dtype=pl.String)))
+    found, reasons = sets.asked(sources, who, users, bundle)
+    assert not hanging.released.is_set()
+    assert found["source_id"].unique().to_list() == ["good"]
+    assert reasons == ("source_failed:bad", "source_slow:hangs")
+
+
+@pytest.mark.parametrize("seconds", [0.0, math.inf])
+@pytest.mark.parametrize("name", ["source_seconds", "live_seconds"])
+def test_no_source_may_take_for_ever(name, seconds):
+    with pytest.raises(ValueError, match=f"{name} must be above 0 and finite, came {seconds}"):
+        policy(quota("any"), **{name: seconds})
 
 
 @pytest.mark.parametrize(

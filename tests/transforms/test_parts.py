@@ -22,11 +22,11 @@ from toy_road import (
 )
 
 from transforms.blend import blend, offer
-from transforms.conformance import MemoryBundle, departures
+from transforms.conformance import MemoryBundle
 from transforms.explain import Reblended, removals, would_be_removed
 from transforms.facts import SEED_COLUMNS, group_facts, seed_facts, user_facts
 from transforms.filters import HARD_FILTERS, Facts, hard_filters
-from transforms.part_sources import HOME_PART_SOURCES, NOW_PLAYING_PART_SOURCES, next_for_seeds, next_for_users
+from transforms.part_sources import next_for_seeds, next_for_users
 from transforms.reach import Reach, World, read_world
 from transforms.retrieve import seed_audience, user_audience, user_table
 
@@ -333,17 +333,6 @@ def test_now_playing_proposes_the_next_part_or_the_newest_others():
     assert scores(found, "book-2") == {"book-3": 1.0}
     assert list(scores(found, "news-3")) == ["news-4", "news-2", "news-1", "news-0"]
     assert found["key"].n_unique() == 2
-
-
-@pytest.mark.parametrize("name", [*HOME_PART_SOURCES, *NOW_PLAYING_PART_SOURCES])
-def test_the_sources_conform(name):
-    listens = [
-        {**one, "key": key} for key in ("u1", "u2") for one in heard("saga-1", "news-1", "book-1", out=key == "u1")
-    ]
-    people = audience([{"key": "u1", "follows": ["news"]}, {"key": "u2"}], listens)
-    seeds = audience([{"key": one} for one in ("book-1", "news-1", "saga-0")])
-    source = (HOME_PART_SOURCES | NOW_PLAYING_PART_SOURCES)[name]
-    assert departures(source, people if name in HOME_PART_SOURCES else seeds, bundle(CATALOGUE)) == []
 
 
 def test_the_sources_ask_nothing_of_an_empty_catalogue():

@@ -1,11 +1,14 @@
 import dataclasses
 import datetime
+import json
 import random
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import NamedTuple
 
+import numpy as np
 import polars as pl
 import pyarrow as pa
 import pytest
@@ -27,21 +30,16 @@ from toy_road import (
     user,
 )
 
+from pipelines.recommend import SURFACES, rests_on
 from schemas.candidates import CANDIDATE_SET
 from schemas.inputs import TIERS
 from schemas.policy import SurfacePolicy
 from transforms import retrieve
-from transforms.explore_pool import HOME_EXPLORE_SOURCES, NOW_PLAYING_EXPLORE_SOURCES
+from transforms.conformance import MemoryModels
 from transforms.groups import KEEP, RetrieveGroups
 from transforms.io.tables import conform
 from transforms.recommend import Recommend
-from transforms.retrieve import retrieve_seeds, retrieve_users
-from transforms.sources import (
-    HOME_GROUP_SOURCES,
-    HOME_SOURCES,
-    NOW_PLAYING_GROUP_SOURCES,
-    NOW_PLAYING_SOURCES,
-)
+from transforms.vector_sources import VECTOR_SIGNALS
 from validation.rows import split_rows
 
 HOME = policy(
@@ -60,6 +58,21 @@ NOW_PLAYING = policy(
 PLAIN = dataclasses.replace(
     HOME, explore="", sources=tuple(quota for quota in HOME.sources if quota.source_id != HOME.explore)
 )
+
+
+def with_models(surface: SurfacePolicy, *names: str) -> SurfacePolicy:
+    """Return a policy with a few slots for sources of parts and on vectors too."""
+    more = tuple(quota(name, 1, 2, 5, discovery=not name.endswith("_part")) for name in names)
+    return dataclasses.replace(surface, sources=(*more, *surface.sources), flow=(*names, *surface.flow))
+
+
+FULL_HOME = with_models(HOME, "home.next_part", "home.two_tower", "home.sequence", "home.fresh_content")
+FULL_NOW_PLAYING = with_models(NOW_PLAYING, "np.next_part", "np.session", "np.similar", "np.session_knn")
+SPACE, PARTS = (
+    "a space",
+    ("co_listen", "history", "popularity", "transition", "artist_top", "item", "session_knn", "encoder"),
+)
+RESTS = rests_on({name: SimpleNamespace(dataset=name, run=f"run of {name}") for name in PARTS}, SPACE)
 
 
 # A random world, and the road over it.
@@ -112,11 +125,49 @@ def random_item(item_id: str, dice: random.Random) -> dict:
     ]  # fmt: skip
     return item(
         item_id, dice.choice("abcdef"), canonical_id=dice.choice([item_id] * 4 + ["c1"]),
-        album_id=dice.choice([None, "l1", "l2"]), item_type=dice.choice(["track", "track", "episode"]),
+        album_id=dice.choice([None, "l1", "l2"]), **random_kind(dice),
         availability=dice.choice(offers), explicit=dice.random() < 0.2, age_rating=dice.choice([None, 0, 13, 18]),
         rec_eligible=dice.random() < 0.9, languages=dice.choice([None, ["sv"], ["en"]]),
         release_ts=days_ago(dice.uniform(-2, 20)), genres=["g"],
     )  # fmt: skip
+
+
+def random_kind(dice: random.Random) -> dict:
+    """Return what tells tracks, parts in order and other episodes apart."""
+    kind = dice.choice(["track", "track", "track", "episode", "episode", "chapter"])
+    if kind == "track":
+        return {"item_type": kind}
+    serial = dice.choice([True, False]) if kind == "episode" else None
+    told = {"show_id": f"{kind}-{serial}-{dice.choice('st')}", "is_serial": serial, "is_trailer": dice.random() < 0.1}
+    return {"item_type": kind, "season": 1, "episode_no": dice.randint(1, 30)} | told
+
+
+def random_models(world: Mapping[str, pl.DataFrame], seed: int, surface: SurfacePolicy) -> MemoryModels:
+    """Return the world with vectors of most items and users; what few played is in no vocabulary."""
+    rng = np.random.default_rng(seed)
+    ids = {"item": world["item"]["item_id"], "user": world["user"]["user_id"]}
+    tables = {
+        "vocabulary": table(
+            "vocabulary", [{"item_id": i, "number": 0, "positives": 3} for i in sorted(ids["item"])[::2]]
+        )
+    }
+    for kind, every in ids.items():
+        some = every.filter(pl.Series(rng.random(len(every)) < 0.9, dtype=pl.Boolean))
+        vectors = rng.standard_normal((len(some), 8)).astype(np.float32)
+        vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+        tables[f"{kind}_embedding"] = pl.DataFrame({f"{kind}_id": some, "vector": vectors})
+    return MemoryModels({**world, **tables}, instant(surface))
+
+
+def random_calibration(surface: SurfacePolicy, seed: int) -> pl.DataFrame:
+    """Return chances by source and rank; of every other world none were counted."""
+    rng = np.random.default_rng(seed)
+    rows = [
+        {"source_id": one.source_id, "source_rank": rank, "trials": 9.0 * (seed % 2), "positives": 1.0, "probability": chance}
+        for one in surface.sources
+        for rank, chance in enumerate(sorted(rng.uniform(0.001, 1, 9), reverse=True))
+    ]  # fmt: skip
+    return table("calibration", rows)
 
 
 def random_listens(ids: list[str], dice: random.Random, label: float) -> list[dict]:
@@ -172,29 +223,27 @@ class Made(NamedTuple):
     surface: SurfacePolicy
 
 
-def recommend(folder: Path, world: Mapping[str, pl.DataFrame], surface: SurfacePolicy, who: str) -> Made:
+def recommend(folder: Path, world: Mapping[str, pl.DataFrame], surface: SurfacePolicy, who: str, seed: int = 0) -> Made:
     """Run retrieve, blend, assemble and audit over one shard; `who` is users, seeds or groups."""
-    own, shared = (
-        (HOME_SOURCES, HOME_GROUP_SOURCES | HOME_EXPLORE_SOURCES)
-        if surface.name == "home"
-        else (NOW_PLAYING_SOURCES, NOW_PLAYING_GROUP_SOURCES | NOW_PLAYING_EXPLORE_SOURCES)
-    )
-    shared = {name: source for name, source in shared.items() if name in {quota.source_id for quota in surface.sources}}
+    wanted, every = {quota.source_id for quota in surface.sources}, SURFACES[surface.name]
+    own = {name: source for name, source in every.sources.items() if name in wanted}
+    shared = {name: source for name, source in every.group_sources.items() if name in wanted}
     read = shard(folder / "world", world)
     groups = RetrieveGroups(shared, surface, instant(surface))(read).frame
-    proposed = (retrieve_users if surface.name == "home" else retrieve_seeds)(
-        read, own, surface, instant(surface)
-    ).frame
-    given = shard(folder / "proposed", {**world, "groups": groups, "proposal": proposed})
-    made = getattr(Recommend(surface, instant(surface), {**own, **shared}, PROVENANCE), who)(given)
+    models = random_models(world, seed, surface)
+    answered = every.retrieve(read, own, surface, instant(surface), lambda shard: models)
+    assert not answered.artifacts, answered.artifacts
+    proposed = answered.frame
+    given = {**world, "groups": groups, "proposal": proposed, "calibration": random_calibration(surface, seed)}
+    provenance = dataclasses.replace(PROVENANCE, artifacts=RESTS)
+    blending = Recommend(surface, instant(surface), {**own, **shared}, provenance)
+    made = getattr(blending, who)(shard(folder / "proposed", given))
     return Made(made.frame, made.counters, pl.concat([proposed, groups]), world, surface)
 
 
-CASES = [
-    (seed, *case)
-    for seed in range(4)
-    for case in ((HOME, "users"), (HOME, "groups"), (NOW_PLAYING, "seeds"), (NOW_PLAYING, "groups"))
-]
+KINDS = ((FULL_HOME, "users"), (FULL_HOME, "groups"), (FULL_NOW_PLAYING, "seeds"), (FULL_NOW_PLAYING, "groups"))
+FEW = [(seed, *case) for seed in range(4) for case in KINDS]
+CASES = [*FEW, *((seed, *KINDS[0 if seed % 2 else 2]) for seed in range(4, 30))]
 
 
 @pytest.fixture(scope="module")
@@ -205,13 +254,17 @@ def made(tmp_path_factory):
     def build(seed: int, surface: SurfacePolicy, who: str) -> Made:
         key = (seed, surface.name, who)
         if key not in kept:
-            kept[key] = recommend(tmp_path_factory.mktemp("world"), random_world(seed), surface, who)
+            kept[key] = recommend(tmp_path_factory.mktemp("world"), random_world(seed), surface, who, seed)
         return kept[key]
 
     return build
 
 
-cases = pytest.mark.parametrize(("seed", "surface", "who"), CASES, ids=[f"{s}-{p.name}-{w}" for s, p, w in CASES])
+def each(some):
+    return pytest.mark.parametrize(("seed", "surface", "who"), some, ids=[f"{s}-{p.name}-{w}" for s, p, w in some])
+
+
+cases = each(CASES)
 
 
 @cases
@@ -246,6 +299,22 @@ def test_sets_keep_the_invariants_of_the_contract(made, seed, surface, who):
 
 
 @cases
+def test_what_a_score_rests_on_is_in_the_bundle_and_its_space_is_that_of_all_vectors(made, seed, surface, who):
+    bundle = {(name, f"run of {name}") for name in PARTS}
+    for row in made(seed, surface, who).table.to_pylist():
+        for source in (s for c in row["candidates"] for s in c["sources"]):
+            assert (source["model_id"], source["model_version"]) in bundle, source
+            assert source["embedding_space_id"] == (SPACE if source["signal_type"] in VECTOR_SIGNALS else None), source
+        assert len(json.dumps(row, default=str).encode()) <= 256 * 1024
+
+
+def test_every_source_is_in_some_set(made):
+    rows = [row for case in FEW for row in made(*case).table.to_pylist()]
+    there = {source["source_id"] for row in rows for c in row["candidates"] for source in c["sources"]}
+    assert there == {quota.source_id for surface, _ in KINDS for quota in surface.sources}
+
+
+@cases
 def test_nothing_is_in_a_set_that_must_not_be(made, seed, surface, who):
     """Look every candidate up by hand: no filter, no audit."""
     one = made(seed, surface, who)
@@ -256,6 +325,7 @@ def test_nothing_is_in_a_set_that_must_not_be(made, seed, surface, who):
         for found in (items[c["item_id"]] for c in row["candidates"]):
             assert found["rec_eligible"]
             assert found["item_id"] != "i03"
+            assert not found["is_trailer"]
             assert found["canonical_id"] != seed_item.get("canonical_id")
             assert found["release_ts"] <= NOW
             assert found["item_id"] not in (person.get("hidden_items") or [])
@@ -329,12 +399,12 @@ def test_counts_add_up_to_the_proposals_judged(made, seed, surface, who):
     assert {name: n for name, n in one.counters.items() if name.startswith("removed:")} == dict(spelled)
 
 
-@cases
+@each(FEW[:8])
 def test_a_second_run_and_smaller_blocks_give_the_same_sets(made, seed, surface, who, tmp_path, monkeypatch):
     one = made(seed, surface, who)
     monkeypatch.setattr("transforms.recommend.BLEND_BLOCK", 3)
     monkeypatch.setattr(retrieve.blocks, "__defaults__", (2,))
-    again = recommend(tmp_path, one.world, surface, who)
+    again = recommend(tmp_path, one.world, surface, who, seed)
     assert again.table.equals(one.table)
 
 

@@ -72,12 +72,34 @@ def found(frame: pl.DataFrame, key: str) -> list[str]:
 LISTENS = [{"key": "ann", **listen("west", days=9)}, {"key": "ann", **listen("east", days=1)}]
 
 
-def test_the_nearest_come_first_and_what_points_away_does_not_come():
+def test_the_nearest_come_first_and_what_points_away_comes_last():
     who = audience([{"key": "x"}])
     frame = nearest(who, pl.Series(["x"]), np.array([at(0)], np.float32), ITEMS, 3)
     assert found(frame, "x") == ["east", "near_east", "north_east"]
-    everything = nearest(who, pl.Series(["x"]), np.array([at(0)], np.float32), ITEMS, 9)
-    assert "west" not in everything["item_id"].to_list()
+    everything = nearest(who, pl.Series(["x"]), np.array([at(1)], np.float32), ITEMS, 9)
+    assert found(everything, "x") == ["east", "near_east", "north_east", "north", "west"]
+
+
+def test_a_market_against_the_taste_of_a_listener_gives_as_many_as_it_has():
+    """NO has 1 % of the catalogue, and all of it points away from what everybody likes."""
+    rng, num_items, limit = np.random.default_rng(5), 2_000, 10
+    ids = pl.Series("item_id", [f"i{n:04d}" for n in range(num_items)])
+    angles = rng.uniform(-80, 80, num_items)
+    angles[::100] += 180
+    rows = [item(one, availability=[offer_in("SE" if n % 100 else "NO")]) for n, one in enumerate(ids)]
+    reach = Reach.of([table("item", rows)], ids, instant(SURFACE), World(["NO", "SE"], pl.Series(dtype=pl.String)))
+    vectors = np.array([at(angle) for angle in angles], np.float32)
+    items = Items(ids, ExactIndex.of(vectors), reach, Kin(np.zeros((num_items, len(CAPS)), np.uint64)))
+    who = audience([{"key": "ann"}, {"key": "bob"}])
+    who = dataclasses.replace(who, rights=who.rights.with_columns(market=pl.lit("NO")))
+    asked = np.array([at(0), at(5)], np.float32)
+    for wanted in (limit, 50):
+        frame = nearest(who, pl.Series(["ann", "bob"]), asked, items, wanted)
+        for key, query in zip(("ann", "bob"), asked, strict=True):
+            here = np.arange(0, num_items, 100)
+            best = here[np.argsort(-(vectors[here] @ query), kind="stable")]
+            assert found(frame, key) == ids.gather(best[: min(wanted, 20)]).to_list()
+    assert frame["raw_score"].max() < 0
 
 
 def test_what_a_listener_may_not_be_offered_is_not_looked_for(monkeypatch):
@@ -116,8 +138,8 @@ def test_what_a_listener_may_not_be_offered_is_not_looked_for(monkeypatch):
         Items(IDS, ITEMS.index, reach, Kin(np.zeros((len(IDS), len(CAPS)), np.uint64))),
         9,
     )
-    assert found(frame, "ann") == ["north_east", "north"]
-    assert found(frame, "dan") == ["north_east"]
+    assert found(frame, "ann") == ["north_east", "north", "west"]
+    assert found(frame, "dan") == ["north_east", "west"]
 
 
 def test_proposals_are_spread_over_albums_and_looked_for_further_off():
@@ -143,11 +165,18 @@ def test_the_user_vector_proposes_and_the_last_listens_explain():
 
 
 def test_the_sequence_goes_on_from_the_last_listen():
-    assert found(sequence(audience([{"key": "ann"}], LISTENS), bundle()), "ann")[:2] == ["east", "near_east"]
+    listens = [{"key": "ann", **listen("north", days=10)}, *LISTENS]
+    assert found(sequence(audience([{"key": "ann"}], listens), bundle()), "ann")[:2] == ["east", "near_east"]
 
 
 def test_who_has_no_listens_has_no_sequence():
     assert sequence(audience([{"key": "ann"}]), bundle()).height == 0
+
+
+@pytest.mark.parametrize(("plays", "skips", "enough"), [(2, 0, False), (3, 0, True), (1, 1, False), (1, 2, True)])
+def test_fewer_than_three_events_are_no_sequence(plays, skips, enough):
+    heard = [[{"key": "ann", **listen("east", days=day)} for day in range(1, n + 1)] for n in (plays, skips)]
+    assert (sequence(audience([{"key": "ann"}], *heard), bundle()).height > 0) is enough
 
 
 def test_fresh_items_are_new_and_little_played():
@@ -162,7 +191,7 @@ def test_fresh_items_are_new_and_little_played():
 
 
 def test_a_session_goes_on_without_its_seed():
-    assert found(session(audience([{"key": "east"}]), bundle()), "east") == ["near_east", "north_east", "north"]
+    assert found(session(audience([{"key": "east"}]), bundle()), "east") == ["near_east", "north_east", "north", "west"]
 
 
 def test_talk_is_like_talk_of_its_language():
@@ -226,7 +255,7 @@ def test_what_follows_a_seed_is_enough_in_every_market_it_is_played_in(seed):
     places = {*places, *((key, None, "*") for key in keys)}
     for key, market, tier in places:
         here = reach.available(market, tier)
-        scores = np.where(here, vectors @ vectors[ids.index_of(key)], -1)
-        best = ids.gather(np.argsort(-scores, kind="stable")[: min(limit, int((scores > 0).sum()))])
+        scores = np.where(here, vectors @ vectors[ids.index_of(key)], -np.inf)
+        best = ids.gather(np.argsort(-scores, kind="stable")[: min(limit, int(here.sum()))])
         assert set(best) <= set(found(frame, key))
     assert frame.height > limit * len(keys)

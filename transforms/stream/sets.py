@@ -9,7 +9,6 @@ Memory: about 600 proposals of 100 bytes for each listener asked about, 50 kB, a
 
 import dataclasses
 import datetime
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -24,7 +23,7 @@ from transforms.candidate_sets import Provenance
 from transforms.facts import group_of, proposed_items, user_facts
 from transforms.filters import PAIR, Facts, Instant
 from transforms.histories import MAX_POSITIVES, entries
-from transforms.panel import FAILED, Panel
+from transforms.panel import Panel
 from transforms.parts import shows_of_seeds, unfinished_books
 from transforms.reach import user_rights
 from transforms.recommend import made
@@ -163,12 +162,12 @@ class SessionSets:
 def asked(
     sources: Mapping[str, Source], audience: Audience, users: pl.DataFrame, bundle: LiveBundle
 ) -> tuple[pl.DataFrame, tuple[str, ...]]:
-    """Return what is proposed to listeners and to their groups, and which sources failed."""
-    panel = Panel(sources, math.inf)
+    """Return what is proposed to listeners and to their groups, and which sources did not answer."""
+    panel = Panel(sources, audience.policy.live_seconds)
     own = panel.ask(audience, bundle)
     groups = users.select(group_of(pl.col("tier"), bundle.world)).to_series().unique()
     shared = bundle.lookup("groups", "key", groups)
-    reasons = tuple(sorted(f"source_{FAILED}:{name}" for name in panel.left_out))
+    reasons = tuple(sorted(f"source_{reason}:{name}" for name, (reason, _) in panel.left_out.items()))
     return pl.concat([read_tables([], PROPOSAL), own, shared], rechunk=True), reasons
 
 
