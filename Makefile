@@ -61,8 +61,8 @@ explain: $(if $(filter now_playing,$(call given,SURFACE)),need-SEED,need-USER ne
 	@$(PY) -m jobs.explain --surface "$$SURFACE" $(call flag,--user,USER) $(call flag,--seed,SEED) $(call flag,--item,ITEM) \
 	  $(call flag,--market,MARKET) $(call flag,--tier,TIER) $(call flag,--date,DATE) $(call flag,--format,FORMAT) $(root)
 
-rollback: need-SURFACE $(STAMP) ## Make the set before the live one live again: SURFACE= [UNDO=1]
-	@$(PY) -m jobs.release rollback --surface "$$SURFACE" $(call switch,--undo,UNDO) $(root)
+rollback: need-SURFACE $(STAMP) ## Make the set before the live one live again: SURFACE= [UNDO=1 RAW=newer tombstones]
+	@$(PY) -m jobs.release rollback --surface "$$SURFACE" $(call switch,--undo,UNDO) $(call flag,--raw,RAW) $(root)
 
 status: $(STAMP) ## Say what is live on each surface, and what it can be rolled back to
 	@$(PY) -m jobs.release status $(root)

@@ -1,6 +1,7 @@
 """Look for what was erased or taken down in all that is reached from what is live: `python -m jobs.audit --root ROOT`."""
 
 import argparse
+import datetime
 import os
 from collections.abc import Sequence
 
@@ -32,16 +33,16 @@ def _run(options: argparse.Namespace) -> int:
     with store.lock(f"audit {day}"):
         there = reached(store)
         runner = build_runner(store, day.isoformat(), [], None, {"audit": day.isoformat()})
-        scanned = runner.run(scan(day, there, _tombstones(runner, options, day)))
+        newest = newer_tombstones(runner, options.raw, day) if options.raw else latest_tombstones(store)
+        scanned = runner.run(scan(day, there, newest))
     print(_in_words(store, scanned))
     return 0
 
 
-def _tombstones(runner: Runner, options: argparse.Namespace, day) -> Manifest:
-    if not options.raw:
-        return latest_tombstones(runner.store)
+def newer_tombstones(runner: Runner, raw: str, day: datetime.date) -> Manifest:
+    """Ingest the tombstones of an input folder as of a day."""
     road = Road(day, 1, read_policy(POLICY_FILE), runner.code_version, "batch")
-    return runner.run(ingest.ingest_snapshot(road, open_store(options.raw), TOMBSTONE, required=True))
+    return runner.run(ingest.ingest_snapshot(road, open_store(raw), TOMBSTONE, required=True))
 
 
 def _in_words(store: Store, scanned: Manifest) -> str:

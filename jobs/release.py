@@ -5,10 +5,12 @@ import datetime
 import os
 from collections.abc import Sequence
 
+from jobs.audit import newer_tombstones
 from jobs.batch import guarded
-from jobs.options import leave, now
+from jobs.options import build_runner, leave, now
 from pipelines.bundle import LABELS, label, label_of, list_bundles
 from pipelines.publish import Pointer, read_pointer, rollback, undo_rollback
+from pipelines.reblend import instant_of
 from pipelines.recommend import SURFACES
 from pipelines.runner import load_manifest
 from schemas.manifest import Manifest
@@ -25,7 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return guarded(lambda: _bundles(store, now().date()))
     if options.command == "label":
         return guarded(lambda: _label(store, options.bundle, options.label))
-    return guarded(lambda: _rollback(store, options.surface, undo=options.undo))
+    return guarded(lambda: _rollback(store, options.surface, options.raw, undo=options.undo))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -38,6 +40,7 @@ def _parser() -> argparse.ArgumentParser:
     back = commands.add_parser("rollback", help="make the set before the live one live again")
     back.add_argument("--surface", required=True, choices=tuple(SURFACES))
     back.add_argument("--undo", action="store_true", help="make the set that was rolled back last live again")
+    back.add_argument("--raw", help="input folder with newer tombstones (default: those last ingested under the root)")
     mark = commands.add_parser("label", help="put a label on a bundle that is not live")
     mark.add_argument("--bundle", required=True)
     mark.add_argument("--label", required=True, choices=LABELS)
@@ -47,12 +50,21 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _rollback(store: Store, surface: str, *, undo: bool) -> int:
-    # No lock: a rollback must not wait for a run of hours. The pointer is one file, swapped in one move.
+def _rollback(store: Store, surface: str, raw: str | None, *, undo: bool) -> int:
+    # No lock, but to ingest: a rollback must not wait for a run of hours. The pointer is one file, swapped in one move.
+    today = now().date()
+    newer: tuple[str, ...] = ()
+    if raw:
+        with store.lock(f"rollback {surface}"):
+            runner = build_runner(store, today.isoformat(), [], None, {"rollback": surface})
+            newer = (newer_tombstones(runner, raw, today).path,)
     before = read_pointer(store, surface)
-    pointer = undo_rollback(store, surface) if undo else rollback(store, surface)
+    pointer = undo_rollback(store, surface, newer) if undo else rollback(store, surface, newer)
     assert before is not None
     print(f"  {surface}: {pointer.logical_date} ({pointer.manifest}) is live again, in place of {before.logical_date}")
+    expires = instant_of(load_manifest(store, pointer.manifest)).expires_at
+    if expires <= now():
+        print(f"  its sets expired at {expires:%Y-%m-%d %H:%M} UTC: readers pass over them. Run the latest date again")
     if not undo:
         print(f"  {before.manifest} is withdrawn: no run releases it again. UNDO=1 does.")
     return 0

@@ -22,7 +22,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipelines.live import Live, live_on, open_home
-from pipelines.publish import Pointer, PublishError, pointer_path, read_back, read_pointer
+from pipelines.publish import (
+    Overlays,
+    Pointer,
+    PublishError,
+    overlays_path,
+    pointer_path,
+    read_back,
+    read_overlays,
+    read_pointer,
+)
 from pipelines.reblend import instant_of, policy_of
 from pipelines.recommend import HOME, count_eligible
 from pipelines.road import process
@@ -48,41 +57,6 @@ BLOCK, SENT_AT_ONCE = 2_000, 256
 _EXPORT = f"staging/windows-{HOME}"
 _WINDOWS = pa.schema([pa.field("user_id", pa.string()), pa.field("state", pa.binary())])
 _ONE_AT_A_TIME = threading.Lock()
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Overlays:
-    """The overlays of batch sets, the oldest first; who reads sets from files takes of each listener the highest sequence.
-
-    Attributes:
-      base: manifest of the batch sets. manifests: of the overlays.
-    """
-
-    base: str
-    manifests: tuple[str, ...]
-
-
-def overlays_path(surface: str) -> str:
-    """Return where the overlays of a surface are named."""
-    return f"live/{surface}-overlays.json"
-
-
-def read_overlays(store: Store, surface: str) -> Overlays | None:
-    """Return the overlays made last, None where there never were any; they count while their base is live.
-
-    Raises:
-      PublishError: what names them cannot be read.
-    """
-    path = overlays_path(surface)
-    try:
-        fields = json.loads(store.read_bytes(path))
-        return Overlays(fields["base"], tuple(fields["manifests"]))
-    except FileNotFoundError:
-        return None
-    except (ValueError, TypeError, KeyError) as error:
-        raise PublishError(
-            f"{store.root}/{path} names no overlays ({error}): delete it, and make overlay makes them again"
-        ) from error
 
 
 def live_overlays(store: Store, live: str) -> tuple[str, ...]:

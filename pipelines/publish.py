@@ -1,15 +1,26 @@
-"""Publish: read back what was committed, then swap one pointer. Roll back: swap it back."""
+"""Publish: read back what was committed, look for what must have disappeared, swap one pointer. Roll back: the same, back.
+
+Memory: the ids of the tombstones, and a slice of one file.
+"""
 
 import dataclasses
 import json
+from collections.abc import Collection, Iterable, Sequence
 
+import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipelines.bundle import demand_servable
+from pipelines.road import paths
 from pipelines.runner import load_manifest
+from schemas.catalogue import CONTRACTS
+from schemas.inputs import TOMBSTONE
 from schemas.manifest import DataFile, Manifest
 from transforms.io.store import Store, file_digest
+from transforms.shards import read_tables
+from transforms.tombstone_scan import hits_in
+from validation.declared import declared_checks
 
 KEEP = 3
 CANARY_ROWS = 1_000
@@ -66,23 +77,52 @@ def read_pointer(store: Store, surface: str) -> Pointer | None:
         ) from error
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Overlays:
+    """The overlays of batch sets, the oldest first; who reads sets from files takes of each listener the highest sequence.
+
+    Attributes:
+      base: manifest of the batch sets. manifests: of the overlays.
+    """
+
+    base: str
+    manifests: tuple[str, ...]
+
+
+def overlays_path(surface: str) -> str:
+    """Return where the overlays of a surface are named."""
+    return f"live/{surface}-overlays.json"
+
+
+def read_overlays(store: Store, surface: str) -> Overlays | None:
+    """Return the overlays made last, None where there never were any; they count while their base is live.
+
+    Raises:
+      PublishError: what names them cannot be read.
+    """
+    path = overlays_path(surface)
+    try:
+        fields = json.loads(store.read_bytes(path))
+        return Overlays(fields["base"], tuple(fields["manifests"]))
+    except FileNotFoundError:
+        return None
+    except (ValueError, TypeError, KeyError) as error:
+        raise PublishError(
+            f"{store.root}/{path} names no overlays ({error}): delete it, and make overlay makes them again"
+        ) from error
+
+
 def publish(store: Store, surface: str, sets: Manifest, exposure: Manifest) -> str:
     """Release candidate sets on a surface; return what was done: `released`, `already live`, `archived` or `withdrawn`.
 
     A set older than the live one is kept but not released, and so is one that was rolled back.
 
     Raises:
-      PublishError: a check of it did not pass, it was not checked, or what is read back is not what was committed.
+      PublishError: a check of it did not pass, one was not made, what is read back is not what was committed, or it holds
+        what is under a tombstone.
     """
     for manifest in (sets, exposure):
-        if not manifest.checks:
-            raise PublishError(
-                f"{manifest.path}: no check is recorded, and what was not checked is not released. Delete it and run its"
-                " date again."
-            )
-        failed = [c.name for c in manifest.checks if c.severity == "critical" and c.outcome not in ("passed", "waived")]
-        if failed:
-            raise PublishError(f"{manifest.path}: critical checks did not pass: {', '.join(failed)}")
+        demand_checked(manifest)
     live = read_pointer(store, surface)
     if live is not None and live.manifest == sets.path:
         return "already live"
@@ -92,9 +132,63 @@ def publish(store: Store, surface: str, sets: Manifest, exposure: Manifest) -> s
     if sets.path in withdrawn:
         return f"withdrawn: it was rolled back; make rollback SURFACE={surface} UNDO=1 makes it live again"
     read_back(store, sets)
+    known = (ref.path for ref in sets.inputs if ref.name == TOMBSTONE.name)
+    demand_none_gone(store, (sets,), {*known, *_tombstones_since(store, sets.date)})
     previous = (live.manifest, *live.previous) if live else ()
     _swap(store, surface, sets, tuple(path for path in previous if path != sets.path), withdrawn)
     return "released"
+
+
+def demand_checked(manifest: Manifest) -> None:
+    """Refuse what was not checked, or did not pass.
+
+    Raises:
+      PublishError: naming each check that its contract and thresholds declare and that is not recorded, or those that failed.
+    """
+    failed = [c.name for c in manifest.checks if c.severity == "critical" and c.outcome not in ("passed", "waived")]
+    if failed:
+        raise PublishError(f"{manifest.path}: critical checks did not pass: {', '.join(failed)}")
+    missing = sorted(declared_checks(CONTRACTS[manifest.dataset]) - {check.name for check in manifest.checks})
+    if missing:
+        raise PublishError(
+            f"{manifest.path}: {'none of ' + ', '.join(missing) if manifest.checks else 'no check at all'} is recorded, and"
+            " what was not checked is not released. Delete it and run its date again."
+        )
+
+
+def demand_none_gone(store: Store, showing: Sequence[Manifest], tombstones: Iterable[str]) -> None:
+    """Refuse sets of erased users, and with items taken down; every tombstone counts, as it does for every stage of a run.
+
+    Args:
+      tombstones: manifests of what was ingested.
+
+    Raises:
+      PublishError: saying how many there are.
+    """
+    known = sorted(tombstones)
+    files = [file for path in known for file in load_manifest(store, path).files]
+    local = [store.local(path) for path in paths(files)]
+    gone = read_tables(local, TOMBSTONE, ["entity", "id"]).unique(maintain_order=True)
+    for sets in showing if gone.height else ():
+        hits = {"user": 0, "item": 0}
+        for file in sets.files:
+            for found in hits_in(store.local(file.path), sets.dataset, gone):
+                for entity, n in found.group_by("entity", maintain_order=True).agg(pl.col("hits").sum()).rows():
+                    hits[entity] += n
+        if any(hits.values()):
+            raise PublishError(
+                f"{sets.path} holds {hits['user']:,} sets of erased users and {hits['item']:,} slots or seeds of items taken"
+                f" down, by {', '.join(known)}: what was live stays live. Run the latest date again with these tombstones in"
+                " RAW; where they hold no longer, delete their folder first"
+            )
+
+
+def _tombstones_since(store: Store, day: str | None) -> set[str]:
+    """Return the manifests of the tombstones ingested as of a day or later; of the latest day that any are of, without one."""
+    every = {path for path in store.list(f"data/{TOMBSTONE.name}") if path.endswith("/manifest.json")}
+    dated = {path: path.split("/date=")[1].partition("/")[0] for path in every}
+    since = max(dated.values(), default="") if day is None else day
+    return {path for path, date in dated.items() if date >= since}
 
 
 def _swap(store: Store, surface: str, sets: Manifest, previous: tuple[str, ...], withdrawn: tuple[str, ...]) -> Pointer:
@@ -110,34 +204,48 @@ def _swap(store: Store, surface: str, sets: Manifest, previous: tuple[str, ...],
     return pointer
 
 
-def rollback(store: Store, surface: str) -> Pointer:
-    """Make the set before the live one live again.
+def rollback(store: Store, surface: str, tombstones: Collection[str] = ()) -> Pointer:
+    """Make the set before the live one live again, unless it holds what is under one of the newest tombstones.
+
+    What it holds was available until it expires, by the audit of its run, and readers pass over what expired: neither is looked
+    at again. Rights that end before must come as a tombstone.
+
+    Args:
+      tombstones: manifests of others that count besides those of the latest day that any were ingested as of.
 
     Raises:
-      PublishError: nothing is live, or nothing was before it.
+      PublishError: nothing is live, nothing was before it, or that must not be shown.
     """
     live = read_pointer(store, surface)
     if live is None or not live.previous:
         what = "nothing was ever published" if live is None else "no earlier set is kept"
         raise PublishError(f"{surface} cannot be rolled back: {what} under {store.root}")
-    target = load_manifest(store, live.previous[0])
-    read_back(store, target)
+    target = _standing(store, surface, live.previous[0], tombstones)
     withdrawn = (live.manifest, *(path for path in live.withdrawn if path != live.manifest))
     return _swap(store, surface, target, live.previous[1:], withdrawn)
 
 
-def undo_rollback(store: Store, surface: str) -> Pointer:
-    """Make the set that was rolled back last live again.
+def undo_rollback(store: Store, surface: str, tombstones: Collection[str] = ()) -> Pointer:
+    """Make the set that was rolled back last live again; `tombstones` as in `rollback`.
 
     Raises:
-      PublishError: none was.
+      PublishError: none was, or it must not be shown.
     """
     live = read_pointer(store, surface)
     if live is None or not live.withdrawn:
         raise PublishError(f"{surface} has no rollback to undo under {store.root}")
-    target = load_manifest(store, live.withdrawn[0])
-    read_back(store, target)
+    target = _standing(store, surface, live.withdrawn[0], tombstones)
     return _swap(store, surface, target, (live.manifest, *live.previous), live.withdrawn[1:])
+
+
+def _standing(store: Store, surface: str, path: str, tombstones: Collection[str]) -> Manifest:
+    """Return an earlier set that may be shown, with the overlays that lie on it."""
+    target, overlays = load_manifest(store, path), read_overlays(store, surface)
+    read_back(store, target)
+    lying = overlays.manifests if overlays and overlays.base == path else ()
+    showing = (target, *(load_manifest(store, one) for one in lying))
+    demand_none_gone(store, showing, {*tombstones, *_tombstones_since(store, None)})
+    return target
 
 
 def read_back(store: Store, manifest: Manifest) -> None:

@@ -150,7 +150,9 @@ def artifacts_of(record: Mapping) -> dict[str, Rests]:
     """Return what each signal of a record rests on, by signal type."""
     every = (source for candidate in record["candidates"] for source in candidate["sources"])
     return {
-        one["signal_type"]: Rests(one["model_id"], one["model_version"], one["embedding_space_id"])
+        one["signal_type"]: Rests(
+            one["model_id"], one["model_version"], one["embedding_space_id"], one["index_id"], one["index_version"]
+        )
         for one in every
         if one["model_id"]
     }

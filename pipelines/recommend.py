@@ -333,10 +333,12 @@ def rests_on(parts: Mapping[str, Manifest], space: str) -> dict[str, Rests]:
     """Return what each signal of a surface rests on.
 
     Args:
-      parts: as in `Served.parts`. space: id of that of all vectors.
+      parts: as in `Served.parts`; without `index`, vectors are searched exactly. space: id of that of all vectors.
     """
     on_tables = {signal: Rests(parts[name].dataset, parts[name].run) for signal, name in _RESTS_ON.items()}
-    return on_tables | {signal: Rests("encoder", parts["encoder"].run, space) for signal in VECTOR_SIGNALS}
+    built = parts.get("index")
+    index = (built.dataset, built.run) if built else (None, None)
+    return on_tables | {signal: Rests("encoder", parts["encoder"].run, space, *index) for signal in VECTOR_SIGNALS}
 
 
 def exposure(road: Road, surface: Surface, sets: Manifest, items: Manifest, weeks_ago: Manifest | None = None) -> Stage:

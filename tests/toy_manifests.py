@@ -84,9 +84,11 @@ def items(rows: int, eligible: int | None = None, described: int | None = None, 
 
 SETS = {
     "sets": 1000, "slots": 300_000, "empty_sets": 0, "market_violations": 0, "tier_violations": 0,
-    "explicit_violations": 0, "tombstone_violations": 0, "duplicate_items": 0, "sets_below_minimum": 1,
+    "explicit_violations": 0, "age_violations": 0, "ineligible_violations": 0, "unreleased_violations": 0,
+    "blocked_violations": 0, "hidden_violations": 0, "completed_violations": 0, "recent_skip_violations": 0,
+    "language_violations": 0, "tombstone_violations": 0, "duplicate_items": 0, "sets_below_minimum": 1,
     "exploration_share_violations": 0, "propensity_violations": 0, "content_floors": 100, "content_floors_missed": 0,
-    "fallback_level_3_or_more": 50, "eligible_items": 100_000,
+    "fallback_level_3_or_more": 50, "listeners": 900, "fallback_of_listeners": 10, "eligible_items": 100_000,
     "jaccard_ppm_sum": 200 * 50_000, "jaccard_pairs": 200, "slots_by_source:a": 200_000, "slots_by_source:b": 99_000,
     "slots_by_source:c": 1_000,
 }  # fmt: skip

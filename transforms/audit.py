@@ -3,6 +3,8 @@
 Every violation counted here stops the release. Memory: the candidates of one block, about 60 bytes each.
 """
 
+import datetime
+
 import numpy as np
 import polars as pl
 import pyarrow as pa
@@ -10,9 +12,11 @@ import pyarrow as pa
 from schemas.hashing import hash64, unit_interval
 from schemas.policy import SurfacePolicy
 from transforms.blend import NOT_DRAWN
+from transforms.candidate_sets import NOT_PERSONAL, POPULAR_LEVEL
 from transforms.content_mix import kind, kind_codes, no_floors
 from transforms.explore import FLOOR
 from transforms.filters import Facts, Instant
+from transforms.sources import TALK
 from validation.candidate_gates import EXPLORED, EXPLORED_EXPECTED
 
 JACCARD_PAIRS_PER_BLOCK = 200
@@ -22,11 +26,10 @@ TOLERANCE = 1e-6
 def audit(table: pa.Table, facts: Facts, policy: SurfacePolicy, instant: Instant) -> dict[str, int]:
     """Return counters of a block of candidate sets; names as in `validation/thresholds.toml`."""
     rows = flatten(table)
-    records = facts.records.with_row_index("row").select(
-        "row", "record_key", "context_key", "market", "tier", "explicit_allowed"
-    )
-    joined = rows.join(records, on=["record_key", "context_key"], how="left").join(
-        facts.items.select("item_id", "explicit", "availability"), on="item_id", how="left"
+    items = facts.items.join(rows.select("item_id").unique(), on="item_id", how="semi")
+    records = facts.records.select("k", "record_key", "context_key", "explicit_allowed", "max_age", "languages")
+    joined = rows.select("record_key", "context_key", "item_id", "item_type").join(
+        records, on=["record_key", "context_key"], how="left"
     )
     counters = {
         "sets": table.num_rows,
@@ -34,12 +37,11 @@ def audit(table: pa.Table, facts: Facts, policy: SurfacePolicy, instant: Instant
         "empty_sets": facts.records.height - rows.select("record_key", "context_key").n_unique(),
         "sets_below_minimum": _small(rows, policy.minimum_size),
         "duplicate_items": _duplicates(rows, "item_id") + _duplicates(rows, "canonical_id"),
-        "explicit_violations": joined.filter(pl.col("explicit") & ~pl.col("explicit_allowed")).height,
         "tombstone_violations": rows.filter(pl.col("item_id").is_in(facts.gone.implode())).height,
-        "fallback_level_3_or_more": int((pl.Series(table["fallback_level"].to_pylist()) >= 3).sum())
-        if table.num_rows
-        else 0,
-        **_availability_violations(rows, facts, instant),
+        **_fallback(table),
+        **_availability_violations(rows, items, facts, instant),
+        **_item_violations(joined, items, instant),
+        **_listener_violations(joined, items, facts, instant, policy.recent_skip_days),
         **_exploration(table, policy),
         **_mix(rows, facts),
         **{f"slots_by_source:{name}": n for name, n in rows["source_id"].value_counts().sort("source_id").rows()},
@@ -60,6 +62,18 @@ def flatten(table: pa.Table) -> pl.DataFrame:
     )  # fmt: skip
 
 
+def _fallback(table: pa.Table) -> dict[str, int]:
+    """Count the sets that are charts, and of the listeners, who have a history and want it used, all and those with charts."""
+    frame = pl.from_arrow(table.select(["fallback_level", "degraded_reasons"]))
+    assert isinstance(frame, pl.DataFrame)
+    charts, why = pl.col("fallback_level") >= POPULAR_LEVEL, pl.col("degraded_reasons").list
+    listens = ~pl.any_horizontal(why.contains(pl.lit(reason)) for reason in NOT_PERSONAL)
+    counted = frame.select(
+        fallback_level_3_or_more=charts.sum(), listeners=listens.sum(), fallback_of_listeners=(charts & listens).sum()
+    )
+    return counted.row(0, named=True)
+
+
 def _small(rows: pl.DataFrame, minimum: int) -> int:
     return rows.group_by("record_key", "context_key").len().filter(pl.col("len") < minimum).height
 
@@ -68,15 +82,58 @@ def _duplicates(rows: pl.DataFrame, column: str) -> int:
     return rows.height - rows.select("record_key", "context_key", column).n_unique() if rows.height else 0
 
 
-def _availability_violations(rows: pl.DataFrame, facts: Facts, instant: Instant) -> dict[str, int]:
+def _item_violations(joined: pl.DataFrame, items: pl.DataFrame, instant: Instant) -> dict[str, int]:
+    """Count candidates that no record of their rights may hold: by what the item is, and by what the record is for."""
+    start = instant.effective_from
+    told = joined.join(
+        items.select("item_id", "explicit", "age_rating", "release_ts", "rec_eligible", "deleted_at", spoken="languages"),
+        on="item_id", how="left",
+    )  # fmt: skip
+    counted = told.select(
+        explicit_violations=(pl.col("explicit") & ~pl.col("explicit_allowed")).sum(),
+        age_violations=(pl.col("age_rating") > pl.col("max_age")).sum(),
+        ineligible_violations=(~pl.col("rec_eligible") | (pl.col("deleted_at") <= start).fill_null(False)).sum(),
+        unreleased_violations=(pl.col("release_ts") > start).sum(),
+    )
+    both = (pl.col("spoken").list.len() > 0) & (pl.col("languages").list.len() > 0)
+    talk = told.filter(pl.col("item_type").is_in(TALK) & both)
+    foreign = talk.filter(pl.col("spoken").list.set_intersection("languages").list.len() == 0)
+    return counted.row(0, named=True) | {"language_violations": foreign.height}
+
+
+def _listener_violations(
+    joined: pl.DataFrame, items: pl.DataFrame, facts: Facts, instant: Instant, skip_days: int
+) -> dict[str, int]:
+    """Count candidates that their own record has blocked, hidden, heard to the end, or skipped in the last `skip_days`."""
+    artists = pl.col("artists").list.eval(pl.element().struct.field("artist_id"))
+    owners = [
+        items.select("item_id", artist_id=artists).explode("artist_id"),
+        items.select("item_id", artist_id="show_id"),
+    ]
+    lately = pl.col("event_ts") >= instant.effective_from - datetime.timedelta(days=skip_days)
+    pair = ["k", "item_id"]
+    barred = {
+        "blocked": pl.concat(owners).join(facts.blocked, on="artist_id").select(pair),
+        "hidden": facts.hidden,
+        "completed": facts.played.filter("completed"),
+        "recent_skip": facts.skipped.filter(lately),
+    }
+    shown = {"completed": joined.filter(pl.col("item_type").is_in(TALK))}
+    return {
+        f"{name}_violations": shown.get(name, joined).join(pairs, on=pair, how="semi").height
+        for name, pairs in barred.items()
+    }
+
+
+def _availability_violations(rows: pl.DataFrame, items: pl.DataFrame, facts: Facts, instant: Instant) -> dict[str, int]:
     """Count candidates with no interval in the market, and those with none for a tier, through the whole validity.
 
     An item the catalogue does not know is available nowhere.
     """
     wanted = facts.records.select("record_key", "context_key", "needs").join(facts.needs, on="needs")
     pairs = rows.select("record_key", "context_key", "item_id").join(wanted, on=["record_key", "context_key"])
-    limited = facts.items.filter(pl.col("availability").is_not_null())
-    everywhere = facts.items.filter(pl.col("availability").is_null()).select("item_id")
+    limited = items.filter(pl.col("availability").is_not_null())
+    everywhere = items.filter(pl.col("availability").is_null()).select("item_id")
     pairs = pairs.join(everywhere, on="item_id", how="anti").unique(["item_id", "market", "tier"])
     offers = (
         limited.select("item_id", "availability")

@@ -26,15 +26,23 @@ from transforms.sorted_groups import starts
 from transforms.sources import Source
 
 STATIC_LEVEL, POPULAR_LEVEL = 4, 3
+NOT_PERSONAL = ("no_history", "opted_out")
+"""Why a set cannot be personal, or must not be."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Rests:
-    """What a score rests on: a dataset or model by name and run, and the space of its vectors."""
+    """What a score rests on: a dataset or model by name and run, the space of its vectors, and the index they were looked up in.
+
+    Attributes:
+      index_id, index_version: null where the search was exact, or there was none.
+    """
 
     model_id: str
     model_version: str
     space_id: str | None = None
+    index_id: str | None = None
+    index_version: str | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -160,7 +168,9 @@ def _source_structs(proposals: pl.DataFrame, policy: SurfacePolicy, provenance: 
     chance = provenance.calibration.of(proposals["source_id"], proposals["source_rank"].to_numpy(), policy)
     rests = provenance.artifacts
     signal = np.minimum(IdIndex.of(pl.Series(list(rests), dtype=pl.String)).find(proposals["signal_type"]), len(rests))
-    of = {"model_id": "model_id", "model_version": "model_version", "embedding_space_id": "space_id"}
+    of = {"embedding_space_id": "space_id"} | {
+        name: name for name in ("model_id", "model_version", "index_id", "index_version")
+    }
     own = ("source_id", "signal_type", "seed_item_ids", "seed_event_ts", "source_rank", "raw_score", "score_kind")
     columns = {name: proposals[name].to_arrow() for name in own} | {
         "calibrated_score": pa.array(chance.astype(np.float32))
@@ -168,8 +178,7 @@ def _source_structs(proposals: pl.DataFrame, policy: SurfacePolicy, provenance: 
     for name, field in of.items():
         words = [getattr(one, field) for one in rests.values()]
         columns[name] = pl.Series([*words, None], dtype=pl.String)[signal].to_arrow()
-    nothing = pa.nulls(proposals.height, pa.string())
-    return _struct(columns | {"index_id": nothing, "index_version": nothing}, kind)
+    return _struct(columns, kind)
 
 
 def _struct(columns: Mapping[str, pa.Array], type_: pa.StructType) -> pa.StructArray:
@@ -220,8 +229,7 @@ def _fallback_level(policy: SurfacePolicy) -> pl.Expr:
 
 def _degraded(policy: SurfacePolicy, left_out: Sequence[str]) -> pl.Expr:
     reasons = {
-        "no_history": ~pl.col("seen"),
-        "opted_out": pl.col("opted_out"),
+        **dict(zip(NOT_PERSONAL, (~pl.col("seen"), pl.col("opted_out")), strict=True)),
         "unknown_market": pl.col("market") == "*",
         "below_minimum_size": pl.col("out") < policy.minimum_size,
         "too_few_to_explore": pl.col("slots") < policy.explore_slots,

@@ -38,7 +38,7 @@ class ScanFiles:
         reached, dataset, qualifier = place.split("/")
         gone = shard.read("tombstone", ["entity", "id", "effective_ts"], pl.col("effective_ts") <= self.now)
         overdue = gone.filter(pl.col("effective_ts") < self.now - datetime.timedelta(days=DAYS_TO_ERASE))
-        found = pl.concat([_nothing(), *(part for path in shard.paths(place) for part in _hits(path, dataset, gone))])
+        found = pl.concat([_nothing(), *(part for path in shard.paths(place) for part in hits_in(path, dataset, gone))])
         late = found.join(overdue.select("entity", "id"), on=["entity", "id"], how="semi")
         hits = {"user_hits": _added(found, "user"), "item_hits": _added(found, "item"), "overdue_hits": _added(late)}
         day, files = (self.now - datetime.timedelta(microseconds=1)).date(), len(shard.paths(place))
@@ -58,8 +58,12 @@ def _added(found: pl.DataFrame, entity: str | None = None) -> int:
     return int((found if entity is None else found.filter(pl.col("entity") == entity))["hits"].sum())
 
 
-def _hits(path: str, dataset: str, gone: pl.DataFrame) -> Iterator[pl.DataFrame]:
-    """Yield `entity`, `id`, `hits` of what a file holds of what is gone; a seed of a set is an item."""
+def hits_in(path: str, dataset: str, gone: pl.DataFrame) -> Iterator[pl.DataFrame]:
+    """Yield `entity`, `id`, `hits` of what a file holds of what is gone; a seed of a set is an item.
+
+    Args:
+      gone: `entity`, `id`.
+    """
     named = pl.scan_parquet(path, hive_partitioning=False).select(pl.col(NAMING_USERS[dataset]).alias("id"))
     entities = ("user", "item") if dataset == "candidate_set" else ("user",)
     wanted = gone.filter(pl.col("entity").is_in(entities)).select("entity", "id")

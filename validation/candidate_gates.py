@@ -16,6 +16,14 @@ _ZERO = {
     "market_violations": "they hold items that may not be played in their market",
     "tier_violations": "they hold items that their tier may not play",
     "explicit_violations": "they hold explicit items in spite of a filter",
+    "age_violations": "they hold items rated for older listeners",
+    "ineligible_violations": "they hold items that may not be recommended, or were deleted",
+    "unreleased_violations": "they hold items that are not out yet",
+    "blocked_violations": "they hold items of artists or shows whom the user has blocked",
+    "hidden_violations": "they hold items that the user has hidden",
+    "completed_violations": "they hold talk that the user has heard to its end",
+    "recent_skip_violations": "they hold items that the user has skipped lately",
+    "language_violations": "they hold talk in none of the user's languages",
     "tombstone_violations": "they hold items that were taken down",
     "duplicate_items": "they hold an item twice",
     "exploration_share_violations": "they explore more or fewer items than the policy and the pool give",
@@ -27,6 +35,8 @@ _SETS = (
     *_ZERO,
     "sets_below_minimum",
     "fallback_level_3_or_more",
+    "listeners",
+    "fallback_of_listeners",
     "content_floors",
     "content_floors_missed",
     "jaccard_ppm_sum",
@@ -42,6 +52,10 @@ _EXPOSURE = (
     "eligible_items",
     "gini_ppm",
 )
+_EXPLORED_FAIRLY = ("exploration_by_stratum", "exploration_by_hash")
+SET_GATES = ("sets_present", *_ZERO, "sets_below_minimum", "fallback_share", "mean_jaccard", *_EXPLORED_FAIRLY)
+EXPOSURE_GATES = ("single_item_share",)
+"""Checks that may stop sets, or their exposure; each is recorded where there was nothing to judge, too."""
 _SLOTS_BY_SOURCE = "slots_by_source:"
 EXPLORED, EXPLORED_EXPECTED = "explored:", "explored_expected_ppm:"
 WEEKS_AGO = "weeks_ago:"
@@ -75,7 +89,7 @@ def judge_candidate_sets(
         graded("sets_present", n["sets"], "at least 1 set", None),
         *_violations(n),
         _below_minimum(n, limits),
-        _fallback(n, limits),
+        _fallback(n, previous.counters if previous else {}, limits),
         _mix(n, limits),
         _overlap(n, limits, LEAST_PAIRS if overlaid else 1),
         *_sources(n, previous.counters if previous else {}, limits),
@@ -139,17 +153,24 @@ def _small(n: Mapping[str, int], limits: CandidateSetThresholds) -> bool:
     return n["eligible_items"] < limits.small_catalogue * n["slots"] / n["sets"]
 
 
-def _fallback(n: Mapping[str, int], limits: CandidateSetThresholds) -> CheckResult:
-    share = n["fallback_level_3_or_more"] / n["sets"]
+def _fallback(n: Mapping[str, int], before: Mapping[str, int], limits: CandidateSetThresholds) -> CheckResult:
+    """Judge how many sets are charts.
+
+    Newcomers, and whoever opted out, can have nothing else, however many they are: a warning is of listeners with charts, and of
+    more charts than in the last run, as when histories were lost.
+    """
+    share, own = n["fallback_level_3_or_more"] / n["sets"], n["fallback_of_listeners"] / max(n["listeners"], 1)
+    rise = share - (before["fallback_level_3_or_more"] / before["sets"] if before.get("sets") else 0)
     warn, block = limits.fallback_warn, limits.fallback_block
     message = (
-        f"{percent(share)} of the sets are market popularity or less personal: "
-        "were histories or co-listens lost, or are most users new?"
+        f"{percent(share)} of the sets are market popularity or less personal ({100 * rise:+.3g} points), and {percent(own)} of"
+        " those of listeners with a history: were histories or co-listens lost, or are most users new?"
     )
-    threshold = f"W > {percent(warn)}, B > {percent(block)}"
+    threshold = f"W > {percent(warn)} of listeners or more than last time, B > {percent(block)} of all or of listeners"
     return graded(
-        "fallback_share", share, threshold, n["sets"], warn=share > warn, block=share > block, message=message
-    )
+        "fallback_share", share, threshold, n["sets"], warn=max(own, rise) > warn, block=max(own, share) > block,
+        message=message,
+    )  # fmt: skip
 
 
 def _mix(n: Mapping[str, int], limits: CandidateSetThresholds) -> CheckResult:
@@ -196,7 +217,7 @@ def _concentration(n: Mapping[str, int], limits: CandidateSetThresholds) -> Iter
     """Judge popularity collapse."""
     slots, items, sets = n["slots_chosen"], n["eligible_items"], n["sets"]
     if not slots or not items or not sets:
-        yield skipped("popularity_collapse", "no slots from sources other than the fallback")
+        yield skipped("single_item_share", "no slots from sources other than the fallback")
         return
     yield _top100(n, limits)
     by_chance = min(1.0, limits.single_item_times_chance * slots / sets / items)
@@ -262,7 +283,7 @@ def _fairness(n: Mapping[str, int], limits: CandidateSetThresholds) -> Iterator[
 
     Draws of one record keep each other off a cell, which makes the test milder, never sharper.
     """
-    for name, by_hash in (("exploration_by_stratum", False), ("exploration_by_hash", True)):
+    for name, by_hash in zip(_EXPLORED_FAIRLY, (False, True), strict=True):
         cells = [key.removeprefix(EXPLORED) for key in sorted(n) if key.startswith(EXPLORED)]
         mine = [cell for cell in cells if cell.startswith(_HASH) == by_hash]
         pairs = [(n[EXPLORED + cell], n.get(EXPLORED_EXPECTED + cell, 0) / 1e6) for cell in mine]

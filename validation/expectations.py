@@ -28,6 +28,7 @@ import validation.duckdb_gx  # noqa: F401  registers the dialect
 from schemas.contract import Contract
 from schemas.manifest import CheckResult
 from schemas.rules import Between, OneOf
+from validation.declared import COLUMNS, unique_name
 from validation.rows import NotNull, declared_rules, integer_bounds
 from validation.sql import DUCKDB_PRELUDE, identifier, sql_rules
 
@@ -35,7 +36,6 @@ from validation.sql import DUCKDB_PRELUDE, identifier, sql_rules
 logging.getLogger("great_expectations.data_context.types.base").setLevel(logging.WARNING)
 
 logging.getLogger("great_expectations").setLevel(logging.WARNING)
-_COLUMNS = "columns:declared"
 _READABLE = "files:readable"
 _COMPILED = "checks:compiled"
 _DATABASE_MEMORY = "2GB"
@@ -116,16 +116,12 @@ def _expectation(column: str, rule: Any, contract: Contract, flag: str, settings
 
 
 def _unique(contract: Contract) -> gxe.Expectation:
-    settings: dict[str, Any] = {"severity": "critical", "meta": {"name": _unique_name(contract)}}
+    settings: dict[str, Any] = {"severity": "critical", "meta": {"name": unique_name(contract)}}
     return gxe.ExpectColumnValuesToBeInSet(column=_REPEATED, value_set=[False], **settings)
 
 
-def _unique_name(contract: Contract) -> str:
-    return f"{'+'.join(contract.key)}:unique"
-
-
 def _columns_suite(expected: list[str]) -> gx.ExpectationSuite:
-    same = gxe.ExpectColumnDistinctValuesToEqualSet(column="described", value_set=expected, meta={"name": _COLUMNS})
+    same = gxe.ExpectColumnDistinctValuesToEqualSet(column="described", value_set=expected, meta={"name": COLUMNS})
     return gx.ExpectationSuite("columns", expectations=[same])
 
 
@@ -212,9 +208,9 @@ def _raised(info: dict[str, Any]) -> str:
 
 
 def _columns_result(outcomes: dict[str, tuple[bool, str]], found: list[str], expected: list[str]) -> CheckResult:
-    passed, raised = outcomes[_COLUMNS]
+    passed, raised = outcomes[COLUMNS]
     result = CheckResult(
-        _COLUMNS, "expectations", "critical", "passed", len(found), f"{len(expected)} declared columns", len(expected)
+        COLUMNS, "expectations", "critical", "passed", len(found), f"{len(expected)} declared columns", len(expected)
     )
     if raised:
         return dataclasses.replace(result, outcome="broken", observed=None, message=_broken_message(raised))
@@ -249,7 +245,7 @@ def _results(
     for number, check in enumerate(checks):
         count = f"SELECT count(*) FROM data WHERE broken_{number}"
         results.append(_result(connection, check.name, check.severity, outcomes[check.name], count, rows, check.broken))
-    name = _unique_name(contract)
+    name = unique_name(contract)
     results.append(
         _result(
             connection, name, "critical", outcomes[name], f"SELECT {surplus}", rows, f"a second row with the same {key}"

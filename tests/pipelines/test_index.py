@@ -20,6 +20,7 @@ from schemas.manifest import Manifest
 from schemas.models import Space, SpaceMismatch
 from transforms.index import ivf
 from transforms.io.store import Store
+from transforms.vector_sources import VECTOR_SIGNALS
 
 OTHER = Space("encoder", "other", 64, "cosine")
 
@@ -76,6 +77,15 @@ def test_a_road_with_an_index_finds_nearly_what_exact_search_finds(store, runner
     both = best.join(found, on=["key", "item_id"])
     assert 0.9 < both.height / best.height < 1
     assert both["raw_score"].equals(both["raw_score_right"])
+
+
+def test_sources_that_search_by_vectors_name_the_index_where_one_is_built(road, made):
+    built = dataclasses.replace(made["item_embedding/item"], dataset="index", run="9")
+    for searched, named in ((built, ("index", "9")), (None, (None, None))):
+        rests = recommend.rests_on(served(road, made, searched).parts, "space")
+        told = {signal: (one.index_id, one.index_version) for signal, one in rests.items()}
+        by_vectors = dict.fromkeys(VECTOR_SIGNALS, named)
+        assert told == dict.fromkeys(rests, (None, None)) | by_vectors
 
 
 def test_the_index_is_of_all_items_once_of_their_space_and_skipped_the_second_time(runner, road, made):

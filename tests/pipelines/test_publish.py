@@ -2,16 +2,33 @@ import dataclasses
 import errno
 import json
 import os
+import re
 import shutil
 from pathlib import Path
 
+import polars as pl
 import pyarrow.parquet as pq
 import pytest
+from toy_road import days_ago, table
 
-from pipelines.publish import PublishError, pointer_path, publish, read_pointer, rollback, undo_rollback
+import pipelines.publish as publish_module
+from pipelines.publish import (
+    Overlays,
+    PublishError,
+    overlays_path,
+    pointer_path,
+    publish,
+    read_pointer,
+    rollback,
+    undo_rollback,
+)
 from pipelines.runner import load_manifest
+from schemas.catalogue import CONTRACTS
+from schemas.inputs import TOMBSTONE
 from schemas.manifest import CheckResult, DataFile, Manifest
 from transforms.io.store import Store, StoreError, open_store
+from transforms.io.tables import conform, write_parquet
+from validation.declared import declared_checks
 
 
 @pytest.fixture
@@ -70,16 +87,35 @@ def test_failed_checks_are_refused(outcome: str, which: str, store: Store, sets:
 def test_what_was_not_checked_is_refused(which: str, store: Store, sets: Manifest, exposure: Manifest) -> None:
     given = {"sets": another(store, sets, "later", "2026-02-01"), "exposure": exposure}
     given[which] = dataclasses.replace(given[which], checks=())
-    with pytest.raises(PublishError, match="no check is recorded, and what was not checked is not released"):
+    with pytest.raises(PublishError, match="no check at all is recorded, and what was not checked is not released"):
         publish(store, "home", **given)
     assert read_pointer(store, "home").manifest == sets.path
 
 
+@pytest.mark.parametrize("which", ["sets", "exposure"])
+@pytest.mark.parametrize("layer", ["statistics", "expectations"])
+def test_a_critical_check_that_was_not_made_is_named(
+    which: str, layer: str, store: Store, sets: Manifest, exposure: Manifest
+) -> None:
+    given = {"sets": another(store, sets, "later", "2026-02-01"), "exposure": exposure}
+    declared = declared_checks(CONTRACTS[given[which].dataset])
+    lost = next(check.name for check in given[which].checks if check.layer == layer and check.name in declared)
+    others = tuple(check for check in given[which].checks if check.name != lost)
+    given[which] = dataclasses.replace(given[which], checks=others)
+    with pytest.raises(
+        PublishError, match=f"none of {re.escape(lost)} is recorded, and what was not checked is not"
+    ) as caught:
+        publish(store, "home", **given)
+    assert str(caught.value).startswith(f"{given[which].path}: none of {lost} is recorded")
+    assert read_pointer(store, "home").manifest == sets.path
+
+
 def test_a_warning_or_a_waiver_does_not_stop(store: Store, sets: Manifest, exposure: Manifest) -> None:
-    checks = (
-        CheckResult("fallback_share", "statistics", "warning", "failed", 0.3, "W > 20 %"),
-        CheckResult("event_volume", "statistics", "critical", "waived", 0.3, "> 0.7"),
-    )
+    found = {
+        "fallback_share": CheckResult("fallback_share", "statistics", "warning", "failed", 0.3, "W > 20 %"),
+        "sets_below_minimum": CheckResult("sets_below_minimum", "statistics", "critical", "waived", 0.3, "<= 0.1 %"),
+    }
+    checks = tuple(found.get(check.name, check) for check in sets.checks)
     later = dataclasses.replace(another(store, sets, "later", "2026-02-01"), checks=checks)
     assert publish(store, "home", later, exposure) == "released"
 
@@ -236,3 +272,82 @@ def test_nothing_published_cannot_be_rolled_back(tmp_path: Path) -> None:
     assert read_pointer(store, "home") is None
     with pytest.raises(PublishError, match="nothing was ever published"):
         rollback(store, "home")
+
+
+# Tombstones that came after the sets were made.
+
+
+def bury(store: Store, sets: Manifest, day: str, *gone: tuple[str, str]) -> Manifest:
+    """Commit tombstones of `(entity, id)` as ingested as of a day."""
+    (known,) = [load_manifest(store, ref.path) for ref in sets.inputs if ref.name == "tombstone"]
+    rows = [{"entity": entity, "id": one, "reason": "legal", "effective_ts": days_ago(0)} for entity, one in gone]
+    made = dataclasses.replace(known, run="newer", date=day, rows_out=len(rows))
+    path = f"{os.path.dirname(made.path)}/part-00000.parquet"
+    store.put(write_parquet(conform(table("tombstone", rows), TOMBSTONE)), path)
+    made = dataclasses.replace(made, files=(DataFile(path, store.digest(path), len(rows), 1, 0),))
+    store.write_bytes(made.path, made.to_json().encode())
+    return made
+
+
+@pytest.fixture
+def gone(store: Store, sets: Manifest) -> dict[str, tuple[str, str]]:
+    """A user who has a set, an item that is in one, and one that is in none."""
+    rows = pl.concat([pl.read_parquet(store.local(file.path)) for file in sets.files])
+    user = rows.filter(pl.col("record_key") != "*")["record_key"][-1]
+    return {"user": ("user", user), "item": ("item", rows["candidates"][-1][-1]["item_id"]), "other": ("item", "i-0")}
+
+
+@pytest.mark.parametrize(("entity", "told"), [("user", "holds 1 sets of erased"), ("item", " slots or seeds of items")])
+def test_what_a_newer_tombstone_is_of_is_not_released(entity, told, store, sets, exposure, gone) -> None:
+    later = another(store, sets, "later", "2026-02-01")
+    newer = bury(store, sets, "2026-02-01", gone[entity], gone["other"])
+    with pytest.raises(PublishError, match=r"Run the latest date again with these tombstones in RAW") as caught:
+        publish(store, "home", later, exposure)
+    assert told in str(caught.value)
+    assert f"{later.path} holds" in str(caught.value)
+    assert newer.path in str(caught.value)
+    assert gone["user"][1] not in str(caught.value), "nobody is named"
+    assert read_pointer(store, "home").manifest == sets.path
+
+
+def test_what_is_in_no_set_or_was_withdrawn_before_the_day_stops_nothing(store, sets, exposure, gone) -> None:
+    later = another(store, sets, "later", "2026-02-02")
+    bury(store, sets, "2026-02-02", gone["other"])
+    bury(store, sets, "2026-02-01", gone["item"])
+    assert publish(store, "home", later, exposure) == "released"
+
+
+@pytest.mark.parametrize("entity", ["user", "item"])
+def test_a_rollback_brings_nothing_back_that_has_a_tombstone(entity, store, sets, exposure, gone) -> None:
+    later = another(store, sets, "later", "2026-02-01")
+    assert publish(store, "home", later, exposure) == "released"
+    bury(store, sets, "2026-02-03", gone[entity])
+    with pytest.raises(PublishError, match=f"{re.escape(sets.path)} holds .* what was live stays live"):
+        rollback(store, "home")
+    assert read_pointer(store, "home").manifest == later.path
+    bury(store, sets, "2026-02-03", gone["other"])
+    assert rollback(store, "home").manifest == sets.path
+
+
+def test_taking_a_rollback_back_brings_nothing_back_either_nor_an_overlay(store, sets, exposure, gone) -> None:
+    later, empty = another(store, sets, "later", "2026-02-01"), dataclasses.replace(sets, run="bare", files=())
+    store.write_bytes(empty.path, empty.to_json().encode())
+    publish(store, "home", later, exposure)
+    rollback(store, "home")
+    fields = json.loads(store.read_bytes(pointer_path("home"))) | {"withdrawn": [empty.path]}
+    store.write_bytes(pointer_path("home"), json.dumps(fields).encode())
+    over = Overlays(empty.path, (later.path,))
+    store.write_bytes(overlays_path("home"), json.dumps(dataclasses.asdict(over)).encode())
+    bury(store, sets, "2026-02-03", gone["item"])
+    with pytest.raises(PublishError, match=f"{re.escape(later.path)} holds"):
+        undo_rollback(store, "home")
+    store.delete(overlays_path("home"))
+    assert undo_rollback(store, "home").manifest == empty.path
+
+
+def test_files_are_looked_through_one_after_the_other(store, sets, exposure, monkeypatch) -> None:
+    looked, hits_in = [], publish_module.hits_in
+    monkeypatch.setattr(publish_module, "hits_in", lambda path, *more: (looked.append(path), hits_in(path, *more))[1])
+    later = another(store, sets, "later", "2026-02-01")
+    publish(store, "home", later, exposure)
+    assert looked == [store.local(file.path) for file in later.files]

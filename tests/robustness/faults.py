@@ -1,4 +1,4 @@
-"""Faults to plant in the raw events of a day, each a function from the true events to the delivered ones."""
+"""Faults to plant in the raw events of a day, or in its items, each a function from the true rows to the delivered ones."""
 
 import datetime
 
@@ -69,3 +69,13 @@ def column_retyped(events: pl.DataFrame) -> pl.DataFrame:
 def time_retyped(events: pl.DataFrame) -> pl.DataFrame:
     """Deliver times in a local notation."""
     return events.with_columns(pl.col("event_ts").dt.strftime("%d.%m.%Y %H:%M"))
+
+
+def most_items_gone(items: pl.DataFrame) -> pl.DataFrame:
+    """Lose 60 % of the catalogue."""
+    return items.sample(fraction=0.4, seed=3)
+
+
+def most_items_deleted(items: pl.DataFrame) -> pl.DataFrame:
+    """Deliver 60 % of the catalogue as not to be recommended any more."""
+    return items.with_columns(rec_eligible=pl.col("rec_eligible") & (pl.col("item_id").hash(5) % 5 < 2))

@@ -5,11 +5,15 @@ import datetime
 
 import pytest
 from clean_days import WARM_UP_DAYS, world
+from clean_manifests import clean_days
 from road_folders import ingest, write_raw
+from toy_manifests import manifest
 
+from schemas.catalogue import CONTRACTS
 from schemas.inputs import EVENT
 from schemas.manifest import CheckResult, Manifest
 from validation.gates import judge
+from validation.statistics import ColumnStatistics, Statistics
 
 DAYS = 30
 FEW_WARNINGS = 0.02
@@ -46,3 +50,58 @@ def test_a_halved_day_among_them_raises_one(events):
     days[events.date] |= {"rows": days[events.date]["rows"] // 2 - 1}
     halved = dataclasses.replace(events, statistics=events.statistics | {"days": days})
     assert "rows_on_date" in {c.name for c in judged(halved, 1)[events.date] if c.outcome == "failed"}
+
+
+# Every other gated dataset, from manifests of a model of clean days.
+
+Days = list[dict[str, Manifest]]
+
+
+@pytest.fixture(scope="module", params=[1, 2, 3])
+def days(request) -> Days:
+    return clean_days(WARM_UP_DAYS + DAYS, request.param)
+
+
+def against_yesterday(days: Days, name: str, n: int) -> list[CheckResult]:
+    return judge(CONTRACTS[name], days[n][name], days[n - 1][name])
+
+
+def test_every_dataset_that_is_gated_has_a_model(days):
+    empty = {name: ColumnStatistics() for contract in CONTRACTS.values() for name in contract.schema.names}
+    gated = {name for name in CONTRACTS if judge(CONTRACTS[name], manifest(name, Statistics(0, empty, {})), None)}
+    assert gated - {"event"} == set(days[0])
+
+
+def test_thirty_clean_days_of_every_other_dataset_raise_no_alarm(days):
+    results = [
+        (f"{days[n][name].date} {name}", check)
+        for n in range(WARM_UP_DAYS, len(days))
+        for name in days[n]
+        for check in against_yesterday(days, name, n)
+    ]
+    told = [f"{of} {c.severity} {c.name}: {c.message}" for of, c in results if c.outcome != "passed"]
+    assert not [line for line in told if " critical " in line]
+    assert len(told) <= FEW_WARNINGS * len(results), told
+    unjudged = {f"{check.name}: {check.message}" for _, check in results if check.threshold == "not judged"}
+    assert not unjudged, "every check has its history"
+
+
+BAD_DAYS = {
+    "co_listen": ("rows_vs_previous", lambda one: dataclasses.replace(one, statistics=one.statistics | {"rows": 9})),
+    "item": ("items_vs_previous", lambda one: dataclasses.replace(one, statistics=one.statistics | {"rows": 60_000})),
+    "item_embedding": ("coverage", lambda one: dataclasses.replace(one, rows_in=one.rows_in * 2)),
+    "index": ("recall", lambda one: counted(one, hits=180_000)),
+    "candidate_set": ("fallback_share", lambda one: counted(one, fallback_of_listeners=30_000)),
+    "exposure": ("single_item_share", lambda one: counted(one, max_item_sets_chosen=50_000)),
+}
+
+
+def counted(one: Manifest, **counters: int) -> Manifest:
+    return dataclasses.replace(one, counters=one.counters | counters)
+
+
+@pytest.mark.parametrize("name", BAD_DAYS)
+def test_a_bad_day_among_them_raises_one(days, name):
+    check, spoil = BAD_DAYS[name]
+    found = judge(CONTRACTS[name], spoil(days[-1][name]), days[-2][name])
+    assert check in {one.name for one in found if one.outcome == "failed" and one.severity == "critical"}

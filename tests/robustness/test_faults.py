@@ -82,6 +82,27 @@ def test_without_a_fault_the_same_delivery_is_let_in(delivered):
     assert ingest(*folders).date == str(TODAY)
 
 
+ITEM_FAULTS = {
+    faults.most_items_gone: ("items_vs_previous [failed]", "a mass takedown needs a signed waiver"),
+    faults.most_items_deleted: ("eligible_items [failed]", "look at rec_eligible in the delivery"),
+}
+
+
+@pytest.mark.parametrize("fault", ITEM_FAULTS, ids=lambda fault: fault.__name__)
+def test_a_catalogue_that_lost_most_of_its_items_upstream_is_stopped(yesterday, copied, capsys, tmp_path, fault):
+    raw = tmp_path / "raw"
+    shutil.copytree(yesterday.raw, raw)
+    items = pl.concat([pl.read_parquet(file) for file in sorted(raw.glob("items/*.parquet"))])
+    shutil.rmtree(raw / "items")
+    (raw / "items").mkdir()
+    fault(items).write_parquet(raw / "items/delivery.parquet")
+    said = stopped(copied(yesterday)._replace(raw=raw), capsys)
+    check, words = ITEM_FAULTS[fault]
+    assert said.startswith(f"ingest_item of {TODAY} stopped")
+    assert check in said
+    assert words in said
+
+
 def test_what_a_check_stopped_is_kept_as_evidence(delivered, capsys):
     folders = delivered(faults.no_market)
     said = stopped(folders, capsys)

@@ -26,7 +26,7 @@ from schemas.hashing import hash64_one
 from transforms.audit import audit
 from transforms.blend import blend
 from transforms.calibrate import Calibration
-from transforms.candidate_sets import Provenance, assemble
+from transforms.candidate_sets import Provenance, Rests, assemble
 from transforms.sources import Source
 from transforms.stream.messages import encode_sets
 
@@ -86,6 +86,15 @@ def test_a_source_names_the_artifact_its_score_rests_on():
     assert [(s["model_id"], s["model_version"]) for s in sources] == [("model", "7")] * 3
 
 
+@pytest.mark.parametrize("index", [(None, None), ("index", "9")])
+def test_a_source_names_the_index_it_searched(index):
+    surface = policy(quota("own", 0, 4, 9), quota("chart"))
+    known = Provenance(FIELDS, {"toy": Rests("model", "7", "space", *index)})
+    (row,) = assembled({"own": ["a"]}, facts([item("a")]), surface, provenance=known)
+    (source,) = row["candidates"][0]["sources"]
+    assert (source["embedding_space_id"], source["index_id"], source["index_version"]) == ("space", *index)
+
+
 def test_a_source_says_how_likely_its_proposal_is_taken_up():
     surface, told = policy(quota("own", 0, 4, 9), quota("chart")), facts([item("a"), item("b"), item("c")])
     unseen = [0.02, 0.02 / 1.25, 0.02 / 1.5]
@@ -140,18 +149,32 @@ def test_the_largest_record_is_below_256_kib():
 
 
 AUDITED = policy(quota("own"), quota("chart", personal=False), minimum_size=2)
+TALK = {"item_type": "episode", "show_id": "show"}
 LEAKS = {
     "market_violations": {"availability": [offer_in("NO")]},
     "tier_violations": {"availability": [offer_in("SE", ["premium"])]},
     "explicit_violations": {"explicit": True},
+    "age_violations": {"age_rating": 18},
+    "ineligible_violations": {"rec_eligible": False},
+    "unreleased_violations": {"release_ts": NOW + datetime.timedelta(microseconds=1)},
+    "language_violations": TALK | {"languages": ["no"]},
 }
-VIOLATIONS = (*LEAKS, "tombstone_violations", "duplicate_items")
+SKIP_DAYS = datetime.timedelta(days=AUDITED.recent_skip_days)
+PERSONAL_LEAKS = {
+    "blocked_violations": ({}, {"blocked": [(0, "artist-bad")]}),
+    "hidden_violations": ({}, {"hidden": [(0, "bad")]}),
+    "completed_violations": (TALK, {"played": [(0, "bad", days_ago(90), True)]}),
+    "recent_skip_violations": ({}, {"skipped": [(0, "bad", NOW - SKIP_DAYS)]}),
+}
+VIOLATIONS = (*LEAKS, *PERSONAL_LEAKS, "tombstone_violations", "duplicate_items")
 
 
 def audited(told, tamper=lambda rows: rows) -> dict[str, int]:
     """Blend two items for `u1` without a look at `bad`, tamper with the rows, and audit them with all facts."""
     surface, at = AUDITED, instant(AUDITED)
-    innocent = dataclasses.replace(told, items=facts([item("a"), item("b"), item("bad")]).items, gone=told.gone.clear())
+    kinds = dict(told.items.select("item_id", "item_type").rows())
+    plain = [item(one, item_type=kinds.get(one, "track")) for one in ("a", "b", "bad")]
+    innocent = facts(plain, [record(one["record_key"]) for one in told.records.to_dicts()])
     made = assemble(
         blend(proposals({"own": ["a", "b", "bad"]}), innocent, surface, at), innocent, surface, at, REASONED, PROVENANCE
     )
@@ -164,8 +187,10 @@ def clean(**found: int) -> dict[str, int]:
     return dict.fromkeys(VIOLATIONS, 0) | {"empty_sets": 0, "sets_below_minimum": 0, "slots": 3, "sets": 1} | found
 
 
-def told_of(**bad) -> object:
-    return facts([item("a"), item("b"), item("bad", **bad)], [record(explicit_allowed=False)])
+def told_of(bad=(), **of_the_record) -> object:
+    """Return facts of a listener of twelve who speaks Swedish, and of three items."""
+    kid = record(explicit_allowed=False, max_age=12, languages=["sv"])
+    return facts([item("a"), item("b"), item("bad", **dict(bad))], [kid], **of_the_record)
 
 
 def test_a_good_set_has_no_violations():
@@ -175,18 +200,53 @@ def test_a_good_set_has_no_violations():
 @pytest.mark.parametrize("violation", LEAKS)
 def test_a_leak_is_counted_though_no_filter_ran(violation):
     also = {"tier_violations": 1} if violation == "market_violations" else {}
-    assert audited(told_of(**LEAKS[violation])) == clean(**{violation: 1} | also)
+    assert audited(told_of(LEAKS[violation])) == clean(**{violation: 1} | also)
+
+
+@pytest.mark.parametrize("violation", PERSONAL_LEAKS)
+def test_what_its_own_listener_must_not_be_given_is_counted(violation):
+    bad, of_the_record = PERSONAL_LEAKS[violation]
+    assert audited(told_of(bad, **of_the_record)) == clean(**{violation: 1})
+
+
+def test_whoever_blocks_a_show_is_given_none_of_it():
+    assert audited(told_of(TALK, blocked=[(0, "show")])) == clean(blocked_violations=1)
+
+
+def test_what_was_deleted_is_counted():
+    for when, counted in ((NOW, 1), (NOW + datetime.timedelta(microseconds=1), 0)):
+        assert audited(told_of({"deleted_at": when}))["ineligible_violations"] == counted
+
+
+@pytest.mark.parametrize(
+    ("bad", "of_the_record"),
+    [
+        ({"age_rating": 12}, {}), ({"release_ts": NOW}, {}), ({"languages": ["no"]}, {}), (TALK, {}),
+        (TALK | {"languages": ["no", "sv"]}, {}), (TALK | {"languages": []}, {}),
+        ({}, {"blocked": [(0, "artist-other")], "hidden": [(0, "other")]}),
+        ({}, {"played": [(0, "bad", days_ago(90), True)]}), (TALK, {"played": [(0, "bad", days_ago(90), False)]}),
+        ({}, {"skipped": [(0, "bad", NOW - SKIP_DAYS - datetime.timedelta(microseconds=1))]}),
+    ],
+)  # fmt: skip
+def test_what_is_just_allowed_is_no_leak(bad, of_the_record):
+    assert audited(told_of(bad, **of_the_record)) == clean()
+
+
+def test_what_one_listener_hides_another_may_have():
+    told = facts([item("a"), item("b"), item("bad")], [record(), record("u2")], hidden=[(1, "bad"), (1, "a")])
+    both = audited(told, lambda rows: [*rows, rows[0] | {"record_key": "u2", "candidate_set_id": "2"}])
+    assert both == clean(slots=6, sets=2, hidden_violations=2)
 
 
 @pytest.mark.parametrize("until", [NOW, END - datetime.timedelta(microseconds=1)])
 def test_what_ends_before_the_set_expires_is_a_leak(until):
-    found = audited(told_of(availability=[offer_in("SE", until=until)]))
+    found = audited(told_of({"availability": [offer_in("SE", until=until)]}))
     assert found["market_violations"] == found["tier_violations"] == 1
-    assert audited(told_of(availability=[offer_in("SE", until=END)])) == clean()
+    assert audited(told_of({"availability": [offer_in("SE", until=END)]})) == clean()
 
 
 def test_an_item_of_no_market_is_a_leak():
-    assert audited(told_of(availability=[]))["market_violations"] == 1
+    assert audited(told_of({"availability": []}))["market_violations"] == 1
 
 
 def test_what_was_taken_down_is_counted():
@@ -223,6 +283,18 @@ def test_missing_and_short_sets_are_counted():
         sets_below_minimum=1, slots=1
     )
     assert audited(told_of(), lambda rows: [rows[0] | {"candidates": []}])["empty_sets"] == 1
+
+
+def test_charts_are_counted_and_those_of_listeners_besides():
+    """Newcomers, and whoever opted out, can have nothing but charts."""
+    surface = policy(quota("own", 0, 4, 4), quota("chart", 4, 4, 4, personal=False), size=4, fill_to=4)
+    who = [record("listener"), record("other"), record("new", seen=False), record("closed", opted_out=True)]
+    told = facts([item("mine"), item("chart")], who)
+    offered, at = proposals({"own": ["mine"]}, "listener", {"chart": ["chart"]}), instant(surface)
+    made = assemble(blend(offered, told, surface, at), told, surface, at, REASONED, PROVENANCE)
+    found = audit(made, told, surface, at)
+    names = ("sets", "fallback_level_3_or_more", "listeners", "fallback_of_listeners")
+    assert [found[name] for name in names] == [4, 3, 2, 1]
 
 
 def test_overlap_is_counted_over_what_the_fallback_did_not_fill():

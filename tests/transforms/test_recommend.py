@@ -364,7 +364,8 @@ def test_every_record_has_a_set_and_the_audit_finds_nothing(made, seed, surface,
     one = made(seed, surface, who)
     violations = (
         "duplicate_items",
-        "explicit_violations",
+        *(f"{leak}_violations" for leak in ("explicit", "age", "ineligible", "unreleased", "blocked", "hidden")),
+        *(f"{leak}_violations" for leak in ("completed", "recent_skip", "language")),
         "tombstone_violations",
         "market_violations",
         "tier_violations",
