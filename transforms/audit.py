@@ -13,6 +13,7 @@ from transforms.blend import NOT_DRAWN
 from transforms.content_mix import kind, kind_codes, no_floors
 from transforms.explore import FLOOR
 from transforms.filters import Facts, Instant
+from transforms.works import work
 from validation.candidate_gates import EXPLORED, EXPLORED_EXPECTED
 
 JACCARD_PAIRS_PER_BLOCK = 200
@@ -28,12 +29,14 @@ def audit(table: pa.Table, facts: Facts, policy: SurfacePolicy, instant: Instant
     joined = rows.join(records, on=["record_key", "context_key"], how="left").join(
         facts.items.select("item_id", "explicit", "availability"), on="item_id", how="left"
     )
+    works = facts.items.join(rows, on="item_id", how="semi").select("item_id", work())
+    told = rows.join(works, on="item_id", how="left").with_columns(pl.coalesce("work", "item_id").alias("work"))
     counters = {
         "sets": table.num_rows,
         "slots": rows.height,
         "empty_sets": facts.records.height - rows.select("record_key", "context_key").n_unique(),
         "sets_below_minimum": _small(rows, policy.minimum_size),
-        "duplicate_items": _duplicates(rows, "item_id") + _duplicates(rows, "canonical_id"),
+        "duplicate_items": sum(_duplicates(told, one) for one in ("item_id", "canonical_id", "work")),
         "explicit_violations": joined.filter(pl.col("explicit") & ~pl.col("explicit_allowed")).height,
         "tombstone_violations": rows.filter(pl.col("item_id").is_in(facts.gone.implode())).height,
         "fallback_level_3_or_more": int((pl.Series(table["fallback_level"].to_pylist()) >= 3).sum())

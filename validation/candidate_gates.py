@@ -17,7 +17,7 @@ _ZERO = {
     "tier_violations": "they hold items that their tier may not play",
     "explicit_violations": "they hold explicit items in spite of a filter",
     "tombstone_violations": "they hold items that were taken down",
-    "duplicate_items": "they hold an item twice",
+    "duplicate_items": "they hold an item twice, or two versions of a work",
     "exploration_share_violations": "they explore more or fewer items than the policy and the pool give",
     "propensity_violations": "the propensities of what they explore do not add up to its slots, or are below their floor",
 }
