@@ -70,9 +70,9 @@ def raw_items() -> list[dict]:
     ]
     return [
         {
-            "item_id": f"i{n:02d}", "item_type": kind_of(n), "canonical_id": dice.choice([None, "c1", "c2"]),
+            "item_id": f"i{n:02d}", "item_type": kind_of(n), "canonical_id": (dice.choice([None, "c1", "c2"]), "c3")[n == 1],
             "title": f"t{n}", "description": "d", "languages": [["en"], ["sv"]][n // 4 % 2],
-            "artists": [{"artist_id": f"a{1 if n == 2 else n % 5}", "name": None, "role": None}] if kind_of(n) == "track" else None,
+            "artists": [{"artist_id": f"a{n % 5}", "name": None, "role": None}] if kind_of(n) == "track" else None,
             "album_id": dice.choice([None, "l1"]), "show_id": "b" if kind_of(n) == "chapter" else f"h{n % 2}" if n % 4 == 3 else None,
             "episode_no": n, "series_id": "s" if n > 14 else None,
             "publisher": "p" if n % 3 else None, "genres": [f"g{n % 2}"], "release_ts": days_ago(n - 0.5),

@@ -38,8 +38,8 @@ _MERGED = np.dtype([("row", np.int32), ("candidate", np.int32), ("source", np.in
 
 
 class _Scratch(NamedTuple):
-    """For one record: candidates, room to sort in, its rows by source, the candidate of each row, the number of each canonical item or work,
-    empty between records, and counters by code, of the record or an earlier one.
+    """For one record: candidates, room to sort in, its rows by source, the candidate of each row, the number of each canonical item or
+    work, empty between records, and counters by code, of the record or an earlier one.
     """
 
     candidates: np.ndarray

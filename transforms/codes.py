@@ -63,7 +63,8 @@ class ItemArrays(NamedTuple):
 class ItemCodes:
     """A catalogue in codes: made once for a block of records, or held as long as the catalogue is.
 
-    Memory: about 250 bytes per item, of which a title and its work take 40, and 40 per offer; while it is made, 150 more per item.
+    Memory: about 250 bytes per item, of which a title and its work take 40, and 40 per offer; while it
+    is made, 150 more per item.
 
     Attributes:
       items: `transforms.filters.Facts.items`, whose row numbers are the codes. gone: item ids with a tombstone.
@@ -237,7 +238,7 @@ def _owned(items: pl.DataFrame) -> tuple[np.ndarray, pl.Series]:
 
 
 def _attributes(items: pl.DataFrame) -> list[np.ndarray]:
-    """Return what a set holds one item of, the series of an audiobook or else the canonical item, and the work; and what caps count."""
+    """Return what a set holds one item of, the series of an audiobook or else the canonical item, and the work; what caps count."""
     one = pl.coalesce("series:" + pl.col("series"), "canonical_id").alias("alike")
     own = items.select("canonical_id", work(), first_artist(), "album_id", "show_id", "publisher", series_of(items))
     named = own.select(one, pl.all().exclude("canonical_id"))

@@ -8,9 +8,9 @@ given everything else in the set, which is settled before and does not depend on
     propensity = slots / items       slots = min(slots of the policy, items)
 
 `items` counts what the draw is from: the pool of the record's market and tier (`transforms.explore_pool`), one recording per
-canonical item, work and series of audiobooks, without what a hard filter keeps from this record and without canonical items, works and
-series that the set holds anyway. Every one of them has the same propensity, they add up to the slots, and all others have none. Caps do not bind explored items: they
-come after the caps, and a draw that looked at what else was drawn would have no simple propensity.
+canonical item, work and series of audiobooks, without what a hard filter keeps from this record and without canonical items, works
+and series that the set holds anyway. Every one of them has the same propensity, they add up to the slots, and all others have none.
+Caps do not bind explored items: they come after the caps, and a draw that looked at what else was drawn would have no simple propensity.
 
 How: items lie in order of stratum and id; one random start and equal steps say how many each stratum gives (the expected share,
 rounded up or down), and these are drawn from the stratum without replacement. Seed: hash of record, surface, logical date and

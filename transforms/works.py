@@ -2,8 +2,8 @@
 
     title, folded -> parts, at brackets and dashes -> without parts that only name a version -> with type and artist the work
 
-"Árbol", "ARBOL (feat. Ana)", "Árbol - Live at Home, 1999" and "Árbol [Deluxe Edition]" by one artist are one work. Apart stay what
-another artist sings, a video and its track, remixes, parts ("Pt. 2"), and what has a word more. Two tracks of one artist with the
+"Árbol", "ARBOL (feat. Ana)", "Árbol - Live at Home, 1999" and "Árbol [Deluxe Edition]" by one artist are one work. Apart stay
+what another artist sings, a video and its track, remixes, parts ("Pt. 2"), and what has a word more. Two tracks of one artist with the
 same title, such as "Intro", are one work, whatever they sound like.
 """
 
@@ -28,12 +28,12 @@ _MARKS, _APOSTROPHES, _PUNCTUATION = r"[\u0300-\u036f]", r"['`\u2018\u2019\u02bc
 _BREAKS = r"[(){}\[\]]|\s[-\u2013\u2014]\s"
 _GUESTS = r"([^\d|]) (?:feat\.|ft\.|featuring) [^|]+"
 _VERSION = (
-    "live|acoustic|unplugged|demo|instrumental|sessions?|re ?master(?:ed|ing)?|re ?recorded|mono|stereo|edit|ver|version|edition|deluxe|expanded"
-    "|explicit|clean|video|audio|visuali[sz]er"
+    "live|acoustic|unplugged|demo|instrumental|sessions?|re ?master(?:ed|ing)?|re ?recorded|mono|stereo|edit|ver|version|edition"
+    "|deluxe|expanded|explicit|clean|video|audio|visuali[sz]er"
 )
 _BESIDE = (
-    r"\d+(?:st|nd|rd|th)?|the|full|short|single|album|radio|original|extended|digital(?:ly)?|super|special|anniversary|bonus|track"
-    "|official|music|lyrics?|studio|mix|recording|alternate|take"
+    r"\d+(?:st|nd|rd|th)?|the|full|short|single|album|radio|original|extended|digital(?:ly)?|super|special|anniversary|bonus"
+    "|track|official|music|lyrics?|studio|mix|recording|alternate|take"
 )
 _MARKER = (
     rf"\| ?(?:(?:(?:{_BESIDE}) )*(?:{_VERSION})(?: (?:{_BESIDE}|{_VERSION}))*"

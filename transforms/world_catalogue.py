@@ -388,8 +388,8 @@ def _decorated(kind: str, title: str, parent_title: str, number: int) -> str:
 
 
 def _versions(tree: dict, titles: list[str], rng: np.random.Generator) -> np.ndarray:
-    """Release 4 % of the tracks twice, the second right behind its original: one canonical recording, or, every other time, a version
-    with a canonical id of its own.
+    """Release 4 % of the tracks twice, the second right behind its original: one canonical recording, or, every other time, a
+    version with a canonical id of its own.
 
     Returns:
       Row of the canonical recording of each of the two, `(n,) int64`, -1 for items without one.

@@ -25,6 +25,7 @@ _TOLD = [
 
 
 _VERSION = r" (?:- Remastered|- 2011 Remaster|\(Deluxe Edition\)|\(Live\))$"
+_TITLE = pl.col("title").str.replace(_VERSION, "")
 _ARTIST = pl.col("artists").list.first().struct.field("artist_id")
 
 
@@ -34,7 +35,7 @@ def catalogue(raw: golden_world.Raw) -> pl.DataFrame:
     told = items.with_columns(
         pl.col("explicit").fill_null(True), pl.col("is_serial", "is_trailer").fill_null(False),
         pl.col("age_rating").fill_null(0), pl.coalesce("canonical_id", "item_id"), golden_world.GENRE.alias("genre"),
-        pl.coalesce(pl.format("{}|{}|{}", "item_type", _ARTIST, pl.col("title").str.replace(_VERSION, "")), "item_id").alias("work"),
+        pl.coalesce(pl.format("{}|{}|{}", "item_type", _ARTIST, _TITLE), "item_id").alias("work"),
     )  # fmt: skip
     there = pl.col("rec_eligible") & pl.col("deleted_at").is_null() & (pl.col("release_ts") <= golden_world.NOW)
     return told.with_columns((there & ~pl.col("item_id").is_in(gone.implode())).fill_null(False).alias("there"))

@@ -65,7 +65,8 @@ def listeners(sets: pl.DataFrame, items: pl.DataFrame) -> pl.DataFrame:
     rating, clean = pl.col("age_rating").fill_null(0), ~pl.col("explicit").fill_null(True)
     seeds = items.select(
         pl.col("item_id").alias("record_key"), clean.alias("explicit_filter"), limited.alias("limited"),
-        pl.when((rating < 13) & clean).then(pl.lit("0-12")).when(rating < 18).then(pl.lit("13-17")).otherwise(pl.lit("25-34")).alias("age_band"),
+        pl.when((rating < 13) & clean).then(pl.lit("0-12")).when(rating < 18).then(pl.lit("13-17"))
+        .otherwise(pl.lit("25-34")).alias("age_band"),
     )  # fmt: skip
     joined = sets.select("record_key", "context_key", "market", "tier").join(seeds, on="record_key", how="left")
     of_seed = pl.col("record_key") != ANYBODY

@@ -102,7 +102,7 @@ def test_a_proposal_of_many_sources_takes_one_slot_and_the_others_move_up():
 
 
 def standing(found: Blended, told) -> pl.DataFrame:
-    """Return `k`, `item_id`, `taken`: which item stands for each that passed, slowly: the best ranked of a canonical item, then of a work."""
+    """Return `k`, `item_id`, `taken`: what stands for each that passed: the best ranked of a canonical item, then of a work."""
     of = told.items.select("item_id", "canonical_id", work()).rows_by_key("item_id", unique=True, named=True)
     passed = (found.rule == 0) | (found.rule > len(HARD_FILTERS))
     rows = found.proposals["item_id"].gather(found.rows.p[passed]).to_list()

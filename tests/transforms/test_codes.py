@@ -89,7 +89,8 @@ def test_all_that_blends_is_compiled_once_and_by_the_warm_up():
 
 
 ITEMS = [
-    item("a", "x", title="Rain"), item("a-live", "x", title="Rain (Live)"), item("a-live-too", "x", canonical_id="a-live", title="Regen"),
+    item("a", "x", title="Rain"), item("a-live", "x", title="Rain (Live)"),
+    item("a-live-too", "x", canonical_id="a-live", title="Regen"),
     item("gone"), item("e1", item_type="episode", show_id="s", is_serial=True, episode_no=1),
     item("e2", item_type="episode", show_id="s", is_serial=True, episode_no=2),
 ]  # fmt: skip

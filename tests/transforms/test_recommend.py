@@ -114,7 +114,8 @@ def random_item(item_id: str, dice: random.Random) -> dict:
     return item(
         item_id, dice.choice("abcdef"), canonical_id=dice.choice([item_id] * 4 + ["c1"]),
         album_id=dice.choice([None, "l1", "l2"]),
-        title=dice.choice(["Song", "Song (Live)", "Song - Remastered 2011", "Song Two", item_id, None]), item_type=dice.choice(["track", "track", "episode"]),
+        title=dice.choice(["Song", "Song (Live)", "Song - Remastered 2011", "Song Two", item_id, None]),
+        item_type=dice.choice(["track", "track", "episode"]),
         availability=dice.choice(offers), explicit=dice.random() < 0.2, age_rating=dice.choice([None, 0, 13, 18]),
         rec_eligible=dice.random() < 0.9, languages=dice.choice([None, ["sv"], ["en"]]),
         release_ts=days_ago(dice.uniform(-2, 20)), genres=["g"],

@@ -7,14 +7,18 @@ from toy_road import item, table
 from transforms.works import title_of_work, work
 
 ONE_WORK = (
-    "Árbol de Luz", "ARBOL DE LUZ", "Árbol de Luz!", "Árbol de Luz (Live)", "Árbol de Luz - Live at Home, 1999", "Árbol de Luz (Live '94) [Mono]",
+    "Árbol de Luz", "ARBOL DE LUZ", "Árbol de Luz!", "Árbol de Luz (Live)", "Árbol de Luz - Live at Home, 1999",
+    "Árbol de Luz (Live '94) [Mono]",
     "Árbol de Luz - 2011 Remaster", "Árbol de Luz – Remastered 2009", "Árbol de Luz [Deluxe Edition]", "Árbol de Luz feat. Ana",
-    "Árbol de Luz (ft. Ana & Bo) - Radio Edit", "Árbol de Luz (Ana’s Version)", "Árbol de Luz - Acoustic", "Árbol de Luz (Original Mix)",
+    "Árbol de Luz (ft. Ana & Bo) - Radio Edit", "Árbol de Luz (Ana’s Version)", "Árbol de Luz - Acoustic",
+    "Árbol de Luz (Original Mix)",
     "Árbol de Luz（Re-Recorded）", "Árbol de Luz | Official Video", "Árbol de Luz - 20th Anniversary Edition - Bonus Track",
 )  # fmt: skip
 APART = (
-    "Árbol", "Luz", "Árbol de Luz Pt. 2", "Árbol de Luz (Part 1) - Live", "Árbol de Luz - Part 2 - Live", "Árbol de Luz (Bo Remix)",
-    "Árbol de Luz (1999)", "Live and Let Die", "Live Forever", "Live", "A Feat of Strength", "A", "6 ft. Under", "6", "Clean", "1979",
+    "Árbol", "Luz", "Árbol de Luz Pt. 2", "Árbol de Luz (Part 1) - Live", "Árbol de Luz - Part 2 - Live",
+    "Árbol de Luz (Bo Remix)",
+    "Árbol de Luz (1999)", "Live and Let Die", "Live Forever", "Live", "A Feat of Strength", "A", "6 ft. Under", "6",
+    "Clean", "1979",
     "Suite No. 1, 2. Air", "Suite No. 12, Air", "バス", "ハス", "+", "÷",
 )  # fmt: skip
 
