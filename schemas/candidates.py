@@ -140,7 +140,7 @@ _COUNTS = pa.struct(
         pa.field("out", pa.int32(), False),
     ]
 )
-_PROPOSED = ("proposal.item_id", "proposal.source_id", "proposal.source_rank", "item.canonical_id")
+_PROPOSED = ("proposal.item_id", "proposal.source_id", "proposal.source_rank", "item.canonical_id", "item.title")
 _SHOWN = ("proposal.raw_score", "proposal.stratum", "proposal.score_kind", "proposal.signal_type", "proposal.seed_item_ids",
           "proposal.seed_event_ts", "item.item_type", "item.release_ts", "item.availability", "history.positives")  # fmt: skip
 _RECORD = ("user.user_id", "history.user_id", "popularity_partial.item_id", "proposal.key")

@@ -70,7 +70,7 @@ def raw_items() -> list[dict]:
     ]
     return [
         {
-            "item_id": f"i{n:02d}", "item_type": kind_of(n), "canonical_id": dice.choice([None, "c1", "c2"]),
+            "item_id": f"i{n:02d}", "item_type": kind_of(n), "canonical_id": (dice.choice([None, "c1", "c2"]), "c3")[n == 1],
             "title": f"t{n}", "description": "d", "languages": [["en"], ["sv"]][n // 4 % 2],
             "artists": [{"artist_id": f"a{n % 5}", "name": None, "role": None}] if kind_of(n) == "track" else None,
             "album_id": dice.choice([None, "l1"]), "show_id": "b" if kind_of(n) == "chapter" else f"h{n % 2}" if n % 4 == 3 else None,

@@ -17,6 +17,7 @@ from transforms.content_mix import kind, kind_codes, no_floors
 from transforms.explore import FLOOR
 from transforms.filters import Facts, Instant
 from transforms.sources import TALK
+from transforms.works import work
 from validation.candidate_gates import EXPLORED, EXPLORED_EXPECTED
 
 JACCARD_PAIRS_PER_BLOCK = 200
@@ -31,12 +32,13 @@ def audit(table: pa.Table, facts: Facts, policy: SurfacePolicy, instant: Instant
     joined = rows.select("record_key", "context_key", "item_id", "item_type").join(
         records, on=["record_key", "context_key"], how="left"
     )
+    told = rows.join(items.select("item_id", work()), on="item_id", how="left").with_columns(pl.coalesce("work", "item_id").alias("work"))
     counters = {
         "sets": table.num_rows,
         "slots": rows.height,
         "empty_sets": facts.records.height - rows.select("record_key", "context_key").n_unique(),
         "sets_below_minimum": _small(rows, policy.minimum_size),
-        "duplicate_items": _duplicates(rows, "item_id") + _duplicates(rows, "canonical_id"),
+        "duplicate_items": sum(_duplicates(told, one) for one in ("item_id", "canonical_id", "work")),
         "tombstone_violations": rows.filter(pl.col("item_id").is_in(facts.gone.implode())).height,
         **_fallback(table),
         **_availability_violations(rows, items, facts, instant),

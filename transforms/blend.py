@@ -1,6 +1,6 @@
 """Blend: from proposals to ordered candidates, for a block of records at once.
 
-    hard filters, each removal named -> one row per canonical item, all its sources kept -> quotas -> caps -> size
+    hard filters, each removal named -> one row per canonical item and work, all its sources kept -> quotas -> caps -> size
     -> slots drawn by lot, spread through the list
 
 Pure; ids are numbers, and compiled loops walk from record to record. The stream calls the same functions.

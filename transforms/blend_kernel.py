@@ -1,6 +1,6 @@
 """From rows that pass the hard filters to settled candidates, one record after the other: compiled.
 
-    one item per canonical id -> slots by quota -> caps -> cut -> order -> the rows behind each candidate
+    one item per canonical id and per work -> slots by quota -> caps -> cut -> order -> the rows behind each candidate
 
 Memory: 52 bytes per item, and 100 per row of the longest record.
 """
@@ -38,8 +38,8 @@ _MERGED = np.dtype([("row", np.int32), ("candidate", np.int32), ("source", np.in
 
 
 class _Scratch(NamedTuple):
-    """For one record: candidates, room to sort in, its rows by source, the candidate of each row, the number of each canonical item, empty
-    between records, and counters by code, of the record or an earlier one.
+    """For one record: candidates, room to sort in, its rows by source, the candidate of each row, the number of each canonical item or
+    work, empty between records, and counters by code, of the record or an earlier one.
     """
 
     candidates: np.ndarray
@@ -85,6 +85,7 @@ def _settle_all(passed, items, limits, quotas, scratch, bits, found):
     for k in range(len(starts) - 1):
         own = rows[starts[k] : starts[k + 1]]
         size = _merge(own, i, r, items, number, candidates, of)
+        size = _merge_works(size, items, number, candidates, of[: len(own)], packed)
         _hash_ties(candidates[:size], own_hash[k], item_hash, seed)
         num_merged = _by_source(own, (i, s, r), of, items, candidates, (packed, other, bits), merged)
         _take_slots(merged[:num_merged], quotas.slots, candidates)
@@ -128,6 +129,36 @@ def _merge(own, i, r, items, number, candidates, of):
     for n in range(size):
         number[min(np.int64(items[candidates[n].item].canonical), len(number) - 1)] = 0
     return size
+
+
+@compiled
+def _merge_works(size, items, number, candidates, of, moved):
+    """Choose one candidate per work as `_merge` does, the others' rows behind it; return how many there are.
+
+    What is left differs in work and, as before, in canonical id.
+
+    Args:
+      of: the candidate of each row. moved: room for a number of each candidate.
+    """
+    kept = 0
+    for n in range(size):
+        work = items[candidates[n].item].work
+        if number[work] == 0:
+            candidates[kept] = candidates[n]
+            kept += 1
+            number[work] = kept
+        else:
+            best, one = candidates[number[work] - 1], candidates[n]
+            best.behind += one.behind
+            if one.rank < best.rank or (one.rank == best.rank and one.item < best.item):
+                best.item, best.rank = one.item, one.rank
+        moved[n] = number[work] - 1
+    for n in range(kept):
+        number[items[candidates[n].item].work] = 0
+    if kept < size:
+        for at in range(len(of)):
+            of[at] = moved[of[at]]
+    return kept
 
 
 @compiled

@@ -7,6 +7,7 @@ import dataclasses
 import datetime
 from collections.abc import Mapping
 
+import numpy as np
 import polars as pl
 
 from schemas.policy import SurfacePolicy
@@ -65,7 +66,7 @@ _WORDS: Mapping[str, tuple[str, str]] = {
         "a run for {play_over} or later, recent_play_days below {detail:.1f}, or a source that is not for discovery",
     ),
     "language": ("it is spoken in {item_languages}; the set is for speakers of {languages}", "one language in common"),
-    "duplicate": ("{twin} is the same recording ({canonical_id}) and was ranked better", "a better rank than {twin}"),
+    "duplicate": ("{twin} was ranked better, and is {likeness}", "a better rank than {twin}"),
     "quota": (
         "{source} had it at rank {rank}; what passed the filters before it took all of the source's {maximum} slots",
         "a better rank, or a maximum of {source} above {maximum}",
@@ -150,7 +151,7 @@ def _left_over(reblended: Reblended, item_id: str, source: str) -> dict:
     row = {"item_id": item_id, "source_id": source, "rule": NOT_NEEDED, "detail": None}
     if source != reblended.policy.explore:
         return _removal(reblended, item_id, row)
-    alike = reblended.candidates.filter(pl.col("canonical_id").is_in(items["canonical_id"].implode())).height
+    alike = reblended.candidates.filter(pl.col("item_id").is_in(_alike(reblended, item_id).implode())).height
     drawn = _removal(reblended, item_id, row | {"rule": "duplicate" if alike else NOT_DRAWN})
     return would_be_removed(reblended, item_id, source, items) or drawn
 
@@ -242,9 +243,13 @@ def _item_words(reblended: Reblended, item_id: str, capped: str) -> dict[str, ob
     left = f"left the catalogue on {_time(item['deleted_at'])}" if item["deleted_at"] else "may not be recommended"
     owner = {"artist": next(iter(owners.values()), "?"), "album": f"album {item['album_id']}"}
     owner |= {"show": f"show {item['show_id']}", "publisher": str(item["publisher"])}
+    twins = _twins(reblended, item_id)
+    recording = not twins.height or item["canonical_id"] in twins["canonical_id"]
     words = (
         item["canonical_id"], item["age_rating"], _time(item["release_ts"]) if item["release_ts"] else "?", left,
-        _offers(item["availability"]), _listed(item["languages"]), _twin(reblended, item),
+        _offers(item["availability"]), _listed(item["languages"]),
+        " or ".join(twins["item_id"]) or "another item",
+        f"the same recording ({item['canonical_id']})" if recording else "another version of the same, by title and first artist",
         _listed([name for one, name in owners.items() if one in blocked]), owner.get(capped, "?"), item["show_id"],
         _next_part(reblended, item), item["series_id"],
     )  # fmt: skip
@@ -259,6 +264,7 @@ _ITEM_WORDS = (
     "offers",
     "item_languages",
     "twin",
+    "likeness",
     "blocked",
     "what",
     "parent",
@@ -274,15 +280,23 @@ def _next_part(reblended: Reblended, item: Mapping) -> str:
     return " or ".join(of_item["item_id"].sort().to_list()) or "none that is known"
 
 
-def _twin(reblended: Reblended, item: Mapping) -> str:
-    """Name the candidate of the same canonical item, else the others that may have been it."""
-    other = (pl.col("canonical_id") == item["canonical_id"]) & (pl.col("item_id") != item["item_id"])
-    twins = (
-        reblended.candidates.filter(other)
-        if reblended.candidates.filter(other).height
-        else reblended.facts.items.filter(other)
+def _alike(reblended: Reblended, item_id: str) -> pl.Series:
+    """Return the ids of all items of the same canonical item or work, itself among them where it is known."""
+    ids, coded = reblended.facts.items["item_id"], reblended.facts.item_codes.arrays.items
+    own = coded[(ids == item_id).to_numpy()]
+    same = np.isin(coded["canonical"], own["canonical"]) | np.isin(coded["work"], own["work"])
+    return ids.filter(pl.Series(same))
+
+
+def _twins(reblended: Reblended, item_id: str) -> pl.DataFrame:
+    """Return the candidate that stands for an item, else the others that may have been it: `item_id`, `canonical_id`, sorted."""
+    other = pl.col("item_id").is_in(_alike(reblended, item_id).implode()) & (pl.col("item_id") != item_id)
+    standing = reblended.candidates.filter(other)
+    return (
+        (standing if standing.height else reblended.facts.items.filter(other))
+        .select("item_id", "canonical_id")
+        .sort("item_id")
     )
-    return " or ".join(twins["item_id"].sort().to_list()) or "another item"
 
 
 def _offers(availability: list[dict] | None) -> str:

@@ -8,19 +8,20 @@ given everything else in the set, which is settled before and does not depend on
     propensity = slots / items       slots = min(slots of the policy, items)
 
 `items` counts what the draw is from: the pool of the record's market and tier (`transforms.explore_pool`), one recording per
-canonical item and series of audiobooks, without what a hard filter keeps from this record and without canonical items and series that the set holds anyway. Every
-one of them has the same propensity, they add up to the slots, and all others have none. Caps do not bind explored items: they
-come after the caps, and a draw that looked at what else was drawn would have no simple propensity.
+canonical item, work and series of audiobooks, without what a hard filter keeps from this record and without canonical items, works
+and series that the set holds anyway. Every one of them has the same propensity, they add up to the slots, and all others have none.
+Caps do not bind explored items: they come after the caps, and a draw that looked at what else was drawn would have no simple propensity.
 
 How: items lie in order of stratum and id; one random start and equal steps say how many each stratum gives (the expected share,
 rounded up or down), and these are drawn from the stratum without replacement. Seed: hash of record, surface, logical date and
 policy id. Numbers of 32 bits, compared as integers: the propensity holds to 2**-32 times `items`.
 
-Memory: per kind of record (at most as many as records), 5 bytes for each item of the block's pools and 40 for each of its own
+Memory: per kind of record (at most as many as records), 9 bytes for each item of the block's pools and 40 for each of its own
 pool; 200 bytes per slot.
 """
 
 import dataclasses
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -36,6 +37,8 @@ from transforms.sorted_groups import numbered, starts
 EXPLORATION_ID = "systematic-over-strata-1"
 FLOOR = 1e-4
 """The least propensity: below it one outcome would weigh as much as ten thousand others."""
+ALIKE = ("alike", "work")
+"""Codes of items of which a set holds one each."""
 _CELLS = pl.Series("cell", [f"hash:{n:02d}" for n in range(16)])
 _NONE = pl.Series("stratum", ["none"])
 _BITS = 32
@@ -51,7 +54,7 @@ class Pools:
       items: rows of `Facts.items` the pools are of, ascending. strata: names.
       p, i, stratum: parallel arrays in order of kind, stratum and item: row of the proposal table, place in `items`, place in
         `strata`. starts: where each kind begins, and the end. kind_of: kind of each record.
-      at: `(num_kinds, num_items)`, where a kind has the canonical item that an item is of, -1 where it has it not.
+      at: by code of `ALIKE` `(num_kinds, num_items)`, where a kind has an item of the same code, -1 where it has none.
     """
 
     items: np.ndarray
@@ -61,7 +64,7 @@ class Pools:
     stratum: np.ndarray
     starts: np.ndarray
     kind_of: np.ndarray
-    at: np.ndarray
+    at: Mapping[str, np.ndarray]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -150,16 +153,18 @@ def pools_of(proposals: pl.DataFrame, facts: Facts, policy: SurfacePolicy, insta
     there = anybody(kinds[kind], pool.i[row], facts, policy, instant)
     kind, row = kind[there], row[there]
     near, i = np.unique(pool.i, return_inverse=True)
-    _, alike = np.unique(facts.item_codes.arrays.items["alike"][near], return_inverse=True)
-    i = i[row]
-    at = np.full((len(kinds), len(near)), -1, np.int32)
-    at[kind, alike[i]] = np.arange(len(kind))
+    i, at = i[row], {}
+    for name in ALIKE:
+        _, alike = np.unique(facts.item_codes.arrays.items[name][near], return_inverse=True)
+        at[name] = np.full((len(kinds), len(near)), -1, np.int32)
+        at[name][kind, alike[i]] = np.arange(len(kind))
+        at[name] = at[name][:, alike]
     begins = np.searchsorted(kind, np.arange(len(kinds) + 1))
-    return Pools(near.astype(np.int64), strata, pool.p[row], i, pool.stratum[row], begins, kind_of, at[:, alike])
+    return Pools(near.astype(np.int64), strata, pool.p[row], i, pool.stratum[row], begins, kind_of, at)
 
 
 class _Pool(NamedTuple):
-    """Pools of all groups as parallel arrays, one item per canonical item or series, in order of group, stratum and item."""
+    """Pools of all groups as parallel arrays, one item per code of `ALIKE`, in order of group, stratum and item."""
 
     groups: IdIndex
     group: np.ndarray
@@ -175,10 +180,11 @@ def _pool(proposals: pl.DataFrame, facts: Facts, policy: SurfacePolicy) -> tuple
     i = facts.item_codes.ids.find(offered["item_id"])
     groups = IdIndex.of(offered["key"].unique(maintain_order=True))
     group = groups.find_runs(offered["key"])
-    alike = facts.item_codes.arrays.items["alike"][np.where(i == NO_CODE, 0, i)] if facts.items.height else i
-    order = np.lexsort((i, offered["source_rank"].to_numpy(), alike, group))
-    order = order[i[order] != NO_CODE]
-    single = order[starts(group[order], alike[order])]
+    single, rank = np.flatnonzero(i != NO_CODE), offered["source_rank"].to_numpy()
+    for name in ALIKE:
+        of, alike = group[single], facts.item_codes.arrays.items[name][i[single]]
+        order = np.lexsort((i[single], rank[single], alike, of))
+        single = single[order][starts(of[order], alike[order])]
     strata = offered["stratum"][single]
     strata = strata.fill_null(_NONE[0]) if strata.null_count() else strata
     names = strata.unique().sort() if len(strata) else _NONE
@@ -205,16 +211,19 @@ def _kept_out(
 ) -> Pairs:
     """Return, sorted, records and rows of `pools` that are for the record's kind to draw, and not for the record itself."""
     k, i = personal_pairs(facts, pools.items)
-    row = pools.at[pools.kind_of[k], i]
+    row = pools.at[ALIKE[0]][pools.kind_of[k], i]
     k, i, row = k[row >= 0], i[row >= 0], row[row >= 0]
     own = pools.i[row] == i  # and not another recording of it
     k, i, row = k[own], i[own], row[own]
     barred = hard_filters(_rows(pools, k, i, row, policy), facts, policy, instant).rule != 0
-    alike_ = facts.item_codes.arrays.items["alike"]
-    near = _place_of_alike(alike_[pools.items], len(alike_))[alike_[held[1]]]
-    having, near = held[0][near >= 0].astype(np.int64), near[near >= 0]
-    had = pools.at[pools.kind_of[having], near]
-    pairs = np.unique(np.concatenate([k[barred] << _BITS | row[barred], (having << _BITS | had)[had >= 0]]))
+    found = [k[barred] << _BITS | row[barred]]
+    for name in ALIKE:
+        codes = facts.item_codes.arrays.items[name]
+        near = _place_of_alike(codes[pools.items], len(codes))[codes[held[1]]]
+        having, near = held[0][near >= 0].astype(np.int64), near[near >= 0]
+        had = pools.at[name][pools.kind_of[having], near]
+        found.append((having << _BITS | had)[had >= 0])
+    pairs = np.unique(np.concatenate(found))
     return pairs >> _BITS, pairs & (1 << _BITS) - 1
 
 

@@ -36,7 +36,7 @@ HARD_FILTERS = (
     "language",
 )  # fmt: skip
 PAIR: dict[str, Any] = {"k": pl.UInt32, "item_id": pl.String}
-ITEM_COLUMNS = ("item_id", "item_type", "canonical_id", "artists", "album_id", "show_id", "publisher", "languages",
+ITEM_COLUMNS = ("item_id", "item_type", "canonical_id", "title", "artists", "album_id", "show_id", "publisher", "languages",
                 "release_ts", "availability", "explicit", "age_rating", "rec_eligible", "deleted_at", "is_trailer",
                 "is_serial", "season", "episode_no", "series_id")  # fmt: skip
 

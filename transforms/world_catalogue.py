@@ -22,6 +22,8 @@ FRESH_DAYS = 14
 SERIAL_EVERY = 3
 """One show in so many is to be heard in order."""
 BOOKS_OF_AUTHOR = 3
+_VERSIONS = (" (Deluxe Edition)", " - Remastered", " (Live)", " - 2011 Remaster")
+"""What stands behind the title of a track that is there twice; the first two share a canonical id with the other."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -386,7 +388,8 @@ def _decorated(kind: str, title: str, parent_title: str, number: int) -> str:
 
 
 def _versions(tree: dict, titles: list[str], rng: np.random.Generator) -> np.ndarray:
-    """Release 4 % of the tracks twice: a remaster right behind its original, one canonical recording.
+    """Release 4 % of the tracks twice, the second right behind its original: one canonical recording, or, every other time, a
+    version with a canonical id of its own.
 
     Returns:
       Row of the canonical recording of each of the two, `(n,) int64`, -1 for items without one.
@@ -396,8 +399,9 @@ def _versions(tree: dict, titles: list[str], rng: np.random.Generator) -> np.nda
     twice = np.flatnonzero((kind[1:] == TRACK) & (parent[1:] == parent[:-1]) & (rng.random(len(kind) - 1) < 0.04)) + 1
     twice = twice[np.r_[True, np.diff(twice) > 1]]
     for row in twice.tolist():
-        titles[row] = titles[row - 1] + (" - Remastered" if row % 2 else " (Deluxe Edition)")
-    canonical[twice] = canonical[twice - 1] = twice - 1
+        titles[row] = titles[row - 1] + _VERSIONS[row % len(_VERSIONS)]
+    same = twice[twice % len(_VERSIONS) < 2]
+    canonical[same] = canonical[same - 1] = same - 1
     return canonical
 
 

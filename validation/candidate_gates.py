@@ -25,7 +25,7 @@ _ZERO = {
     "recent_skip_violations": "they hold items that the user has skipped lately",
     "language_violations": "they hold talk in none of the user's languages",
     "tombstone_violations": "they hold items that were taken down",
-    "duplicate_items": "they hold an item twice",
+    "duplicate_items": "they hold an item twice, or two versions of a work",
     "exploration_share_violations": "they explore more or fewer items than the policy and the pool give",
     "propensity_violations": "the propensities of what they explore do not add up to its slots, or are below their floor",
 }

@@ -9,7 +9,7 @@ from jobs.world import write_world
 
 
 class GoldenRoad(NamedTuple):
-    """A raw folder with the goldens planted, and the root of the Home sets made from it; read only."""
+    """A raw folder with the goldens planted, and the root of the sets made from it for both surfaces; read only."""
 
     raw: Path
     root: Path
@@ -21,7 +21,7 @@ def golden_road(made_once, small_policy) -> GoldenRoad:
         raw, date = folder / "raw", str(golden_world.DATE)
         write_world(golden_world.SETTING, raw, "parquet")
         golden_world.plant(raw)
-        options = ["--raw", str(raw), "--date", date, "--root", str(folder / "root"), "--surface", "home"]
+        options = ["--raw", str(raw), "--date", date, "--root", str(folder / "root")]
         assert batch.main([*options, "--shards", "2", "--policy", str(small_policy)]) == 0
 
     folder = made_once("golden", run)

@@ -14,6 +14,7 @@ _TOLD = [
     "item_id",
     "item_type",
     "canonical_id",
+    "work",
     "show_id",
     "episode_no",
     "is_serial",
@@ -23,12 +24,18 @@ _TOLD = [
 ]
 
 
+_VERSION = r" (?:- Remastered|- 2011 Remaster|\(Deluxe Edition\)|\(Live\))$"
+_TITLE = pl.col("title").str.replace(_VERSION, "")
+_ARTIST = pl.col("artists").list.first().struct.field("artist_id")
+
+
 def catalogue(raw: golden_world.Raw) -> pl.DataFrame:
     """Return the items of a raw folder; what is not known to be clean is explicit."""
     items, gone = raw.read("items"), raw.read("tombstones")["id"]
     told = items.with_columns(
         pl.col("explicit").fill_null(True), pl.col("is_serial", "is_trailer").fill_null(False),
         pl.col("age_rating").fill_null(0), pl.coalesce("canonical_id", "item_id"), golden_world.GENRE.alias("genre"),
+        pl.coalesce(pl.format("{}|{}|{}", "item_type", _ARTIST, _TITLE), "item_id").alias("work"),
     )  # fmt: skip
     there = pl.col("rec_eligible") & pl.col("deleted_at").is_null() & (pl.col("release_ts") <= golden_world.NOW)
     return told.with_columns((there & ~pl.col("item_id").is_in(gone.implode())).fill_null(False).alias("there"))
@@ -94,6 +101,7 @@ FIRST: dict[str, pl.Expr] = {
 NEVER: dict[str, pl.Expr] = {
     "itself": pl.col("canonical_id") == pl.col("seed_canonical_id"),
     "twice": pl.struct("record_key", "market", "canonical_id").is_duplicated(),
+    "version": pl.struct("record_key", "market", "work").is_duplicated(),
     "not there": ~(pl.col("there").fill_null(False) & pl.col("offered").fill_null(False)),
     "trailer": pl.col("is_trailer"),
     "grown-ups": pl.col("age_rating") > pl.col("seed_age_rating"),

@@ -1,4 +1,4 @@
-"""What committed Home sets are judged by: canaries nobody may see, and what each persona's set must look like."""
+"""What committed sets are judged by: canaries nobody may see, and what each persona's set must look like."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,6 +15,11 @@ def committed(root: Path, dataset: str) -> pl.DataFrame:
     """Return all rows of the only run of a dataset."""
     files = sorted((root / "data" / dataset).rglob("part-*.parquet"))
     return pl.concat([pl.read_parquet(file, hive_partitioning=False) for file in files])
+
+
+def published(root: Path, surface: str) -> pl.DataFrame:
+    """Return the candidate sets of a surface."""
+    return committed(root, "candidate_set").filter(pl.col("surface") == surface)
 
 
 def slots(sets: pl.DataFrame) -> pl.DataFrame:
@@ -50,6 +55,25 @@ def people(sets: pl.DataFrame, users: pl.DataFrame) -> pl.DataFrame:
         (pl.col("explicit_filter").fill_null(False) | anybody).alias("explicit_filter"),
         pl.when(anybody).then(pl.lit("0-12")).otherwise("age_band").alias("age_band"),
     )
+
+
+def listeners(sets: pl.DataFrame, items: pl.DataFrame) -> pl.DataFrame:
+    """Return for whom each Now Playing set is: whoever may hear its seed, the one who may hear least of them; as `people`."""
+    limited = (
+        pl.col("availability").list.eval(pl.element().struct.field("tiers").is_not_null()).list.any().fill_null(False)
+    )
+    rating, clean = pl.col("age_rating").fill_null(0), ~pl.col("explicit").fill_null(True)
+    seeds = items.select(
+        pl.col("item_id").alias("record_key"), clean.alias("explicit_filter"), limited.alias("limited"),
+        pl.when((rating < 13) & clean).then(pl.lit("0-12")).when(rating < 18).then(pl.lit("13-17"))
+        .otherwise(pl.lit("25-34")).alias("age_band"),
+    )  # fmt: skip
+    joined = sets.select("record_key", "context_key", "market", "tier").join(seeds, on="record_key", how="left")
+    of_seed = pl.col("record_key") != ANYBODY
+    return joined.with_columns(
+        pl.when(of_seed & ~pl.col("limited")).then(pl.lit("free")).otherwise("tier").alias("tier"),
+        pl.col("explicit_filter").fill_null(True), pl.col("age_band").fill_null("0-12"),
+    )  # fmt: skip
 
 
 def wrong(rows: pl.DataFrame, rule: Mapping, raw: golden_world.Raw, of: pl.DataFrame) -> pl.DataFrame:

@@ -23,7 +23,7 @@ PERSONAS = {persona["name"]: persona for persona in golden_world.golden("persona
 
 @pytest.fixture(scope="module")
 def published(golden_road):
-    return golden_sets.committed(golden_road.root, "candidate_set")
+    return golden_sets.published(golden_road.root, "home")
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ PERSONAS = golden_world.golden("personas")["persona"]
 
 @pytest.fixture(scope="module")
 def sets(golden_road):
-    return golden_sets.committed(golden_road.root, "candidate_set")
+    return golden_sets.published(golden_road.root, "home")
 
 
 @pytest.fixture(scope="module")

@@ -10,6 +10,8 @@ from polars.testing import assert_frame_equal
 from toy_road import days_ago, facts, instant, item, policy, proposals, quota, record
 
 from transforms.blend import Blended, blend
+from transforms.filters import HARD_FILTERS
+from transforms.works import work
 
 
 def blended(offered, told, surface, group=None) -> Blended:
@@ -48,6 +50,29 @@ def test_recordings_of_one_canonical_item_are_one_candidate_with_every_source():
     assert removed(found) == {"duplicate": [("a", "near", None)]}
 
 
+def test_versions_of_one_work_are_one_candidate_with_every_source():
+    items = [item("a", "x", title="Rain"), item("b", "x", title="Rain - 2011 Remaster"), item("c", "y", title="Rain (Live)"),
+             item("d", "x", title="Rain Again"), item("e", "x", title="Rain", item_type="episode")]  # fmt: skip
+    found = blended({"near": ["c", "a", "d"], "own": ["b", "e"]}, facts(items), policy(quota("near"), quota("own")))
+    assert sorted(ids(found)) == ["b", "c", "d", "e"]
+    sources = (
+        found.sources.filter(pl.col("position") == ids(found).index("b")).select("source_id", "source_rank").rows()
+    )
+    assert sources == [("own", 0), ("near", 1)]
+    assert removed(found) == {"duplicate": [("a", "near", None)]}
+
+
+@pytest.mark.parametrize(("ranked", "left"), [("abc", "a"), ("bac", "bc"), ("cab", "c")])
+def test_of_recordings_with_other_titles_the_best_ranked_says_what_work_they_are(ranked, left):
+    items = [item("a", "x", canonical_id="c1", title="Rain"), item("b", "x", canonical_id="c1", title="Regen"),
+             item("c", "x", canonical_id="c2", title="Rain (Live)")]  # fmt: skip
+    found = blended(
+        {"near": list(ranked), "own": ["z"]}, facts([*items, item("z")]), policy(quota("near"), quota("own"))
+    )
+    assert sorted(ids(found)) == [*left, "z"]
+    assert set(found.sources.filter(pl.col("source_id") == "near")["source_rank"]) == {0, 1, 2}
+
+
 def test_the_better_ranked_recording_that_passes_the_filters_stands_for_all():
     items = [item("a", canonical_id="c", explicit=True), item("b", canonical_id="c")]
     surface = policy(quota("near"), quota("own"))
@@ -76,6 +101,27 @@ def test_a_proposal_of_many_sources_takes_one_slot_and_the_others_move_up():
     assert found.candidates.sort("item_id")["source_id"].to_list() == ["near", "own"]
 
 
+def standing(found: Blended, told) -> pl.DataFrame:
+    """Return `k`, `item_id`, `taken`: what stands for each that passed: the best ranked of a canonical item, then of a work."""
+    of = told.items.select("item_id", "canonical_id", work()).rows_by_key("item_id", unique=True, named=True)
+    passed = (found.rule == 0) | (found.rule > len(HARD_FILTERS))
+    rows = found.proposals["item_id"].gather(found.rows.p[passed]).to_list()
+    ranks: dict[int, dict[str, int]] = {}
+    for k, one, rank in zip(found.rows.k[passed].tolist(), rows, found.rows.r[passed].tolist(), strict=True):
+        mine = ranks.setdefault(k, {})
+        mine[one] = min(rank, mine.get(one, rank))
+    told_ = []
+    for k, mine in ranks.items():
+        stands = {one: one for one in mine}
+        for column in ("canonical_id", "work"):
+            best: dict[str, str] = {}
+            for one in sorted(set(stands.values()), key=lambda one: (mine[one], one)):
+                best.setdefault(of[one][column], one)
+            stands = {one: best[of[other][column]] for one, other in stands.items()}
+        told_ += [(k, *pair) for pair in stands.items()]
+    return pl.DataFrame(told_, schema={"k": pl.UInt32, "item_id": pl.String, "taken": pl.String}, orient="row")
+
+
 @pytest.mark.parametrize("seed", range(8))
 def test_every_proposal_judged_is_removed_once_or_stands_behind_a_candidate(seed):
     offered, told, surface, group = random_block(seed)
@@ -83,13 +129,13 @@ def test_every_proposal_judged_is_removed_once_or_stands_behind_a_candidate(seed
     rows = found.removed.select("k", "item_id", "source_id")
     assert rows.height == rows.unique().height
     candidates = found.candidates.select("k", "position", pl.col("item_id").alias("taken"))
-    behind = found.sources.join(candidates, on=["k", "position"]).join(
-        told.items.select(pl.col("item_id").alias("taken"), "canonical_id"), on="taken"
-    )
-    twins = found.removed.filter(pl.col("rule") == "duplicate").join(
-        told.items.select("item_id", "canonical_id"), on="item_id"
-    )
-    merged = twins.join(behind, on=["k", "canonical_id", "source_id"], how="semi").height
+    behind = found.sources.join(candidates, on=["k", "position"])
+    twins = found.removed.filter(pl.col("rule") == "duplicate")
+    stands = standing(found, told)
+    others = stands.filter(pl.col("item_id") != pl.col("taken"))
+    assert set(twins.select("k", "item_id").rows()) == set(others.select("k", "item_id").rows())
+    assert candidates.join(stands, on=["k", "taken"], how="anti").height == 0
+    merged = twins.join(stands, on=["k", "item_id"]).join(behind, on=["k", "taken", "source_id"], how="semi").height
     judged = rows.height + found.sources.height - merged
     assert judged == int(found.offered.sum())
     own = offered.filter(~pl.col("key").str.starts_with("*")).height
@@ -334,6 +380,7 @@ def random_block(seed: int):
     ids_ = names("i", 40)
     items = [
         item(one, dice.choice("vwxyz"), canonical_id=dice.choice([one, "c1", "c2"]), album_id=dice.choice([None, "l"]),
+             title=dice.choice([None, f"Song {dice.randint(0, 5)}", f"Song {dice.randint(0, 5)} (Live)"]),
              explicit=dice.random() < 0.1, rec_eligible=dice.random() < 0.9)
         for one in ids_
     ]  # fmt: skip
@@ -391,6 +438,7 @@ def test_candidates_are_unique_and_in_order(seed):
     for (_,), rows in found.partition_by("k", as_dict=True).items():
         assert rows["position"].to_list() == list(range(rows.height))
         assert rows["item_id"].n_unique() == rows["canonical_id"].n_unique() == rows.height <= surface.size
+        assert told.items.join(rows, on="item_id", how="semi").select(work()).n_unique() == rows.height
         assert np.all(np.diff(rows["blend_score"].to_numpy()) < 0)
 
 

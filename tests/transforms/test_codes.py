@@ -89,7 +89,9 @@ def test_all_that_blends_is_compiled_once_and_by_the_warm_up():
 
 
 ITEMS = [
-    item("a"), item("gone"), item("e1", item_type="episode", show_id="s", is_serial=True, episode_no=1),
+    item("a", "x", title="Rain"), item("a-live", "x", title="Rain (Live)"),
+    item("a-live-too", "x", canonical_id="a-live", title="Regen"),
+    item("gone"), item("e1", item_type="episode", show_id="s", is_serial=True, episode_no=1),
     item("e2", item_type="episode", show_id="s", is_serial=True, episode_no=2),
 ]  # fmt: skip
 
@@ -102,10 +104,11 @@ def test_facts_of_a_held_catalogue_say_the_same_of_what_was_proposed():
         positives=pl.lit(None, table("history", []).schema["positives"]), skips=pl.lit(None, table("history", []).schema["skips"]),
         seen=pl.lit(False), personalization_opt_out=pl.lit(False),
     )  # fmt: skip
-    offered = proposals({"near": ["e2", "a", "e1", "nowhere"], "own": ["gone"]})
+    offered = proposals({"near": ["e2", "a", "e1", "nowhere", "a-live-too"], "own": ["gone", "z", "a-live"]})
     alone = user_facts(users, offered, world, bundle, surface, when)
     held = user_facts(users, offered, world, bundle, surface, when, HeldCatalogue.of(bundle, world, when))
     assert held.item_codes is held.catalogue
     found = blend(offered, held, surface, when)
     assert found.candidates["item_id"].to_list() == ["a", "e1"]
+    assert found.removed.filter(pl.col("rule") == "duplicate")["item_id"].to_list() == ["a-live", "a-live-too"]
     assert_same(blend(offered, alone, surface, when), found)

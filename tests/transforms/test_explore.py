@@ -18,6 +18,7 @@ from transforms.candidate_sets import assemble
 from transforms.explore import EXPLORATION_ID, FLOOR, draw, explore
 from transforms.filters import Facts, Rows, hard_filters
 from transforms.sources import Source
+from transforms.works import work
 from validation.candidate_gates import _fairness
 from validation.thresholds import default_thresholds
 
@@ -95,12 +96,13 @@ def world(seed: int, num_records: int = 30, num_items: int = 60) -> tuple[pl.Dat
     ids = [f"i{n:03d}" for n in range(num_items)]
     items = [
         item(one, dice.choice("abcdef"), canonical_id=dice.choice([one, one, one, f"c{one[-1]}"]),
+             title=dice.choice([None, f"Song {n % 4}", f"Song {n % 4} (Live)"]),
              item_type=dice.choice(["track", "track", "episode", "episode", "audiobook"]), series_id=dice.choice([None, "s"]),
              is_serial=dice.choice([None, None, True]), is_trailer=dice.choice([None, None, None, True]),
              languages=dice.choice([None, ["sv"], ["en"]]),
              explicit=dice.random() < 0.2, age_rating=dice.choice([0, 0, 18]),
              availability=dice.choice([None, None, [offer_in("SE")], [offer_in("NO")], [offer_in("*", ["free"])]]))
-        for one in ids
+        for n, one in enumerate(ids)
     ]  # fmt: skip
     records = [
         record(f"u{n:05d}", dice.choice(["SE|free", "SE|kids", "NO|free"]), explicit_allowed=dice.random() < 0.5,
@@ -124,15 +126,17 @@ def may_be_drawn(pool: pl.DataFrame, told: Facts, held=NOTHING_HELD) -> np.ndarr
         one["canonical_id"]: one["series_id"] for one in rows if one["item_type"] == "audiobook" and one["series_id"]
     }
     alike = np.array([series.get(one["canonical_id"], one["canonical_id"]) for one in rows])
-    ranked = pool.join(told.items.select("item_id", alike=pl.Series(alike)), on="item_id").sort("source_rank")
-    first = ranked.unique("alike", keep="first", maintain_order=True)["item_id"]
+    works = told.items.select(work())["work"].to_numpy()
+    both = told.items.select("item_id", alike=pl.Series(alike), work=pl.Series(works))
+    ranked = pool.join(both, on="item_id").sort("source_rank").unique("alike", keep="first", maintain_order=True)
+    first = ranked.unique("work", keep="first", maintain_order=True)["item_id"]
     shape = told.records.height, told.items.height
     k, i = (axis.ravel().astype(np.uint32) for axis in np.indices(shape))
     every = Rows(k, i, i, np.full(len(k), 2, np.uint8), np.zeros(len(k), np.int32))
     passed = (hard_filters(every, told, SURFACE, instant(SURFACE)).rule == 0).reshape(shape)
     passed &= told.items["item_id"].is_in(first.implode()).to_numpy()
     for who, row in zip(*held, strict=True):
-        passed[who] &= alike != alike[row]
+        passed[who] &= (alike != alike[row]) & (works != works[row])
     return passed
 
 

@@ -190,6 +190,21 @@ def test_explain_names_the_rule_and_the_part_that_comes_next():
     assert found["why"].startswith("a book of the series saga comes before it")
 
 
+def test_explain_says_in_what_a_duplicate_is_like_its_twin():
+    told = facts(
+        [
+            item("a", "x", canonical_id="r", title="Rain"),
+            item("b", "x", canonical_id="r"),
+            item("c", "x", title="Rain (Live)"),
+        ]
+    )
+    assert removals(explained(told), "a") == []
+    recording, version = (removals(explained(told), one)[0] for one in "bc")
+    assert recording["rule"] == version["rule"] == "duplicate"
+    assert recording["why"] == "a was ranked better, and is the same recording (r)"
+    assert version["why"] == "a was ranked better, and is another version of the same, by title and first artist"
+
+
 def test_explain_says_what_would_keep_out_what_nobody_proposed():
     told = told_of(heard("saga-1"))
     apart = told.items.filter(pl.col("item_id") == "saga-21")

@@ -40,6 +40,7 @@ from transforms.groups import KEEP, RetrieveGroups
 from transforms.io.tables import conform
 from transforms.recommend import Recommend
 from transforms.vector_sources import VECTOR_SIGNALS
+from transforms.works import work
 from validation.rows import split_rows
 
 HOME = policy(
@@ -126,6 +127,7 @@ def random_item(item_id: str, dice: random.Random) -> dict:
     return item(
         item_id, dice.choice("abcdef"), canonical_id=dice.choice([item_id] * 4 + ["c1"]),
         album_id=dice.choice([None, "l1", "l2"]), **random_kind(dice),
+        title=dice.choice(["Song", "Song (Live)", "Song - Remastered 2011", "Song Two", item_id, None]),
         availability=dice.choice(offers), explicit=dice.random() < 0.2, age_rating=dice.choice([None, 0, 13, 18]),
         rec_eligible=dice.random() < 0.9, languages=dice.choice([None, ["sv"], ["en"]]),
         release_ts=days_ago(dice.uniform(-2, 20)), genres=["g"],
@@ -270,6 +272,7 @@ cases = each(CASES)
 @cases
 def test_sets_keep_the_invariants_of_the_contract(made, seed, surface, who):
     one = made(seed, surface, who)
+    works = dict(one.world["item"].select("item_id", work()).rows())
     rows = conform(one.table, CANDIDATE_SET).to_pylist()
     assert rows
     assert (
@@ -281,6 +284,7 @@ def test_sets_keep_the_invariants_of_the_contract(made, seed, surface, who):
         found = row["candidates"]
         assert 1 <= len(found) <= surface.size <= {"home": 500, "now_playing": 150}[surface.name]
         assert len({c["item_id"] for c in found}) == len({c["canonical_id"] for c in found}) == len(found)
+        assert len({works[c["item_id"]] for c in found}) == len(found)
         assert [c["position"] for c in found] == list(range(len(found)))
         assert all(0 <= c["blend_score"] <= 1 and 0 < c["propensity"] <= 1 for c in found)
         drawn = [c for c in found if c["is_exploration"]]

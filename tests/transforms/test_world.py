@@ -11,6 +11,7 @@ from polars.testing import assert_frame_equal
 
 from schemas.inputs import CLOCK_SKEW_S, EVENT
 from transforms.decode import decode_lines
+from transforms.works import work
 from transforms.world import Batch, World, build_world, event_batches, item_truth, snapshots, user_truth
 from transforms.world_dirt import MALFORMED, encode_events
 from transforms.world_setting import MARKETS, PRESETS, Dirt, Setting, hex_ids, zipf_rank
@@ -232,6 +233,16 @@ def test_catalogue_has_what_the_road_must_handle():
     follows = table("user").select(pl.col("follows").list.set_intersection(artists).list.len().gt(0).mean()).item()
     assert set(items["item_type"]) == {"artist", "track", "video", "show", "episode", "audiobook", "chapter"}
     assert versions["len"].unique().to_list() == [2]
+    live = items.filter(pl.col("title").str.ends_with(" (Live)") | pl.col("title").str.ends_with(" - 2011 Remaster"))
+    of_work = (
+        items.with_columns(pl.coalesce("canonical_id", "item_id"), work())
+        .group_by("work")
+        .agg("item_id", "canonical_id")
+    )
+    both = live.explode("artists").join(
+        of_work.filter(pl.col("canonical_id").list.n_unique() > 1).explode("item_id"), on="item_id"
+    )
+    assert live["canonical_id"].null_count() == live.height == both.height > 10
     assert items.filter(item_type="track", rec_eligible=False).height > 5
     assert items.group_by("item_type").agg(pl.col("description").is_not_null().mean())["description"].min() > 0.9
     assert follows > 0.3
