@@ -106,7 +106,8 @@ class ToyStep:
         items = [item for item in dict.fromkeys(item for _, item in reversed(told)) if item not in self.gone][:5]
         sequence = told[-1][0] * 1000 + len(told)
         return FIELDS | {
-            "candidate_set_id": f"{user}-{sequence}-{zlib.crc32(state)}", "contract_version": "1.0.0", "record_key": user, "user_id": user,
+            "candidate_set_id": f"{user}-{sequence}-{zlib.crc32(state)}", "contract_version": "1.0.0", "record_key": user,
+            "user_id": user,
             "surface": "now_playing", "context_key": "", "market": "SE", "tier": "*", "run_mode": "stream",
             "context": {"seed_item_id": items[0], "last_event_ts": last}, "generated_at": last, "effective_from": last,
             "expires_at": last + datetime.timedelta(minutes=30), "sequence": sequence, "source_watermark": last,
@@ -133,19 +134,6 @@ def _candidate(item: str, position: int) -> dict:
         "sources": [], "is_exploration": False, "propensity": 1.0, "familiarity": "known", "is_fresh": False,
         "reason_code": "toy",
     }  # fmt: skip
-
-
-@dataclasses.dataclass
-class WindowStep(ToyStep):
-    """Merges as the stream does; offers what was heard, but for what is gone; raises for a user `broken`."""
-
-    def merge(self, states: Mapping[str, bytes | None], events: pl.DataFrame) -> Merged:
-        return merge_events(states, events)
-
-    def sets(self, states: Mapping[str, bytes]) -> pa.Table:
-        windows = {user: Window.from_bytes(state).heard for user, state in states.items()}
-        told = {user: {one.event_id: [one.event_ts, one.item_id] for one in heard} for user, heard in windows.items()}
-        return super().sets({user: json.dumps(one).encode() for user, one in told.items()})
 
 
 def sets(*users: str) -> pa.Table:

@@ -32,7 +32,9 @@ def audit(table: pa.Table, facts: Facts, policy: SurfacePolicy, instant: Instant
     joined = rows.select("record_key", "context_key", "item_id", "item_type").join(
         records, on=["record_key", "context_key"], how="left"
     )
-    told = rows.join(items.select("item_id", work()), on="item_id", how="left").with_columns(pl.coalesce("work", "item_id").alias("work"))
+    told = rows.join(items.select("item_id", work()), on="item_id", how="left").with_columns(
+        pl.coalesce("work", "item_id").alias("work")
+    )
     counters = {
         "sets": table.num_rows,
         "slots": rows.height,

@@ -18,7 +18,15 @@ from google.pubsub_v1.types import Schema
 
 from transforms.io import emulator as emulators
 from transforms.io.broker import (
-    CONTROL, DEAD_LETTERS, EVENTS, SETS, TOPICS, BrokerDown, BrokerError, Message, Received,
+    CONTROL,
+    DEAD_LETTERS,
+    EVENTS,
+    SETS,
+    TOPICS,
+    BrokerDown,
+    BrokerError,
+    Message,
+    Received,
 )  # fmt: skip
 from transforms.io.emulator import Emulator, adopt_emulator, find_emulator, start_emulator
 from transforms.io.pubsub import EMULATOR, SCHEMAS, PubSub, _batches

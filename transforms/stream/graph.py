@@ -134,7 +134,9 @@ class KeepWindows(beam.DoFn):
         if windows and (after := windows[-1].to_bytes()) != before:
             state.write(after)
             last_s = windows[-1].heard[-1].event_ts / 1e6
-            idle.set(max(last_s, self.clock()) + IDLE_S)  # a replay of old events goes on, and so does a job that was down
+            idle.set(
+                max(last_s, self.clock()) + IDLE_S
+            )  # a replay of old events goes on, and so does a job that was down
             yield from self._due(user, after, published, pause)
 
     def _due(self, user: str, window: bytes, published: Any, pause: RuntimeTimer) -> Iterator:
