@@ -168,18 +168,26 @@ def _coverage(base: Store, head: Store, surface: str, days: Sequence[str]) -> Ch
 
 
 def _cost(base: Store, head: Store, days: Sequence[str]) -> CheckResult:
-    """Compare the seconds of the stages that ran in both roots, date by date; what either skipped says nothing."""
+    """Compare what the stages that ran in both roots cost, date by date; what either skipped says nothing."""
     total = np.zeros(2)
     for day in days:
-        ran = [{s["stage"]: s["seconds"] for s in (read_record(store, day) or {}).get("stages", ()) if not s["skipped"]}
+        ran = [{s["stage"]: s for s in (read_record(store, day) or {}).get("stages", ()) if not s["skipped"]}
                for store in (base, head)]  # fmt: skip
         for name in ran[0].keys() & ran[1].keys():
-            total += ran[0][name], ran[1][name]
+            total += _seconds(ran[0][name], ran[1][name])
     change = float(total[1] / total[0] - 1) if total[0] else 0.0
     message = f"{total[1]:,.0f} s for what took {total[0]:,.0f} s before: make it cheaper, or have it waived"
     return graded(
         "cost", change, f"B > +{COST_RISE:.0%}", round(float(total[0])), block=change > COST_RISE, message=message
     )
+
+
+def _seconds(base: Mapping, head: Mapping) -> tuple[float, float]:
+    """Return the seconds of a stage in two roots: of processors, which others on the machine add little to; of the clock where
+    either root did not count them, as workers elsewhere do not."""
+    counted = all(one.get("cpu_seconds") is not None for one in (base, head))
+    name = "cpu_seconds" if counted else "seconds"
+    return base[name], head[name]
 
 
 def in_words(found: Verdict) -> str:

@@ -11,6 +11,7 @@ import apache_beam as beam
 
 from pipelines import ingest, train
 from pipelines.batch import dates_with, read_record
+from pipelines.reblend import instant_of, policy_of
 from pipelines.recommend import HOME, NOW_PLAYING, own_and_groups
 from pipelines.road import Road, end_of, paths, subset_ref
 from pipelines.runner import Runner, Stage, input_ref, load_manifest, missing_files
@@ -18,11 +19,13 @@ from schemas.evaluation import EVALUATION, FACTORS, FALLBACK, ORACLE, REPEAT_LAS
 from schemas.inputs import TOMBSTONE, USER
 from schemas.manifest import DataFile, Manifest
 from transforms.evaluation_home import Window
+from transforms.evaluation_left_out import GROUP_PROPOSAL, LeaveOneOut
+from transforms.evaluation_left_out import MOST_USERS as MOST_LEFT_OUT
 from transforms.evaluation_lists import part_names
 from transforms.evaluation_now_playing import share_of
 from transforms.evaluation_shards import SEEDS, AddSums, EmitContexts, EmitSeedSums, EmitSums, ExchangeTwice
 from transforms.io.store import Store
-from transforms.shards import ExchangeShards, Task, Workspace
+from transforms.shards import Emit, ExchangeShards, Task, Workspace
 
 TASKS = 256
 GAPS = {HOME: datetime.timedelta(hours=24), NOW_PLAYING: datetime.timedelta(minutes=30)}
@@ -31,9 +34,9 @@ SPANS = {HOME: datetime.timedelta(days=7), NOW_PLAYING: datetime.timedelta(days=
 `docs/evaluation.md`)."""
 FACTOR_SETTINGS = {"dim": 64, "unheard": 0.05, "regularization": 0.01, "sweeps": 8}
 """Those of `ALS_GRID` for catalogues of any size that settle, in as many dimensions as the road's vectors have."""
-_OF_SURFACE = ("candidate_set", "proposal")
-_DESCRIBING = ("popularity", "vocabulary", "item_embedding")
-_SHARED = ("item", "tombstone", *_DESCRIBING)
+_OF_SURFACE = ("candidate_set", "proposal", "calibration")
+_DESCRIBING = ("item", "popularity", "vocabulary", "item_embedding")
+_SHARED = ("tombstone", *_DESCRIBING)
 _OF_ALL = ("user", "history", *_SHARED)
 
 
@@ -130,6 +133,7 @@ def evaluate(
     share = share_of(data["history"].rows_out)
     rankings = _rankings(policy, surface, factored is not None)
     settings = {"rankings": rankings, "expires_hours": policy["expires_hours"]}
+    emit = EmitSums(window, rankings, left_out(data)) if surface == HOME else EmitSeedSums(rankings)
     seeds = EmitContexts(window, share, events.num_shards, len(sets)) if surface == NOW_PLAYING else None
     add = AddSums(datetime.date.fromisoformat(day), surface)
     return Stage(
@@ -143,12 +147,18 @@ def evaluate(
             *([input_ref(factored)] if factored else []),
         ),
         tasks=users,
-        transform=functools.partial(_evaluate, window=window, rankings=rankings, add=add, seeds=seeds, sets=sets),
+        transform=functools.partial(_evaluate, emit=emit, add=add, seeds=seeds, sets=sets),
         num_emits=len(users) + (len(sets) if seeds else 0),
         num_parts=len(SLICES),
         num_shards=1,
         config=settings | {"shards": events.num_shards, "share": share if seeds else 1.0},
     )  # fmt: skip
+
+
+def left_out(data: Mapping[str, Manifest]) -> LeaveOneOut:
+    """Return how the sets of some users are blended again, a source less: of about `MOST_LEFT_OUT` users with a history."""
+    sets, users = data["candidate_set"], data["history"].rows_out
+    return LeaveOneOut(policy_of(sets), instant_of(sets), min(1.0, MOST_LEFT_OUT / max(users, 1)))
 
 
 def _rankings(policy: Mapping, surface: str, factored: bool) -> tuple[str, ...]:
@@ -177,13 +187,15 @@ def _tasks(
     There are at most `TASKS` of each; the inputs of a shard are called `00007/history` and so on.
     """
     sets, groups = own_and_groups(data["candidate_set"])
-    made: dict[str, Sequence[DataFile]] = {"candidate_set": sets, "proposal": own_and_groups(data["proposal"])[0]}
+    own, of_groups = own_and_groups(data["proposal"])
+    made: dict[str, Sequence[DataFile]] = {"candidate_set": sets, "proposal": own}
     users: dict[str, Sequence[DataFile]] = {name: data[name].files for name in ("user", "history")} | {"event": events}
     shared = {name: paths(data[name].files) for name in _SHARED}
     if factored:
         shared[FACTORS] = paths(factored.artifacts)
     if surface == HOME:
-        return tuple(_spread("", users | made, shared | {"groups": groups}, num_shards)), {}
+        shared |= {"groups": groups, GROUP_PROPOSAL: of_groups, "calibration": paths(data["calibration"].files)}
+        return tuple(_spread("", users | made, shared, num_shards)), {}
     between = _spread(SEEDS, made, {"groups": groups} | {name: shared[name] for name in _DESCRIBING}, num_shards)
     return tuple(_spread("", users, shared, num_shards)), {task.name: task for task in between}
 
@@ -204,13 +216,12 @@ def _spread(
 def _evaluate(
     space: Workspace,
     tasks: Sequence[Task],
-    window: Window,
-    rankings: tuple[str, ...],
+    emit: Emit,
     add: AddSums,
     seeds: EmitContexts | None,
     sets: dict[str, Task],
 ) -> beam.PTransform:
     slices = {name: Task(name, 0, {}) for name in SLICES}
     if seeds is None:
-        return ExchangeShards(space, EmitSums(window, rankings), add, slices)
-    return ExchangeTwice(space, seeds, EmitSeedSums(rankings), add, sets, slices)
+        return ExchangeShards(space, emit, add, slices)
+    return ExchangeTwice(space, seeds, emit, add, sets, slices)

@@ -12,13 +12,17 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from pipelines.batch import dates_with, record_path
+from pipelines.batch import dates_with, read_record, record_path
 from pipelines.evaluate import EvaluationError
-from pipelines.recommend import HOME, NOW_PLAYING
+from pipelines.recommend import COVERAGE_AT, COVERED_AT, HOME, NOW_PLAYING
 from pipelines.runner import load_manifest
 from schemas.evaluation import (
+    AGED,
+    CALIBRATED,
     FACTORS,
     FALLBACK,
+    LEFT_OUT_RECALL,
+    LEFT_OUT_UNITS,
     ORACLE,
     POPULARITY,
     POPULARITY_BEFORE,
@@ -31,6 +35,7 @@ from schemas.evaluation import (
 )
 from schemas.manifest import Manifest
 from transforms.evaluation import DEPTH, PART_OF, Cell, Sums, from_frame, interval, ratios, units_of
+from transforms.evaluation_lists import without
 from transforms.io.store import Store
 
 LEAST_USERS = 1_000
@@ -43,7 +48,7 @@ SHOWN = {
     HOME: (("recall", 10), ("recall", 50), ("recall", 100), ("recall", 300), ("ndcg", 10), ("hit", 10)),
     NOW_PLAYING: (("hit", 1), ("hit", 10), ("hit", 50), ("hit", 100), ("ndcg", 10), ("recall", 100)),
 }
-FIGURES = {"only hits": 0, "slots": 1}
+FIGURES = {"only hits": 0, "slots": 1, "s/1k hits": 1}
 BASELINES = (FALLBACK, REPEAT_LAST, FACTORS, ORACLE)
 _INTERVAL = tuple[float, float, float]
 
@@ -65,18 +70,33 @@ class Contest:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class Fairness:
+    """How the market that is served worst does beside the best one, on the headline of the surface.
+
+    Attributes:
+      ratio: worst / best, with its 95 % interval: both markets are those of the plain figures in every replicate.
+    """
+
+    worst: str
+    best: str
+    ratio: _INTERVAL
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class Summary:
     """What the evaluations of one surface say.
 
     Attributes:
       sums: of all dates, small markets among the others.
       catalogue: by date, how much of the catalogue the sets hold and how unequally.
+      spent: wall seconds by source, in which it proposed on all dates; empty where a run did not count them.
     """
 
     surface: str
     dates: tuple[str, ...]
     sums: Sums
     catalogue: Mapping[str, Mapping[str, float]]
+    spent: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
     def figure(self, cell: Cell) -> _INTERVAL | None:
         """Return a figure with its interval; None where nobody had a target of the kind."""
@@ -113,11 +133,50 @@ class Summary:
         """Return the units of a part, of whatever target has most."""
         return max(self.users(target, slice_, part) for target in TARGETS)
 
+    def ratio(self, of: str, over: str, slice_: str = "all", part: str = "all") -> _INTERVAL | None:
+        """Return one figure of the sets over another one, with its interval; None where there is none of the other."""
+        one, other = (Cell("all", SETS, slice_, part, name, 0) for name in (of, over))
+        sums = self.sums.cells
+        if other not in sums or not sums[other][0]:
+            return None
+        return interval(sums.get(one, np.zeros_like(sums[other])), sums[other])
+
+    def marginal(self, source: str) -> _INTERVAL | None:
+        """Return the recall@300 of discovery that sets lose when blended again without a source, paired; None without any.
+
+        Freed slots are filled up by others, so that it is below 0 where these are better.
+        """
+        sums = self.sums.cells
+        whole, left = (Cell("all", name, "all", "all", LEFT_OUT_RECALL, 0) for name in (SETS, without(source)))
+        units = Cell("all", SETS, "all", "all", LEFT_OUT_UNITS, 0)
+        if whole not in sums or left not in sums or not sums[units][0]:
+            return None
+        return interval(sums[whole] - sums[left], sums[units])
+
     def lift(self, slice_: str = "all", part: str = "all") -> _INTERVAL | None:
         """Return how many times as popular the sets are as what their users played; None where that is not known."""
-        of, before = (Cell("all", SETS, slice_, part, name, 0) for name in (POPULARITY, POPULARITY_BEFORE))
-        sums = self.sums.cells
-        return interval(sums[of], sums[before]) if of in sums and before in sums and sums[before][0] else None
+        return self.ratio(POPULARITY, POPULARITY_BEFORE, slice_, part)
+
+    def calibration(self, kind: str) -> _INTERVAL | None:
+        """Return how far sets are from what their users played, in bits, by `type` or `genre`; None where that is not known."""
+        return self.ratio(*CALIBRATED[kind])
+
+    def freshness(self) -> dict[str, _INTERVAL]:
+        """Return by age of the sets how many of the plays had their next item among the first 100; empty on Home."""
+        found = {age: self.ratio(*pair) for age, pair in AGED.items()}
+        return {age: one for age, one in found.items() if one}
+
+    def fairness(self) -> Fairness | None:
+        """Return how the worst market does beside the best one; None with less than two of `LEAST_USERS` units."""
+        target, metric, k = HEADLINES[self.surface]
+        cells = {part: Cell(target, SETS, "market", part, metric, k) for part in self.parts("market") if part != OTHER}
+        figures = {part: found[0] for part, cell in cells.items()
+                   if self.users(target, "market", part) >= LEAST_USERS and (found := self.figure(cell))}  # fmt: skip
+        if len(figures) < 2 or not max(figures.values()):
+            return None
+        worst, best = min(sorted(figures), key=figures.__getitem__), max(sorted(figures), key=figures.__getitem__)
+        means = [ratios(self.sums.cells[cells[part]], self.sums.cells[units_of(cells[part])]) for part in (worst, best)]
+        return Fairness(worst, best, interval(*means))
 
     def contest(self) -> Contest | None:
         """Return how the sets do beside the best single source; None without targets or sources."""
@@ -197,7 +256,21 @@ def summarise(store: Store, surface: str, days: Sequence[str]) -> Summary:
     """
     sums = gather_sums(store, surface, days)
     sums = pooled(sums, small_markets(sums))
-    return Summary(surface, tuple(days), sums, {day: coverage(store, day, surface) for day in days})
+    covered = {day: coverage(store, day, surface) for day in days}
+    return Summary(surface, tuple(days), sums, covered, spent_by_source(store, surface, days))
+
+
+def spent_by_source(store: Store, surface: str, days: Sequence[str]) -> dict[str, float]:
+    """Return in how many seconds of wall time each source proposed on some dates, for everybody; empty where one was skipped."""
+    total: dict[str, float] = {}
+    for day in days:
+        stages = (read_record(store, day) or {}).get("stages", ())
+        found = next((one.get("spent") for one in stages if one["stage"] == f"retrieve {surface}"), None)
+        if not found:
+            return {}
+        for name, seconds in found.items():
+            total[name] = total.get(name, 0.0) + seconds
+    return total
 
 
 def small_markets(sums: Sums) -> set[str]:
@@ -217,11 +290,16 @@ def pooled(sums: Sums, small: Collection[str]) -> Sums:
 
 
 def coverage(store: Store, day: str, surface: str) -> dict[str, float]:
-    """Return how much of what may be recommended is in any set, and how unequally: from the counters of exposure."""
+    """Return how much of what may be recommended is in any set, and how unequally: from the counters of exposure.
+
+    `covered@k` is among the first k places of any set; a run of code that did not count them has none.
+    """
     record = json.loads(store.read_bytes(record_path(day)))
     counted = load_manifest(store, record["manifests"][f"exposure/{surface}"]).counters
-    return {
-        "covered": counted["covered_items"] / max(counted["eligible_items"], 1),
+    eligible = max(counted["eligible_items"], 1)
+    first = {k: counted.get(f"{COVERED_AT}{k}") for k in COVERAGE_AT}
+    return {f"covered@{k}": items / eligible for k, items in first.items() if items is not None} | {
+        "covered": counted["covered_items"] / eligible,
         "gini": counted["gini_ppm"] / 1e6,
         "top100_share": counted["top100_slots_chosen"] / max(counted["slots_chosen"], 1),
     }
@@ -235,8 +313,19 @@ def to_json(summary: Summary) -> dict[str, Any]:
         "dates": list(summary.dates),
         "catalogue": {day: dict(found) for day, found in summary.catalogue.items()},
         "blend_and_best_source": dataclasses.asdict(contest) if contest else None,
+        "worst_and_best_market": dataclasses.asdict(fairness) if (fairness := summary.fairness()) else None,
+        "calibration": {kind: summary.calibration(kind) for kind in CALIBRATED},
+        "freshness": summary.freshness(),
+        "sources": {
+            name: _known(source_figures(summary, name)) | {"marginal_interval": summary.marginal(name)}
+            for name in summary.sources
+        },
         "figures": [_figure(summary, cell) for cell in sorted(summary.sums.cells)],
     }
+
+
+def _known(figures: Mapping[str, float]) -> dict[str, float | None]:
+    return {name: None if math.isnan(value) else value for name, value in figures.items()}
 
 
 def _figure(summary: Summary, cell: Cell) -> dict[str, Any]:
@@ -252,6 +341,7 @@ def in_words(summary: Summary) -> str:
     counted = f"{summary.users():,} {UNIT_WORDS[summary.surface]} with a target, {summary.users('discovery'):,} with something new"
     lines = [f"\n  {summary.surface}: {dates}, {counted}", *_ladder(summary), *_sources(summary), *_slices(summary)]
     lines.append(f"\n  {whole_sets(summary)}")
+    lines += [f"  {line}" for line in beside(summary)]
     contest = summary.contest()
     if contest:
         mean, low, high = contest.difference
@@ -266,10 +356,8 @@ def whole_sets(summary: Summary) -> str:
     """Say what the sets of the units are like, and how much of the catalogue all sets hold, on the mean date."""
     found = {
         name: summary.of("all", SETS, name, 0) or (0.0, 0.0, 0.0)
-        for name in ("size", "unknown", "new_artist", "fresh", "tail", "self_information", "distance")
+        for name in ("size", "unknown", "new_artist", "fresh", "tail", "self_information", "artist_entropy", "distance")
     }
-    dates = summary.catalogue.values()
-    covered, gini = (sum(one[name] for one in dates) / len(dates) for name in ("covered", "gini"))
     known = (
         f", {found['unknown'][0]:.1%} not known to the user, {found['new_artist'][0]:.1%} of new artists"
         if summary.surface == HOME
@@ -277,9 +365,34 @@ def whole_sets(summary: Summary) -> str:
     )
     return (
         f"sets: {found['size'][0]:,.0f} candidates{known}, {found['fresh'][0]:.1%} fresh, {found['tail'][0]:.1%} beyond the"
-        f" charts, {found['self_information'][0]:.2f} bits an item, {found['distance'][0]:.3f} apart{_lift(summary)}; all of"
-        f" them hold {covered:.1%} of what may be recommended, Gini {gini:.3f}"
+        f" charts, {found['self_information'][0]:.2f} bits an item, {found['artist_entropy'][0]:.2f} bits of artists,"
+        f" {found['distance'][0]:.3f} apart{_lift(summary)}; {_catalogue(summary)}"
     )
+
+
+def _catalogue(summary: Summary) -> str:
+    dates = list(summary.catalogue.values())
+    mean = {
+        name: sum(one[name] for one in dates) / len(dates) for name in dates[0] if all(name in one for one in dates)
+    }
+    first = [f"{mean[name]:.1%} among their first {k}" for k in COVERAGE_AT if (name := f"covered@{k}") in mean]
+    held = f"all of them hold {mean['covered']:.1%} of what may be recommended"
+    return f"{', '.join([held, *first])}, Gini {mean['gini']:.3f}"
+
+
+def beside(summary: Summary) -> list[str]:
+    """Say how sets compare: with what their users played, market with market, and old sets with new ones."""
+    lines = list[str]()
+    if told := [f"{found[0]:.3f} by {kind}" for kind in CALIBRATED if (found := summary.calibration(kind))]:
+        lines.append(f"sets are {' and '.join(told)} bits from what their users played")
+    if fair := summary.fairness():
+        lines.append(
+            f"{fair.worst}, the market served worst, has {fair.ratio[0]:.2f} ({fair.ratio[1]:.2f} to {fair.ratio[2]:.2f}) of the"
+            f" {headline(summary.surface)} of {fair.best}, the best one"
+        )
+    if aged := summary.freshness():
+        lines.append(f"hit@100 by age of the set: {', '.join(f'{age} {one[0]:.4f}' for age, one in aged.items())}")
+    return lines
 
 
 def _lift(summary: Summary) -> str:
@@ -307,7 +420,7 @@ def _ladder(summary: Summary) -> Iterable[str]:
 
 
 def _sources(summary: Summary) -> Iterable[str]:
-    heads = ("alone", "in sets", "only", "only hits", "slots", "hits/slot")
+    heads = ("alone", "in sets", "only", "only hits", "marginal", "slots", "hits/slot", "s/1k hits")
     target, _, _ = HEADLINES[summary.surface]
     yield f"\n  {f'source, {target} @{DEPTH}':<24}" + "".join(f"{head:>12}" for head in heads)
     for name in summary.sources:
@@ -320,9 +433,12 @@ def _told(head: str, value: float) -> str:
 
 
 def source_figures(summary: Summary, name: str) -> dict[str, float]:
-    """Return what a source is worth alone and within the sets, on the headline's target; `only hits` counts them.
+    """Return what a source is worth alone and within the sets, on the headline's target.
 
-    `alone` is NaN for one that proposes for nobody in particular.
+    `only` is the part of recall that no other source proposed, and `only hits` counts it; `marginal` is what recall loses when
+    sets are blended again without the source (`Summary.marginal`), NaN where they were not. `alone` is NaN for one that proposes for
+    nobody in particular. `s/1k hits` is the wall seconds in which it proposed, for
+    everybody, over its hits in the sets, of all targets, times 1,000; NaN where the run did not count them, or nothing was hit.
     """
     aim, _, _ = HEADLINES[summary.surface]
 
@@ -331,13 +447,16 @@ def source_figures(summary: Summary, name: str) -> dict[str, float]:
         return found[0] if found else 0.0
 
     slots, hits = mean(name, "slots", 0, "all"), mean(f"within{PART_OF}{name}", "hits", 0, "all")
+    found, spent, marginal = hits * summary.users(), summary.spent.get(name), summary.marginal(name)
     return {
         "alone": mean(name, "recall", DEPTH) if name in summary.rankings else math.nan,
         "in sets": mean(f"within{PART_OF}{name}", "recall", DEPTH),
         "only": mean(f"only{PART_OF}{name}", "recall", DEPTH),
         "only hits": round(mean(f"only{PART_OF}{name}", "hits", 0) * summary.users(aim)),
+        "marginal": marginal[0] if marginal else math.nan,
         "slots": slots,
         "hits/slot": hits / slots if slots else 0.0,
+        "s/1k hits": 1_000 * spent / found if found and spent is not None else math.nan,
     }
 
 

@@ -17,10 +17,18 @@ _LINE_EVERY_S = 10.0
 
 @dataclasses.dataclass(slots=True)
 class Meter:
-    """Wall seconds and peak resident memory (bytes, of this process and its children) of one stage."""
+    """What one stage cost.
+
+    Attributes:
+      seconds: of wall time. cpu_seconds: of processors, by this process, its threads and its children.
+      peak_bytes: resident memory of this process and its children.
+      spent: wall seconds by part of the work, over all its tasks.
+    """
 
     seconds: float = 0.0
+    cpu_seconds: float = 0.0
     peak_bytes: int = 0
+    spent: dict[str, float] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(slots=True)
@@ -40,7 +48,7 @@ class Console:
     ) -> Iterator[Meter]:
         """Show how far a stage is while the body runs, and what its work says of itself; measure it."""
         meter, stop = Meter(), threading.Event()
-        start = time.monotonic()
+        start, used = time.monotonic(), cpu_seconds()
         watcher = threading.Thread(
             target=self._follow, args=(label, lambda: _how_far(total, count_done(), says()), meter, stop), daemon=True
         )
@@ -50,7 +58,7 @@ class Console:
         finally:
             stop.set()
             watcher.join()
-            meter.seconds = time.monotonic() - start
+            meter.seconds, meter.cpu_seconds = time.monotonic() - start, cpu_seconds() - used
 
     def _follow(
         self, label: str, how_far: Callable[[], tuple[str, float]], meter: Meter, stop: threading.Event
@@ -85,4 +93,14 @@ def _resident(processes: Sequence[psutil.Process]) -> int:
     for process in processes:
         with contextlib.suppress(psutil.NoSuchProcess):
             total += process.memory_info().rss
+    return total
+
+
+def cpu_seconds() -> float:
+    """Return the processor time of this process and its children so far: user and system, of those that have ended, too."""
+    process, total = psutil.Process(), 0.0
+    for one in (process, *process.children(recursive=True)):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            used = one.cpu_times()
+            total += used.user + used.system + used.children_user + used.children_system
     return total

@@ -41,6 +41,8 @@ from validation.candidate_gates import TRENDS, WEEKS_AGO
 
 GROUPS = "groups"
 HOME, NOW_PLAYING = "home", "now_playing"
+COVERED_AT, COVERAGE_AT = "covered_items_at:", (10, 50, 300)
+"""Counters of items that are among so many first places of any set."""
 _TOP = 100
 
 
@@ -390,40 +392,47 @@ class CountExposure:
     def __call__(self, shard: Shard) -> dict[str, pl.DataFrame]:
         (path,) = shard.paths("candidate_set")
         counted = pl.concat([count_exposure(slots, self.fallback) for slots in _slots(path)])
-        added = counted.group_by("item_id", "item_type").agg(pl.col("sets", "sets_chosen").sum())
+        added = counted.group_by("item_id", "item_type").agg(pl.col("sets", "sets_chosen").sum(), pl.col("best").min())
         return {"parts": to_shards(added, "item_id", self.num_shards)}
 
 
 def _slots(path: str) -> Iterator[pl.DataFrame]:
-    """Yield `item_id`, `item_type` and first `source_id` of all candidates, those of `SETS_AT_ONCE` sets at a time.
+    """Yield `item_id`, `item_type`, `position` and first `source_id` of all candidates, those of `SETS_AT_ONCE` sets at a time.
 
-    Of the nested columns only these three are read, a tenth of the bytes.
+    Of the nested columns only these four are read, a tenth of the bytes.
     """
     candidate = "candidates.list.element"
-    columns = [f"{candidate}.item_id", f"{candidate}.item_type", f"{candidate}.sources.list.element.source_id"]
-    yield pl.DataFrame(schema=dict.fromkeys(("item_id", "item_type", "source_id"), pl.String))
+    names = ("item_id", "item_type", "position", "sources.list.element.source_id")
+    columns = [f"{candidate}.{name}" for name in names]
+    yield pl.DataFrame(
+        schema=dict.fromkeys(("item_id", "item_type"), pl.String) | {"position": pl.Int32, "source_id": pl.String}
+    )
     for batch in pq.ParquetFile(path).iter_batches(batch_size=SETS_AT_ONCE, columns=columns):
         frame = pl.from_arrow(batch)
         assert isinstance(frame, pl.DataFrame)
         slots = frame.explode("candidates").drop_nulls("candidates").unnest("candidates")
         first = pl.col("sources").list.first().struct.field("source_id")
-        yield slots.select("item_id", "item_type", first)
+        yield slots.select("item_id", "item_type", "position", first)
 
 
 def count_exposure(rows: pl.DataFrame, fallback: str) -> pl.DataFrame:
-    """Count per item the sets it is in, and those it is in by another source than the fallback."""
+    """Count per item the sets it is in, and those it is in by another source than the fallback; and find its `best` position."""
     return rows.group_by("item_id", "item_type").agg(
         pl.len().cast(pl.Int64).alias("sets"),
         (pl.col("source_id") != fallback).sum().cast(pl.Int64).alias("sets_chosen"),
+        pl.col("position").min().alias("best"),
     )
 
 
 def add_exposure(shard: Shard) -> Output:
-    """Add the counts of all files up for the items of a shard."""
-    schema = {"item_id": pl.String, "item_type": pl.String, "sets": pl.Int64, "sets_chosen": pl.Int64}
+    """Add the counts of all files up for the items of a shard; count those that are among the first places of any set."""
+    schema = {"item_id": pl.String, "item_type": pl.String, "sets": pl.Int64, "sets_chosen": pl.Int64, "best": pl.Int32}
     parts = shard.parts("parts", schema)
-    added = parts.group_by("item_id").agg(pl.col("item_type").first(), pl.col("sets", "sets_chosen").sum())
-    return Output(added.select(EXPOSURE.schema.names).sort("item_id"), rows_in=parts.height)
+    added = parts.group_by("item_id").agg(
+        pl.col("item_type").first(), pl.col("sets", "sets_chosen").sum(), pl.col("best").min()
+    )
+    covered = {f"{COVERED_AT}{k}": int((added["best"] < k).sum()) for k in COVERAGE_AT}
+    return Output(added.select(EXPOSURE.schema.names).sort("item_id"), rows_in=parts.height, counters=covered)
 
 
 def concentration(staged: Sequence[str], sets: int, eligible_items: int, earlier: Mapping[str, int]) -> dict[str, int]:

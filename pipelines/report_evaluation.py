@@ -5,7 +5,16 @@ from collections.abc import Iterator, Sequence
 
 from pipelines import report_words as words
 from pipelines.charts import bar, bullet, curves, legend
-from pipelines.evaluation_summary import BASELINES, HEADLINES, UNIT_WORDS, Summary, overlap, source_figures, whole_sets
+from pipelines.evaluation_summary import (
+    BASELINES,
+    HEADLINES,
+    UNIT_WORDS,
+    Summary,
+    beside,
+    overlap,
+    source_figures,
+    whole_sets,
+)
 from pipelines.recommend import HOME, NOW_PLAYING
 from pipelines.report_html import block, count, share, table, text
 from schemas.evaluation import FACTORS, FALLBACK, ORACLE, REPEAT_LAST, SETS, SLICES, TARGETS
@@ -40,6 +49,7 @@ _VERDICTS = {
     "loses": "A single source alone holds more of {} than the blend.",
     "undecided": "The blend and its best single source hold about as much of {}.",
 }
+_LEFT_OUT = {HOME: " Points are lost where sets of some users, blended again without the source, hold less of it."}
 _SHOWN = 6
 _PARTS = 24
 
@@ -60,7 +70,11 @@ def _surface(summary: Summary) -> str:
     name = words.surface(summary.surface)
     parts = [
         block(f"{name}: found afterwards", _verdict(summary) + _curves(summary) + _ladder(summary), _units(summary)),
-        block("What each source adds", _sources(summary), f"Over {_AIMS[summary.surface]}."),
+        block(
+            "What each source adds",
+            _sources(summary),
+            f"Over {_AIMS[summary.surface]}.{_LEFT_OUT.get(summary.surface, '')}",
+        ),
         block(
             "Proposed by both",
             _overlap(summary),
@@ -85,6 +99,7 @@ def _verdict(summary: Summary) -> str:
     return (
         f"<p>{_VERDICTS[contest.verdict].format(_AIMS[summary.surface])} {share(contest.sets[0], 1)} against {share(contest.source[0], 1)} of"
         f" {_name(contest.best)}: {mean:+.2f} points ({low:+.2f} to {high:+.2f}). In {text(whole_sets(summary))}.</p>"
+        + "".join(f'<p class="soft">{text(line[0].upper() + line[1:])}.</p>' for line in beside(summary))
     )
 
 
@@ -134,7 +149,10 @@ def _sources(summary: Summary) -> str:
         one = source_figures(summary, name)
         slots, each = f"{one['slots']:,.1f}", f"{one['hits/slot']:.4f}"
         shares = ["" if math.isnan(one[head]) else share(one[head], 1) for head in ("alone", "in sets", "only")]
-        rows.append([_name(name), *shares, bar(one["only"]), f"{one['only hits']:,.0f}", slots, each])
+        left = summary.marginal(name)
+        lost = f"{100 * left[0]:+.2f} ({100 * left[1]:+.2f} to {100 * left[2]:+.2f})" if left else ""
+        cost = "" if math.isnan(one["s/1k hits"]) else f"{one['s/1k hits']:,.1f}"
+        rows.append([_name(name), *shares, bar(one["only"]), f"{one['only hits']:,.0f}", lost, slots, each, cost])
     heads = (
         "Source",
         "Alone #",
@@ -142,8 +160,10 @@ def _sources(summary: Summary) -> str:
         "Only it #",
         "",
         "Hits only it has #",
+        "Points lost without it #",
         "Slots per set #",
         "Hits per slot #",
+        "Seconds per 1,000 hits #",
     )
     return table(heads, rows, "Sources by what they add")
 

@@ -22,7 +22,7 @@ from pipelines.progress import Console, Meter
 from schemas.contract import Contract
 from schemas.manifest import CheckResult, DataFile, InputRef, Manifest, dataset_folder
 from transforms.io.store import Store
-from transforms.shards import ARTIFACTS, SAID, Task, Workspace, staged_entries
+from transforms.shards import ARTIFACTS, SAID, Task, Workspace, staged_entries, take_spent
 from validation.gates import judge
 from validation.lineage import LineageLog, PipelineRun, StageRun
 from validation.page import render_page
@@ -102,7 +102,11 @@ class Stage:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class StageRecord:
-    """What a stage did in this run, for the summary, the report page and the run record."""
+    """What a stage did in this run, for the summary, the report page and the run record.
+
+    Attributes:
+      cpu_seconds: None where workers elsewhere did it. spent: wall seconds by part of the work, over all its tasks.
+    """
 
     stage: str
     manifest: str
@@ -114,6 +118,8 @@ class StageRecord:
     checks_total: int
     seconds: float
     peak_bytes: int
+    cpu_seconds: float | None
+    spent: Mapping[str, float]
 
 
 @dataclasses.dataclass
@@ -204,6 +210,7 @@ class Runner:
         ) as meter:
             if fresh or not stage.units:
                 run_beam(fresh, stage.transform(space, fresh), self.beam_args)
+            meter.spent = take_spent(self.store, staging)
             entries = [e for e in staged_entries(self.store, staging) if e["event_date"] not in kept]
             manifest = self._draft(stage, key, entries, kept)
             staged = [self._located(staging, stage, key, entry["name"]) for entry in entries]
@@ -333,6 +340,7 @@ class Runner:
         record = StageRecord(
             label, manifest.path, skipped, manifest.rows_in, manifest.rows_out, sum(manifest.rejected.values()),
             passed, len(manifest.checks), round(meter.seconds, 3), meter.peak_bytes,
+            None if elsewhere(self.beam_args) else round(meter.cpu_seconds, 3), meter.spent,
         )  # fmt: skip
         self.records.append(record)
         state = "unchanged, skipped" if skipped else f"{meter.seconds:.1f} s, {meter.peak_bytes / 2**20:,.0f} MB"

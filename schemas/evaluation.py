@@ -17,6 +17,14 @@ FACTORS = "implicit_als"
 UNITS = "units"
 POPULARITY, POPULARITY_BEFORE = "popularity", "popularity_before"
 """On Home over users with a history only, of their sets and of what they played: one over the other is a group's lift."""
+CALIBRATED = {"type": ("calibration_type", "calibrated_type"), "genre": ("calibration_genre", "calibrated_genre")}
+"""On Home over users who played something of a known type or genre: how far their sets are from it, in bits, and who they are."""
+LEFT_OUT_RECALL, LEFT_OUT_UNITS = "left_out_recall", "left_out_units"
+"""On Home over users drawn for it: recall@300 of discovery, of sets blended again with all sources, and without one of them."""
+SET_AGES = ((6, "0-6h"), (12, "6-12h"), (18, "12-18h"), (24, "18-24h"), (48, "24h+"))
+AGED = {age: (f"hits_{age}", f"plays_{age}") for _, age in SET_AGES}
+"""On Now Playing by the age of the set when the next item was played, up to so many hours: plays whose next item is among the
+first 100 of the set, over all plays of that age."""
 
 EVALUATION = Contract(
     name="evaluation",

@@ -30,6 +30,10 @@ class Hits:
         """Return the share of a context's targets among its first k, `(num_contexts,) float64`."""
         return np.asarray(self.at[:, :k].sum(axis=1) / self.wanted)
 
+    def precision(self, k: int) -> np.ndarray:
+        """Return the share of targets among a context's first k places; a place that nothing was found for is none."""
+        return np.asarray(self.at[:, :k].sum(axis=1) / k)
+
     def hit_rate(self, k: int) -> np.ndarray:
         """Return whether any target is among the first k."""
         return np.asarray(self.at[:, :k].any(axis=1), np.float64)

@@ -13,6 +13,7 @@ from schemas.evaluation import ORACLE, POPULARITY, POPULARITY_BEFORE, REPEAT_LAS
 from schemas.tallies import ANY
 from transforms.evaluation import Judged
 from transforms.evaluation_factors import factored
+from transforms.evaluation_left_out import LeaveOneOut
 from transforms.evaluation_lists import (
     CHART,
     HIT,
@@ -23,7 +24,7 @@ from transforms.evaluation_lists import (
     read_sets,
     served_from,
 )
-from transforms.evaluation_variety import known_items, played_popularity
+from transforms.evaluation_variety import known_items, played_leanings, played_popularity
 from transforms.filters import Instant
 from transforms.histories import exploded, personal_events
 from transforms.reach import REACH_COLUMNS, Reach, read_world, user_rights
@@ -64,7 +65,7 @@ class Window:
         return self.as_of - datetime.timedelta(days=PLAYED_DAYS)
 
 
-def judge_home(shard: Shard, window: Window) -> Judged:
+def judge_home(shard: Shard, window: Window, leave_out: LeaveOneOut) -> Judged:
     """Return what the lists for a shard's users were worth."""
     during = pl.col("event_ts").is_between(window.start, window.end, closed="left") & (pl.col("label") > 0)
     events = personal_events(shard.read("event", EVENT_COLUMNS, during)).sort("user_id", "event_ts", "event_id")
@@ -83,7 +84,8 @@ def judge_home(shard: Shard, window: Window) -> Judged:
     hits, per_unit = _of_sets(shard, units, targets, users)
     found = [hits, read_proposals(shard.paths("proposal"), wanted), _repeated(users, wanted),
              factored(shard, users, wanted), oracle(possible(wanted, recordings, units, users, shard, window.instant))]  # fmt: skip
-    return Judged(units, targets, pl.concat(found), per_unit)
+    figures = pl.concat([per_unit, leave_out(shard, units, targets, users)])
+    return Judged(units, targets, pl.concat(found), figures)
 
 
 def unit_table(ids: pl.Series, users: pl.DataFrame, histories: pl.DataFrame) -> pl.DataFrame:
@@ -167,7 +169,11 @@ def _of_sets(
     record = pl.when(pl.col("record_key") == ANY).then(CHART).otherwise("record_key")
     played = exploded(users.join(units, on="user_id", how="semi"), "positives").select("user_id", "item_id")
     known = known_items(shard, pl.concat([items_in([*own, *groups]), played["item_id"]]))
-    hits, per_unit = read_sets([*own, *groups], record, served, targets.select("unit", "canonical_id"), known)
+    leaning = units.select("unit", "user_id").join(
+        played_leanings(played, known), on="user_id", maintain_order="left_right"
+    )
+    aims = targets.select("unit", "canonical_id")
+    hits, per_unit = read_sets([*own, *groups], record, served, aims, known, leaning.drop("user_id"))
     return hits, _beside_played(per_unit, units, played_popularity(played, known))
 
 

@@ -1,6 +1,6 @@
 """Where targets stand in ranked lists: in committed candidate sets, in the proposals of one source, in what was played last.
 
-Memory: `SETS_AT_ONCE` sets at a time, and a row for each target that was found.
+Memory: `SETS_AT_ONCE` sets at a time, a row for each target that was found, and a dozen figures for each set and unit.
 """
 
 import itertools
@@ -12,12 +12,13 @@ import pyarrow.parquet as pq
 from schemas.evaluation import FALLBACK, SETS
 from schemas.tallies import ANY
 from transforms.evaluation import PART_OF
-from transforms.evaluation_variety import Known
+from transforms.evaluation_variety import LEANING, Known, leanings, miscalibration
 from transforms.evaluation_variety import totals as totals_of
 
 SETS_AT_ONCE = 1_024
 HIT = {"unit": pl.UInt32, "canonical_id": pl.String, "ranking": pl.String, "rank": pl.Int64}
 PER_UNIT = {"unit": pl.UInt32, "ranking": pl.String, "metric": pl.String, "value": pl.Float64}
+_NOTHING_PLAYED = pl.DataFrame(schema={"unit": pl.UInt32} | {k: v for k, v in LEANING.items() if k != "user_id"})
 _ELEMENT = "candidates.list.element"
 _CANDIDATE = [f"{_ELEMENT}.{name}" for name in ("item_id", "canonical_id", "position", "familiarity", "is_fresh")]
 _READ = ["record_key", "market", "tier", *_CANDIDATE, f"{_ELEMENT}.sources.list.element.source_id"]
@@ -67,7 +68,12 @@ def items_in(paths: Sequence[str]) -> pl.Series:
 
 
 def read_sets(
-    paths: Sequence[str], record: pl.Expr, served: pl.DataFrame, targets: pl.DataFrame, known: Known
+    paths: Sequence[str],
+    record: pl.Expr,
+    served: pl.DataFrame,
+    targets: pl.DataFrame,
+    known: Known,
+    played: pl.DataFrame | None = None,
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Find targets in candidate sets.
 
@@ -75,26 +81,33 @@ def read_sets(
       record: names a set, of its `record_key`, `market` and `tier`.
       served: `unit`, `record`, `ranking`: which set each unit is served, under which name of a ranking.
       targets: `unit`, `canonical_id`. known: the items of all sets.
+      played: `unit`, `metric`, `of`, `share`: what each unit's user played (`played_leanings`); None: nobody's is known.
 
     Returns:
       Hits, those of a source's part in the sets among them; and the figures of whole sets.
     """
-    wanted = served.join(targets, on="unit")
-    found, totals = [_no_candidates()], [_no_totals()]
+    wanted, own = served.join(targets, on="unit"), served.filter(pl.col("ranking") == SETS).select("unit", "record")
+    leaning = own.join(_NOTHING_PLAYED if played is None else played, on="unit", maintain_order="left")
+    found, totals, gaps = [_no_candidates()], [_no_totals()], [pl.DataFrame(schema=PER_UNIT)]
     for path in paths:
         for batch in pq.ParquetFile(path).iter_batches(batch_size=SETS_AT_ONCE, columns=_READ):
             frame = pl.from_arrow(batch)
             assert isinstance(frame, pl.DataFrame)
-            own = frame.select(record.alias("record"), "candidates").join(served, on="record", how="semi")
-            rows = own.explode("candidates").drop_nulls("candidates").unnest("candidates")
+            asked = frame.select(record.alias("record"), "candidates").join(served, on="record", how="semi")
+            rows = asked.explode("candidates").drop_nulls("candidates").unnest("candidates")
             rows = rows.with_columns(pl.col("sources").list.eval(pl.element().struct.field("source_id")))
             found.append(wanted.join(rows, on=["record", "canonical_id"]).select(_no_candidates().columns))
-            totals.append(totals_of(rows, known))
+            told = known.described(rows)
+            totals.append(totals_of(told, known))
+            of_these = leaning.join(asked, on="record", how="semi", maintain_order="left")
+            gaps.append(_of_sets(miscalibration(of_these, leanings(told, "record"))))
     hits = pl.concat(found).with_columns(pl.col("position").cast(pl.Int64).alias("rank"))
-    own = served.filter(pl.col("ranking") == SETS).select("unit", "record")
-    return pl.concat([hits.select(list(HIT)), _parts(hits)]), own.join(pl.concat(totals), on="record").select(
-        list(PER_UNIT)
-    )
+    figures = own.join(pl.concat(totals), on="record").select(list(PER_UNIT))
+    return pl.concat([hits.select(list(HIT)), _parts(hits)]), pl.concat([figures, *gaps])
+
+
+def _of_sets(figures: pl.DataFrame) -> pl.DataFrame:
+    return figures.with_columns(pl.lit(SETS).alias("ranking")).select(list(PER_UNIT))
 
 
 def _no_candidates() -> pl.DataFrame:
@@ -131,6 +144,11 @@ def within(source: pl.Expr) -> pl.Expr:
 def only(source: pl.Expr) -> pl.Expr:
     """Name the part of the sets that no other source proposed."""
     return pl.format(f"only{PART_OF}{{}}", source)
+
+
+def without(source: str) -> str:
+    """Name the sets that are blended again without a source."""
+    return f"without{PART_OF}{source}"
 
 
 def both(first: pl.Expr, second: pl.Expr) -> pl.Expr:

@@ -9,6 +9,7 @@ import math
 
 import polars as pl
 
+from schemas.evaluation import AGED, SET_AGES, SETS
 from schemas.hashing import hash64, unit_interval
 from schemas.tallies import ANY
 from transforms.evaluation import UNIT_SLICES, Judged
@@ -19,10 +20,11 @@ from transforms.evaluation_home import (
     played_before,
     possible,
     recordings_of,
+    steps,
     target_table,
     unit_table,
 )
-from transforms.evaluation_lists import CHART, chart_of, items_in, read_proposals, read_sets, served_from
+from transforms.evaluation_lists import CHART, PER_UNIT, chart_of, items_in, read_proposals, read_sets, served_from
 from transforms.evaluation_variety import known_items
 from transforms.histories import personal_events
 from transforms.retrieve import ShardBundle, user_table
@@ -31,9 +33,11 @@ from transforms.shards import Shard
 MOST_USERS = 2_000_000
 """More are not needed for an interval of a thousandth, and a hit of the day would bring too many contexts into one shard."""
 MOST_SKIPS = 3
+HELD_AT = 100
+"""Places of a set that count for its freshness, those of the headline: all that it has."""
 CONTEXT: dict[str, pl.DataType | type[pl.DataType]] = {
     "context": pl.String, "user_id": pl.String, "seed": pl.String, "market": pl.String, "tier": pl.String,
-    "tenure": pl.String, "skips": pl.String, "canonical_id": pl.String, "item_ids": pl.List(pl.String),
+    "tenure": pl.String, "skips": pl.String, "set_age": pl.String, "canonical_id": pl.String, "item_ids": pl.List(pl.String),
     "all": pl.Boolean, "discovery": pl.Boolean, "organic": pl.Boolean, "session": pl.Boolean, "possible": pl.Boolean,
     "type": pl.String, "age": pl.String, "device": pl.String, "language": pl.String,
 }  # fmt: skip
@@ -61,7 +65,9 @@ def contexts_of(shard: Shard, window: Window, share: float) -> pl.DataFrame:
     recordings = recordings_of(found["item_id"], ShardBundle(shard))
     named = found.with_columns(pl.format(f"{shard.number:05d}-{{}}", "context").alias("context"))
     units = named.unique("context", keep="first", maintain_order=True).with_row_index("unit")
-    units = units.select("unit", "context", "user_id", "seed", "market", "skips", "session")
+    hours = (pl.col("event_ts") - pl.lit(window.as_of)).dt.total_microseconds() / 3_600e6
+    units = units.with_columns(steps(hours, SET_AGES[:-1], SET_AGES[-1][1]).alias("set_age"))
+    units = units.select("unit", "context", "user_id", "seed", "market", "skips", "session", "set_age")
     targets = target_table(named.with_columns(pl.col("context").alias("user_id")),
                            units.select("unit", pl.col("context").alias("user_id")), recordings, window.as_of)  # fmt: skip
     wanted = targets.join(units.select("unit", pl.col("user_id").alias("key")), on="unit").select(
@@ -121,4 +127,30 @@ def judge_seeds(shard: Shard, contexts: pl.DataFrame) -> Judged:
     wanted = targets.select(pl.col("seed").alias("key"), "unit", "canonical_id", pl.col("item_ids").alias("item_id"))
     best = oracle(targets.filter("possible").select("unit", "canonical_id"))
     found = pl.concat([hits, read_proposals(shard.paths("proposal"), wanted.explode("item_id")), best])
-    return Judged(units.select("unit", "user_id", *UNIT_SLICES), targets, found, per_unit)
+    figures = pl.concat([per_unit, by_age(units, hits)])
+    return Judged(units.select("unit", "user_id", *UNIT_SLICES), targets, found, figures)
+
+
+def by_age(units: pl.DataFrame, hits: pl.DataFrame) -> pl.DataFrame:
+    """Return freshness, simulated: by the age that a day's set had, whether it was asked, and whether it held what came next.
+
+    One set stands for the whole day, so that its oldest hours say what a set that is not renewed so long is worth; the hour of
+    day differs, too.
+
+    Args:
+      units: `unit`, `set_age`.
+
+    Returns:
+      Figures per unit under the names of `AGED`, 1 or absent.
+    """
+    held = hits.filter((pl.col("ranking") == SETS) & (pl.col("rank") < HELD_AT)).select("unit").unique().sort("unit")
+    told = [
+        frame.select(
+            "unit",
+            pl.lit(SETS).alias("ranking"),
+            pl.col("set_age").replace_strict({age: pair[place] for age, pair in AGED.items()}).alias("metric"),
+            pl.lit(1.0).alias("value"),
+        )
+        for place, frame in enumerate((held.join(units, on="unit", maintain_order="left"), units))
+    ]
+    return pl.concat(told).select(list(PER_UNIT))

@@ -19,6 +19,7 @@ from schemas.evaluation import EVALUATION, UNIT, UNITS
 from schemas.hashing import shard_of
 from transforms.evaluation import Cell, Sums, from_frame, interval, measure, to_frame, units_of
 from transforms.evaluation_home import Window, judge_home
+from transforms.evaluation_left_out import LeaveOneOut
 from transforms.evaluation_now_playing import CONTEXT, contexts_of, judge_seeds
 from transforms.shards import (
     TARGET,
@@ -55,9 +56,10 @@ class EmitSums:
 
     window: Window
     rankings: tuple[str, ...]
+    leave_out: LeaveOneOut
 
     def __call__(self, shard: Shard) -> dict[str, pl.DataFrame]:
-        return _sums(measure(judge_home(one, self.window), self.rankings) for one in each_shard(shard))
+        return _sums(measure(judge_home(one, self.window, self.leave_out), self.rankings) for one in each_shard(shard))
 
 
 @dataclasses.dataclass(frozen=True)

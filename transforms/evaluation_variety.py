@@ -1,11 +1,15 @@
-"""What lists are like as a whole: how little known their items are, how far apart, and how they compare with what was played.
+"""What lists are like as a whole: how little known and how unlike their items are, and how they compare with what was played.
 
     self-information    mean of -log2 p(item) in bits, p = (positives + 1) / (all positives + items): Zhou et al. 2010
     distance            mean of 1 - cosine over all pairs of a list: Ziegler et al. 2005, on the vectors of the bundle
     popularity          mean share of all positives, in millionths; that of sets over that of histories is the popularity
                         lift of a group: Abdollahpouri et al. 2020
+    artist_entropy      -sum p log2 p in bits, p the share of an artist among a list's items that have one: Shannon 1948
+    calibration         KL(p || 0.99 q + 0.01 p) in bits, p the share of a content type or genre in what a user played and q
+                        in the list; an item counts once, shared equally among its genres: Steck 2018, with its 0.01
 
-Memory: of the items in a shard's lists the ids, positives and vectors, `4 * dim` bytes and an id each.
+Memory: of the items in a shard's lists the ids, positives, artists, genres and vectors, `4 * dim` bytes and about 200 each; of
+its users the shares of types and genres, some dozen rows each.
 """
 
 import dataclasses
@@ -13,12 +17,16 @@ import dataclasses
 import numpy as np
 import polars as pl
 
-from schemas.evaluation import POPULARITY, SETS, UNIT
+from schemas.evaluation import CALIBRATED, POPULARITY, SETS, UNIT
 from schemas.tallies import ANY
 from transforms.retrieve import ShardBundle
 from transforms.shards import Shard
+from transforms.tallies import primary_artist
 
 _MILLION = 1e6
+_SMOOTHING = 0.01
+"""Of a list's shares, what is taken from the user's own, so that what a list lacks is no infinite distance (Steck 2018)."""
+LEANING = {"user_id": pl.String, "metric": pl.String, "of": pl.String, "share": pl.Float64}
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -27,7 +35,8 @@ class Known:
 
     Attributes:
       head: ids of the items that are played most.
-      items: `item_id`, unique; `bits`, its self-information in 1/UNIT bits, and `positives`, both Int64; `row` of its vector.
+      items: `item_id`, unique; `bits`, its self-information in 1/UNIT bits, and `positives`, both Int64; `row` of its vector;
+        `artist_id`, its first artist or its show, `item_type` and `genres`, null where the catalogue does not say.
       positives, num_items: of all items that models know.
       vectors: `(num_vectors, dim) float32`.
     """
@@ -62,7 +71,9 @@ def known_items(shard: Shard, item_ids: pl.Series) -> Known:
     embedded = bundle.lookup("item_embedding", "item_id", ids, ["item_id", "vector"])
     rows = embedded.select("item_id").with_row_index("row")
     items = ids.alias("item_id").to_frame().join(played, on="item_id", how="left").join(rows, on="item_id", how="left")
-    items = items.with_columns(pl.col("positives").fill_null(0))
+    told = bundle.lookup("item", "item_id", ids, ["item_id", "item_type", "genres", "artists", "show_id"])
+    told = told.select("item_id", primary_artist().alias("artist_id"), "item_type", "genres")
+    items = items.join(told, on="item_id", how="left").with_columns(pl.col("positives").fill_null(0)).sort("item_id")
     bits = pl.Series("bits", _bits(items["positives"].to_numpy(), positives, num_items), pl.Int64)
     vectors = embedded["vector"].to_numpy() if embedded.height else np.empty((0, 1), np.float32)
     return Known(_most_played(shard), items.with_columns(bits), positives, num_items, vectors)
@@ -84,10 +95,9 @@ def totals(rows: pl.DataFrame, known: Known) -> pl.DataFrame:
     """Return figures of whole sets as `record`, `ranking`, `metric`, `value`: what they hold and how far apart it is.
 
     Args:
-      rows: candidates, those of a record in a row in order of their positions.
+      rows: described candidates, those of a record in a row in order of their positions.
     """
-    told = known.described(rows)
-    sets = told.group_by("record", maintain_order=True).agg(
+    sets = rows.group_by("record", maintain_order=True).agg(
         pl.len().cast(pl.Float64).alias("size"),
         (pl.col("familiarity") == "new_artist").mean().alias("new_artist"),
         (pl.col("familiarity") != "known").mean().alias("unknown"),
@@ -96,13 +106,69 @@ def totals(rows: pl.DataFrame, known: Known) -> pl.DataFrame:
         (pl.col("bits").sum() / pl.len() / UNIT).alias("self_information"),
         known.popularity().alias(POPULARITY),
     )
+    sets = sets.join(artist_entropy(rows), on="record", maintain_order="left")
     if len(known.vectors):
-        sets = sets.join(distances(told, known.vectors), on="record", maintain_order="left")
+        sets = sets.join(distances(rows, known.vectors), on="record", maintain_order="left")
     shares = sets.unpivot(index="record", variable_name="metric").with_columns(pl.lit(SETS).alias("ranking"))
     slots = rows.select("record", pl.col("sources").alias("ranking")).explode("ranking").drop_nulls()
     counted = slots.group_by("record", "ranking").agg(pl.len().cast(pl.Float64).alias("value"))
     counted = counted.with_columns(pl.lit("slots").alias("metric"))
     return pl.concat([frame.select("record", "ranking", "metric", "value") for frame in (shares, counted)])
+
+
+def artist_entropy(rows: pl.DataFrame) -> pl.DataFrame:
+    """Return `record`, `artist_entropy`: log2(n) - sum(c log2 c) / n of the n items that have an artist, c by artist.
+
+    0 where all are of one artist, or none has any.
+
+    Args:
+      rows: described, of records one after the other.
+    """
+    by_artist = (
+        rows.group_by("record", "artist_id", maintain_order=True).len("c").filter(pl.col("artist_id").is_not_null())
+    )
+    n, c = pl.col("c").sum().cast(pl.Float64), pl.col("c").cast(pl.Float64)
+    found = by_artist.group_by("record", maintain_order=True).agg(
+        (n.log(2) - (c * c.log(2)).sum() / n).alias("artist_entropy")
+    )
+    every = rows.select("record").unique(maintain_order=True)
+    return every.join(found, on="record", how="left", maintain_order="left").with_columns(
+        pl.col("artist_entropy").fill_null(0)
+    )
+
+
+def leanings(rows: pl.DataFrame, key: str) -> pl.DataFrame:
+    """Return `key`, `metric`, `of`, `share`: how content types and genres are shared out; items that have none are left out.
+
+    Args:
+      rows: described, in an order that stays.
+    """
+    share = pl.col("weight") / pl.col("weight").sum().over(key)
+    genres = rows.select(key, pl.col("genres").alias("of"), (1 / pl.col("genres").list.len()).alias("weight"))
+    of_each = {
+        "type": rows.select(key, pl.col("item_type").alias("of"), pl.lit(1.0).alias("weight")),
+        "genre": genres.explode("of"),
+    }
+    found = [
+        one.drop_nulls("of").group_by(key, "of", maintain_order=True).agg(pl.col("weight").sum()).select(
+            key, pl.lit(CALIBRATED[kind][0]).alias("metric"), "of", share.alias("share"))
+        for kind, one in of_each.items()
+    ]  # fmt: skip
+    return pl.concat(found)
+
+
+def miscalibration(wanted: pl.DataFrame, given: pl.DataFrame) -> pl.DataFrame:
+    """Return `unit`, `metric`, `value`: how far the lists are from what their users played, in bits, and a 1 for who is told of.
+
+    Args:
+      wanted: `unit`, `record`, `metric`, `of`, `share` of what each unit played. given: the same of lists, by `record`.
+    """
+    p, q = pl.col("share"), pl.col("share_given").fill_null(0)
+    both = wanted.join(given, on=["record", "metric", "of"], how="left", maintain_order="left", suffix="_given")
+    bits = (p * (p / ((1 - _SMOOTHING) * q + _SMOOTHING * p)).log(2)).sum().clip(0)
+    found = both.group_by("unit", "metric", maintain_order=True).agg(bits.alias("value"))
+    ones = found.with_columns(pl.col("metric").replace_strict(dict(CALIBRATED.values())), pl.lit(1.0).alias("value"))
+    return pl.concat([found, ones])
 
 
 def distances(rows: pl.DataFrame, vectors: np.ndarray) -> pl.DataFrame:
@@ -140,3 +206,13 @@ def played_popularity(histories: pl.DataFrame, known: Known) -> pl.DataFrame:
     """
     told = known.described(histories.unique())
     return told.group_by("user_id").agg(known.popularity().alias("value")).sort("user_id")
+
+
+def played_leanings(histories: pl.DataFrame, known: Known) -> pl.DataFrame:
+    """Return what each user's likes lean to, as `LEANING`, an item once.
+
+    Args:
+      histories: `user_id`, `item_id`.
+    """
+    once = histories.unique().sort("user_id", "item_id")
+    return leanings(known.described(once), "user_id").select(list(LEANING))

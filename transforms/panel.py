@@ -95,6 +95,7 @@ class Panel:
             artifacts={f"left-out-{shard.task.name}.json": json.dumps(reasons, indent=1, sort_keys=True).encode()}
             if reasons
             else {},
+            spent=dict(self.spent),
         )
 
 

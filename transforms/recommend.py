@@ -73,6 +73,13 @@ def added(counts: Iterable[Mapping[str, int]]) -> dict[str, int]:
     return total
 
 
+def offered_to(users: pl.DataFrame, proposals: pl.DataFrame, groups: pl.DataFrame, world: World) -> pl.DataFrame:
+    """Return what is proposed to a block of users: their own proposals, then those for their markets and tiers."""
+    own = proposals.filter(pl.col("key").is_in(users["user_id"].implode()))
+    keys = users.select(group_of(pl.col("tier"), world).alias("key")).unique()
+    return pl.concat([own, groups.join(keys, on="key", how="semi", maintain_order="left")])
+
+
 @dataclasses.dataclass(frozen=True)
 class Recommend:
     """Blend one shard of a surface.
@@ -95,10 +102,7 @@ class Recommend:
 
     def _user_block(self, users: pl.DataFrame, proposals: pl.DataFrame, groups: pl.DataFrame, world: World,
                     bundle: ShardBundle) -> tuple[pl.DataFrame, Facts]:  # fmt: skip
-        own = proposals.filter(pl.col("key").is_in(users["user_id"].implode()))
-        keys = users.select(group_of(pl.col("tier"), world).alias("key")).unique()
-        shared = groups.join(keys, on="key", how="semi", maintain_order="left")
-        offered = pl.concat([own, shared])
+        offered = offered_to(users, proposals, groups, world)
         return offered, user_facts(users, offered, world, bundle, self.policy, self.instant)
 
     def seeds(self, shard: Shard) -> Output:

@@ -35,6 +35,8 @@ ARTIFACTS = "artifacts"
 """The folder, beside a dataset's parts, of what is no table."""
 SAID = "said.txt"
 """In the staging folder: what long work last said of how far it is."""
+SPENT = "spent"
+"""In the staging folder: `Output.spent` by task, until the stage is committed."""
 EVERYONE = "*"
 """The target of rows that every target sees."""
 
@@ -158,6 +160,7 @@ class Output:
       by_day: the rows are of several days, in order of `event_date`, and become such a file for each. They are checked
         and counted together: the entry of the first day stands for all.
       artifacts: files beside the rows, by name, the weights of a model for example.
+      spent: wall seconds by part of the work. They go to the record of the run and to nothing that is committed.
     """
 
     frame: pl.DataFrame | pa.Table
@@ -167,6 +170,7 @@ class Output:
     event_date: str | None = None
     by_day: bool = False
     artifacts: Mapping[str, bytes] = dataclasses.field(default_factory=dict)
+    spent: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
 
 _NOTHING = {
@@ -352,6 +356,9 @@ def process_shard(task: Task, workspace: Workspace, work: Work) -> str:
         given = work(Shard(task, workspace.store))
         outputs = given if isinstance(given, list) else [given]
         entries = [entry for output in outputs for entry in stage_output(task, workspace, output)]
+        spent = [dict(output.spent) for output in outputs if output.spent]
+        if spent:
+            workspace.store.write_bytes(f"{workspace.staging}/{SPENT}/{task.name}.json", json.dumps(spent).encode())
         workspace.store.write_bytes(_done(task, workspace), json.dumps(entries, sort_keys=True).encode())
     return task.name
 
@@ -370,6 +377,18 @@ def staged_entries(store: Store, staging: str) -> list[dict]:
     done = [json.loads(store.read_bytes(path)) for path in store.list(f"{staging}/done")]
     named = {entry["name"]: entry for entries in done for entry in entries}
     return [named[name] for name in sorted(named)]
+
+
+def take_spent(store: Store, staging: str) -> dict[str, float]:
+    """Add up what all tasks staged so far have spent, by part of the work, and remove it from the staging folder."""
+    paths = store.list(f"{staging}/{SPENT}")
+    every = [pair for path in paths for one in json.loads(store.read_bytes(path)) for pair in one.items()]
+    if paths:
+        store.delete(f"{staging}/{SPENT}")
+    return {
+        name: round(sum(seconds for own, seconds in every if own == name), 3)
+        for name in sorted({own for own, _ in every})
+    }
 
 
 def stage_output(task: Task, workspace: Workspace, output: Output) -> list[dict]:

@@ -7,8 +7,11 @@ import polars as pl
 import pytest
 from golden_world import Raw
 
+from transforms.evaluate import Hits
+
 NEIGHBOURS = golden_world.golden("neighbours")
 NEAREST = 20
+PRECISION_AT = (1, 5, NEAREST)
 
 
 def genres(raw: Raw) -> pl.DataFrame:
@@ -29,7 +32,7 @@ def seeds(golden_road):
 @pytest.fixture(scope="module")
 def co_listened(golden_road, seeds):
     found = golden_sets.committed(golden_road.root, "co_listen").filter(pl.col("rank") < NEAREST)
-    near = found.select("item_id", pl.col("other_item_id").alias("other"))
+    near = found.select("item_id", pl.col("other_item_id").alias("other"), pl.col("rank").alias("place"))
     return seeds.join(near, on="item_id").join(genres(Raw(golden_road.raw)), on="other")
 
 
@@ -51,6 +54,16 @@ def share_of_own(near: pl.DataFrame, genre: str) -> float:
     return float((mine["other_genre"] == genre).mean())
 
 
+def precision(near: pl.DataFrame, genre: str, num_seeds: int) -> list[float]:
+    """Return the mean share of the seed's own genre among its first 1, 5 and 20 neighbours; one that is missing is none."""
+    mine = near.filter(pl.col("genre") == genre)
+    rows = mine["item_id"].rank("dense").to_numpy().astype(np.int64) - 1
+    at = np.zeros((num_seeds, NEAREST), bool)
+    at[rows, mine["place"].to_numpy()] = (mine["other_genre"] == genre).to_numpy()
+    hits = Hits(at, np.ones(num_seeds, np.int64))
+    return [float(hits.precision(k).mean()) for k in PRECISION_AT]
+
+
 def test_every_genre_has_its_seeds(seeds):
     assert sorted(seeds["genre"].unique()) == sorted(one["genre"] for one in NEIGHBOURS["neighbours"])
     assert seeds.height >= 450
@@ -61,6 +74,27 @@ def test_what_is_near_is_of_the_seeds_own_genre(co_listened, nearest, golden):
     genre, must = golden["genre"], NEIGHBOURS["must"]
     assert share_of_own(co_listened, genre) >= must["co_listen"], f"{genre}: co-listens are of other genres"
     assert share_of_own(nearest, genre) >= must["vector"], f"{genre}: the nearest vectors are of other genres"
+
+
+@pytest.mark.parametrize("golden", NEIGHBOURS["neighbours"], ids=lambda golden: golden["genre"])
+def test_precision_is_what_it_must_be_at_every_place(seeds, co_listened, nearest, golden):
+    """What must hold of all twenty holds of the first and the first five, too; a seed with too few neighbours has less."""
+    genre, must = golden["genre"], NEIGHBOURS["must"]
+    own = seeds.filter(pl.col("genre") == genre).height
+    found = {name: precision(near, genre, own) for name, near in (("co_listen", co_listened), ("vector", nearest))}
+    print(
+        genre,
+        {name: [f"@{k} {one:.3f}" for k, one in zip(PRECISION_AT, own, strict=True)] for name, own in found.items()},
+    )
+    for name, precisions in found.items():
+        assert min(precisions) >= must[name], f"{genre} {name}: precision at {PRECISION_AT} is {precisions}"
+
+
+def test_precision_counts_what_is_missing():
+    """Of two seeds the first has its own genre at places 0 and 3, another at 1; the second has one neighbour, another's."""
+    near = pl.DataFrame({"item_id": ["a", "a", "a", "b"], "genre": "rock", "place": [0, 1, 3, 0],
+                         "other_genre": ["rock", "jazz", "rock", "jazz"]})  # fmt: skip
+    assert precision(near, "rock", 2) == [1 / 2, 2 / 5 / 2, 2 / 20 / 2]
 
 
 @pytest.mark.parametrize("golden", NEIGHBOURS["neighbours"], ids=lambda golden: golden["genre"])

@@ -1,5 +1,6 @@
 """Git refs as sides of a comparison, on a small repository whose commands only say what they were asked."""
 
+import re
 import signal
 import subprocess
 import sys
@@ -9,6 +10,7 @@ import pytest
 
 from jobs import evaluate, revision
 from jobs.revision import RevisionError, Trial, checked_out, commit_of, judged_root, uncommitted
+from transforms.world_setting import PRESETS
 
 SAYS = """
 import pathlib, sys
@@ -140,6 +142,24 @@ def test_refs_are_judged_and_then_compared(repository, tmp_path, capsys):
     (said,) = root.rglob("said.txt")
     assert len(said.read_text().splitlines()) == 4
     assert worktrees(repository) == 0
+
+
+def test_a_preset_is_a_world_that_both_refs_are_judged_on(repository, tmp_path, monkeypatch):
+    """Without an input refs get a synthetic world of the preset's size, made once, that goes on 8 days after the date."""
+    monkeypatch.setitem(PRESETS, "tiny", {"users": 120, "items": 2_000, "events": 3_000, "markets": 2})
+    root = tmp_path / "root"
+    assert compare(root, "--base", "good", "--head", "broken", "--preset", "tiny") == 1
+    (said,) = root.rglob(f"tiny/{commit_of('good')[:16]}/said.txt")
+    ran, judged = (line.split() for line in said.read_text().splitlines())
+    raw = Path(ran[ran.index("--raw") + 1])
+    assert raw == Path(judged[judged.index("--raw") + 1])
+    assert raw.is_relative_to(root / "eval-diff" / "tiny")
+    assert ran[ran.index("--date") + 1] == judged[judged.index("--to") + 1] == "2026-01-23"
+    text = {name: (raw / name / "part-00000.jsonl").read_text() for name in ("users", "events")}
+    assert len(set(re.findall(r'"user_id":"(\w+)"', text["users"]))) == 120
+    assert '"event_ts":"2026-01-31T' in text["events"]
+    with pytest.raises(SystemExit):
+        compare(root, "--base", "good", "--head", "good", "--preset", "huge")
 
 
 def test_it_is_this_interpreter(repository, trial, monkeypatch):

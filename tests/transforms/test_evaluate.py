@@ -10,12 +10,12 @@ from transforms.embed.interactions import from_lists
 from transforms.evaluate import NOBODY, hits, top_items, without
 
 
-def by_hand(ranked: list[int], wanted: set[int], k: int) -> tuple[float, float, float, float]:
-    """Recall, hit rate, nDCG and reciprocal rank of one ranking, one place after the other."""
+def by_hand(ranked: list[int], wanted: set[int], k: int) -> tuple[float, ...]:
+    """Recall, precision, hit rate, nDCG and reciprocal rank of one ranking, one place after the other."""
     found = [place for place, item in enumerate(ranked[:k], 1) if item in wanted]
     gain = sum(1 / math.log2(place + 1) for place in found)
     best = sum(1 / math.log2(place + 1) for place in range(1, min(k, len(wanted)) + 1))
-    return len(found) / len(wanted), float(bool(found)), gain / best, 1 / found[0] if found else 0.0
+    return len(found) / len(wanted), len(found) / k, float(bool(found)), gain / best, 1 / found[0] if found else 0.0
 
 
 @given(st.data())
@@ -24,7 +24,8 @@ def test_metrics_are_those_counted_by_hand(data):
     ranked = data.draw(st.permutations(range(num_items)))
     wanted = data.draw(st.sets(st.integers(0, num_items - 1), min_size=1))
     found = hits(np.array([ranked], np.int32), from_lists([sorted(wanted)], num_items))
-    ours = [float(metric(k)[0]) for metric in (found.recall, found.hit_rate, found.ndcg, found.reciprocal_rank)]
+    metrics = found.recall, found.precision, found.hit_rate, found.ndcg, found.reciprocal_rank
+    ours = [float(metric(k)[0]) for metric in metrics]
     assert ours == pytest.approx(by_hand(list(ranked), wanted, k), abs=1e-12)
 
 

@@ -64,6 +64,13 @@ def test_sources_that_answer_are_not_spoken_of():
     assert (found.rows_in, found.counters, found.artifacts) == (3, {"asked": 3}, {})
 
 
+def test_what_each_source_took_is_told_beside_what_is_committed():
+    ticks = iter(range(100))
+    found = asked({"good": source(of_item("a")), "other": source(of_item("b"))}, lambda: float(next(ticks)))
+    assert found.spent == {"good": len(BLOCKS), "other": len(BLOCKS)}, "a tick for every block"
+    assert (found.counters, found.artifacts) == ({"asked": 3}, {})
+
+
 @pytest.mark.parametrize("key", ["ann", "cid"], ids=["in the first block", "in the last block"])
 def test_a_source_that_fails_is_left_out_of_the_whole_shard(key, tmp_path):
     found = asked({"good": source(of_item("a")), "bad": source(fails_for(key, KeyError("title")))})

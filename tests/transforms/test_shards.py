@@ -6,8 +6,19 @@ import pytest
 from apache_beam.testing.util import assert_that, equal_to
 
 from pipelines.runner import run_beam
-from transforms.io.store import StoreError
-from transforms.shards import ApplyToEach, Task
+from schemas.catalogue import CONTRACTS
+from transforms.io.store import LocalStore, StoreError
+from transforms.shards import (
+    ApplyToEach,
+    Output,
+    Shard,
+    Task,
+    Workspace,
+    process_shard,
+    read_tables,
+    staged_entries,
+    take_spent,
+)
 
 STARTED: list[int] = []
 BOTH = threading.Barrier(2, timeout=30)
@@ -61,3 +72,20 @@ def interrupt(number: int) -> None:
 def test_the_key_that_stops_a_run_is_not_an_error():
     with pytest.raises(KeyboardInterrupt):
         run_beam([Task("a", 0, {})], ApplyToEach(interrupt, 2), [])
+
+
+def test_what_work_took_is_added_up_once_and_is_in_no_output(tmp_path):
+    """Two tasks say what they spent, one says nothing; a task that was staged before a kill is not counted twice."""
+    store = LocalStore(str(tmp_path))
+    space = Workspace(store.root, "staging", "run", "vocabulary", "stage", "code")
+    spent = {"one": {"a": 1.5, "b": 0.25}, "two": {"b": 0.5}, "three": {}}
+
+    def work(shard: Shard) -> Output:
+        return Output(read_tables([], CONTRACTS["vocabulary"]), spent=spent[shard.task.name])
+
+    for name in (*spent, "one"):
+        process_shard(Task(name, 0, {}), space, work)
+    assert not [entry for entry in staged_entries(store, "staging") if "spent" in str(entry)]
+    assert take_spent(store, "staging") == {"a": 1.5, "b": 0.75}
+    assert take_spent(store, "staging") == {}
+    assert not store.list("staging/spent")
