@@ -22,7 +22,7 @@ from transforms.stream.messages import decode_messages, encode_sets
 from transforms.stream.session import APPLIED, CONFLICT, DUPLICATE, LATE, OUTLIVED, PRIVATE, SILENT, TOO_LATE
 from transforms.stream.sessions import merge_events
 
-AFTER = BEGIN + datetime.timedelta(days=4)
+AFTER = BEGIN + datetime.timedelta(days=90)
 """When everything is published: no event is ahead of that."""
 DAY_S = 86_400
 TOGETHER = 25

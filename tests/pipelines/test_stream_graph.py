@@ -31,6 +31,8 @@ from transforms.stream.sessions import merge_events
 from transforms.stream.spool import MINUTE_S
 
 NOON = datetime.datetime(2026, 1, 31, 12, tzinfo=datetime.UTC)
+PUBLISHED = NOON + datetime.timedelta(days=90)
+"""Of everything: nothing is ahead of it."""
 
 
 def message(minute: int, user: str, **fields) -> PubsubMessage:
@@ -40,7 +42,7 @@ def message(minute: int, user: str, **fields) -> PubsubMessage:
         "ingest_ts": (at + datetime.timedelta(seconds=1)).isoformat(), "user_id": user, "item_type": "track",
         "item_id": f"tr{2 * (minute % 9):07d}", "ms_played": 60_000, "item_duration_ms": 200_000, "market": "SE",
     } | fields  # fmt: skip
-    return PubsubMessage(json.dumps(told).encode(), {}, f"m-{user}-{minute}", at)
+    return PubsubMessage(json.dumps(told).encode(), {}, f"m-{user}-{minute}", PUBLISHED)
 
 
 MESSAGES = [message(minute, user) for user in ("ann", "bob", "cyd") for minute in range(0, 40, 8)]
@@ -125,7 +127,7 @@ def _batched(values, size):
 
 @pytest.mark.parametrize("seed", [4, 5])
 def test_the_local_driver_ends_with_the_same_bytes(serving, expected, tmp_path, seed):
-    dice, clock = random.Random(seed), Clock()
+    dice, clock = random.Random(seed), Clock(PUBLISHED.timestamp())
     broker = MemoryBroker(clock)
     told = [*MESSAGES, *dice.choices(MESSAGES, k=6), *BROKEN]
     dice.shuffle(told)

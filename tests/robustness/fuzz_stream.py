@@ -210,7 +210,7 @@ def publish(broker: MemoryBroker, topic: str, sent: list[Sent]) -> dict[str, Sen
 
 def run(count: int, seed: int, folder: Path) -> Found:
     """Send so many messages through a driver, and say what is wrong."""
-    rng, clock, found = random.Random(seed), Clock(BEGIN.timestamp() + 86_400), Found()
+    rng, clock, found = random.Random(seed), Clock(BEGIN.timestamp() + 90 * 86_400), Found()
     broker = MemoryBroker(clock)
     with contextlib.closing(StateStore(folder / "stream")) as store:
         stream = Stream(

@@ -181,7 +181,7 @@ def test_a_set_is_written_whole_and_named_by_its_attributes():
     assert frame.columns == CANDIDATE_SET.schema.names
     assert frame["source_watermark"].item() == "2026-01-30T12:00:00+00:00"
     assert message.attributes == {
-        "candidate_set_id": "u1-1769774400000000001", "record_key": "u1", "user_id": "u1",
+        "candidate_set_id": "u1-1769774400000000001-1264153453", "record_key": "u1", "user_id": "u1",
         "sequence": "1769774400000000001", "bundle_id": "b1", "surface": "now_playing", "trace_id": "e",
         "content-encoding": "zstd",
     }  # fmt: skip
