@@ -9,6 +9,7 @@ a property of the event too, by its own two clocks.
 Memory: at most `MOST` events of about 200 bytes for a listener, half a megabyte; a day of plays is 10 kB.
 """
 
+import bisect
 import dataclasses
 import functools
 import operator
@@ -76,9 +77,19 @@ class Window:
     @classmethod
     def of(cls, heard: Iterable[Heard]) -> "Window":
         """Return the window of a set of events."""
-        ordered = sorted({one.identity: one for one in heard}.values(), key=_identity)[-MOST:]
-        oldest = ordered[-1].event_ts - SPAN_US if ordered else 0
-        return cls(tuple(one for one in ordered if one.event_ts > oldest))
+        return cls.newest({one.identity: one for one in heard}.values())
+
+    @classmethod
+    def newest(cls, distinct: Iterable[Heard]) -> "Window":
+        """Return the window of events that differ in identity."""
+        newest = sorted(distinct)[-MOST:]
+        oldest = newest[-1].event_ts - SPAN_US if newest else 0
+        return cls(tuple(newest[bisect.bisect_left(newest, (oldest + 1,)) :]))
+
+    def holds(self, one: Heard) -> bool:
+        """Tell whether it has this very event."""
+        at = bisect.bisect_left(self.heard, one.identity)
+        return at < len(self.heard) and self.heard[at].identity == one.identity
 
     @property
     def overrun(self) -> bool:
@@ -110,7 +121,7 @@ class Window:
             written, *heard = orjson.loads(stored)
             if written != FORMAT:
                 raise ValueError(f"format {written!r}")
-            return cls(tuple(Heard(*one) for one in heard))
+            return cls(tuple(map(Heard._make, heard)))
         except (ValueError, TypeError) as error:
             raise WindowError(
                 f"expected a window of format {FORMAT}, came {stored[:40]!r} ({error}). State of another version is not"
@@ -128,17 +139,19 @@ class Told(NamedTuple):
 def merge(window: Window, came: Iterable[Heard]) -> tuple[Window, list[Told]]:
     """Return the window with the events, and what became of each."""
     arrived = list(came)
-    merged = Window.of((*arrived, *window.heard))
-    stays, known = set(map(_identity, merged.heard)), set(map(_identity, window.heard))
-    latest = {one.event_id: one for one in window.heard}
-    return merged, [_tell(one, stays, known, latest) for one in arrived]
+    fresh = {one.identity: one for one in arrived if not window.holds(one)}
+    merged = Window.newest((*window.heard, *fresh.values())) if fresh else window
+    ids = {event_id for _, event_id, _ in fresh}
+    latest = {one.event_id: one for one in window.heard if one.event_id in ids}
+    known = {one.identity for one in arrived} - fresh.keys()
+    return merged, [_tell(one, merged, known, latest) for one in arrived]
 
 
-def _tell(one: Heard, stays: set[tuple], known: set[tuple], latest: dict[str, Heard]) -> Told:
+def _tell(one: Heard, merged: Window, known: set[tuple], latest: dict[str, Heard]) -> Told:
     """Say what became of an event, and remember it."""
     if one.identity in known:
         return Told(DUPLICATE)
-    if one.identity not in stays:
+    if not merged.holds(one):
         return Told(OUTLIVED)
     known.add(one.identity)
     other = latest.get(one.event_id)
