@@ -26,6 +26,7 @@ from transforms.model_bundle import ModelBundle
 from transforms.panel import LEFT_OUT
 from transforms.part_sources import HOME_PART_SOURCES, NOW_PLAYING_PART_SOURCES
 from transforms.recommend import Recommend
+from transforms.replay import MOST, Replayed
 from transforms.retrieve import retrieve_seeds, retrieve_users
 from transforms.shards import ExchangeShards, Output, ProcessShards, Shard, Task, Work, Workspace
 from transforms.sources import (
@@ -155,8 +156,6 @@ _WEIGHTS, _INDEX = ("encoder", "session_knn"), frozenset({"index"})
 _ASKED_OF_POLICY = ("recent_play_days", "recent_skip_days", "expires_hours", "fresh_days", "explore", "album", "show",
                     "artist", "publisher", "source_seconds")  # fmt: skip
 """What decides on proposals."""
-_ASKED_ONLY = ("user_embedding", "item_embedding", "vocabulary", "encoder_vocabulary", *_WEIGHTS, *_INDEX)
-"""What only sources ask: blending needs none of it."""
 _RESTS_ON = {
     "co_listen": "co_listen", "history": "history", "popularity": "popularity", "transition": "transition",
     "artist": "artist_top", "release": "item", "exploration": "item", "part": "item", "neighbour_session": "session_knn",
@@ -206,9 +205,7 @@ def retrieve(surface: Surface, served: Served) -> Stage:
             sources=surface.sources,
             policy=policy,
             instant=instant,
-            open_bundle=functools.partial(
-                ModelBundle, space=served.models.encoder.space, instant=instant, code_version=road.code_version
-            ),
+            open_bundle=_opens(served, instant),
         ),
     )
     return Stage(
@@ -224,6 +221,12 @@ def retrieve(surface: Surface, served: Served) -> Stage:
         config={"sources": sorted([*surface.sources, *asked(surface.group_sources, policy)])}
         | {name: getattr(policy, name) for name in _ASKED_OF_POLICY},
     )
+
+
+def _opens(served: Served, instant: Instant) -> Callable[[Shard], ModelBundle]:
+    """Return what opens the models that a task was given."""
+    space = served.models.encoder.space
+    return functools.partial(ModelBundle, space=space, instant=instant, code_version=served.road.code_version)
 
 
 def _ask(space: Workspace, tasks: Sequence[Task], work: Work, on_gpu: bool) -> beam.PTransform:
@@ -254,21 +257,22 @@ def blend(surface: Surface, served: Served, proposals: Manifest) -> Stage:
     common = {"item": paths(ingested.items.files), "popularity": paths(tables.popularity.files)}
     common |= {"tombstone": paths(ingested.tombstones.files), "groups": groups}
     common |= {"calibration": paths(calibration.files)}
+    asking = _inputs(surface, data) if surface.name == HOME else {name: data[name].files for name in surface.per_shard}
     inputs: dict[str, tuple[str, ...] | Sequence[DataFile]] = {
+        **asking,
         **common,
-        **{name: data[name].files for name in surface.per_shard if name not in ("item", *_ASKED_ONLY)},
         "proposal": own,
         LEFT_OUT: proposals.artifacts,
     }
-    used = sorted({*inputs, *surface.per_shard} - {"groups", LEFT_OUT, *_ASKED_ONLY})
+    used = sorted(inputs.keys() - {"groups", LEFT_OUT})
     return Stage(
         name="blend",
         qualifier=surface.name,
         contract=CANDIDATE_SET,
         date=road.day,
-        inputs=(*(input_ref(data[name]) for name in used), input_ref(ingested.campaigns)),
+        inputs=(*(input_ref(data[name], name) for name in used), input_ref(ingested.campaigns)),
         tasks=(*shard_tasks(road.num_shards, inputs), Task(GROUPS, 0, common)),
-        transform=functools.partial(_blend, road=road, policy=policy, surface=surface, fields=_fields(served), artifacts=rests_on(served.parts, served.models.encoder.space.id)),
+        transform=functools.partial(_blend, served=served, surface=surface),
         num_parts=road.num_shards + 1,
         num_shards=road.num_shards,
         config={"policy": dataclasses.asdict(policy), "run_mode": road.run_mode, "bundle": served.bundle.bundle},
@@ -286,22 +290,18 @@ def eligible_items(items: Manifest) -> int:
     return items.statistics["columns"]["rec_eligible"]["values"].get("true", 0)
 
 
-def _blend(
-    space: Workspace,
-    tasks: Sequence[Task],
-    road: Road,
-    policy: SurfacePolicy,
-    surface: Surface,
-    fields: Mapping[str, object],
-    artifacts: Mapping[str, Rests],
-) -> beam.PTransform:
+def _blend(space: Workspace, tasks: Sequence[Task], served: Served, surface: Surface) -> beam.PTransform:
+    road, policy = served.road, served.road.policy.surfaces[surface.name]
+    instant = Instant.of(road.date, policy)
     run = {"run_id": space.run, "gate_report_id": f"{surface.name}-{road.day}-{space.run}"}
-    provenance = Provenance({**fields, **run}, artifacts)
-    recommend = Recommend(
-        policy, Instant.of(road.date, policy), dict(surface.sources) | dict(surface.group_sources), provenance
-    )
-    shard = recommend.users if surface.name == HOME else recommend.seeds
-    return ProcessShards(space, WorkOfShard(recommend.groups, shard))
+    artifacts = rests_on(served.parts, served.models.encoder.space.id)
+    every = dict(surface.sources) | dict(surface.group_sources)
+    recommend = Recommend(policy, instant, every, Provenance({**_fields(served), **run}, artifacts))
+    if surface.name != HOME:
+        return ProcessShards(space, WorkOfShard(recommend.groups, recommend.seeds))
+    most = -(-MOST // road.num_shards)
+    users = Replayed(recommend, surface.sources, _opens(served, instant), most)
+    return ProcessShards(space, WorkOfShard(recommend.groups, users))
 
 
 def fields_of(bundle: Bundle, snapshots: Mapping[str, Manifest], **own: object) -> dict[str, object]:

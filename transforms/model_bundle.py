@@ -17,6 +17,7 @@ from transforms.embed.interactions import from_listens
 from transforms.embed.vectors import EncoderFiles
 from transforms.embed.weights import unpack
 from transforms.filters import Instant
+from transforms.histories import exploded
 from transforms.id_index import IdIndex
 from transforms.index.exact import ExactIndex
 from transforms.index.files import Terms, open_index
@@ -66,6 +67,17 @@ class ModelBundle(ShardBundle):
             encoder = _encoder(self.shard.store.root, weights, numbered)
         vectors: np.ndarray = encoder.plays(listens, keys)
         return vectors
+
+    def embedded(self, users: pl.DataFrame) -> tuple[pl.Series, np.ndarray]:
+        """Return the users whose histories tell anything, and the vectors of these.
+
+        Args:
+          users: `user_id`, `positives`, `skips`, sorted.
+        """
+        mine = users.filter(pl.col("positives").list.len() > 0)
+        vectors = self.encode(exploded(mine, "positives", "skips").rename({"user_id": "key"}), mine["user_id"])
+        known = vectors.any(axis=1)
+        return mine["user_id"].filter(pl.Series(known)), vectors[known]
 
     def neighbour_sessions(self, listens: pl.DataFrame, keys: pl.Series, limit: int) -> pl.DataFrame:
         """Return `key`, `item_id`, `raw_score`: what neighbour sessions hold, the best of each key."""

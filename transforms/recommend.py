@@ -132,9 +132,13 @@ class Recommend:
         groups = read_tables(shard.paths("groups"), PROPOSAL)
         return read_world(shard), ShardBundle(shard), shard.read("proposal"), groups
 
-    def _finished(self, shard: Shard, wanted: Iterable[tuple[pl.DataFrame, Facts]], rows_in: int) -> Output:
+    def provenance_of(self, shard: Shard) -> Provenance:
+        """Return what the sets of a shard share."""
         calibration = Calibration.read(shard.paths("calibration"))
-        provenance = dataclasses.replace(self.provenance, left_out=reasons_of(shard), calibration=calibration)
+        return dataclasses.replace(self.provenance, left_out=reasons_of(shard), calibration=calibration)
+
+    def _finished(self, shard: Shard, wanted: Iterable[tuple[pl.DataFrame, Facts]], rows_in: int) -> Output:
+        provenance = self.provenance_of(shard)
         blocks_ = [finished(*one, self.policy, self.instant, self.sources, provenance) for one in wanted]
         counters = added(found for _, found in blocks_)
         return Output(concatenate([table for table, _ in blocks_]), rows_in=rows_in, counters=counters)

@@ -52,8 +52,10 @@ _EXPOSURE = (
     "eligible_items",
     "gini_ppm",
 )
+_REPLAY = ("replayed", "replayed_sets_differ", "replayed_vectors_differ")
 _EXPLORED_FAIRLY = ("exploration_by_stratum", "exploration_by_hash")
-SET_GATES = ("sets_present", *_ZERO, "sets_below_minimum", "fallback_share", "mean_jaccard", *_EXPLORED_FAIRLY)
+_PARITY = "replay_parity"
+SET_GATES = ("sets_present", *_ZERO, "sets_below_minimum", "fallback_share", "mean_jaccard", _PARITY, *_EXPLORED_FAIRLY)
 EXPOSURE_GATES = ("single_item_share",)
 """Checks that may stop sets, or their exposure; each is recorded where there was nothing to judge, too."""
 _SLOTS_BY_SOURCE = "slots_by_source:"
@@ -92,6 +94,7 @@ def judge_candidate_sets(
         _fallback(n, previous.counters if previous else {}, limits),
         _mix(n, limits),
         _overlap(n, limits, LEAST_PAIRS if overlaid else 1),
+        _parity(manifest, limits, overlaid),
         *_sources(n, previous.counters if previous else {}, limits),
         *_fairness(n, limits),
     ]
@@ -260,6 +263,24 @@ def _gini(n: Mapping[str, int], before: Mapping[str, int], limits: CandidateSetT
     message = f"exposure is spread less evenly than it was, Gini {rise:+.3f}: the sets are concentrating"
     warn = rise > limits.gini_rise_warn
     return graded("gini", rise, f"W > +{limits.gini_rise_warn:g}", n["covered_items"], warn=warn, message=message)
+
+
+def _parity(manifest: Manifest, limits: CandidateSetThresholds, overlaid: bool) -> CheckResult:
+    """Judge whether sets and vectors of listeners are the same when they are made once more, as the stream makes them."""
+    n = manifest.counters
+    if overlaid or manifest.qualifier != "home":
+        return skipped(_PARITY, "only sets that a batch makes of listeners are made again")
+    if missing := [name for name in _REPLAY if name not in n]:
+        return broken(_PARITY, "some sets made again", f"the stage did not count {', '.join(missing)}")
+    sets, vectors = n["replayed_sets_differ"], n["replayed_vectors_differ"]
+    share = max(sets, vectors) / max(n["replayed"], 1)
+    message = (
+        f"of {n['replayed']:,} listeners whose sets were made again as the stream makes them {sets:,} have other items, and {vectors:,}"
+        " other vectors: what is evaluated is not what is served. Run `make explain` for one of them, and delete the user vectors of"
+        " this date where those differ"
+    )
+    threshold = f"<= {percent(limits.replay_block)}"
+    return graded(_PARITY, share, threshold, n["replayed"], block=share > limits.replay_block, message=message)
 
 
 def _sources(n: Mapping[str, int], before: Mapping[str, int], limits: CandidateSetThresholds) -> Iterator[CheckResult]:

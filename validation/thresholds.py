@@ -81,6 +81,7 @@ class CandidateSetThresholds:
     coverage_fall_warn: float
     gini_rise_warn: float
     exploration_block: float
+    replay_block: float
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -23,7 +23,6 @@ from schemas.policy import SurfacePolicy
 from transforms.candidate_sets import POPULAR_LEVEL, Provenance
 from transforms.facts import user_facts
 from transforms.filters import Instant
-from transforms.histories import exploded
 from transforms.recommend import added, finished
 from transforms.retrieve import user_audience
 from transforms.sources import Source
@@ -60,10 +59,7 @@ class GoingOn(LiveBundle):
 
     @functools.cached_property
     def _vectors(self) -> tuple[pl.Series, np.ndarray]:
-        mine = self.histories.filter(pl.col("positives").list.len() > 0)
-        vectors = self.encode(exploded(mine, "positives", "skips").rename({"user_id": "key"}), mine["user_id"])
-        known = vectors.any(axis=1)
-        return mine["user_id"].filter(pl.Series(known)), vectors[known]
+        return self.embedded(self.histories)
 
     def user_vectors(self, keys: pl.Series) -> tuple[pl.Series, np.ndarray]:
         """Return those of the keys that have a vector, sorted, and the vectors."""
