@@ -12,8 +12,8 @@ from road_folders import YESTERDAY, contents, half_committed, live_dates, reader
 from transforms.io.store import LocalStore
 
 WRITES = ("write_bytes", "append_line", "put", "move", "delete")
-MOST_WRITES = 40
-LEAST_DEATHS = 12
+MOST_WRITES = 80
+LEAST_DEATHS = 6
 
 
 class Died(RuntimeError):

@@ -4,12 +4,9 @@ import datetime
 import re
 import shutil
 import sys
-from pathlib import Path
 
 import polars as pl
-from road_folders import TODAY, YESTERDAY, arguments, contents, published, start
-
-from jobs import batch
+from road_folders import TODAY, YESTERDAY, arguments, contents, start
 
 OTHER_MACHINE = {
     "TZ": "Asia/Kathmandu",
@@ -46,25 +43,6 @@ def test_another_root_on_another_machine_at_another_time_gets_the_same_bytes(yes
 def _clock(date: datetime.date) -> list[str]:
     """Return the command that sets the whole process's clock, where there is one; `now` is replaced in any case."""
     return ["faketime", f"{date} 07:08:09"] if shutil.which("faketime") else []
-
-
-def test_the_order_of_events_in_the_input_changes_no_published_byte(yesterday, tmp_path):
-    raw, root = tmp_path / "raw", tmp_path / "root"
-    shutil.copytree(yesterday.raw, raw)
-    _shuffle(raw / f"events/date={YESTERDAY}", seed=11)
-    assert contents(raw, ("events",)) != contents(yesterday.raw, ("events",))
-    assert batch.main(arguments(raw, root, yesterday.policy, YESTERDAY)) == 0
-    assert published(root) == published(yesterday.root)
-
-
-def _shuffle(folder: Path, seed: int) -> None:
-    """Deal the events out over three files, in random order."""
-    files = sorted(folder.glob("*.parquet"))
-    events = pl.concat([pl.read_parquet(file) for file in files]).sample(fraction=1.0, shuffle=True, seed=seed)
-    for file in files:
-        file.unlink()
-    for number in range(3):
-        events[number::3].write_parquet(folder / f"dealt-{number}.parquet")
 
 
 def test_the_day_is_delivered_by_itself(yesterday):
