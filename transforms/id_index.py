@@ -48,7 +48,7 @@ class IdIndex:
         if not len(self.ids) or ids.null_count() == len(ids):
             return found
         _find_all(self.slots, _hashes(ids, self.seed), found)
-        other = self.ids[np.minimum(found, np.uint32(len(self.ids) - 1))] != ids
+        other = self.ids[pl.Series(np.minimum(found, np.uint32(len(self.ids) - 1)))] != ids
         found[(other.fill_null(True) if other.null_count() else other).to_numpy()] = NO_CODE
         return found
 

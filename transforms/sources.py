@@ -157,7 +157,6 @@ def ranked(found: Sequence[tuple[str, Source, pl.DataFrame]]) -> pl.DataFrame:
     return best.hstack([*same, pl.Series("source_rank", rank)])[PROPOSAL.schema.names]
 
 
-@functools.cache
 def none_found() -> pl.DataFrame:
     """Return no proposals, with the columns of some."""
     return pl.DataFrame(schema=_SCHEMA)
@@ -332,7 +331,7 @@ def of_seeds(found: pl.DataFrame, audience: Audience) -> pl.DataFrame:
       found: `key`, `item_id`, `raw_score`, each item once per key.
     """
     told = found.join(audience.leads, on="key")
-    return told.filter(told["seed_item_id"] != told["item_id"])[none_found().columns]
+    return told.filter(told["seed_item_id"] != told["item_id"])[list(_SCHEMA)]
 
 
 def transition(audience: Audience, bundle: Bundle) -> pl.DataFrame:

@@ -18,7 +18,7 @@ from transforms.filters import ITEM_COLUMNS
 from transforms.model_bundle import ModelBundle, demand_space
 from transforms.parts import gone_items
 from transforms.reach import REACH_COLUMNS, World, read_world
-from transforms.retrieve import OF_HISTORIES, made_good
+from transforms.retrieve import OF_HISTORIES, heard_by, made_good
 from transforms.shards import read_tables
 from transforms.stream.delta import Changed, Delta
 from transforms.stream.keyed import KeyedTable
@@ -143,18 +143,14 @@ class LiveBundle(ModelBundle):
         """Return listeners as `transforms.retrieve.user_table` does, those nobody knows too.
 
         Args:
-          seen: `user_id` and `market`, that of the last event, null where it has none; it goes before any other.
+          seen: sorted by `user_id`, each once, with the `market` of the last event, null where it has none; it goes before any
+            other.
         """
         users = self.lookup("user", "user_id", seen["user_id"])
         histories = self.lookup("history", "user_id", seen["user_id"], OF_HISTORIES)
-        unknown = seen.select("user_id").join(users, on="user_id", how="anti")
-        every = pl.concat([users, unknown], how="diagonal")
-        here = seen.rename({"market": "market_here"})
-        known = made_good(every, histories.select("user_id", "market"), self.held["tombstone"]).join(here, on="user_id")
-        market = pl.coalesce("market_here", "market").alias("market")
-        ordered = known.with_columns(market).drop("market_here").sort("user_id")
-        # Joined last: long lists are gathered once.
-        return ordered.join(histories.drop("market"), on="user_id", how="left", maintain_order="left")
+        known = seen.rename({"market": "market_here"}).join(users, on="user_id", how="left", maintain_order="left")
+        every = known.join(heard_by(histories), on="user_id", how="left", maintain_order="left")
+        return made_good(every, self.held["tombstone"], ["market_here", "history_market", "market"])
 
 
 def _with_id(columns: Sequence[str] | None) -> list[str] | None:
