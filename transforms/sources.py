@@ -35,7 +35,6 @@ RELATED_WEIGHT = 0.3
 CHART = 2_000
 GROUP_PREFIX = "*|"
 TALK = ("episode", "show", "audiobook", "chapter")
-_SCORE = pl.col("raw_score").cast(pl.Float32)
 _SCHEMA: dict[str, Any] = {"key": pl.String, "item_id": pl.String, "raw_score": pl.Float64, "seed_item_ids": pl.List(pl.String),
            "seed_event_ts": pl.Datetime("us", "UTC")}  # fmt: skip
 
@@ -133,8 +132,8 @@ def propose(sources: Mapping[str, Source], audience: Audience, bundle: Bundle) -
 def proposed(source: Source, audience: Audience, bundle: Bundle) -> pl.DataFrame:
     """Ask a source and return the columns that tell its proposals apart, and their `stratum` if they have one."""
     found = source.propose(audience, bundle)
-    own = ("key", "item_id", "seed_item_ids", "seed_event_ts", *(["stratum"] if "stratum" in found.columns else []))
-    return found.select(*own, _SCORE)
+    told = found[[*_SCHEMA, *(["stratum"] if "stratum" in found.columns else [])]]
+    return told.replace_column(told.get_column_index("raw_score"), told["raw_score"].cast(pl.Float32))
 
 
 def ranked(found: Sequence[tuple[str, Source, pl.DataFrame]]) -> pl.DataFrame:

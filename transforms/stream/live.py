@@ -6,6 +6,7 @@ catalogue of up to `HELD_ITEMS`, some 600 bytes an item; every other table lies 
 """
 
 import dataclasses
+import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -13,8 +14,9 @@ import polars as pl
 
 from schemas.catalogue import CONTRACTS
 from schemas.inputs import TOMBSTONE
+from transforms.explore import pool_of
 from transforms.facts import HeldCatalogue
-from transforms.filters import ITEM_COLUMNS
+from transforms.filters import ITEM_COLUMNS, Pool
 from transforms.model_bundle import ModelBundle, demand_space
 from transforms.parts import gone_items
 from transforms.reach import REACH_COLUMNS, World, read_world
@@ -35,6 +37,8 @@ LOOKED_UP = frozenset(name for name, _ in KEYED) - {"item"}
 _CONTRACTS = {**CONTRACTS, "groups": CONTRACTS["proposal"]}
 _HELD = ("tombstone",)
 Deltas = tuple[str, Sequence[tuple[pl.DataFrame, pl.DataFrame]]]
+FEW_GROUPS, HELD_GROUPS = 4, 64
+"""Few listeners are of few groups; so many combinations of them are held at the most, 80 MB; the oldest goes first."""
 HELD_ITEMS = 5_000_000
 """Three gigabytes of codes. What is proposed of a larger catalogue is coded for every block, which takes longer."""
 
@@ -134,6 +138,27 @@ class LiveBundle(ModelBundle):
             table.lookup(ids, _with_id(columns)), _with_id(columns), pl.col(column).is_in(ids.implode())
         )
         return found.sort("item_id").select(columns or found.columns)
+
+    def shared(self, groups: pl.Series, explored: str) -> tuple[pl.DataFrame, Pool | None]:
+        """Return what is proposed to groups, and their pools of a source, if the catalogue is coded.
+
+        Those of few groups are held: a thousand proposals each, 300 kB.
+        """
+        if len(groups) > FEW_GROUPS:
+            return self.lookup("groups", "key", groups), None
+        key = (explored, *groups.sort())
+        found = self._shared.get(key)
+        if found is None:
+            rows = self.lookup("groups", "key", groups)
+            found = rows, pool_of(rows, self.catalogue.codes, explored) if self.catalogue else None
+            if len(self._shared) == HELD_GROUPS:
+                del self._shared[next(iter(self._shared))]
+            self._shared[key] = found
+        return found
+
+    @functools.cached_property
+    def _shared(self) -> dict[tuple[str, ...], tuple[pl.DataFrame, Pool | None]]:
+        return {}
 
     def items(self) -> Items:
         """Return all items with a vector."""

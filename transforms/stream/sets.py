@@ -21,7 +21,7 @@ from schemas.hashing import hash64, hash64_one, mix64
 from schemas.policy import Quota, SurfacePolicy
 from transforms.candidate_sets import Provenance
 from transforms.facts import group_of, proposed_items, user_facts
-from transforms.filters import PAIR, Facts, Instant
+from transforms.filters import PAIR, Facts, Instant, Pool
 from transforms.histories import MAX_POSITIVES
 from transforms.panel import Panel
 from transforms.parts import shows_of_seeds, unfinished_books
@@ -122,11 +122,11 @@ class SessionSets:
         if not users.height:
             return CANDIDATE_SET.schema.empty_table()
         audience = self._audience(users, told, heard, policy, instant)
-        proposals, left_out = self._proposals(audience, users)
-        facts = _facts(users, heard, audience, proposals, self.bundle, instant)
+        offered, pool, left_out = self._proposals(audience, users)
+        facts = dataclasses.replace(_facts(users, heard, audience, offered, self.bundle, instant), pool=pool)
         provenance = dataclasses.replace(self.provenance, left_out=left_out)
         every = dict(self.sources) | dict(self.group_sources)
-        _, table = made(proposals, facts, policy, instant, every, provenance)
+        _, table = made(offered, facts, policy, instant, every, provenance)
         return stamped(table, heard)
 
     def _audience(
@@ -154,21 +154,24 @@ class SessionSets:
             rights = rights.with_columns(may_begin=free, other_books=free)
         return Audience(keys, liked, skips, instant.effective_from, policy, rights, _unwanted(users, heard))
 
-    def _proposals(self, audience: Audience, users: pl.DataFrame) -> tuple[pl.DataFrame, tuple[str, ...]]:
+    def _proposals(
+        self, audience: Audience, users: pl.DataFrame
+    ) -> tuple[pl.DataFrame, Pool | None, tuple[str, ...]]:
         heard = dataclasses.replace(audience, keys=audience.keys.filter(pl.col("seed_item_id").is_not_null()))
         return asked(self.sources, heard, users, self.bundle)
 
 
 def asked(
     sources: Mapping[str, Source], audience: Audience, users: pl.DataFrame, bundle: LiveBundle
-) -> tuple[pl.DataFrame, tuple[str, ...]]:
-    """Return what is proposed to listeners and to their groups, and which sources did not answer."""
+) -> tuple[pl.DataFrame, Pool | None, tuple[str, ...]]:
+    """Return what is proposed to listeners and to their groups, their pools if they are held, and which sources did not answer."""
     panel = Panel(sources, audience.policy.live_seconds)
     own = panel.ask(audience, bundle)
     groups = users.select(group_of(pl.col("tier"), bundle.world)).to_series().unique()
-    shared = bundle.lookup("groups", "key", groups)
+    shared, pool = bundle.shared(groups, audience.policy.explore)
     reasons = tuple(sorted(f"source_{reason}:{name}" for name, (reason, _) in panel.left_out.items()))
-    return pl.concat([read_tables([], PROPOSAL), own, shared], rechunk=True), reasons
+    offered = pl.concat([read_tables([], PROPOSAL), own, shared], rechunk=True)
+    return offered, pool._replace(p=pool.p + own.height) if pool else None, reasons
 
 
 def _instant(hour: int, policy: SurfacePolicy) -> Instant:
@@ -329,5 +332,5 @@ def stamped(table: pa.Table, heard: Sequence[Listening], made_by: str = "session
         "generated_at": last,
         "degraded_reasons": pa.array(reasons, pa.list_(pa.string())),
     }
-    arrays = {name: columns[name] if name in columns else table[name] for name in CANDIDATE_SET.schema.names}
-    return pa.table(arrays).cast(CANDIDATE_SET.schema)
+    arrays = [columns[name] if name in columns else table[name] for name in CANDIDATE_SET.schema.names]
+    return pa.table(arrays, schema=CANDIDATE_SET.schema)
