@@ -278,13 +278,12 @@ def _table(
 
 def _exploration(flat: pl.DataFrame, policy: SurfacePolicy) -> pa.StructArray:
     """Say how the explored items of each record were drawn; nothing drawn has no seed."""
-    drawn = pl.col("slots") > 0
-    told = flat.select(
-        pl.lit(EXPLORATION_ID if policy.explore else "none").alias("id"),
-        "slots",
-        pl.when(drawn).then("seed").otherwise(0).alias("seed"),
-    )
-    columns = {name: told[name].to_arrow() for name in ("id", "slots", "seed")}
+    slots = flat["slots"].to_numpy()
+    columns = {
+        "id": _repeat(EXPLORATION_ID if policy.explore else "none", flat.height, pa.string()),
+        "slots": pa.array(slots),
+        "seed": pa.array(np.where(slots > 0, flat["seed"].to_numpy(), 0)),
+    }
     return _struct(columns, CANDIDATE_SET.schema.field("exploration_policy").type)
 
 

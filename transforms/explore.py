@@ -22,15 +22,14 @@ pool; 200 bytes per slot.
 
 import dataclasses
 from collections.abc import Mapping
-from typing import NamedTuple
 
 import numpy as np
 import polars as pl
 
 from schemas.hashing import hash64_one, mix64
 from schemas.policy import SurfacePolicy
-from transforms.codes import MAY_EXPLICIT, OTHER_BOOKS
-from transforms.filters import Facts, Instant, Rows, anybody, hard_filters, personal_pairs
+from transforms.codes import MAY_EXPLICIT, OTHER_BOOKS, ItemCodes
+from transforms.filters import Facts, Instant, Pool, Rows, anybody, hard_filters, personal_pairs
 from transforms.id_index import NO_CODE, IdIndex, alike
 from transforms.sorted_groups import numbered, starts
 
@@ -142,7 +141,7 @@ def _rows(pools: Pools, k: np.ndarray, i: np.ndarray, row: np.ndarray, policy: S
 
 def pools_of(proposals: pl.DataFrame, facts: Facts, policy: SurfacePolicy, instant: Instant) -> Pools:
     """Return what each kind of record may be offered of its group's pool, by the rules that ask nothing personal."""
-    pool, strata = _pool(proposals, facts, policy)
+    pool = facts.pool or pool_of(proposals, facts.item_codes, policy.explore)
     kind_of, kinds = _kinds(facts)
     group = pool.groups.find(facts.records["group"][kinds])
     bounds = np.searchsorted(pool.group, np.arange(len(pool.groups.ids) + 1))
@@ -160,29 +159,19 @@ def pools_of(proposals: pl.DataFrame, facts: Facts, policy: SurfacePolicy, insta
         at[name][kind, alike[i]] = np.arange(len(kind))
         at[name] = at[name][:, alike]
     begins = np.searchsorted(kind, np.arange(len(kinds) + 1))
-    return Pools(near.astype(np.int64), strata, pool.p[row], i, pool.stratum[row], begins, kind_of, at)
+    return Pools(near.astype(np.int64), pool.strata, pool.p[row], i, pool.stratum[row], begins, kind_of, at)
 
 
-class _Pool(NamedTuple):
-    """Pools of all groups as parallel arrays, one item per code of `ALIKE`, in order of group, stratum and item."""
-
-    groups: IdIndex
-    group: np.ndarray
-    stratum: np.ndarray
-    i: np.ndarray
-    p: np.ndarray
-
-
-def _pool(proposals: pl.DataFrame, facts: Facts, policy: SurfacePolicy) -> tuple[_Pool, pl.Series]:
-    """Return the pools, and the names of their strata."""
-    there = (proposals["source_id"] == policy.explore).arg_true()
+def pool_of(proposals: pl.DataFrame, codes: ItemCodes, source: str) -> Pool:
+    """Return the pools among proposals, those of a source."""
+    there = (proposals["source_id"] == source).arg_true()
     offered, p = proposals.select("key", "item_id", "stratum", "source_rank")[there], there.to_numpy()
-    i = facts.item_codes.ids.find(offered["item_id"])
+    i = codes.ids.find(offered["item_id"])
     groups = IdIndex.of(offered["key"].unique(maintain_order=True))
     group = groups.find_runs(offered["key"])
     single, rank = np.flatnonzero(i != NO_CODE), offered["source_rank"].to_numpy()
     for name in ALIKE:
-        of, alike = group[single], facts.item_codes.arrays.items[name][i[single]]
+        of, alike = group[single], codes.arrays.items[name][i[single]]
         order = np.lexsort((i[single], rank[single], alike, of))
         single = single[order][starts(of[order], alike[order])]
     strata = offered["stratum"][single]
@@ -191,7 +180,7 @@ def _pool(proposals: pl.DataFrame, facts: Facts, policy: SurfacePolicy) -> tuple
     stratum = IdIndex.of(names).find(strata).astype(np.int64)
     order = np.lexsort((i[single], stratum, group[single]))
     single = single[order]
-    return _Pool(groups, group[single], stratum[order], i[single], p[single]), names
+    return Pool(groups, names, group[single], stratum[order], i[single], p[single])
 
 
 def _kinds(facts: Facts) -> tuple[np.ndarray, np.ndarray]:

@@ -72,7 +72,7 @@ class HeldCatalogue:
     def lookup(self, ids: pl.Series, columns: Sequence[str]) -> pl.DataFrame:
         """Return columns of the items with these ids, in no order."""
         found = self.codes.ids.find(ids)
-        return self.codes.items.select(columns)[found[found != NO_CODE]]
+        return self.codes.items[list(columns)][found[found != NO_CODE]]
 
 
 def group_of(tier: pl.Expr, world: World) -> pl.Expr:
@@ -99,8 +99,10 @@ def user_facts(
     """
     k = users.with_row_index("k")
     positives, skips = (exploded(k, column, key="k") for column in ("positives", "skips"))
-    open_ = k.filter(~pl.col("personalization_opt_out"))
-    profiled = positives.join(open_.select("k"), on="k", how="semi")
+    open_, profiled = k, positives
+    if k["personalization_opt_out"].any():
+        open_ = k.filter(~pl.col("personalization_opt_out"))
+        profiled = positives.join(open_.select("k"), on="k", how="semi")
     heard = _heard(positives["item_id"].unique(), bundle, held)
     mine = heard.filter(in_order())["show_id"]
     items, ordered = proposed_items(proposals["item_id"], mine, world, bundle, instant, held)

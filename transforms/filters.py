@@ -6,7 +6,7 @@ Facts about items, about records and about pairs of both are coded once and look
 import dataclasses
 import datetime
 import functools
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
@@ -28,7 +28,7 @@ from transforms.codes import (
     code_records,
 )
 from transforms.filter_kernel import DISCOVERY, PERSONAL, Moment, available_until, concerned, judge
-from transforms.id_index import NO_CODE
+from transforms.id_index import NO_CODE, IdIndex
 
 HARD_FILTERS = (
     "unknown_item", "tombstone", "ineligible", "market", "tier", "explicit", "age", "unreleased", "trailer", "seed",
@@ -56,6 +56,20 @@ class Instant:
         return cls(start, start + datetime.timedelta(hours=policy.expires_hours), f"{policy.name}|{logical_date}")
 
 
+class Pool(NamedTuple):
+    """Pools of some groups, what their records explore: parallel arrays, in order of group, stratum and item.
+
+    `groups`, `strata`: names of them. `group`, `stratum`: places in these. `i`: item code; `p`: row of the proposal table.
+    """
+
+    groups: IdIndex
+    strata: pl.Series
+    group: np.ndarray
+    stratum: np.ndarray
+    i: np.ndarray
+    p: np.ndarray
+
+
 @dataclasses.dataclass(frozen=True)  # without slots: codes are made on first use and kept
 class Facts:
     """What the hard filters need to know about the block.
@@ -75,6 +89,7 @@ class Facts:
       in_session: `k`, `item_id` of the recordings heard in the session that goes on.
       tired: `k`, `item_id` of what was shown or played too often lately.
       floors: `(num_records, num_kinds) int64`, how many of each kind of content there must be (`transforms.content_mix`); None: any.
+      pool: what is explored, where somebody holds it; else it is coded of the proposals.
       catalogue: `items` and `gone` in codes, where somebody holds them; else they are coded for these facts alone.
     """
 
@@ -92,6 +107,7 @@ class Facts:
     in_session: pl.DataFrame = dataclasses.field(default_factory=lambda: pl.DataFrame(schema=PAIR))
     tired: pl.DataFrame = dataclasses.field(default_factory=lambda: pl.DataFrame(schema=PAIR))
     floors: np.ndarray | None = None
+    pool: Pool | None = None
 
     @functools.cached_property
     def item_codes(self) -> ItemCodes:

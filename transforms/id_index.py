@@ -9,6 +9,8 @@ import polars as pl
 from transforms.compiled import compiled
 
 NO_CODE = np.uint32(0xFFFFFFFF)
+_MANY = 4_096
+"""Fewer ids are found faster than runs of equal ones."""
 _SLOT = np.dtype([("hash", np.uint64), ("place", np.int64)])
 
 
@@ -38,7 +40,7 @@ class IdIndex:
             slots["place"] = -1
             _fill(slots, hashes, place)
             _find_all(slots, hashes, found)
-            if not len(given) or (ids[found] == given).all():
+            if not len(given) or (ids[pl.Series(found)] == given).all():
                 return cls(ids, slots, seed)
         raise AssertionError("seeds do not end")
 
@@ -48,12 +50,14 @@ class IdIndex:
         if not len(self.ids) or ids.null_count() == len(ids):
             return found
         _find_all(self.slots, _hashes(ids, self.seed), found)
-        other = self.ids[np.minimum(found, np.uint32(len(self.ids) - 1))] != ids
+        other = self.ids[pl.Series(np.minimum(found, np.uint32(len(self.ids) - 1)))] != ids
         found[(other.fill_null(True) if other.null_count() else other).to_numpy()] = NO_CODE
         return found
 
     def find_runs(self, ids: pl.Series) -> np.ndarray:
-        """Return what `find` does, faster where equal ids follow each other."""
+        """Return what `find` does, faster where equal ids follow each other, and are many."""
+        if len(ids) < _MANY:
+            return self.find(ids)
         runs = ids.rle().struct.unnest()
         return np.repeat(self.find(runs["value"]), runs["len"].to_numpy())
 

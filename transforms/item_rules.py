@@ -1,6 +1,7 @@
 """What the rules ask of an item itself, as expressions over catalogue columns."""
 
 import datetime
+import functools
 
 import polars as pl
 
@@ -30,11 +31,13 @@ def servable() -> pl.Expr:
     return ~pl.any_horizontal("gone", "ineligible", "unreleased", "trailer").alias("servable")
 
 
+@functools.cache
 def trailer() -> pl.Expr:
     """Tell whether an item is a trailer."""
     return pl.col("is_trailer").fill_null(False).alias("trailer")
 
 
+@functools.cache
 def in_order() -> pl.Expr:
     """Tell whether an item is a part that is to be heard after those before it: a chapter, or an episode of a serial show."""
     serial = (pl.col("item_type") == "episode") & pl.col("is_serial").fill_null(False) & ~trailer()

@@ -47,9 +47,9 @@ class Panel:
     def ask(self, audience: Audience, bundle: Bundle) -> pl.DataFrame:
         """Return what the sources propose for one block of the shard."""
         asked = [name for name in self.sources if name not in self.left_out]
-        found = [(self.sources[name], self._ask(name, audience, bundle)) for name in asked]
-        there = [(source, frame) for source, frame in found if frame is not None]
-        few = sum(frame.height for _, frame in there) <= FEW
+        found = [(name, self.sources[name], self._ask(name, audience, bundle)) for name in asked]
+        there = [(name, source, frame) for name, source, frame in found if frame is not None]
+        few = sum(frame.height for *_, frame in there) <= FEW
         tables = [ranked(some) for some in ([there] if few and there else [[one] for one in there])]
         return pl.concat([read_tables([], PROPOSAL), *tables])
 
@@ -59,7 +59,7 @@ class Panel:
             self.left_out[name] = (SLOW, "has yet to answer what it was asked before")
             return None
         begun, found = self.clock(), None
-        answer = _answer(lambda: proposed(name, source, audience, bundle))
+        answer = _answer(lambda: proposed(source, audience, bundle))
         wait([answer], min(self.seconds - self.spent[name], threading.TIMEOUT_MAX))
         self.spent[name] += self.clock() - begun
         if answer.done():

@@ -18,7 +18,17 @@ from transforms.parts import (
     reached,
     shows_of_seeds,
 )
-from transforms.sources import SEED_HALF_LIFE_DAYS, Audience, Bundle, Source, age_days, halved, none_found, of_seeds
+from transforms.sources import (
+    SEED_HALF_LIFE_DAYS,
+    Audience,
+    Bundle,
+    Source,
+    age_days,
+    best_of,
+    halved,
+    none_found,
+    of_seeds,
+)
 
 NEWEST = 20
 """So many of a show are looked at for one that was not heard: who heard them all waits for the next."""
@@ -100,8 +110,8 @@ def next_for_seeds(audience: Audience, bundle: Bundle) -> pl.DataFrame:
     )
     newest = others.select("key", "item_id", raw_score=1.0 / (2.0 + pl.col("recency")))
     found = pl.concat([nexts, newest]).rename({"key": "seed_item_id"})
-    mine = audience.seeds.select("key", "seed_item_id").unique("key").join(found, on="seed_item_id")
-    return of_seeds(mine.select("key", "item_id", "raw_score"), audience).sort("key", "item_id")
+    mine = audience.leads.join(found, on="seed_item_id").select("key", "item_id", "raw_score")
+    return of_seeds(best_of(mine), audience).sort("key", "item_id")
 
 
 HOME_PART_SOURCES: dict[str, Source] = {

@@ -71,22 +71,29 @@ def user_table(shard: Shard) -> pl.DataFrame:
     Columns: the user contract, `history_market`, the lists of `OF_HISTORIES`, `seen` (has a history). The market is that of the
     last play, else of registration, else `*`; an unknown tier is free. Users under a tombstone are left out.
     """
-    histories = shard.read("history", list(OF_HISTORIES))
-    return made_good(shard.read("user"), histories, shard.read("tombstone", ["entity", "id"]))
+    joined = shard.read("user").join(heard_by(shard.read("history", list(OF_HISTORIES))), on="user_id", how="full", coalesce=True)
+    return made_good(joined, shard.read("tombstone", ["entity", "id"]), ["history_market", "market"]).sort("user_id")
 
 
-def made_good(users: pl.DataFrame, histories: pl.DataFrame, tombstones: pl.DataFrame) -> pl.DataFrame:
-    """Return users with their histories, as `user_table` does."""
-    histories = histories.rename({"market": "history_market"})
-    joined = users.join(histories.with_columns(pl.lit(True).alias("seen")), on="user_id", how="full", coalesce=True)
-    gone = tombstones.filter(pl.col("entity") == "user")["id"]
-    kept = joined.filter(~pl.col("user_id").is_in(gone.implode()) & pl.col("deletion_requested_at").is_null())
+def heard_by(histories: pl.DataFrame) -> pl.DataFrame:
+    """Return histories as they stand beside users: `history_market` for `market`, and `seen`."""
+    return histories.rename({"market": "history_market"}).with_columns(pl.lit(True).alias("seen"))
+
+
+def made_good(joined: pl.DataFrame, tombstones: pl.DataFrame, markets: list[str]) -> pl.DataFrame:
+    """Return users with their histories (`heard_by`), as `user_table` does, in their order.
+
+    Args:
+      markets: columns that say where a user is, the first that is not null before the others.
+    """
+    gone = tombstones["id"].filter(tombstones["entity"] == "user")
+    out = joined["user_id"].is_in(gone.implode()) | joined["deletion_requested_at"].is_not_null()
+    kept = joined.filter(~out) if out.any() else joined
     return kept.with_columns(
-        pl.coalesce("history_market", "market", pl.lit(ANY)).alias("market"),
+        pl.coalesce(*markets, pl.lit(ANY)).alias("market"),
         pl.col("tier").fill_null("free"),
-        pl.col("seen").fill_null(False),
-        pl.col("personalization_opt_out").fill_null(False),
-    ).sort("user_id")
+        pl.col("seen", "personalization_opt_out").fill_null(False),
+    )
 
 
 def blocks(frame: pl.DataFrame, size: int = BLOCK) -> Iterator[pl.DataFrame]:

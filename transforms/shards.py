@@ -132,12 +132,16 @@ def read_tables(
 ) -> pl.DataFrame:
     """Read Parquet files of one contract into a frame, in order; no files give an empty frame."""
     if not paths:
-        frame = _frame(contract.schema.empty_table())
-        return frame.select(columns) if columns else frame
+        return _nothing(contract).select(columns) if columns else _nothing(contract).clone()
     lazy = pl.scan_parquet(paths, hive_partitioning=False)
     if where is not None:
         lazy = lazy.filter(where)
     return (lazy.select(columns) if columns else lazy).collect(engine="in-memory")
+
+
+@functools.cache
+def _nothing(contract: Contract) -> pl.DataFrame:
+    return _frame(contract.schema.empty_table())
 
 
 def _local(store: Store, path: str) -> str:

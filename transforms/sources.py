@@ -6,6 +6,7 @@ what all proposals carry. Another source is one more function and one more line 
 
 import dataclasses
 import datetime
+import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
@@ -34,7 +35,6 @@ RELATED_WEIGHT = 0.3
 CHART = 2_000
 GROUP_PREFIX = "*|"
 TALK = ("episode", "show", "audiobook", "chapter")
-_SCORE = pl.col("raw_score").cast(pl.Float32)
 _SCHEMA: dict[str, Any] = {"key": pl.String, "item_id": pl.String, "raw_score": pl.Float64, "seed_item_ids": pl.List(pl.String),
            "seed_event_ts": pl.Datetime("us", "UTC")}  # fmt: skip
 
@@ -52,7 +52,7 @@ class Bundle(Protocol):
         """Yield a dataset part by part, a file or less at a time."""
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(frozen=True)  # without slots: what several sources ask is made on first use and kept
 class Audience:
     """For whom to propose: a block of users with their histories, or of seed items, as of an instant.
 
@@ -82,6 +82,27 @@ class Audience:
         """The keys with their `seed_item_id`."""
         return self.keys if "seed_item_id" in self.keys.columns else self.keys.with_columns(seed_item_id="key")
 
+    @functools.cached_property
+    def leads(self) -> pl.DataFrame:
+        """Each key once with its `seed_item_id`, and this as the `seed_item_ids` of a proposal, of no `seed_event_ts`."""
+        seeds = self.seeds.select("key", "seed_item_id").unique("key", keep="first", maintain_order=True)
+        return seeds.with_columns(pl.concat_list("seed_item_id").alias("seed_item_ids"), no_seed()[1])
+
+    @functools.cached_property
+    def session(self) -> pl.DataFrame:
+        """What was played and skipped in the sessions: `key`, `item_id`, `label` (float64), in order of key and time.
+
+        A seed that is nobody's was played and nothing else.
+        """
+        told = ["key", "item_id", "label"]
+        both = pl.concat([one[[*told, "event_ts"]] for one in (self.listens, self.skips)])
+        heard = both.sort("key", "event_ts", maintain_order=True).select("key", "item_id", pl.col("label").cast(pl.Float64))
+        alone = self.leads.join(heard, on="key", how="anti")
+        if not alone.height:
+            return heard
+        played = alone.select("key", item_id="seed_item_id", label=pl.lit(1.0)).drop_nulls()
+        return pl.concat([heard, played]).sort("key", maintain_order=True)
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Source:
@@ -103,32 +124,36 @@ class Source:
 
 def propose(sources: Mapping[str, Source], audience: Audience, bundle: Bundle) -> pl.DataFrame:
     """Ask every source and return the proposals contract, sorted by key, source and rank."""
-    found = [(source, proposed(name, source, audience, bundle)) for name, source in sorted(sources.items())]
+    found = [(name, source, proposed(source, audience, bundle)) for name, source in sorted(sources.items())]
     frames = [ranked([one]) for one in found]
     return frames[0] if len(frames) == 1 else pl.concat(frames).sort("key", "source_id", "source_rank")
 
 
-def proposed(name: str, source: Source, audience: Audience, bundle: Bundle) -> pl.DataFrame:
-    """Ask a source and return the proposals contract but for ranks."""
+def proposed(source: Source, audience: Audience, bundle: Bundle) -> pl.DataFrame:
+    """Ask a source and return the columns that tell its proposals apart, and their `stratum` if they have one."""
     found = source.propose(audience, bundle)
-    told = {"source_id": name, "score_kind": source.score_kind, "signal_type": source.signal_type, "stratum": None}
-    same = {column: pl.lit(value, pl.String).alias(column) for column, value in told.items()}
-    own: dict[str, Any] = {column: column for column in found.columns} | {"raw_score": _SCORE}
-    return found.select((same | own)[column] for column in PROPOSAL.schema.names if column != "source_rank")
+    told = found[[*_SCHEMA, *(["stratum"] if "stratum" in found.columns else [])]]
+    return told.replace_column(told.get_column_index("raw_score"), told["raw_score"].cast(pl.Float32))
 
 
-def ranked(found: Sequence[tuple[Source, pl.DataFrame]]) -> pl.DataFrame:
+def ranked(found: Sequence[tuple[str, Source, pl.DataFrame]]) -> pl.DataFrame:
     """Rank and cut what each source proposed; return the proposals contract, by source in the order given, key and rank."""
-    number = np.repeat(np.arange(len(found), dtype=np.uint32), [frame.height for _, frame in found])
-    rows = pl.concat([frame for _, frame in found]).hstack([pl.Series("number", number)])
+    number = np.repeat(np.arange(len(found), dtype=np.uint32), [frame.height for *_, frame in found])
+    rows = pl.concat([frame for *_, frame in found], how="diagonal").hstack([pl.Series("number", number)])
     first = ["number"] if len(found) > 1 else []  # a key that is the same for all makes sorting slower
     down = [*(False for _ in first), False, True, False]
     best = rows.sort(*first, "key", "raw_score", "item_id", descending=down)
     rank = within(starts(number, best["key"].rle_id().to_numpy())).astype(np.int32)
-    best = best.hstack([pl.Series("source_rank", rank)])[PROPOSAL.schema.names]
-    limits = [len(best) if source.in_every_place else source.limit for source, _ in found]
-    kept = rank < np.array(limits)[number]
-    return best if kept.all() else best.filter(kept)
+    limits = [len(best) if source.in_every_place else source.limit for _, source, _ in found]
+    kept = np.flatnonzero(rank < np.array(limits)[number])
+    if len(kept) < len(rank):
+        best, rank, number = best[kept], rank[kept], number[kept]
+    told = {"source_id": [name for name, *_ in found]}
+    told |= {name: [getattr(source, name) for _, source, _ in found] for name in ("score_kind", "signal_type")}
+    same = [pl.Series(name, words, pl.String)[number] for name, words in told.items()]
+    if "stratum" not in best.columns:
+        same.append(pl.Series("stratum", [None], pl.String).new_from_index(0, len(rank)))
+    return best.hstack([*same, pl.Series("source_rank", rank)])[PROPOSAL.schema.names]
 
 
 def none_found() -> pl.DataFrame:
@@ -284,23 +309,28 @@ def popular(audience: Audience, bundle: Bundle) -> pl.DataFrame:
     return summed.with_columns(*no_seed())
 
 
-def no_seed() -> list[pl.Expr]:
+@functools.cache
+def no_seed() -> tuple[pl.Expr, pl.Expr]:
     """Return the columns of a proposal that nothing led to."""
-    return [
+    return (
         pl.lit([], pl.List(pl.String)).alias("seed_item_ids"),
         pl.lit(None, pl.Datetime("us", "UTC")).alias("seed_event_ts"),
-    ]
+    )
+
+
+def best_of(found: pl.DataFrame) -> pl.DataFrame:
+    """Keep the best score per key and proposal."""
+    return found.group_by("key", "item_id").agg(pl.col("raw_score").max())
 
 
 def of_seeds(found: pl.DataFrame, audience: Audience) -> pl.DataFrame:
-    """Keep the best score per key and proposal, and name the seed as what led to it; the seed itself is no proposal."""
-    seeds = audience.seeds.lazy().select("key", "seed_item_id").unique("key")
-    best = found.lazy().group_by("key", "item_id").agg(pl.col("raw_score").max()).join(seeds, on="key")
-    others = best.filter(pl.col("seed_item_id") != pl.col("item_id"))
-    told = others.select(
-        "key", "item_id", "raw_score", pl.concat_list("seed_item_id").alias("seed_item_ids"), no_seed()[1]
-    )
-    return told.collect(engine="in-memory")
+    """Name the seed as what led to each proposal; the seed itself is no proposal.
+
+    Args:
+      found: `key`, `item_id`, `raw_score`, each item once per key.
+    """
+    told = found.join(audience.leads, on="key")
+    return told.filter(told["seed_item_id"] != told["item_id"])[list(_SCHEMA)]
 
 
 def transition(audience: Audience, bundle: Bundle) -> pl.DataFrame:
@@ -309,16 +339,15 @@ def transition(audience: Audience, bundle: Bundle) -> pl.DataFrame:
     Score: `P(next | context)` times 1, 0.9, 0.3 or 0.1 by level, the best of them.
     """
     levels = {"item": "seed_item_id", "canonical": "canonical_id", "artist": "artist_id", "genre": "genre"}
-    contexts = pl.concat(
-        audience.seeds.select("key", pl.lit(level).alias("level"), pl.col(column).alias("context_id"))
-        for level, column in levels.items()
-    ).drop_nulls()
+    asked = audience.seeds.select("key", **levels).unpivot(
+        list(levels), index="key", variable_name="level", value_name="context_id"
+    )
+    weights = np.repeat(list(BACKOFF_WEIGHTS.values()), audience.seeds.height)
     columns = ["level", "context_id", "next_item_id", "probability"]
-    follows = bundle.lookup("transition", "context_id", contexts["context_id"].unique(), columns)
-    weight = pl.col("level").replace_strict(BACKOFF_WEIGHTS, return_dtype=pl.Float64)
-    found = contexts.join(follows, on=["level", "context_id"])
-    score = (pl.col("probability") * weight).alias("raw_score")
-    return of_seeds(found.select("key", pl.col("next_item_id").alias("item_id"), score), audience)
+    follows = bundle.lookup("transition", "context_id", asked["context_id"].unique(), columns)
+    found = asked.hstack([pl.Series("weight", weights)]).join(follows, on=["level", "context_id"])
+    score = (pl.col("probability") * pl.col("weight")).alias("raw_score")
+    return of_seeds(best_of(found.select("key", pl.col("next_item_id").alias("item_id"), score)), audience)
 
 
 def artist_radio(audience: Audience, bundle: Bundle) -> pl.DataFrame:
@@ -332,7 +361,8 @@ def artist_radio(audience: Audience, bundle: Bundle) -> pl.DataFrame:
         return none_found()
     cuts = bundle.lookup("artist_top", "artist_id", wanted["artist_id"].unique(), ["artist_id", "item_id", "rank"])
     score = pl.col("closeness") / (1.0 + pl.col("rank"))
-    return of_seeds(wanted.join(cuts, on="artist_id").select("key", "item_id", score.alias("raw_score")), audience)
+    found = wanted.join(cuts, on="artist_id").select("key", "item_id", score.alias("raw_score"))
+    return of_seeds(best_of(found), audience)
 
 
 def _related(own: pl.DataFrame, seeds: pl.DataFrame, bundle: Bundle) -> pl.DataFrame:

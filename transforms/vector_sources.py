@@ -143,7 +143,7 @@ def _nearest(
 ) -> pl.DataFrame:
     kind, kinds = _kinds(keys, audience)
     without = _without(keys, audience, items)
-    found = [pl.DataFrame(schema={"key": pl.String, "item_id": pl.String, "raw_score": pl.Float64})]
+    found = list[pl.DataFrame]()
     for first in range(0, len(kinds), MASKS_AT_ONCE):
         some_kinds = kinds[first : first + MASKS_AT_ONCE]
         masks = np.zeros((len(some_kinds), len(items.ids)), bool)
@@ -154,18 +154,17 @@ def _nearest(
         best = items.index.search(vectors[some], looked_at(limit, audience.policy), limits)
         at = items.kin.spread(best.rows, limit, audience.policy)
         rows, scores = (np.take_along_axis(one, at, axis=1) for one in (best.rows, best.scores))
-        found.append(long_form(keys.gather(some), items.ids, rows, scores))
-    return pl.concat(found)
+        found.append(long_form(keys[some], items.ids, rows, scores))
+    return pl.concat(found or [none_found()[["key", "item_id", "raw_score"]]])
 
 
 def _kinds(keys: pl.Series, audience: Audience) -> tuple[np.ndarray, list[dict[str, Any]]]:
     """Return the kind of each key, `(num_keys,) int64`, and of each kind what `transforms.reach.Reach.mask` asks."""
-    asked = keys.to_frame("key").join(audience.rights, on="key", how="left", maintain_order="left").drop("key")
+    asked = keys.to_frame("key").join(audience.rights, on="key", how="left", maintain_order="left")
     kinds: dict[tuple, int] = {}
-    told = asked.with_columns(pl.col("languages").list.sort())
-    rows = ([tuple(value) if isinstance(value, list) else value for value in row] for row in told.iter_rows())
-    kind = [kinds.setdefault(tuple(row), len(kinds)) for row in rows]
-    return np.array(kind, np.int64), [dict(zip(told.columns, row, strict=True)) for row in kinds]
+    rows = (tuple(tuple(sorted(one, key=str)) if isinstance(one, list) else one for one in row[1:]) for row in asked.iter_rows())
+    kind = [kinds.setdefault(row, len(kinds)) for row in rows]
+    return np.array(kind, np.int64), [dict(zip(asked.columns[1:], row, strict=True)) for row in kinds]
 
 
 def _without(keys: pl.Series, audience: Audience, items: Items) -> np.ndarray:
@@ -181,8 +180,8 @@ def long_form(keys: pl.Series, item_ids: pl.Series, best: np.ndarray, values: np
     key, place = np.nonzero(best != NOTHING)
     return pl.DataFrame(
         {
-            "key": keys.gather(key),
-            "item_id": item_ids.gather(best[key, place]),
+            "key": keys[key],
+            "item_id": item_ids[best[key, place]],
             "raw_score": values[key, place].astype(np.float64),
         }
     )
@@ -246,7 +245,7 @@ def session(audience: Audience, bundle: Models) -> pl.DataFrame:
     Score: cosine with the vector of that session.
     """
     keys = audience.keys["key"].unique().sort()
-    vectors = bundle.encode(in_session(audience), keys)
+    vectors = bundle.encode(audience.session, keys)
     return of_seeds(nearest(audience, keys, vectors, bundle.items(), SESSION_LIMIT), audience)
 
 
@@ -256,7 +255,7 @@ def similar(audience: Audience, bundle: Models) -> pl.DataFrame:
     Score: cosine of the two items' vectors.
     """
     items = bundle.items()
-    seeds = audience.seeds.select("key", "seed_item_id").unique("key").sort("key")
+    seeds = audience.leads[["key", "seed_item_id"]].sort("key")
     row = items.numbers.find(seeds["seed_item_id"])
     asked = seeds.filter(row != NO_CODE)
     vectors = items.index.take(row[row != NO_CODE].astype(np.int64))
@@ -265,11 +264,11 @@ def similar(audience: Audience, bundle: Models) -> pl.DataFrame:
 
 
 def _same_language(found: pl.DataFrame, seeds: pl.DataFrame, bundle: Models) -> pl.DataFrame:
-    told = ["item_id", "item_type", "languages"]
-    known = bundle.lookup("item", "item_id", seeds["seed_item_id"].unique(), told)
-    spoken = seeds.join(known.rename({"item_id": "seed_item_id", "languages": "spoken"}), on="seed_item_id")
-    if spoken.height == seeds.height and not spoken["item_type"].is_in(TALK).fill_null(True).any():
+    ids = seeds["seed_item_id"].unique()
+    known = bundle.lookup("item", "item_id", ids, ["item_id", "item_type", "languages"])
+    if known.height == len(ids) and not known["item_type"].is_in(TALK).fill_null(True).any():
         return found
+    spoken = seeds.join(known.rename({"item_id": "seed_item_id", "languages": "spoken"}), on="seed_item_id")
     items = bundle.lookup("item", "item_id", found["item_id"].unique(), ["item_id", "languages"])
     both = found.join(spoken, on="key", how="left").join(items, on="item_id", how="left")
     shared = pl.col("spoken").list.set_intersection("languages").list.len() > 0
@@ -282,21 +281,8 @@ def session_knn(audience: Audience, bundle: Models) -> pl.DataFrame:
     Score: votes, see `transforms.embed.session_knn`.
     """
     keys = audience.keys["key"].unique().sort()
-    liked = in_session(audience).filter(pl.col("label") > 0)
+    liked = audience.session.filter(pl.col("label") > 0)
     return of_seeds(bundle.neighbour_sessions(liked, keys, KNN_LIMIT), audience)
-
-
-def in_session(audience: Audience) -> pl.DataFrame:
-    """Return what was played and skipped in the sessions: `key`, `item_id`, `label`, in order of key and time.
-
-    A seed that is nobody's was played and nothing else.
-    """
-    columns = ["key", "item_id", "label", "event_ts"]
-    both = pl.concat([audience.listens.lazy().select(columns), audience.skips.lazy().select(columns)])
-    heard = both.sort("key", "event_ts", maintain_order=True).select("key", "item_id", pl.col("label").cast(pl.Float64))
-    alone = audience.seeds.lazy().select("key", "seed_item_id").unique("key").join(heard, on="key", how="anti")
-    alone = alone.select("key", pl.col("seed_item_id").alias("item_id"), pl.lit(1.0).alias("label")).drop_nulls()
-    return pl.concat([heard, alone]).sort("key", maintain_order=True).collect(engine="in-memory")
 
 
 HOME_VECTOR_SOURCES: dict[str, Source] = {

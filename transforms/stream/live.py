@@ -6,6 +6,7 @@ catalogue of up to `HELD_ITEMS`, some 600 bytes an item; every other table lies 
 """
 
 import dataclasses
+import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -13,12 +14,13 @@ import polars as pl
 
 from schemas.catalogue import CONTRACTS
 from schemas.inputs import TOMBSTONE
+from transforms.explore import pool_of
 from transforms.facts import HeldCatalogue
-from transforms.filters import ITEM_COLUMNS
+from transforms.filters import ITEM_COLUMNS, Pool
 from transforms.model_bundle import ModelBundle, demand_space
 from transforms.parts import gone_items
 from transforms.reach import REACH_COLUMNS, World, read_world
-from transforms.retrieve import OF_HISTORIES, made_good
+from transforms.retrieve import OF_HISTORIES, heard_by, made_good
 from transforms.shards import read_tables
 from transforms.stream.delta import Changed, Delta
 from transforms.stream.keyed import KeyedTable
@@ -35,6 +37,8 @@ LOOKED_UP = frozenset(name for name, _ in KEYED) - {"item"}
 _CONTRACTS = {**CONTRACTS, "groups": CONTRACTS["proposal"]}
 _HELD = ("tombstone",)
 Deltas = tuple[str, Sequence[tuple[pl.DataFrame, pl.DataFrame]]]
+FEW_GROUPS, HELD_GROUPS = 4, 64
+"""Few listeners are of few groups; so many combinations of them are held at the most, 80 MB; the oldest goes first."""
 HELD_ITEMS = 5_000_000
 """Three gigabytes of codes. What is proposed of a larger catalogue is coded for every block, which takes longer."""
 
@@ -135,6 +139,27 @@ class LiveBundle(ModelBundle):
         )
         return found.sort("item_id").select(columns or found.columns)
 
+    def shared(self, groups: pl.Series, explored: str) -> tuple[pl.DataFrame, Pool | None]:
+        """Return what is proposed to groups, and their pools of a source, if the catalogue is coded.
+
+        Those of few groups are held: a thousand proposals each, 300 kB.
+        """
+        if len(groups) > FEW_GROUPS:
+            return self.lookup("groups", "key", groups), None
+        key = (explored, *groups.sort())
+        found = self._shared.get(key)
+        if found is None:
+            rows = self.lookup("groups", "key", groups)
+            found = rows, pool_of(rows, self.catalogue.codes, explored) if self.catalogue else None
+            if len(self._shared) == HELD_GROUPS:
+                del self._shared[next(iter(self._shared))]
+            self._shared[key] = found
+        return found
+
+    @functools.cached_property
+    def _shared(self) -> dict[tuple[str, ...], tuple[pl.DataFrame, Pool | None]]:
+        return {}
+
     def items(self) -> Items:
         """Return all items with a vector."""
         return self.delta.items if self.delta else super().items()
@@ -143,18 +168,14 @@ class LiveBundle(ModelBundle):
         """Return listeners as `transforms.retrieve.user_table` does, those nobody knows too.
 
         Args:
-          seen: `user_id` and `market`, that of the last event, null where it has none; it goes before any other.
+          seen: sorted by `user_id`, each once, with the `market` of the last event, null where it has none; it goes before any
+            other.
         """
         users = self.lookup("user", "user_id", seen["user_id"])
         histories = self.lookup("history", "user_id", seen["user_id"], OF_HISTORIES)
-        unknown = seen.select("user_id").join(users, on="user_id", how="anti")
-        every = pl.concat([users, unknown], how="diagonal")
-        here = seen.rename({"market": "market_here"})
-        known = made_good(every, histories.select("user_id", "market"), self.held["tombstone"]).join(here, on="user_id")
-        market = pl.coalesce("market_here", "market").alias("market")
-        ordered = known.with_columns(market).drop("market_here").sort("user_id")
-        # Joined last: long lists are gathered once.
-        return ordered.join(histories.drop("market"), on="user_id", how="left", maintain_order="left")
+        known = seen.rename({"market": "market_here"}).join(users, on="user_id", how="left", maintain_order="left")
+        every = known.join(heard_by(histories), on="user_id", how="left", maintain_order="left")
+        return made_good(every, self.held["tombstone"], ["market_here", "history_market", "market"])
 
 
 def _with_id(columns: Sequence[str] | None) -> list[str] | None:

@@ -21,8 +21,8 @@ from schemas.hashing import hash64, hash64_one, mix64
 from schemas.policy import Quota, SurfacePolicy
 from transforms.candidate_sets import Provenance
 from transforms.facts import group_of, proposed_items, user_facts
-from transforms.filters import PAIR, Facts, Instant
-from transforms.histories import MAX_POSITIVES, entries
+from transforms.filters import PAIR, Facts, Instant, Pool
+from transforms.histories import MAX_POSITIVES
 from transforms.panel import Panel
 from transforms.parts import shows_of_seeds, unfinished_books
 from transforms.reach import user_rights
@@ -41,9 +41,10 @@ STANDS_HOURS = 2
 """Counted from the full hour: an hour at least after the newest event, by when a session is over; what is taken down later
 is shown no longer than that, and whoever comes back begins with the sets of the batch."""
 _STAMP = pl.Datetime("us", "UTC")
+SEED_COLUMNS = ("item_id", "item_type", "canonical_id", "artists", "show_id", "genres", "is_trailer")
 _TOLD: dict[str, Any] = {"user_id": pl.String, "market": pl.String, "seed_item_id": pl.String, "last_event_ts": _STAMP}
 _LISTEN: dict[str, Any] = {
-    "key": pl.String, "item_id": pl.String, "item_type": pl.String, "event_ts": pl.Int64, "label": pl.Float32,
+    "key": pl.String, "item_id": pl.String, "item_type": pl.String, "event_ts": _STAMP, "label": pl.Float32,
     "session_id": pl.String,
 }  # fmt: skip
 
@@ -121,11 +122,11 @@ class SessionSets:
         if not users.height:
             return CANDIDATE_SET.schema.empty_table()
         audience = self._audience(users, told, heard, policy, instant)
-        proposals, left_out = self._proposals(audience, users)
-        facts = _facts(users, told, heard, audience, proposals, self.bundle, instant)
+        offered, pool, left_out = self._proposals(audience, users)
+        facts = dataclasses.replace(_facts(users, heard, audience, offered, self.bundle, instant), pool=pool)
         provenance = dataclasses.replace(self.provenance, left_out=left_out)
         every = dict(self.sources) | dict(self.group_sources)
-        _, table = made(proposals, facts, policy, instant, every, provenance)
+        _, table = made(offered, facts, policy, instant, every, provenance)
         return stamped(table, heard)
 
     def _audience(
@@ -136,39 +137,41 @@ class SessionSets:
         policy: SurfacePolicy,
         instant: Instant,
     ) -> Audience:
-        known = self.bundle.lookup(
-            "item", "item_id", told["seed_item_id"], ["item_id", "canonical_id", "artists", "show_id", "genres"]
-        )
+        known = self.bundle.lookup("item", "item_id", told["seed_item_id"].unique(), SEED_COLUMNS)
         seeds = known.select(
-            pl.col("item_id").alias("seed_item_id"), "canonical_id", primary_artist().alias("artist_id"),
-            pl.col("genres").list.first().alias("genre"),
-        )  # fmt: skip
-        mine = users.select("market", "tier", "follows", key="user_id")
-        asked = mine.join(told.select("seed_item_id", key="user_id"), on="key")
-        keys = asked.join(seeds, on="seed_item_id", how="left").sort("key")
+            "canonical_id", primary_artist().alias("artist_id"), seed_item_id="item_id", genre=pl.col("genres").list.first()
+        )
+        mine = users.select("market", "tier", "follows", key="user_id").join(
+            told.select("seed_item_id", key="user_id"), on="key", how="left", maintain_order="left"
+        )
+        keys = mine.join(seeds, on="seed_item_id", how="left", maintain_order="left")
         said = {one.user_id: one.session for one in heard}
         listens, skips = (_listens(said, keys["key"], sign) for sign in (1, -1))
-        unwanted = _unwanted(users, heard)
-        liked = listens.with_columns(pl.lit(None, pl.String).alias("artist_id"))
-        free = ~pl.col("key").is_in(_in_books(keys, self.bundle, instant).implode())
-        rights = user_rights(users).with_columns(may_begin=free, other_books=free)
-        return Audience(keys, liked, skips, instant.effective_from, policy, rights, unwanted)
+        liked = listens.hstack([pl.Series("artist_id", [None], pl.String).new_from_index(0, listens.height)])
+        rights, in_books = user_rights(users), _in_books(keys, known, self.bundle, instant)
+        if len(in_books):
+            free = ~pl.col("key").is_in(in_books.implode())
+            rights = rights.with_columns(may_begin=free, other_books=free)
+        return Audience(keys, liked, skips, instant.effective_from, policy, rights, _unwanted(users, heard))
 
-    def _proposals(self, audience: Audience, users: pl.DataFrame) -> tuple[pl.DataFrame, tuple[str, ...]]:
+    def _proposals(
+        self, audience: Audience, users: pl.DataFrame
+    ) -> tuple[pl.DataFrame, Pool | None, tuple[str, ...]]:
         heard = dataclasses.replace(audience, keys=audience.keys.filter(pl.col("seed_item_id").is_not_null()))
         return asked(self.sources, heard, users, self.bundle)
 
 
 def asked(
     sources: Mapping[str, Source], audience: Audience, users: pl.DataFrame, bundle: LiveBundle
-) -> tuple[pl.DataFrame, tuple[str, ...]]:
-    """Return what is proposed to listeners and to their groups, and which sources did not answer."""
+) -> tuple[pl.DataFrame, Pool | None, tuple[str, ...]]:
+    """Return what is proposed to listeners and to their groups, their pools if they are held, and which sources did not answer."""
     panel = Panel(sources, audience.policy.live_seconds)
     own = panel.ask(audience, bundle)
     groups = users.select(group_of(pl.col("tier"), bundle.world)).to_series().unique()
-    shared = bundle.lookup("groups", "key", groups)
+    shared, pool = bundle.shared(groups, audience.policy.explore)
     reasons = tuple(sorted(f"source_{reason}:{name}" for name, (reason, _) in panel.left_out.items()))
-    return pl.concat([read_tables([], PROPOSAL), own, shared], rechunk=True), reasons
+    offered = pl.concat([read_tables([], PROPOSAL), own, shared], rechunk=True)
+    return offered, pool._replace(p=pool.p + own.height) if pool else None, reasons
 
 
 def _instant(hour: int, policy: SurfacePolicy) -> Instant:
@@ -202,17 +205,19 @@ def _listens(said: Mapping[str, Sequence[Heard]], keys: pl.Series, sign: int) ->
         for one in said[key]
         if one.label * sign > 0
     ]
-    found = pl.DataFrame(rows, schema=_LISTEN, orient="row")
-    return found.replace_column(found.get_column_index("event_ts"), found["event_ts"].cast(_STAMP))
+    return pl.DataFrame(rows, schema=_LISTEN, orient="row")
 
 
 def _unwanted(users: pl.DataFrame, heard: Iterable[Listening]) -> pl.DataFrame:
     """Return `key` and `item_id` of what no source need look for; the hard filters know the rest."""
-    known = set(users["user_id"].to_list())
-    rows = [(one.user_id, item) for one in heard if one.user_id in known for item in _out(one)]
-    met = pl.DataFrame(rows, schema={"key": pl.String, "item_id": pl.String}, orient="row")
-    hidden = entries(users, "hidden_items", "item_id", "user_id").rename({"user_id": "key"})
-    return pl.concat([met, hidden]).unique().sort("key", "item_id")
+    hidden = dict(users.select("user_id", "hidden_items").iter_rows())
+    rows = [
+        (one.user_id, item)
+        for one in heard
+        if one.user_id in hidden
+        for item in sorted(_out(one) | set(hidden[one.user_id] or ()))
+    ]
+    return pl.DataFrame(rows, schema={"key": pl.String, "item_id": pl.String}, orient="row")
 
 
 def _out(one: Listening) -> set[str]:
@@ -220,32 +225,35 @@ def _out(one: Listening) -> set[str]:
     return {event.item_id for event in one.session} | {event.item_id for event in one.events if turned_away(event)}
 
 
-def _in_books(keys: pl.DataFrame, bundle: LiveBundle, instant: Instant) -> pl.Series:
+def _in_books(keys: pl.DataFrame, seeds: pl.DataFrame, bundle: LiveBundle, instant: Instant) -> pl.Series:
     """Return the keys whose book goes on behind what plays: it leaves no room for the beginning of anything else."""
-    seeds = bundle.lookup("item", "item_id", keys["seed_item_id"], ["item_id", "item_type", "show_id", "is_trailer"])
-    books = seeds.filter(pl.col("item_type").is_in(["audiobook", "chapter"])).with_columns(key="item_id")
-    if not books.height:
+    of_books = (seeds["item_type"] == "audiobook") | (seeds["item_type"] == "chapter")
+    if not of_books.any():
         return keys["key"].clear()
+    books = seeds.filter(of_books).with_columns(key="item_id")
     shows = shows_of_seeds(books)
     _, ordered = proposed_items(books["item_id"], shows, bundle.world, bundle, instant, bundle.catalogue)
     return keys.filter(pl.col("seed_item_id").is_in(unfinished_books(books, ordered).implode()))["key"]
 
 
 def _facts(
-    users: pl.DataFrame, told: pl.DataFrame, heard: Sequence[Listening], audience: Audience, proposals: pl.DataFrame,
-    bundle: LiveBundle, instant: Instant,
-) -> Facts:  # fmt: skip
+    users: pl.DataFrame,
+    heard: Sequence[Listening],
+    audience: Audience,
+    proposals: pl.DataFrame,
+    bundle: LiveBundle,
+    instant: Instant,
+) -> Facts:
     """Return the facts of listeners: their histories go on with the last day, and a session offers nothing twice."""
     facts = user_facts(
         going_on(users, heard), proposals, bundle.world, bundle, audience.policy, instant, bundle.catalogue
     )
-    seeds = audience.keys.select(user_id="key", seed_canonical_id="canonical_id")
-    rights = audience.rights.select("may_begin", "other_books", user_id="key")
-    own = told.drop("market").join(seeds, on="user_id").join(rights, on="user_id")
-    known = facts.records.drop(name for name in own.columns if name != "user_id").join(
-        own, on="user_id", how="left", maintain_order="left"
-    )
-    records = known.select(facts.records.columns)
+    last = {one.user_id: one.last_event_ts for one in heard}
+    records = facts.records.with_columns(  # in order of the listeners, as the audience is
+        audience.rights["may_begin"], audience.rights["other_books"],
+        pl.Series("last_event_ts", [last[user] for user in users["user_id"]], _STAMP),
+        seed_item_id=audience.keys["seed_item_id"], seed_canonical_id=audience.keys["canonical_id"],
+    )  # fmt: skip
     session_items = {one.user_id: {event.item_id for event in one.session} for one in heard}
     met, skipped = _in_session(session_items, records, facts, bundle), _skipped(heard, facts)
     return dataclasses.replace(facts, records=records, in_session=met, skipped=skipped, catalogue=facts.item_codes)
@@ -253,10 +261,12 @@ def _facts(
 
 def _skipped(heard: Sequence[Listening], facts: Facts) -> pl.DataFrame:
     """Return `Facts.skipped` with what was skipped in the last day, however late: such skips are no dislike in the histories."""
-    k = dict(facts.records.select("user_id", "k").iter_rows())
+    k = dict(zip(facts.records["user_id"], facts.records["k"], strict=True))
     rows = [(k[one.user_id], event.item_id, event.event_ts) for one in heard if one.user_id in k for event in one.events
             if turned_away(event)]  # fmt: skip
-    lately = pl.DataFrame(rows, schema={**PAIR, "event_ts": pl.Int64}, orient="row").cast({"event_ts": _STAMP})
+    if not rows:
+        return facts.skipped
+    lately = pl.DataFrame(rows, schema={**PAIR, "event_ts": _STAMP}, orient="row")
     return pl.concat([facts.skipped, lately]).group_by("k", "item_id").agg(pl.col("event_ts").max())
 
 
@@ -272,18 +282,15 @@ def going_on(users: pl.DataFrame, heard: Sequence[Listening]) -> pl.DataFrame:
 def _in_session(
     session_items: Mapping[str, set[str]], records: pl.DataFrame, facts: Facts, bundle: LiveBundle
 ) -> pl.DataFrame:
-    """Return `k` and `item_id` of all recordings of what was heard in the sessions."""
-    rows = [
-        (k, item) for k, user in records.select("k", "record_key").iter_rows() for item in sorted(session_items[user])
-    ]
-    met = pl.DataFrame(rows, schema={"k": pl.UInt32, "item_id": pl.String}, orient="row")
+    """Return `k` and `item_id` of all recordings, among the items of the facts, of what was heard in the sessions."""
+    rows = [(k, item) for k, user in enumerate(records["record_key"]) for item in sorted(session_items[user])]
+    met = pl.DataFrame(rows, schema=PAIR, orient="row")
     known = bundle.lookup("item", "item_id", met["item_id"], ["item_id", "canonical_id"])
-    canonical = met.join(known, on="item_id").select("k", "canonical_id")
-    alike = facts.item_codes.of_canonical(canonical["canonical_id"].unique())
-    twins = canonical.join(facts.items.select("item_id", "canonical_id")[alike], on="canonical_id").select(
-        "k", "item_id"
-    )
-    return pl.concat([met, twins]).unique().sort("k", "item_id")
+    canonical = met.join(known, on="item_id")
+    of, code = facts.item_codes.of_canonical(canonical["canonical_id"])
+    pairs = np.unique(canonical["k"].to_numpy()[of].astype(np.int64) << 32 | code)
+    items = facts.items["item_id"][pl.Series(pairs & 0xFFFFFFFF)]
+    return pl.DataFrame([pl.Series("k", (pairs >> 32).astype(np.uint32)), items])
 
 
 def _longer(users: pl.DataFrame, listens: pl.DataFrame, column: str) -> pl.Series:
@@ -325,5 +332,5 @@ def stamped(table: pa.Table, heard: Sequence[Listening], made_by: str = "session
         "generated_at": last,
         "degraded_reasons": pa.array(reasons, pa.list_(pa.string())),
     }
-    arrays = {name: columns[name] if name in columns else table[name] for name in CANDIDATE_SET.schema.names}
-    return pa.table(arrays).cast(CANDIDATE_SET.schema)
+    arrays = [columns[name] if name in columns else table[name] for name in CANDIDATE_SET.schema.names]
+    return pa.table(arrays, schema=CANDIDATE_SET.schema)
