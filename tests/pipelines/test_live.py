@@ -232,6 +232,39 @@ def test_three_fast_skips_bring_more_of_what_is_alike_and_known_and_less_of_what
     assert lost["np.familiar"] > 1.3 * usual["np.familiar"]
 
 
+def test_what_a_listener_comes_back_to_is_offered_where_it_suits_the_session(live, users):
+    """Of all listeners the first one with a track heard on several days, and another that is listened to with it."""
+    told = live.bundle.read("history", ["user_id", "positives"]).explode("positives").unnest("positives")
+    days = (
+        told.filter(pl.col("item_type") == "track")
+        .group_by("user_id", "item_id")
+        .agg(pl.col("event_ts").dt.date().n_unique())
+    )
+    known = days.filter(pl.col("event_ts") > 1).join(
+        users.filter(~pl.col("personalization_opt_out")), on="user_id", how="semi"
+    )
+    near = live.bundle.read("co_listen", ["item_id", "other_item_id"]).rename(
+        {"item_id": "seed", "other_item_id": "item_id"}
+    )
+    heard_too = told.select("user_id", seed="item_id").unique()
+    found = known.join(near, on="item_id").join(heard_too, on=["user_id", "seed"], how="anti")
+    user, favourite, seed = found.sort("user_id", "item_id", "seed").select("user_id", "item_id", "seed").row(0)
+    familiar = {
+        who: sourced(one_set(live, Window.of([heard(0, item_id=seed)]), who)) for who in (user, "nobody-knows-me")
+    }
+    assert familiar[user][favourite]["raw_score"] > 1
+    assert familiar[user][favourite]["seed_item_ids"] == [favourite, seed]
+    assert all(one["raw_score"] <= 1 for one in familiar["nobody-knows-me"].values())
+    away = Window.of([skip(-1, item_id=favourite), heard(0, item_id=seed)])
+    assert favourite not in offered(one_set(live, away, user))
+
+
+def sourced(row, name="np.familiar") -> dict[str, dict]:
+    """Return by item what a source says of the candidates it proposed."""
+    told = [(one["item_id"], source) for one in row["candidates"] for source in one["sources"]]
+    return {item_id: source for item_id, source in told if source["source_id"] == name}
+
+
 def test_who_turns_to_something_else_begins_a_session_that_knows_nothing_of_the_one_before(live, tracks):
     turned = heard(6, item_id=tracks[5], context_uri="album:2", reason_start="click")
     alone = offered(one_set(live, Window.of([turned])))

@@ -152,7 +152,8 @@ class SessionSets:
         liked = listens.with_columns(pl.lit(None, pl.String).alias("artist_id"))
         free = ~pl.col("key").is_in(_in_books(keys, self.bundle, instant).implode())
         rights = user_rights(users).with_columns(may_begin=free, other_books=free)
-        return Audience(keys, liked, skips, instant.effective_from, policy, rights, unwanted)
+        known = users.select("positives", key="user_id")
+        return Audience(keys, liked, skips, instant.effective_from, policy, rights, unwanted, histories=known)
 
     def _proposals(self, audience: Audience, users: pl.DataFrame) -> tuple[pl.DataFrame, tuple[str, ...]]:
         heard = dataclasses.replace(audience, keys=audience.keys.filter(pl.col("seed_item_id").is_not_null()))
