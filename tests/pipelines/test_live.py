@@ -27,6 +27,7 @@ from transforms.stream.live import LiveBundle
 from transforms.stream.session import MOST, Window, session
 from transforms.stream.sessions import Sessions
 from transforms.stream.sets import QUARANTINED
+from transforms.works import work
 from validation.rows import split_rows
 
 HOURS = 60
@@ -230,6 +231,20 @@ def test_three_fast_skips_bring_more_of_what_is_alike_and_known_and_less_of_what
     assert lost["np.transition"] < 0.7 * usual["np.transition"]
     assert lost["np.similar"] > 1.5 * usual["np.similar"]
     assert lost["np.familiar"] > 1.3 * usual["np.familiar"]
+
+
+def test_another_version_of_what_was_heard_is_not_offered(live):
+    """A work is told by title and first artist; none of its versions shares a recording with another."""
+    every = live.bundle.read("item", ["item_id", "item_type", "canonical_id", "title", "artists", "availability"])
+    told = every.filter(pl.col("item_type") == "track", pl.col("availability").is_null()).with_columns(work())
+    alike = told.join(told, on="work").filter(pl.col("canonical_id") != pl.col("canonical_id_right"))
+    assert alike.height
+    kept_out = 0
+    for heard_, other in alike.sort("item_id", "item_id_right").select("item_id", "item_id_right").rows()[:6]:
+        row = one_set(live, Window.of([heard(0, item_id=heard_), heard(1, item_id=told["item_id"][0])]))
+        assert other not in offered(row)
+        kept_out += sum(one["count"] for one in row["counts"]["filtered_by_rule"] if one["rule"] == "in_session")
+    assert kept_out, "sources propose them all the same"
 
 
 def test_what_a_listener_comes_back_to_is_offered_where_it_suits_the_session(live, users):

@@ -20,14 +20,17 @@ from schemas.candidates import CANDIDATE_SET, PROPOSAL
 from schemas.hashing import hash64, hash64_one, mix64
 from schemas.policy import Quota, SurfacePolicy
 from transforms.candidate_sets import Provenance
+from transforms.codes import ItemCodes
 from transforms.facts import group_of, proposed_items, user_facts
 from transforms.filters import PAIR, Facts, Instant
 from transforms.histories import MAX_POSITIVES, entries
+from transforms.id_index import NO_CODE
 from transforms.panel import Panel
 from transforms.parts import shows_of_seeds, unfinished_books
 from transforms.reach import user_rights
 from transforms.recommend import made
 from transforms.shards import read_tables
+from transforms.sorted_groups import numbered
 from transforms.sources import Audience, Source
 from transforms.stream.live import LiveBundle
 from transforms.stream.session import Heard, Window, at_a_loss, playing, session, turned_away
@@ -237,9 +240,10 @@ def _facts(
     bundle: LiveBundle, instant: Instant,
 ) -> Facts:  # fmt: skip
     """Return the facts of listeners: their histories go on with the last day, and a session offers nothing twice."""
-    facts = user_facts(
-        going_on(users, heard), proposals, bundle.world, bundle, audience.policy, instant, bundle.catalogue
-    )
+    said = [(one.user_id, item) for one in heard for item in sorted({event.item_id for event in one.session})]
+    session = pl.DataFrame(said, schema={"user_id": pl.String, "item_id": pl.String}, orient="row")
+    asked = pl.concat([proposals.select("item_id"), session.select("item_id")])
+    facts = user_facts(going_on(users, heard), asked, bundle.world, bundle, audience.policy, instant, bundle.catalogue)
     seeds = audience.keys.select(user_id="key", seed_canonical_id="canonical_id")
     rights = audience.rights.select("may_begin", "other_books", user_id="key")
     own = told.drop("market").join(seeds, on="user_id").join(rights, on="user_id")
@@ -247,8 +251,8 @@ def _facts(
         own, on="user_id", how="left", maintain_order="left"
     )
     records = known.select(facts.records.columns)
-    session_items = {one.user_id: {event.item_id for event in one.session} for one in heard}
-    met, skipped = _in_session(session_items, records, facts, bundle), _skipped(heard, facts)
+    mine = records.select("k", "user_id").join(session, on="user_id").select("k", "item_id")
+    met, skipped = _in_session(mine, proposals, facts.item_codes), _skipped(heard, facts)
     return dataclasses.replace(facts, records=records, in_session=met, skipped=skipped, catalogue=facts.item_codes)
 
 
@@ -270,21 +274,19 @@ def going_on(users: pl.DataFrame, heard: Sequence[Listening]) -> pl.DataFrame:
     )
 
 
-def _in_session(
-    session_items: Mapping[str, set[str]], records: pl.DataFrame, facts: Facts, bundle: LiveBundle
-) -> pl.DataFrame:
-    """Return `k` and `item_id` of all recordings of what was heard in the sessions."""
-    rows = [
-        (k, item) for k, user in records.select("k", "record_key").iter_rows() for item in sorted(session_items[user])
-    ]
-    met = pl.DataFrame(rows, schema={"k": pl.UInt32, "item_id": pl.String}, orient="row")
-    known = bundle.lookup("item", "item_id", met["item_id"], ["item_id", "canonical_id"])
-    canonical = met.join(known, on="item_id").select("k", "canonical_id")
-    alike = facts.item_codes.of_canonical(canonical["canonical_id"].unique())
-    twins = canonical.join(facts.items.select("item_id", "canonical_id")[alike], on="canonical_id").select(
-        "k", "item_id"
-    )
-    return pl.concat([met, twins]).unique().sort("k", "item_id")
+def _in_session(heard: pl.DataFrame, proposals: pl.DataFrame, codes: ItemCodes) -> pl.DataFrame:
+    """Return `k` and `item_id` of what was heard in the sessions, and of what is proposed of the same recordings and works."""
+    place, proposed = codes.ids.find(heard["item_id"]), np.unique(codes.ids.find_runs(proposals["item_id"]))
+    known, proposed = place != NO_CODE, proposed[proposed != NO_CODE]
+    k, found = heard["k"].to_numpy()[known], [heard]
+    for name in ("canonical", "work"):
+        number = codes.arrays.items[name]
+        order = proposed[np.argsort(number[proposed], kind="stable")]
+        first, after = (np.searchsorted(number[order], number[place[known]], side) for side in ("left", "right"))
+        twins = order[np.repeat(first, after - first) + numbered(after - first)]
+        ids = codes.items["item_id"][twins]
+        found.append(pl.DataFrame([pl.Series("k", np.repeat(k, after - first)), ids]))
+    return pl.concat(found).unique().sort("k", "item_id")
 
 
 def _longer(users: pl.DataFrame, listens: pl.DataFrame, column: str) -> pl.Series:
