@@ -46,7 +46,7 @@ SOURCES = {
     "np.similar": "Like this",
     "np.transition": "Often follows",
     "np.artist_radio": "Artist radio",
-    "np.familiar": "Listeners return",
+    "np.familiar": "Returned to",
     "np.popular_market": "Popular in market",
     "np.explore": "Explored",
 }
@@ -63,7 +63,7 @@ REASONS = {
     "like_this": "like this",
     "played_with_this": "played in the same sessions",
     "same_artist": "same or related artist",
-    "listeners_return": "its listeners come back to this",
+    "listeners_return": "its listeners, or this one, come back to this",
     "exploring": "drawn by lot, to learn who likes it",
 }
 RULES = {

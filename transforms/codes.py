@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -40,11 +40,11 @@ ITEM = np.dtype(
 OFFER = np.dtype([("since", np.int64), ("until", np.int64), ("tiers", np.int64), ("market", np.uint32)], align=True)
 """An offer of an item: two times in us, a bit per tier."""
 RECORD = np.dtype(
-    [(name, np.uint32) for name in ("seed", "needs", "flags")]
+    [(name, np.uint32) for name in ("seed", "seed_work", "needs", "flags")]
     + [(name, np.int32) for name in ("language", "languages", "barred", "bars", "pair", "pairs", "max_age")],
     align=True,
 )  # fmt: skip
-"""A record: the canonical number of its seed, the number of its needs, and where its lists begin and end."""
+"""A record: the canonical number of its seed and that of its work, the number of its needs, and where its lists begin and end."""
 PAIR = np.dtype([("time", np.int64), ("item", np.uint32), ("told", np.uint32)], align=True)
 """An item that a record has to do with: last time in us, bits."""
 NEED = np.dtype([("market", np.uint32), ("tier", np.int64)], align=True)
@@ -177,8 +177,8 @@ def code_records(records: pl.DataFrame, needs: pl.DataFrame, blocked: pl.DataFra
     coded = np.empty(n, RECORD)
     _fill(
         coded,
-        [_seeds(records, codes), by_needs.find(records["needs"]), _record_flags(records)],
-        ("seed", "needs", "flags"),
+        [*_seeds(records, codes), by_needs.find(records["needs"]), _record_flags(records)],
+        ("seed", "seed_work", "needs", "flags"),
     )
     for starts, names in (
         (spoken[0], ("language", "languages")),
@@ -195,11 +195,13 @@ def _fill(coded: np.ndarray, columns: Iterable[np.ndarray], names: Sequence[str]
         coded[name] = column
 
 
-def _seeds(records: pl.DataFrame, codes: ItemCodes) -> np.ndarray:
-    place = codes.canonical.find(records["seed_canonical_id"])
-    seeds = np.full(len(place), NO_CODE)
-    seeds[place != NO_CODE] = codes.arrays.items["canonical"][place[place != NO_CODE]]
-    return seeds
+def _seeds(records: pl.DataFrame, codes: ItemCodes) -> Iterator[np.ndarray]:
+    """Yield the canonical numbers of the records' seeds, and the numbers of their works."""
+    places = codes.canonical.find(records["seed_canonical_id"]), codes.ids.find(records["seed_item_id"])
+    for name, place in zip(("canonical", "work"), places, strict=True):
+        seeds = np.full(len(place), NO_CODE)
+        seeds[place != NO_CODE] = codes.arrays.items[name][place[place != NO_CODE]]
+        yield seeds
 
 
 def _needs(needs: pl.DataFrame, codes: ItemCodes) -> np.ndarray:

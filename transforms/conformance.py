@@ -23,7 +23,7 @@ from transforms.reach import Reach, read_world
 from transforms.sources import SEEDS_SHOWN, Audience, Bundle, Source, none_found, propose
 from transforms.vector_sources import Items, long_form
 
-_OF_KEYS = ("keys", "listens", "skips", "rights", "unwanted", "places")
+_OF_KEYS = ("keys", "listens", "skips", "rights", "unwanted", "places", "histories")
 _ID = "source"
 
 

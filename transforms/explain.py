@@ -40,8 +40,8 @@ _WORDS: Mapping[str, tuple[str, str]] = {
         "a run for {release} or later",
     ),
     "trailer": ("it is a trailer", "is_trailer = false in items/"),
-    "seed": ("it is the seed itself, or the same recording ({canonical_id})", "another seed"),
-    "in_session": ("it was heard in the session that goes on", "another session"),
+    "seed": ("it is the seed itself, the same recording ({canonical_id}), or another version of it", "another seed"),
+    "in_session": ("it was heard in the session that goes on, or another version of it was", "another session"),
     "blocked": ("the user blocked {blocked}", "the user's blocked_artists without {blocked}"),
     "hidden": ("the user hid it", "the user's hidden_items without it"),
     "opted_out": (
@@ -171,7 +171,10 @@ def would_be_removed(reblended: Reblended, item_id: str, source_id: str, items: 
         .with_columns(pl.lit(0, pl.UInt32).alias("k"))
         for name in ("blocked", "hidden", "played", "skipped", "nexts", "begun", "in_session")
     }
-    facts = dataclasses.replace(reblended.facts, records=record, items=items, **mine)
+    is_seed = pl.col("item_id").eq_missing(record["seed_item_id"][0])
+    beside = reblended.facts.items.filter(is_seed, pl.col("item_id") != item_id)
+    both = pl.concat([items, beside]).sort("item_id")
+    facts = dataclasses.replace(reblended.facts, records=record, items=both, **mine)
     proposal = {"key": record["record_key"][0], "item_id": item_id, "source_id": source_id, "source_rank": 0}
     offered = pl.DataFrame([proposal], schema_overrides={"source_rank": pl.Int32})
     own, _ = offer(offered, facts, reblended.policy, pools=True)

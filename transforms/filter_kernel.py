@@ -204,10 +204,17 @@ def _of_item(item, record, unavailable, moment):
 
 
 @compiled
+def _is_seed(item, record):
+    """Tell whether an item is a recording of what the record follows, or another version of it."""
+    same = record.seed != _NO_CODE and record.seed == item.canonical
+    return same or (record.seed_work != _NO_CODE and record.seed_work == item.work)
+
+
+@compiled
 def _of_pair(item, record, told, blocked, personal):
     """Return the first rule that asks what the record has to do with the item, before those with a time."""
     flags, rights = item.flags, record.flags
-    if record.seed != _NO_CODE and record.seed == item.canonical:
+    if _is_seed(item, record):
         return SEED
     if told & HEARD:
         return IN_SESSION
@@ -254,9 +261,14 @@ def _kind_of(record, kinds, num_kinds):
 
 
 @compiled
+def _has_seed(record):
+    return record.seed != _NO_CODE or record.seed_work != _NO_CODE
+
+
+@compiled
 def _asks_more(record):
     """Tell whether a record is asked about items it has nothing to do with: has blocked somebody, follows an item, wants nothing personal."""
-    return record.barred < record.bars or record.seed != _NO_CODE or record.flags & OPTED_OUT != 0
+    return record.barred < record.bars or _has_seed(record) or record.flags & OPTED_OUT != 0
 
 
 @compiled
@@ -321,12 +333,11 @@ def _concern_all(place, near, items, records, scratch, pairs):
         for at in range(record.pair, record.pairs):
             if place[told[at].item] >= 0:
                 found[place[told[at].item]] = True
-        if record.barred < record.bars or record.seed != _NO_CODE:
+        if record.barred < record.bars or _has_seed(record):
             _set_all(blocked[record.barred : record.bars], barred, True)
             for at in range(len(near)):
                 item = every[near[at]]
-                alike = record.seed != _NO_CODE and item.canonical == record.seed
-                found[at] |= alike or _owned(item, owners, barred)
+                found[at] |= _is_seed(item, record) or _owned(item, owners, barred)
             _set_all(blocked[record.barred : record.bars], barred, False)
         for at in range(len(near)):
             if found[at]:

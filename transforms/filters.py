@@ -76,20 +76,21 @@ class Facts:
 
     Attributes:
       records: one row per set in order of `k` (uint32, from 0): `record_key`, `needs` (id), `explicit_allowed`,
-        `max_age`, `languages`, `opted_out`, `seed_canonical_id` (null without a seed), `artists_known` (list of artist
+        `max_age`, `languages`, `opted_out`, `seed_item_id` and `seed_canonical_id` (null without a seed), `artists_known` (list of artist
         ids, null where the record has no history), `may_begin` (it may be offered the first part of what it has not begun),
         `other_books` (no book is unfinished).
       needs: `needs`, `market`, `tier`: every pair of market and tier an item must be available in for the record.
-      items: `ITEM_COLUMNS` of the proposed items and `opening` (the first part of its show or book), sorted by item_id; the
+      items: `ITEM_COLUMNS` of the proposed items, of seeds and of what was heard in sessions, and `opening` (the first part of its show or book), sorted by item_id; the
         row number is the item's code.
       gone: item ids with a tombstone.
       blocked: `k`, `artist_id` (of artist or show). hidden: `k`, `item_id`.
       played: `k`, `item_id`, `event_ts` (last), `completed`. skipped: `k`, `item_id`, `event_ts` (last).
       nexts: `k`, `item_id`, `show_id`: parts that come next. begun: the same of first parts that do not any more.
-      in_session: `k`, `item_id` of the recordings heard in the session that goes on.
+      in_session: `k`, `item_id` of what was heard in the session that goes on, in any recording and version.
       tired: `k`, `item_id` of what was shown or played too often lately.
       floors: `(num_records, num_kinds) int64`, how many of each kind of content there must be (`transforms.content_mix`); None: any.
       pool: what is explored, where somebody holds it; else it is coded of the proposals.
+      max_run: `(num_records,) int64`, how many candidates of one artist may follow each other, 0 for any; None: as the policy says.
       catalogue: `items` and `gone` in codes, where somebody holds them; else they are coded for these facts alone.
     """
 
@@ -108,6 +109,7 @@ class Facts:
     tired: pl.DataFrame = dataclasses.field(default_factory=lambda: pl.DataFrame(schema=PAIR))
     floors: np.ndarray | None = None
     pool: Pool | None = None
+    max_run: np.ndarray | None = None
 
     @functools.cached_property
     def item_codes(self) -> ItemCodes:
@@ -195,7 +197,7 @@ def anybody(k: np.ndarray, i: np.ndarray, facts: Facts, policy: SurfacePolicy, i
     told = facts.record_codes
     people = told.records.copy()
     people["flags"] &= MAY_EXPLICIT | OTHER_BOOKS
-    people["seed"] = NO_CODE
+    people["seed"] = people["seed_work"] = NO_CODE
     people["pairs"], people["bars"] = people["pair"], people["barred"]
     of_rows = np.zeros(len(k), np.uint8)
     arrays = facts.item_codes.arrays, told._replace(records=people)

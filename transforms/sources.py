@@ -32,6 +32,9 @@ RETURN_CADENCE_DAYS = 7.0
 BACKOFF_WEIGHTS = {"item": 1.0, "canonical": 0.9, "artist": 0.3, "genre": 0.1}
 RELATED_ARTISTS = 3
 RELATED_WEIGHT = 0.3
+SESSION_SEEDS = 5
+FAVOURITE_DAYS, FAVOURITE_LIKING, FAVOURITE_HALF_LIFE_DAYS = 2, 1.5, 30.0
+"""What one comes back to was played on so many days, or liked as much as by a like and a play, halved every month."""
 CHART = 2_000
 GROUP_PREFIX = "*|"
 TALK = ("episode", "show", "audiobook", "chapter")
@@ -66,6 +69,7 @@ class Audience:
         offered besides.
       places: `key`, `market` and `tier` (see `Reach.mask`) of sets that are made for whoever is there: in each of them a key's
         proposals are to be enough. None where keys have their own.
+      histories: `key` and `positives`, as in the history contract, of whoever is in a session; a seed has none.
     """
 
     keys: pl.DataFrame
@@ -76,6 +80,7 @@ class Audience:
     rights: pl.DataFrame
     unwanted: pl.DataFrame
     places: pl.DataFrame | None = None
+    histories: pl.DataFrame | None = None
 
     @property
     def seeds(self) -> pl.DataFrame:
@@ -380,16 +385,66 @@ def _related(own: pl.DataFrame, seeds: pl.DataFrame, bundle: Bundle) -> pl.DataF
 
 
 def familiar(audience: Audience, bundle: Bundle) -> pl.DataFrame:
-    """Propose what listeners of the seed come back to: its co-listens, weighed by how often they are returned for.
+    """Propose the listener's own favourites that suit the session, then what listeners of the seed come back to.
 
-    Score: co-listen score times the return rate.
+    Score: co-listen score times the return rate, both up to 1; of own favourites 1 more, and their own rate: with what
+    suits them best of the session, times `1 - 0.5^liking`.
     """
     columns = ["item_id", "other_item_id", "score", "other_return_rate"]
-    seeds = audience.seeds.select("key", "seed_item_id")
-    near = bundle.lookup("co_listen", "item_id", seeds["seed_item_id"].unique(), columns)
-    near = seeds.join(near.filter(pl.col("other_return_rate") > 0), left_on="seed_item_id", right_on="item_id")
-    score = (pl.col("score") * pl.col("other_return_rate")).alias("raw_score")
-    return of_seeds(near.select("key", pl.col("other_item_id").alias("item_id"), score), audience)
+    seeds, own = audience.seeds.select("key", "seed_item_id"), _session_seeds(audience)
+    asked = pl.concat([seeds["seed_item_id"], own["seed_item_id"]]).unique()
+    near = bundle.lookup("co_listen", "item_id", asked, columns).lazy()
+    returned = near.filter(pl.col("other_return_rate") > 0).join(
+        seeds.lazy(), left_on="item_id", right_on="seed_item_id"
+    )
+    score = (pl.col("score") * pl.col("other_return_rate")).cast(pl.Float64).alias("raw_score")
+    found = of_seeds(
+        returned.select("key", pl.col("other_item_id").alias("item_id"), score).collect(engine="in-memory"), audience
+    )
+    if not own.height:
+        return found
+    mine = _favourites(near.join(own.lazy(), left_on="item_id", right_on="seed_item_id"), audience)
+    return pl.concat([mine, found]).unique(["key", "item_id"], keep="first", maintain_order=True)
+
+
+def _session_seeds(audience: Audience) -> pl.DataFrame:
+    """Return `key` and `seed_item_id`: the last items liked in the sessions of listeners who have a history, and what plays."""
+    if audience.histories is None:
+        return audience.seeds.select("key", "seed_item_id").clear()
+    known = audience.histories.lazy().filter(pl.col("positives").list.len() > 0).select("key")
+    heard = audience.listens.lazy().sort("key", "event_ts", "item_id", descending=[False, True, False])
+    last = heard.filter(pl.int_range(pl.len()).over("key") < SESSION_SEEDS)
+    seeds = pl.concat([
+        audience.seeds.lazy().select("key", "seed_item_id"), last.select("key", pl.col("item_id").alias("seed_item_id")),
+    ])  # fmt: skip
+    return seeds.join(known, on="key", how="semi").unique().sort("key", "seed_item_id").collect(engine="in-memory")
+
+
+def _favourites(near: pl.LazyFrame, audience: Audience) -> pl.DataFrame:
+    """Propose what listeners played on several days, or liked much, of what is listened to together with their session.
+
+    Args:
+      near: `key`, `item_id` of the session, `other_item_id`, `score`.
+    """
+    assert audience.histories is not None
+    pair = ["key", "item_id"]
+    ordered = near.sort("key", "other_item_id", "score", "item_id", descending=[False, False, True, False])
+    best = ordered.group_by("key", "other_item_id").agg(
+        pl.col("score").first(), pl.col("item_id").first().alias("seed")
+    )
+    best = best.rename({"other_item_id": "item_id"}).join(audience.unwanted.lazy(), on=pair, how="anti")
+    listens = audience.histories.lazy().explode("positives").drop_nulls("positives").unnest("positives")
+    told = listens.join(best, on=pair).sort(*pair, "event_ts").group_by(pair, maintain_order=True).agg(
+        (pl.col("label") * halved(age_days("event_ts", audience.now), FAVOURITE_HALF_LIFE_DAYS)).sum().alias("liking"),
+        pl.col("event_ts").dt.date().n_unique().alias("days"),
+        pl.col("event_ts").last(), pl.col("score", "seed").first(),
+    )  # fmt: skip
+    known = told.filter((pl.col("days") >= FAVOURITE_DAYS) | (pl.col("liking") >= FAVOURITE_LIKING))
+    score = 1.0 + pl.col("score").cast(pl.Float64) * (1.0 - pl.lit(0.5).pow(pl.col("liking")))
+    led = pl.concat_list("item_id", "seed").alias("seed_item_ids")
+    return known.select(*pair, score.alias("raw_score"), led, pl.col("event_ts").alias("seed_event_ts")).collect(
+        engine="in-memory"
+    )
 
 
 HOME_SOURCES: dict[str, Source] = {

@@ -102,6 +102,7 @@ NEVER: dict[str, pl.Expr] = {
     "itself": pl.col("canonical_id") == pl.col("seed_canonical_id"),
     "twice": pl.struct("record_key", "market", "canonical_id").is_duplicated(),
     "version": pl.struct("record_key", "market", "work").is_duplicated(),
+    "version of itself": pl.col("work") == pl.col("seed_work"),
     "not there": ~(pl.col("there").fill_null(False) & pl.col("offered").fill_null(False)),
     "trailer": pl.col("is_trailer"),
     "grown-ups": pl.col("age_rating") > pl.col("seed_age_rating"),

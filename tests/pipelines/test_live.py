@@ -27,6 +27,7 @@ from transforms.stream.live import LiveBundle
 from transforms.stream.session import MOST, Window, session
 from transforms.stream.sessions import Sessions
 from transforms.stream.sets import QUARANTINED
+from transforms.works import work
 from validation.rows import split_rows
 
 HOURS = 60
@@ -230,6 +231,82 @@ def test_three_fast_skips_bring_more_of_what_is_alike_and_known_and_less_of_what
     assert lost["np.transition"] < 0.7 * usual["np.transition"]
     assert lost["np.similar"] > 1.5 * usual["np.similar"]
     assert lost["np.familiar"] > 1.3 * usual["np.familiar"]
+
+
+def test_another_version_of_what_was_heard_is_not_offered(live):
+    """A work is told by title and first artist; none of its versions shares a recording with another."""
+    every = live.bundle.read("item", ["item_id", "item_type", "canonical_id", "title", "artists", "availability"])
+    told = every.filter(pl.col("item_type") == "track", pl.col("availability").is_null()).with_columns(work())
+    alike = told.join(told, on="work").filter(pl.col("canonical_id") != pl.col("canonical_id_right"))
+    assert alike.height
+    kept_out = 0
+    for heard_, other in alike.sort("item_id", "item_id_right").select("item_id", "item_id_right").rows()[:6]:
+        row = one_set(live, Window.of([heard(0, item_id=heard_), heard(1, item_id=told["item_id"][0])]))
+        assert other not in offered(row)
+        kept_out += sum(one["count"] for one in row["counts"]["filtered_by_rule"] if one["rule"] == "in_session")
+    assert kept_out, "sources propose them all the same"
+
+
+def longest_run(live, row) -> int:
+    items = live.bundle.read("item", ["item_id", "artists"]).select("item_id", pl.col("artists").list.first())
+    artist = dict(items.unnest("artists").select("item_id", "artist_id").iter_rows())
+    return max(len(list(run)) for who, run in itertools.groupby(artist[one] for one in offered(row)) if who)
+
+
+def test_an_artist_may_go_on_for_whoever_is_with_one(live):
+    """With the artist of most tracks, so that there is something to go on with."""
+    items = live.bundle.read(
+        "item", ["item_id", "artists"], (pl.col("item_type") == "track") & pl.col("availability").is_null()
+    )
+    told = items.select("item_id", pl.col("artists").list.first().struct.field("artist_id")).drop_nulls()
+    of_one = told.sort("item_id").group_by("artist_id").agg("item_id").sort(pl.col("item_id").list.len(), "artist_id")
+    artist, own = of_one.row(-1)
+    other = of_one["item_id"][0][0]
+    assert len(own) > 5, artist
+    # With chances that say nothing but who made it, its tracks stand together until they are spread.
+    alone = {"np.artist_radio": np.full(100, 0.9)}
+    chances = {quota.source_id: np.full(100, 0.1) for quota in live.policy.sources} | alone
+    served = dataclasses.replace(live, provenance=dataclasses.replace(
+        live.provenance, calibration=Calibration(chances, counted=True)))  # fmt: skip
+    some = [heard(n, item_id=one) for n, one in enumerate(own[:3])]
+    mixed = [some[0], heard(1, item_id=other), some[2]]
+    from_album = [heard(0, item_id=own[0], context_type="album")]
+    runs = [longest_run(live, one_set(served, Window.of(told))) for told in (mixed, [some[0]], some, from_album)]
+    assert runs[:2] == [2, 2]
+    assert min(runs[2:]) > 2
+
+
+def test_what_a_listener_comes_back_to_is_offered_where_it_suits_the_session(live, users):
+    """Of all listeners the first one with a track heard on several days, and another that is listened to with it."""
+    told = live.bundle.read("history", ["user_id", "positives"]).explode("positives").unnest("positives")
+    days = (
+        told.filter(pl.col("item_type") == "track")
+        .group_by("user_id", "item_id")
+        .agg(pl.col("event_ts").dt.date().n_unique())
+    )
+    known = days.filter(pl.col("event_ts") > 1).join(
+        users.filter(~pl.col("personalization_opt_out")), on="user_id", how="semi"
+    )
+    near = live.bundle.read("co_listen", ["item_id", "other_item_id"]).rename(
+        {"item_id": "seed", "other_item_id": "item_id"}
+    )
+    heard_too = told.select("user_id", seed="item_id").unique()
+    found = known.join(near, on="item_id").join(heard_too, on=["user_id", "seed"], how="anti")
+    user, favourite, seed = found.sort("user_id", "item_id", "seed").select("user_id", "item_id", "seed").row(0)
+    familiar = {
+        who: sourced(one_set(live, Window.of([heard(0, item_id=seed)]), who)) for who in (user, "nobody-knows-me")
+    }
+    assert familiar[user][favourite]["raw_score"] > 1
+    assert familiar[user][favourite]["seed_item_ids"] == [favourite, seed]
+    assert all(one["raw_score"] <= 1 for one in familiar["nobody-knows-me"].values())
+    away = Window.of([skip(-1, item_id=favourite), heard(0, item_id=seed)])
+    assert favourite not in offered(one_set(live, away, user))
+
+
+def sourced(row, name="np.familiar") -> dict[str, dict]:
+    """Return by item what a source says of the candidates it proposed."""
+    told = [(one["item_id"], source) for one in row["candidates"] for source in one["sources"]]
+    return {item_id: source for item_id, source in told if source["source_id"] == name}
 
 
 def test_who_turns_to_something_else_begins_a_session_that_knows_nothing_of_the_one_before(live, tracks):

@@ -5,7 +5,7 @@ import pytest
 from toy_road import DATE, NOW, days_ago, facts, instant, item, offer_in, policy, proposals, quota, record
 
 from transforms.blend import offer
-from transforms.filters import HARD_FILTERS, Instant, Judged, hard_filters, until
+from transforms.filters import HARD_FILTERS, Instant, Judged, anybody, hard_filters, personal_pairs, until
 
 POLICY = policy(quota("near", discovery=True), quota("own"), quota("chart", personal=False))
 END = NOW + datetime.timedelta(hours=36)
@@ -145,6 +145,18 @@ def test_who_blocks_an_artist_sees_none_of_its_items():
     guest = [{"artist_id": "a", "name": None, "role": None}, {"artist_id": "b", "name": None, "role": None}]
     told = facts([item("i", artists=guest), item("j", show_id="b"), item("k", "a")], blocked=[(0, "b")])
     assert [judge(told, item_id=one)[0] for one in "ijk"] == ["blocked", "blocked", None]
+
+
+@pytest.mark.parametrize(("title", "artist", "rule"), [
+    ("Slow Tide", "a", "seed"), ("Slow Tide - Remastered 2011", "a", "seed"), ("Slow Tide (Live)", "b", None), ("Low Tide", "a", None),
+])  # fmt: skip
+def test_another_version_of_the_seed_does_not_follow_it(title, artist, rule):
+    items = [item("s", "a", title="Slow Tide"), item("i", artist, title=title)]
+    told = facts(items, [record(seed_item_id="s", seed_canonical_id="s")])
+    assert judge(told)[0] == rule
+    pair = np.array([0]), told.item_codes.ids.find(told.items["item_id"])[:1]
+    assert anybody(*pair, told, POLICY, instant(POLICY)).all(), "a pool is made for records of any seed"
+    assert len(personal_pairs(told, np.arange(2))[0]) == (2 if rule else 1), "and drawn from without versions of it"
 
 
 def test_what_one_user_did_is_another_users_nothing():

@@ -7,12 +7,12 @@ import tomllib
 import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
-from toy_road import audience, days_ago, item, table
+from toy_road import audience, days_ago, history, item, listen, table
 
 from jobs.options import POLICY_FILE
 from schemas.candidates import PROPOSAL
 from schemas.policy import Policy
-from transforms.conformance import MemoryBundle
+from transforms.conformance import MemoryBundle, departures
 from transforms.explore_pool import HOME_EXPLORE_SOURCES, NOW_PLAYING_EXPLORE_SOURCES
 from transforms.io.tables import conform
 from transforms.part_sources import HOME_PART_SOURCES, NOW_PLAYING_PART_SOURCES
@@ -22,6 +22,7 @@ from transforms.sources import (
     HOME_SEEDS,
     HOME_SOURCES,
     NOW_PLAYING_SOURCES,
+    Audience,
     Source,
     artist_radio,
     co_listen,
@@ -306,6 +307,53 @@ def test_familiar_is_what_listeners_return_for():
     )
     found = familiar(audience([SEED]), MemoryBundle({"co_listen": told}))
     assert scores(found, "s") == pytest.approx({"y": 0.2, "x": 0.09})
+
+
+def known_by(listens: dict[str, list[dict]], *session: str) -> Audience:
+    """Return listeners in one session each, which plays `s` at last, with what they heard before."""
+    keys = [SEED | {"key": key} for key in listens]
+    asking = audience(
+        keys, [heard(one, n / 1_000, 0.5, key) for key in listens for n, one in enumerate(("s", *session))]
+    )
+    seeds = asking.keys.with_columns(seed_item_id=pl.lit("s"))
+    told = [history(key, own) for key, own in listens.items() if own]
+    histories = table("history", told).select("positives", key="user_id")
+    return dataclasses.replace(asking, keys=seeds, histories=histories)
+
+
+def played(item_id: str, *days: float, label: float = 0.5) -> list[dict]:
+    return [listen(item_id, one, label) for one in days]
+
+
+def companions() -> MemoryBundle:
+    told = near(("s", "x", 0.9), ("s", "y", 0.5), ("s", "z", 0.4), ("r", "w", 0.8), ("r", "y", 0.6))
+    rates = pl.Series("other_return_rate", [0.1, 0.4, 0.0, 0.9, 0.9], pl.Float32)
+    return MemoryBundle({"co_listen": told.with_columns(rates)})
+
+
+def test_familiar_begins_with_own_favourites_that_suit_the_session():
+    own = [*played("w", 3, 9), *played("z", 1, 1, 1, label=1.0), *played("x", 5), *played("far", 1, 2, 3)]
+    found = familiar(known_by({"ann": own, "bob": []}, "r"), companions())
+    assert scores(found, "bob") == pytest.approx({"y": 0.2, "x": 0.09})
+    w = 0.5 * (0.5 ** (3 / 30) + 0.5 ** (9 / 30))
+    expected = {"w": 1 + 0.8 * (1 - 0.5**w), "z": 1 + 0.4 * (1 - 0.5 ** (3 * 0.5 ** (1 / 30))), "y": 0.2, "x": 0.09}
+    assert scores(found, "ann") == pytest.approx(expected), "once is no favourite, and what suits nothing is left out"
+    (row,) = found.filter(pl.col("item_id") == "w").to_dicts()
+    assert (row["seed_item_ids"], row["seed_event_ts"]) == (["w", "r"], days_ago(3))
+
+
+def test_a_favourite_is_near_to_one_of_the_last_items_of_the_session_and_not_among_them():
+    own = [*played("x", 3, 9), *played("y", 3, 9), *played("w", 3, 9)]
+    asking = known_by({"ann": own}, "a", "b", "c", "d", "r")
+    barred = pl.DataFrame({"key": ["ann"], "item_id": ["y"]})
+    found = familiar(dataclasses.replace(asking, unwanted=barred), companions())
+    assert {name for name, score in scores(found, "ann").items() if score > 1} == {"x"}, "r is too long ago for w"
+
+
+def test_familiar_keeps_the_rules_of_sources_in_sessions_too():
+    own = [*played("w", 3, 9), *played("z", 1, 1, label=1.0), *played("y", 4, 5)]
+    asking = known_by({"ann": own, "bob": own[:2]}, "r")
+    assert departures(NOW_PLAYING_SOURCES["np.familiar"], asking, companions()) == []
 
 
 # What `propose` makes of them.

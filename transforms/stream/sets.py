@@ -20,18 +20,21 @@ from schemas.candidates import CANDIDATE_SET, PROPOSAL
 from schemas.hashing import hash64, hash64_one, mix64
 from schemas.policy import Quota, SurfacePolicy
 from transforms.candidate_sets import Provenance
+from transforms.codes import ItemCodes
 from transforms.facts import group_of, proposed_items, user_facts
 from transforms.filters import PAIR, Facts, Instant, Pool
 from transforms.histories import MAX_POSITIVES
+from transforms.id_index import NO_CODE
 from transforms.panel import Panel
 from transforms.parts import shows_of_seeds, unfinished_books
 from transforms.reach import user_rights
 from transforms.recommend import made
 from transforms.shards import read_tables
+from transforms.sorted_groups import numbered
 from transforms.sources import Audience, Source
 from transforms.stream.live import LiveBundle
-from transforms.stream.session import Heard, Window, at_a_loss, playing, session, turned_away
-from transforms.tallies import primary_artist
+from transforms.stream.session import Heard, Window, at_a_loss, in_artist_context, playing, session, turned_away
+from transforms.tallies import first_artist, primary_artist
 
 QUARANTINED = "quarantined"
 WIDENED = {"np.transition": 0.5, "np.similar": 2.0, "np.familiar": 2.0}
@@ -152,7 +155,9 @@ class SessionSets:
         if len(in_books):
             free = ~pl.col("key").is_in(in_books.implode())
             rights = rights.with_columns(may_begin=free, other_books=free)
-        return Audience(keys, liked, skips, instant.effective_from, policy, rights, _unwanted(users, heard))
+        own = users.select("positives", key="user_id")
+        unwanted = _unwanted(users, heard)
+        return Audience(keys, liked, skips, instant.effective_from, policy, rights, unwanted, histories=own)
 
     def _proposals(
         self, audience: Audience, users: pl.DataFrame
@@ -245,18 +250,46 @@ def _facts(
     instant: Instant,
 ) -> Facts:
     """Return the facts of listeners: their histories go on with the last day, and a session offers nothing twice."""
-    facts = user_facts(
-        going_on(users, heard), proposals, bundle.world, bundle, audience.policy, instant, bundle.catalogue
-    )
+    sessions = {one.user_id: one.session for one in heard}
+    met = [(k, item) for k, user in enumerate(users["user_id"]) for item in sorted({e.item_id for e in sessions[user]})]
+    session_items = pl.DataFrame(met, schema=PAIR, orient="row")
+    asked = pl.concat([proposals.select("item_id"), session_items.select("item_id")])
+    facts = user_facts(going_on(users, heard), asked, bundle.world, bundle, audience.policy, instant, bundle.catalogue)
     last = {one.user_id: one.last_event_ts for one in heard}
     records = facts.records.with_columns(  # in order of the listeners, as the audience is
         audience.rights["may_begin"], audience.rights["other_books"],
         pl.Series("last_event_ts", [last[user] for user in users["user_id"]], _STAMP),
         seed_item_id=audience.keys["seed_item_id"], seed_canonical_id=audience.keys["canonical_id"],
     )  # fmt: skip
-    session_items = {one.user_id: {event.item_id for event in one.session} for one in heard}
-    met, skipped = _in_session(session_items, records, facts, bundle), _skipped(heard, facts)
-    return dataclasses.replace(facts, records=records, in_session=met, skipped=skipped, catalogue=facts.item_codes)
+    return dataclasses.replace(
+        facts,
+        records=records,
+        in_session=_in_session(session_items, proposals, facts.item_codes),
+        skipped=_skipped(heard, facts),
+        max_run=_max_runs([sessions[user] for user in users["user_id"]], audience.policy.max_run, bundle),
+        catalogue=facts.item_codes,
+    )
+
+
+def _max_runs(sessions: Sequence[tuple[Heard, ...]], most: int, bundle: LiveBundle) -> np.ndarray:
+    """Return how many of one artist may follow each other: any, 0, where the session is with an artist or an album.
+
+    It says so, or its last items, one more than would be offered in a row, are of one artist.
+    """
+    last = [_last_items(one, most + 1) for one in sessions]
+    ids = pl.Series([item for items in last for item in items], dtype=pl.String).unique()
+    known = bundle.lookup("item", "item_id", ids, ["item_id", "artists"]).select("item_id", first_artist())
+    artist = dict(known.iter_rows())
+    alone = [
+        in_artist_context(one) or (len(items) > most and len({artist.get(item, item) for item in items}) == 1)
+        for one, items in zip(sessions, last, strict=True)
+    ]
+    return np.where(alone, 0, most)
+
+
+def _last_items(events: Sequence[Heard], most: int) -> list[str]:
+    """Return the last items that were not turned away, each once."""
+    return list(dict.fromkeys(one.item_id for one in reversed(events) if not turned_away(one)))[:most]
 
 
 def _skipped(heard: Sequence[Listening], facts: Facts) -> pl.DataFrame:
@@ -279,18 +312,19 @@ def going_on(users: pl.DataFrame, heard: Sequence[Listening]) -> pl.DataFrame:
     )
 
 
-def _in_session(
-    session_items: Mapping[str, set[str]], records: pl.DataFrame, facts: Facts, bundle: LiveBundle
-) -> pl.DataFrame:
-    """Return `k` and `item_id` of all recordings, among the items of the facts, of what was heard in the sessions."""
-    rows = [(k, item) for k, user in enumerate(records["record_key"]) for item in sorted(session_items[user])]
-    met = pl.DataFrame(rows, schema=PAIR, orient="row")
-    known = bundle.lookup("item", "item_id", met["item_id"], ["item_id", "canonical_id"])
-    canonical = met.join(known, on="item_id")
-    of, code = facts.item_codes.of_canonical(canonical["canonical_id"])
-    pairs = np.unique(canonical["k"].to_numpy()[of].astype(np.int64) << 32 | code)
-    items = facts.items["item_id"][pl.Series(pairs & 0xFFFFFFFF)]
-    return pl.DataFrame([pl.Series("k", (pairs >> 32).astype(np.uint32)), items])
+def _in_session(heard: pl.DataFrame, proposals: pl.DataFrame, codes: ItemCodes) -> pl.DataFrame:
+    """Return `k` and `item_id` of what was heard in the sessions, and of what is proposed of the same recordings and works."""
+    place, proposed = codes.ids.find(heard["item_id"]), np.unique(codes.ids.find_runs(proposals["item_id"]))
+    known, proposed = place != NO_CODE, proposed[proposed != NO_CODE]
+    k, found = heard["k"].to_numpy()[known], [heard]
+    for name in ("canonical", "work"):
+        number = codes.arrays.items[name]
+        order = proposed[np.argsort(number[proposed], kind="stable")]
+        first, after = (np.searchsorted(number[order], number[place[known]], side) for side in ("left", "right"))
+        twins = order[np.repeat(first, after - first) + numbered(after - first)]
+        ids = codes.items["item_id"][twins]
+        found.append(pl.DataFrame([pl.Series("k", np.repeat(k, after - first)), ids]))
+    return pl.concat(found).unique().sort("k", "item_id")
 
 
 def _longer(users: pl.DataFrame, listens: pl.DataFrame, column: str) -> pl.Series:
