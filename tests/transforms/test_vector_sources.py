@@ -179,7 +179,7 @@ def test_fewer_than_three_events_are_no_sequence(plays, skips, enough):
     assert (sequence(audience([{"key": "ann"}], *heard), bundle()).height > 0) is enough
 
 
-def heard_in_turns(*items: str, times: int = 4) -> list[dict]:
+def heard_in_turns(*items: str, times: int = 5) -> list[dict]:
     """Return listens of ann: each item so many times, the last item last."""
     order = [name for name in items for _ in range(times)]
     return [{"key": "ann", **listen(name, days=len(order) - place)} for place, name in enumerate(order)]
@@ -206,7 +206,7 @@ def test_a_sequence_goes_back_200_listens_and_no_further():
 def test_interests_do_not_depend_on_how_many_users_are_asked_at_once(monkeypatch):
     listens = heard_in_turns("west", "north", "east")
     people = [f"u{n}" for n in range(7)]
-    said = [{**one, "key": key} for n, key in enumerate(people) for one in listens[: 4 + n]]
+    said = [{**one, "key": key} for n, key in enumerate(people) for one in listens[: 9 + n]]
     who = audience([{"key": key} for key in people], said)
     expected = sequence(who, bundle())
     monkeypatch.setattr("transforms.vector_sources.USERS_AT_ONCE", 2)
