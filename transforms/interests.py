@@ -69,7 +69,7 @@ def _parted(vectors, share):
         _join(cost, size, a, b)
         for one in range(len(cost)):
             group[one] = a if group[one] == b else group[one]
-            if one == a or near[one] == a or near[one] == b or cost[one, a] <= cost[one, near[one]]:
+            if one == a or near[one] == a or near[one] == b:
                 near[one] = np.argmin(cost[one])
     return _newest_first(group)
 
