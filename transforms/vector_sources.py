@@ -16,12 +16,15 @@ import polars as pl
 
 from transforms.id_index import NO_CODE, IdIndex
 from transforms.index.exact import NOTHING, Found, Limits
+from transforms.interests import interests
 from transforms.kin import Kin, looked_at
+from transforms.sorted_groups import starts
 from transforms.sources import TALK, Audience, Bundle, Source, none_found, of_seeds
 
 Rows = np.ndarray | slice
 MASKS_AT_ONCE = 64
-SEQUENCE_LISTENS, SEQUENCE_LEAST = 10, 3
+SEQUENCE_LISTENS, SEQUENCE_LEAST = 200, 3
+USERS_AT_ONCE = 500
 FRESH_DAYS = 30
 FRESH_PLAYS = 20
 TWO_TOWER_LIMIT, SEQUENCE_LIMIT, FRESH_LIMIT = 300, 130, 60
@@ -193,22 +196,52 @@ def two_tower(audience: Audience, bundle: Models) -> pl.DataFrame:
     Score: cosine.
     """
     keys, vectors = bundle.user_vectors(audience.keys["key"])
-    return _explained(nearest(audience, keys, vectors, bundle.items(), TWO_TOWER_LIMIT), audience)
+    return _explained(nearest(audience, keys, vectors, bundle.items(), TWO_TOWER_LIMIT), audience.listens)
 
 
 def sequence(audience: Audience, bundle: Models) -> pl.DataFrame:
-    """Propose what goes on from the user's last ten listens and skips: what the user is at now, not what the user is like.
+    """Propose what goes on from each interest in the user's last 200 listens and the skips among them.
 
-    Score: cosine with the vector of those in their order. Fewer than three are no sequence (domain reference, section 4).
+    Score: cosine with the vector of an interest's plays in their order, the best of them. Fewer than three plays are no
+    sequence (domain reference, section 4). What led to a proposal is of the interest that found it.
+    Memory: `SEQUENCE_LIMIT` proposals for each interest of the block's users, and the vectors of `USERS_AT_ONCE` users' plays.
     """
+    plays = _last_plays(audience)
+    plays = plays.with_columns(interest=pl.Series(_interests(plays, bundle.items()), dtype=pl.Int8))
+    found = [_gone_on(own, audience, bundle) for _, own in sorted(plays.partition_by("interest", as_dict=True).items())]
+    every = pl.concat([none_found(), *found])
+    best = every.sort("key", "item_id", "raw_score", descending=[False, False, True], maintain_order=True)
+    return best.unique(["key", "item_id"], keep="first", maintain_order=True)
+
+
+def _last_plays(audience: Audience) -> pl.DataFrame:
+    """Return the last listens and the skips among them, by key and time, of keys that have some and enough of both."""
     both = pl.concat([audience.listens.drop("artist_id"), audience.skips]).sort("key", "event_ts", maintain_order=True)
-    both = both.filter(pl.len().over("key") >= SEQUENCE_LEAST)
-    recent = both.filter(pl.int_range(pl.len(), 0, -1).over("key") <= SEQUENCE_LISTENS)
-    keys = audience.listens["key"].unique().sort()
-    keys = keys.filter(keys.is_in(both["key"].unique().implode()))
-    recent = recent.filter(pl.col("key").is_in(keys.implode()))
-    vectors = bundle.encode(recent, keys)
-    return _explained(nearest(audience, keys, vectors, bundle.items(), SEQUENCE_LIMIT), audience)
+    enough = pl.len().over("key") >= SEQUENCE_LEAST
+    heard = (pl.col("label") > 0).cum_sum(reverse=True).over("key")
+    return both.filter(enough & (pl.col("label") > 0).any().over("key") & (heard <= SEQUENCE_LISTENS))
+
+
+def _interests(plays: pl.DataFrame, items: Items) -> np.ndarray:
+    """Return the interest of each play, see `transforms.interests.interests`; made of listens to items that have a vector."""
+    row = items.numbers.find(plays["item_id"])
+    known = row != NO_CODE
+    told = known & (plays["label"] > 0).to_numpy()
+    begins = np.append(np.flatnonzero(starts(plays["key"].rle_id().to_numpy())), plays.height)
+    found = [np.empty(0, np.int8)]
+    for users in range(0, len(begins) - 1, USERS_AT_ONCE):
+        some = begins[users : users + USERS_AT_ONCE + 1]
+        span = slice(some[0], some[-1])
+        vectors = items.index.take(np.where(known[span], row[span], 0).astype(np.int64)) * known[span, None]
+        found.append(interests(vectors, some - some[0], told[span]))
+    return np.concatenate(found)
+
+
+def _gone_on(plays: pl.DataFrame, audience: Audience, bundle: Models) -> pl.DataFrame:
+    """Return proposals for what goes on from one interest of each key; the last listens of it are what led to them."""
+    keys = plays["key"].unique().sort()
+    found = nearest(audience, keys, bundle.encode(plays, keys), bundle.items(), SEQUENCE_LIMIT)
+    return _explained(found, plays.filter(pl.col("label") > 0))
 
 
 def fresh_content(audience: Audience, bundle: Models) -> pl.DataFrame:
@@ -223,13 +256,13 @@ def fresh_content(audience: Audience, bundle: Models) -> pl.DataFrame:
     fresh = new["item_id"].filter(~new["item_id"].is_in(played.implode()))
     keys, vectors = bundle.user_vectors(audience.keys["key"])
     items = bundle.items()
-    return _explained(nearest(audience, keys, vectors, items, FRESH_LIMIT, items.rows(fresh)), audience)
+    return _explained(nearest(audience, keys, vectors, items, FRESH_LIMIT, items.rows(fresh)), audience.listens)
 
 
-def _explained(found: pl.DataFrame, audience: Audience) -> pl.DataFrame:
-    """Name the user's last listens as what led to the proposals, the newest first."""
+def _explained(found: pl.DataFrame, listens: pl.DataFrame) -> pl.DataFrame:
+    """Name the last of some listens as what led to the proposals, the newest first."""
     last = (
-        audience.listens.sort("key", "event_ts", maintain_order=True)
+        listens.sort("key", "event_ts", maintain_order=True)
         .group_by("key", maintain_order=True)
         .agg(
             pl.col("item_id").reverse().unique(maintain_order=True).head(3).alias("seed_item_ids"),

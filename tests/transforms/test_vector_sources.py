@@ -179,6 +179,40 @@ def test_fewer_than_three_events_are_no_sequence(plays, skips, enough):
     assert (sequence(audience([{"key": "ann"}], *heard), bundle()).height > 0) is enough
 
 
+def heard_in_turns(*items: str, times: int = 5) -> list[dict]:
+    """Return listens of ann: each item so many times, the last item last."""
+    order = [name for name in items for _ in range(times)]
+    return [{"key": "ann", **listen(name, days=len(order) - place)} for place, name in enumerate(order)]
+
+
+def test_a_sequence_goes_on_from_every_interest_and_names_the_plays_of_the_one_that_found_it():
+    frame = sequence(audience([{"key": "ann"}], heard_in_turns("west", "east")), bundle()).sort("raw_score", "item_id")
+    told = {one["item_id"]: (round(one["raw_score"], 2), one["seed_item_ids"]) for one in frame.to_dicts()}
+    assert told["west"] == (1.0, ["west"])
+    assert told["east"] == (1.0, ["east"])
+    assert told["near_east"] == (0.98, ["east"])
+    assert not frame.select("key", "item_id").is_duplicated().any()
+
+
+def test_a_sequence_goes_back_200_listens_and_no_further():
+    old = heard_in_turns("west", times=200)
+    new = [{"key": "ann", **listen("east", days=0.5 / n)} for n in range(1, 201)]
+    some = sequence(audience([{"key": "ann"}], [*old, *new[:150]]), bundle())
+    none = sequence(audience([{"key": "ann"}], [*old, *new]), bundle())
+    west = [frame.filter(item_id="west")["raw_score"][0] for frame in (some, none)]
+    assert west == pytest.approx([1.0, -1.0])
+
+
+def test_interests_do_not_depend_on_how_many_users_are_asked_at_once(monkeypatch):
+    listens = heard_in_turns("west", "north", "east")
+    people = [f"u{n}" for n in range(7)]
+    said = [{**one, "key": key} for n, key in enumerate(people) for one in listens[: 9 + n]]
+    who = audience([{"key": key} for key in people], said)
+    expected = sequence(who, bundle())
+    monkeypatch.setattr("transforms.vector_sources.USERS_AT_ONCE", 2)
+    assert sequence(who, bundle()).equals(expected)
+
+
 def test_fresh_items_are_new_and_little_played():
     items = [
         item("east", release_ts=days_ago(3)), item("near_east", release_ts=days_ago(3)),
