@@ -15,8 +15,9 @@ from transforms.codes import ItemCodes
 from transforms.content_mix import floors
 from transforms.filters import ITEM_COLUMNS, PAIR, Facts, Instant
 from transforms.histories import entries, exploded
+from transforms.holdout import HELD_OUT, held_out
 from transforms.id_index import NO_CODE
-from transforms.item_rules import in_order
+from transforms.item_rules import in_order, video
 from transforms.parts import (
     COMPLETED_LABEL,
     HEARD_COLUMNS,
@@ -34,7 +35,7 @@ from transforms.sources import Bundle
 from transforms.tallies import first_artist
 
 SEED_COLUMNS = ("item_id", "item_type", "canonical_id", "show_id", "availability", "explicit", "age_rating", "languages",
-                "is_trailer")  # fmt: skip
+                "is_trailer", "is_video")  # fmt: skip
 _OF_PARTS: dict[str, Any] = {"k": pl.UInt32, "item_id": pl.String, "show_id": pl.String}
 
 
@@ -92,17 +93,14 @@ def user_facts(
 ) -> Facts:
     """Return the facts of a block of users (see `transforms.retrieve.user_table`), numbered `k` in row order.
 
-    Of a user who opted out of personalisation, what was heard and skipped keeps items out and says nothing else.
+    What who opted out heard and skipped keeps items out and says nothing else; of who is held out, also what is known.
 
     Args:
       held: the bundle's catalogue; without one, what was heard and proposed is looked up in the bundle.
     """
-    k = users.with_row_index("k")
+    k = users.with_columns(held_out(users["user_id"], policy)).with_row_index("k")
     positives, skips = (exploded(k, column, key="k") for column in ("positives", "skips"))
-    open_, profiled = k, positives
-    if k["personalization_opt_out"].any():
-        open_ = k.filter(~pl.col("personalization_opt_out"))
-        profiled = positives.join(open_.select("k"), on="k", how="semi")
+    served, profiled = _taking_part(k, positives)
     heard = _heard(positives["item_id"].unique(), bundle, held)
     mine = heard.filter(in_order())["show_id"]
     items, ordered = proposed_items(proposals["item_id"], mine, world, bundle, instant, held)
@@ -120,8 +118,8 @@ def user_facts(
         nexts=nexts,
         begun=begun,
         catalogue=held.codes if held else None,
-        tired=_tired(open_, profiled, policy, instant),
-        floors=_floors(open_, records, world, policy),
+        tired=_tired(served, profiled, policy, instant),
+        floors=_floors(served, records, world, policy),
     )
 
 
@@ -129,19 +127,27 @@ def _heard(ids: pl.Series, bundle: ShardBundle, held: HeldCatalogue | None) -> p
     return held.lookup(ids, HEARD_COLUMNS) if held else bundle.lookup("item", "item_id", ids, HEARD_COLUMNS)
 
 
+def _taking_part(k: pl.DataFrame, positives: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Return the users whose sets follow their histories, and what was heard by those who did not opt out."""
+    out, held = k["personalization_opt_out"], k[HELD_OUT]
+    profiled = positives.join(k.filter(~out).select("k"), on="k", how="semi") if out.any() else positives
+    return k.filter(~(out | held)) if (out | held).any() else k, profiled
+
+
 def _last_plays(positives: pl.DataFrame) -> pl.DataFrame:
     completed = (pl.col("label") >= COMPLETED_LABEL).any().alias("completed")
     return positives.group_by("k", "item_id").agg(pl.col("event_ts").max(), completed)
 
 
-def _tired(open_: pl.DataFrame, positives: pl.DataFrame, policy: SurfacePolicy, instant: Instant) -> pl.DataFrame:
+def _tired(served: pl.DataFrame, positives: pl.DataFrame, policy: SurfacePolicy, instant: Instant) -> pl.DataFrame:
     """Return `k` and `item_id` of what was shown too often without a play, or played too often (`SurfacePolicy.fatigue_days`)."""
     if not (policy.fatigue_impressions or policy.overplayed):
         return pl.DataFrame(schema=PAIR)
     lately = pl.col("event_ts") > instant.effective_from - datetime.timedelta(days=policy.fatigue_days)
     pair, found = ["k", "item_id"], [positives.select("k", "item_id").clear()]
+    positives = positives.join(served.select("k"), on="k", how="semi")
     if policy.fatigue_impressions:
-        impressions = exploded(open_, "impressions", key="k")
+        impressions = exploded(served, "impressions", key="k")
         heard = positives.group_by(pair).agg(pl.col("event_ts").max().alias("heard"))
         shown = impressions.filter(lately).join(heard, on=pair, how="left")
         since = shown.filter(pl.col("heard").is_null() | (pl.col("event_ts") > pl.col("heard")))
@@ -155,10 +161,10 @@ def _often(rows: pl.DataFrame, pair: list[str], times: int) -> pl.DataFrame:
     return rows.group_by(pair).len().filter(pl.col("len") >= times).select(pair)
 
 
-def _floors(open_: pl.DataFrame, records: pl.DataFrame, world: World, policy: SurfacePolicy) -> np.ndarray | None:
+def _floors(served: pl.DataFrame, records: pl.DataFrame, world: World, policy: SurfacePolicy) -> np.ndarray | None:
     if not policy.page:
         return None
-    habits = open_.select("k", "habits").explode("habits").drop_nulls("habits").unnest("habits")
+    habits = served.select("k", "habits").explode("habits").drop_nulls("habits").unnest("habits")
     return floors(habits, records["market"], world.mix, policy)
 
 
@@ -191,6 +197,8 @@ def _user_records(k: pl.DataFrame, world: World, artists_known: pl.DataFrame) ->
         group_of(pl.col("tier"), world).alias("group"),
         pl.lit(True).alias("may_begin"),
         pl.lit(True).alias("other_books"),
+        pl.lit(True).alias("may_video"),
+        HELD_OUT,
     )
     return told.join(artists_known, on="k", how="left", maintain_order="left")
 
@@ -207,7 +215,7 @@ def seed_facts(
     """Return the facts of a block of seeds: whoever may play the seed may play what follows it.
 
     A candidate must be available in the seed's market for every tier the seed is available to, not explicit unless the
-    seed is, rated no older, and no part of a show or book but the one that follows the seed. A seed that is not available in
+    seed is, rated no older, no video unless the seed is one, and no part of a show or book but the one that follows the seed. A seed that is not available in
     the market itself has no record.
 
     Args:
@@ -248,6 +256,8 @@ def _seed_records(joined: pl.DataFrame, reached: pl.Expr, world: World) -> pl.Da
         group_of(pl.lit(ANY), world).alias("group"),
         pl.lit(None, pl.List(pl.String)).alias("artists_known"),
         pl.lit(False).alias("may_begin"),
+        video().alias("may_video"),
+        pl.lit(False).alias(HELD_OUT),
     )
 
 
@@ -277,6 +287,8 @@ def group_facts(
         pl.lit(None, pl.List(pl.String)).alias("artists_known"),
         pl.lit(not policy.by_seed).alias("may_begin"),
         pl.lit(True).alias("other_books"),
+        pl.lit(not policy.by_seed).alias("may_video"),
+        pl.lit(False).alias(HELD_OUT),
     )
     needs = _needs(records.select("needs", "market", "tier").unique(), world)
     nothing = pl.Series("show_id", [], pl.String)

@@ -16,6 +16,7 @@ from schemas.policy import SurfacePolicy
 from schemas.tallies import ANY
 from transforms.filters import Instant
 from transforms.histories import exploded
+from transforms.holdout import held_out
 from transforms.item_rules import in_order
 from transforms.panel import Panel
 from transforms.parts import (
@@ -103,8 +104,8 @@ def blocks(frame: pl.DataFrame, size: int = BLOCK) -> Iterator[pl.DataFrame]:
 
 
 def user_audience(users: pl.DataFrame, bundle: ShardBundle, policy: SurfacePolicy, instant: Instant) -> Audience:
-    """Return the audience of a block of users; who opted out of personalisation brings no listens and no follows."""
-    open_ = users.filter(~pl.col("personalization_opt_out"))
+    """Return the audience of a block of users, without those who opted out of personalisation or are held out."""
+    open_ = users.filter(~pl.col("personalization_opt_out") & ~held_out(users["user_id"], policy))
     listens, skips = (exploded(open_, column).rename({"user_id": "key"}) for column in ("positives", "skips"))
     artists = bundle.lookup("item", "item_id", listens["item_id"].unique(), HEARD_COLUMNS)
     ordered = line(parts_of(artists.filter(in_order())["show_id"], bundle, gone_items(bundle), instant.effective_from))
@@ -160,7 +161,7 @@ def seed_audience(played: pl.DataFrame, bundle: ShardBundle, policy: SurfacePoli
       played: `item_id` and `market`, see `seed_table`.
     """
     columns = ["item_id", "item_type", "canonical_id", "artists", "show_id", "genres", "explicit", "age_rating",
-               "languages", "is_trailer", "availability"]  # fmt: skip
+               "languages", "is_trailer", "availability", "is_video"]  # fmt: skip
     known = bundle.lookup("item", "item_id", played["item_id"].unique(), columns)
     key = pl.col("item_id").alias("key")
     keys = known.select(

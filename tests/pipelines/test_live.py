@@ -247,6 +247,39 @@ def test_another_version_of_what_was_heard_is_not_offered(live):
     assert kept_out, "sources propose them all the same"
 
 
+def test_a_video_is_for_whoever_is_at_a_screen(live, tracks):
+    videos = set(live.bundle.read("item", ["item_id"], pl.col("item_type") == "video")["item_id"])
+    listened = live.bundle.read("co_listen", ["item_id"])["item_id"].unique().sort()
+    seeds = [one for one in listened if one in videos][:6]
+
+    def sets(**last) -> list[dict]:
+        return [one_set(live, Window.of([heard(0, item_id=tracks[5]), heard(1, item_id=one, **last)])) for one in seeds]
+
+    shown, heard_only, unsaid = sets(device_type="tv"), sets(device_type="speaker"), sets()
+    assert videos & {one for row in shown for one in offered(row)}
+    assert not videos & {one for row in (*heard_only, *unsaid) for one in offered(row)}
+    rules = [one["rule"] for row in heard_only for one in row["counts"]["filtered_by_rule"]]
+    assert "video" in rules, "what is proposed all the same is counted"
+
+
+def test_whoever_is_held_out_is_given_charts_and_what_is_drawn(live, users, tracks):
+    everybody = windows(users, tracks)
+    half = dataclasses.replace(live, policy=dataclasses.replace(live.policy, holdout=0.5))
+    usual, held = records(live(everybody)), records(half(everybody))
+    out = {user for user, row in held.items() if "holdout" in row["degraded_reasons"]}
+    assert 0 < len(out) < len(held)
+    for user, row in held.items():
+        if user not in out:
+            assert row["candidates"] == usual[user]["candidates"], "nobody else minds"
+            continue
+        sources = {source["source_id"] for one in row["candidates"] for source in one["sources"]}
+        assert sources == {"np.popular_market", "np.explore"}
+        assert row["fallback_level"] == 3
+        drawn = [one["propensity"] for one in row["candidates"] if one["is_exploration"]]
+        not_drawn = sum(one["count"] for one in row["counts"]["filtered_by_rule"] if one["rule"] == "not_drawn")
+        assert sum(drawn) * (len(drawn) + not_drawn) == pytest.approx(len(drawn) ** 2)
+
+
 def longest_run(live, row) -> int:
     items = live.bundle.read("item", ["item_id", "artists"]).select("item_id", pl.col("artists").list.first())
     artist = dict(items.unnest("artists").select("item_id", "artist_id").iter_rows())

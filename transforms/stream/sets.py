@@ -24,6 +24,7 @@ from transforms.codes import ItemCodes
 from transforms.facts import group_of, proposed_items, user_facts
 from transforms.filters import PAIR, Facts, Instant, Pool
 from transforms.histories import MAX_POSITIVES
+from transforms.holdout import held_out
 from transforms.id_index import NO_CODE
 from transforms.panel import Panel
 from transforms.parts import shows_of_seeds, unfinished_books
@@ -33,7 +34,16 @@ from transforms.shards import read_tables
 from transforms.sorted_groups import numbered
 from transforms.sources import Audience, Source
 from transforms.stream.live import LiveBundle
-from transforms.stream.session import Heard, Window, at_a_loss, in_artist_context, playing, session, turned_away
+from transforms.stream.session import (
+    Heard,
+    Window,
+    at_a_loss,
+    in_artist_context,
+    playing,
+    session,
+    shows_video,
+    turned_away,
+)
 from transforms.tallies import first_artist, primary_artist
 
 QUARANTINED = "quarantined"
@@ -151,7 +161,9 @@ class SessionSets:
         said = {one.user_id: one.session for one in heard}
         listens, skips = (_listens(said, keys["key"], sign) for sign in (1, -1))
         liked = listens.hstack([pl.Series("artist_id", [None], pl.String).new_from_index(0, listens.height)])
-        rights, in_books = user_rights(users), _in_books(keys, known, self.bundle, instant)
+        shows = {one.user_id: shows_video(one.session) for one in heard}
+        rights = user_rights(users).with_columns(pl.Series("may_video", [shows[user] for user in users["user_id"]]))
+        in_books = _in_books(keys, known, self.bundle, instant)
         if len(in_books):
             free = ~pl.col("key").is_in(in_books.implode())
             rights = rights.with_columns(may_begin=free, other_books=free)
@@ -163,7 +175,16 @@ class SessionSets:
         self, audience: Audience, users: pl.DataFrame
     ) -> tuple[pl.DataFrame, Pool | None, tuple[str, ...]]:
         heard = dataclasses.replace(audience, keys=audience.keys.filter(pl.col("seed_item_id").is_not_null()))
-        return asked(self.sources, heard, users, self.bundle)
+        held_back = held_out(heard.keys["key"], self.policy)
+        return asked(self.sources, _without(heard, held_back) if held_back.any() else heard, users, self.bundle)
+
+
+def _without(audience: Audience, some: pl.Series) -> Audience:
+    """Return the audience without some of its keys, and what they heard."""
+    keys = audience.keys.filter(~some)
+    told = {name: getattr(audience, name) for name in ("listens", "skips", "histories")}
+    kept = {name: rows.join(keys, on="key", how="semi", maintain_order="left") for name, rows in told.items()}
+    return dataclasses.replace(audience, keys=keys, **kept)
 
 
 def asked(
@@ -257,7 +278,7 @@ def _facts(
     facts = user_facts(going_on(users, heard), asked, bundle.world, bundle, audience.policy, instant, bundle.catalogue)
     last = {one.user_id: one.last_event_ts for one in heard}
     records = facts.records.with_columns(  # in order of the listeners, as the audience is
-        audience.rights["may_begin"], audience.rights["other_books"],
+        *(audience.rights[name] for name in ("may_begin", "other_books", "may_video")),
         pl.Series("last_event_ts", [last[user] for user in users["user_id"]], _STAMP),
         seed_item_id=audience.keys["seed_item_id"], seed_canonical_id=audience.keys["canonical_id"],
     )  # fmt: skip
