@@ -71,7 +71,9 @@ def user_table(shard: Shard) -> pl.DataFrame:
     Columns: the user contract, `history_market`, the lists of `OF_HISTORIES`, `seen` (has a history). The market is that of the
     last play, else of registration, else `*`; an unknown tier is free. Users under a tombstone are left out.
     """
-    joined = shard.read("user").join(heard_by(shard.read("history", list(OF_HISTORIES))), on="user_id", how="full", coalesce=True)
+    joined = shard.read("user").join(
+        heard_by(shard.read("history", list(OF_HISTORIES))), on="user_id", how="full", coalesce=True
+    )
     return made_good(joined, shard.read("tombstone", ["entity", "id"]), ["history_market", "market"]).sort("user_id")
 
 

@@ -96,7 +96,9 @@ class Audience:
         """
         told = ["key", "item_id", "label"]
         both = pl.concat([one[[*told, "event_ts"]] for one in (self.listens, self.skips)])
-        heard = both.sort("key", "event_ts", maintain_order=True).select("key", "item_id", pl.col("label").cast(pl.Float64))
+        heard = both.sort("key", "event_ts", maintain_order=True).select(
+            "key", "item_id", pl.col("label").cast(pl.Float64)
+        )
         alone = self.leads.join(heard, on="key", how="anti")
         if not alone.height:
             return heard

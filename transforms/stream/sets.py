@@ -139,7 +139,10 @@ class SessionSets:
     ) -> Audience:
         known = self.bundle.lookup("item", "item_id", told["seed_item_id"].unique(), SEED_COLUMNS)
         seeds = known.select(
-            "canonical_id", primary_artist().alias("artist_id"), seed_item_id="item_id", genre=pl.col("genres").list.first()
+            "canonical_id",
+            primary_artist().alias("artist_id"),
+            seed_item_id="item_id",
+            genre=pl.col("genres").list.first(),
         )
         mine = users.select("market", "tier", "follows", key="user_id").join(
             told.select("seed_item_id", key="user_id"), on="key", how="left", maintain_order="left"
@@ -154,9 +157,7 @@ class SessionSets:
             rights = rights.with_columns(may_begin=free, other_books=free)
         return Audience(keys, liked, skips, instant.effective_from, policy, rights, _unwanted(users, heard))
 
-    def _proposals(
-        self, audience: Audience, users: pl.DataFrame
-    ) -> tuple[pl.DataFrame, Pool | None, tuple[str, ...]]:
+    def _proposals(self, audience: Audience, users: pl.DataFrame) -> tuple[pl.DataFrame, Pool | None, tuple[str, ...]]:
         heard = dataclasses.replace(audience, keys=audience.keys.filter(pl.col("seed_item_id").is_not_null()))
         return asked(self.sources, heard, users, self.bundle)
 
