@@ -165,7 +165,7 @@ class SessionSets:
 def asked(
     sources: Mapping[str, Source], audience: Audience, users: pl.DataFrame, bundle: LiveBundle
 ) -> tuple[pl.DataFrame, Pool | None, tuple[str, ...]]:
-    """Return what is proposed to listeners and to their groups, their pools if they are held, and which sources did not answer."""
+    """Return what is proposed to listeners and to their groups, pools that are held, and which sources did not answer."""
     panel = Panel(sources, audience.policy.live_seconds)
     own = panel.ask(audience, bundle)
     groups = users.select(group_of(pl.col("tier"), bundle.world)).to_series().unique()
