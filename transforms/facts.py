@@ -99,10 +99,8 @@ def user_facts(
     """
     k = users.with_row_index("k")
     positives, skips = (exploded(k, column, key="k") for column in ("positives", "skips"))
-    open_, profiled = k, positives
-    if k["personalization_opt_out"].any():
-        open_ = k.filter(~pl.col("personalization_opt_out"))
-        profiled = positives.join(open_.select("k"), on="k", how="semi")
+    open_ = k.filter(~pl.col("personalization_opt_out")) if k["personalization_opt_out"].any() else k
+    profiled = positives if open_ is k else positives.join(open_.select("k"), on="k", how="semi")
     heard = _heard(positives["item_id"].unique(), bundle, held)
     mine = heard.filter(in_order())["show_id"]
     items, ordered = proposed_items(proposals["item_id"], mine, world, bundle, instant, held)
