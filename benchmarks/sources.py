@@ -116,9 +116,9 @@ class Overheard(SessionSets):
     PROPOSED: ClassVar[list[pl.DataFrame]] = []
 
     def _proposals(self, *given):
-        found, left_out = super()._proposals(*given)
+        found, *others = super()._proposals(*given)
         self.PROPOSED.append(found.filter(~pl.col("key").str.starts_with(GROUP_PREFIX)))
-        return found, left_out
+        return found, *others
 
 
 def _heard(user: str, place: int, item: object) -> Heard:

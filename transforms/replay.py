@@ -25,7 +25,7 @@ from transforms.model_bundle import ModelBundle
 from transforms.panel import Panel
 from transforms.reach import read_world
 from transforms.recommend import Recommend, made, offered_to
-from transforms.retrieve import OF_HISTORIES, made_good, user_audience
+from transforms.retrieve import user_audience, user_table
 from transforms.shards import Output, Shard, read_tables
 from transforms.sources import Source
 
@@ -101,9 +101,7 @@ class Replayed:
         return dataclasses.replace(sets, counters={**sets.counters, **told})
 
     def _again(self, shard: Shard, chosen: pl.Series) -> tuple[pa.Table, int]:
-        mine = pl.col("user_id").is_in(chosen.implode())
-        histories = shard.read("history", list(OF_HISTORIES), mine)
-        users = made_good(shard.read("user", None, mine), histories, shard.read("tombstone", ["entity", "id"]))
+        users = user_table(shard, pl.col("user_id").is_in(chosen.implode()))
         bundle = EmbeddedAnew.of(self.open_bundle(shard), users.select("user_id", "positives", "skips"))
         one, world = self.recommend, read_world(shard)
         provenance = one.provenance_of(shard)

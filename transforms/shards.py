@@ -132,7 +132,7 @@ def read_tables(
 ) -> pl.DataFrame:
     """Read Parquet files of one contract into a frame, in order; no files give an empty frame."""
     if not paths:
-        return _nothing(contract).select(columns) if columns else _nothing(contract).clone()
+        return _nothing(contract)[list(columns)] if columns else _nothing(contract).clone()
     lazy = pl.scan_parquet(paths, hive_partitioning=False)
     if where is not None:
         lazy = lazy.filter(where)

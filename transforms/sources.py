@@ -101,7 +101,9 @@ class Audience:
         """
         told = ["key", "item_id", "label"]
         both = pl.concat([one[[*told, "event_ts"]] for one in (self.listens, self.skips)])
-        heard = both.sort("key", "event_ts", maintain_order=True).select("key", "item_id", pl.col("label").cast(pl.Float64))
+        heard = both.sort("key", "event_ts", maintain_order=True).select(
+            "key", "item_id", pl.col("label").cast(pl.Float64)
+        )
         alone = self.leads.join(heard, on="key", how="anti")
         if not alone.height:
             return heard
@@ -347,7 +349,7 @@ def transition(audience: Audience, bundle: Bundle) -> pl.DataFrame:
     asked = audience.seeds.select("key", **levels).unpivot(
         list(levels), index="key", variable_name="level", value_name="context_id"
     )
-    weights = np.repeat(list(BACKOFF_WEIGHTS.values()), audience.seeds.height)
+    weights = np.repeat([BACKOFF_WEIGHTS[level] for level in levels], audience.seeds.height)
     columns = ["level", "context_id", "next_item_id", "probability"]
     follows = bundle.lookup("transition", "context_id", asked["context_id"].unique(), columns)
     found = asked.hstack([pl.Series("weight", weights)]).join(follows, on=["level", "context_id"])

@@ -165,7 +165,10 @@ def _kinds(keys: pl.Series, audience: Audience) -> tuple[np.ndarray, list[dict[s
     """Return the kind of each key, `(num_keys,) int64`, and of each kind what `transforms.reach.Reach.mask` asks."""
     asked = keys.to_frame("key").join(audience.rights, on="key", how="left", maintain_order="left")
     kinds: dict[tuple, int] = {}
-    rows = (tuple(tuple(sorted(one, key=str)) if isinstance(one, list) else one for one in row[1:]) for row in asked.iter_rows())
+    rows = (
+        tuple(tuple(sorted(one, key=str)) if isinstance(one, list) else one for one in row[1:])
+        for row in asked.iter_rows()
+    )
     kind = [kinds.setdefault(row, len(kinds)) for row in rows]
     return np.array(kind, np.int64), [dict(zip(asked.columns[1:], row, strict=True)) for row in kinds]
 

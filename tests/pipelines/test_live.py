@@ -458,3 +458,38 @@ def test_another_process_makes_the_same_sets(small_road, live, users, tracks, tm
     crew.others[0].ask = lambda part, ask=crew.others[0].ask: asked.append(len(part)) or ask(part)
     assert crew.sets(states).equals(Sessions(live).sets(states))
     assert asked == [len(states) - len(states) // 2]
+
+
+def test_what_few_groups_share_is_looked_up_once_and_changes_no_set(live, users, tracks, monkeypatch):
+    asked, fresh = windows(users, tracks), lambda: dataclasses.replace(live, bundle=dataclasses.replace(live.bundle))
+    given, named = LiveBundle.lookup, []
+    monkeypatch.setattr(LiveBundle, "lookup", lambda self, *told: named.append(told[0]) or given(self, *told))
+    held = fresh()
+    first = held(asked)
+    named.clear()
+    assert held(asked).equals(first)
+    assert "groups" not in named
+    monkeypatch.setattr("transforms.stream.live.FEW_GROUPS", 0)
+    assert fresh()(asked).equals(first)
+    assert "groups" in named
+
+
+def test_of_what_groups_share_a_bounded_part_is_held(live, monkeypatch):
+    monkeypatch.setattr("transforms.stream.live.HELD_GROUPS", 1)
+    bundle, explored = dataclasses.replace(live.bundle), live.policy.explore
+    groups = bundle.read("proposal", ["key"])["key"]
+    groups = pl.Series("key", ["*|*|*", *groups.filter(groups.str.starts_with("*|"))]).unique().sort().head(2)
+    for group in (groups[:1], groups[1:], groups[:1]):
+        assert bundle.shared(group, explored)[0].equals(bundle.lookup("groups", "key", group))
+        assert len(bundle._shared) == 1
+
+
+def test_a_set_of_one_listener_takes_few_queries(live, users, tracks, monkeypatch):
+    user, window = next(iter(windows(users, tracks).items()))
+    live({user: window})
+    given, asked = pl.LazyFrame.collect, []
+    monkeypatch.setattr(
+        pl.LazyFrame, "collect", lambda self, *told, **named: asked.append(1) or given(self, *told, **named)
+    )
+    live({user: window})
+    assert 0 < len(asked) < 150

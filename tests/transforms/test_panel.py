@@ -183,6 +183,9 @@ def test_a_source_that_hangs_does_not_hold_up_the_end_of_the_process():
 class LiveToy(MemoryBundle):
     world: World
 
+    def shared(self, groups, explored):
+        return self.lookup("groups", "key", groups), None
+
 
 def test_in_the_stream_sets_do_not_wait_for_a_source_either(hanging):
     """`bad` fails at once, `hangs` has what the policy grants."""
@@ -190,7 +193,7 @@ def test_in_the_stream_sets_do_not_wait_for_a_source_either(hanging):
     who = dataclasses.replace(BLOCKS[0], policy=policy(quota("any"), live_seconds=2.0))
     users = pl.DataFrame({"market": ["SE"], "tier": ["free"]})
     bundle = LiveToy({"groups": table("proposal", [])}, World(["SE"], pl.Series(dtype=pl.String)))
-    found, reasons = sets.asked(sources, who, users, bundle)
+    found, _, reasons = sets.asked(sources, who, users, bundle)
     assert not hanging.released.is_set()
     assert found["source_id"].unique().to_list() == ["good"]
     assert reasons == ("source_failed:bad", "source_slow:hangs")

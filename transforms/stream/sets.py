@@ -152,7 +152,10 @@ class SessionSets:
     ) -> Audience:
         known = self.bundle.lookup("item", "item_id", told["seed_item_id"].unique(), SEED_COLUMNS)
         seeds = known.select(
-            "canonical_id", primary_artist().alias("artist_id"), seed_item_id="item_id", genre=pl.col("genres").list.first()
+            "canonical_id",
+            primary_artist().alias("artist_id"),
+            seed_item_id="item_id",
+            genre=pl.col("genres").list.first(),
         )
         mine = users.select("market", "tier", "follows", key="user_id").join(
             told.select("seed_item_id", key="user_id"), on="key", how="left", maintain_order="left"
@@ -171,9 +174,7 @@ class SessionSets:
         unwanted = _unwanted(users, heard)
         return Audience(keys, liked, skips, instant.effective_from, policy, rights, unwanted, histories=own)
 
-    def _proposals(
-        self, audience: Audience, users: pl.DataFrame
-    ) -> tuple[pl.DataFrame, Pool | None, tuple[str, ...]]:
+    def _proposals(self, audience: Audience, users: pl.DataFrame) -> tuple[pl.DataFrame, Pool | None, tuple[str, ...]]:
         heard = dataclasses.replace(audience, keys=audience.keys.filter(pl.col("seed_item_id").is_not_null()))
         held_back = held_out(heard.keys["key"], self.policy)
         return asked(self.sources, _without(heard, held_back) if held_back.any() else heard, users, self.bundle)
@@ -190,7 +191,7 @@ def _without(audience: Audience, some: pl.Series) -> Audience:
 def asked(
     sources: Mapping[str, Source], audience: Audience, users: pl.DataFrame, bundle: LiveBundle
 ) -> tuple[pl.DataFrame, Pool | None, tuple[str, ...]]:
-    """Return what is proposed to listeners and to their groups, their pools if they are held, and which sources did not answer."""
+    """Return what is proposed to listeners and to their groups, pools that are held, and which sources did not answer."""
     panel = Panel(sources, audience.policy.live_seconds)
     own = panel.ask(audience, bundle)
     groups = users.select(group_of(pl.col("tier"), bundle.world)).to_series().unique()
