@@ -6,7 +6,7 @@ from schemas.policy import SurfacePolicy
 from transforms.compiled import compiled
 from transforms.filters import Facts, Rows
 from transforms.id_index import NO_CODE
-from transforms.sorted_groups import order_by, starts
+from transforms.sorted_groups import order_by, starts, within
 
 
 def interleave(settled: np.ndarray, explored: np.ndarray) -> np.ndarray:
@@ -41,28 +41,23 @@ def _interleave(settled, explored, position, explored_position):
 
 
 def without_runs(chosen: Rows, position: np.ndarray, facts: Facts, policy: SurfacePolicy) -> np.ndarray:
-    """Reorder the records in which more than `max_run` candidates of one artist follow each other.
+    """Reorder the records in which more candidates of one artist follow each other than may (`Facts.max_run`, or the policy's).
 
     The next candidate of another artist is drawn forward; where there is none, the run stays. Only the records that
     need it are walked through.
     """
-    max_run, order = policy.max_run, order_by(chosen.k, position)
-    if not max_run:
+    most = np.full(facts.records.height, policy.max_run) if facts.max_run is None else facts.max_run
+    if not most.any():
         return position
+    order = order_by(chosen.k, position)
     k = chosen.k[order]
     artist = facts.item_codes.arrays.items["artist"][chosen.i[order]]
-    run = np.zeros(len(order), bool)
-    if len(order) > max_run:
-        alike = [
-            (artist[max_run:] == artist[max_run - j : -j]) & (k[max_run:] == k[max_run - j : -j])
-            for j in range(1, max_run + 1)
-        ]
-        run[max_run:] = np.logical_and.reduce(alike) & (artist[max_run:] != NO_CODE)
+    run = (artist != NO_CODE) & (most[k] > 0) & (within(starts(k, artist)) >= most[k])
     bounds = np.append(np.flatnonzero(starts(k)), len(k))
     result = position.copy()
     for record in np.unique(np.searchsorted(bounds, np.flatnonzero(run), side="right") - 1):
         start, stop = bounds[record], bounds[record + 1]
-        result[order[start:stop]] = _spread(artist[start:stop].tolist(), max_run)
+        result[order[start:stop]] = _spread(artist[start:stop].tolist(), int(most[k[start]]))
     return result
 
 

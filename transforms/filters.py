@@ -75,6 +75,7 @@ class Facts:
       in_session: `k`, `item_id` of what was heard in the session that goes on, in any recording and version.
       tired: `k`, `item_id` of what was shown or played too often lately.
       floors: `(num_records, num_kinds) int64`, how many of each kind of content there must be (`transforms.content_mix`); None: any.
+      max_run: `(num_records,) int64`, how many candidates of one artist may follow each other, 0 for any; None: as the policy says.
       catalogue: `items` and `gone` in codes, where somebody holds them; else they are coded for these facts alone.
     """
 
@@ -92,6 +93,7 @@ class Facts:
     in_session: pl.DataFrame = dataclasses.field(default_factory=lambda: pl.DataFrame(schema=PAIR))
     tired: pl.DataFrame = dataclasses.field(default_factory=lambda: pl.DataFrame(schema=PAIR))
     floors: np.ndarray | None = None
+    max_run: np.ndarray | None = None
 
     @functools.cached_property
     def item_codes(self) -> ItemCodes:

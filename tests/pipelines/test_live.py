@@ -247,6 +247,35 @@ def test_another_version_of_what_was_heard_is_not_offered(live):
     assert kept_out, "sources propose them all the same"
 
 
+def longest_run(live, row) -> int:
+    items = live.bundle.read("item", ["item_id", "artists"]).select("item_id", pl.col("artists").list.first())
+    artist = dict(items.unnest("artists").select("item_id", "artist_id").iter_rows())
+    return max(len(list(run)) for who, run in itertools.groupby(artist[one] for one in offered(row)) if who)
+
+
+def test_an_artist_may_go_on_for_whoever_is_with_one(live):
+    """With the artist of most tracks, so that there is something to go on with."""
+    items = live.bundle.read(
+        "item", ["item_id", "artists"], (pl.col("item_type") == "track") & pl.col("availability").is_null()
+    )
+    told = items.select("item_id", pl.col("artists").list.first().struct.field("artist_id")).drop_nulls()
+    of_one = told.sort("item_id").group_by("artist_id").agg("item_id").sort(pl.col("item_id").list.len(), "artist_id")
+    artist, own = of_one.row(-1)
+    other = of_one["item_id"][0][0]
+    assert len(own) > 5, artist
+    # With chances that say nothing but who made it, its tracks stand together until they are spread.
+    alone = {"np.artist_radio": np.full(100, 0.9)}
+    chances = {quota.source_id: np.full(100, 0.1) for quota in live.policy.sources} | alone
+    served = dataclasses.replace(live, provenance=dataclasses.replace(
+        live.provenance, calibration=Calibration(chances, counted=True)))  # fmt: skip
+    some = [heard(n, item_id=one) for n, one in enumerate(own[:3])]
+    mixed = [some[0], heard(1, item_id=other), some[2]]
+    from_album = [heard(0, item_id=own[0], context_type="album")]
+    runs = [longest_run(live, one_set(served, Window.of(told))) for told in (mixed, [some[0]], some, from_album)]
+    assert runs[:2] == [2, 2]
+    assert min(runs[2:]) > 2
+
+
 def test_what_a_listener_comes_back_to_is_offered_where_it_suits_the_session(live, users):
     """Of all listeners the first one with a track heard on several days, and another that is listened to with it."""
     told = live.bundle.read("history", ["user_id", "positives"]).explode("positives").unnest("positives")

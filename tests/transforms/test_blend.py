@@ -359,6 +359,17 @@ def test_runs_end_with_the_record():
     assert [ids(found, k) for k in (0, 1)] == [["b", "a00"], ["a01", "b"]]
 
 
+def test_runs_are_as_long_as_each_record_has_it():
+    items = [item(one, "x") for one in names("a", 4)] + [item(one, "y") for one in names("b", 2)]
+    told = dataclasses.replace(facts(items, [record(f"u{n}") for n in range(3)]), max_run=np.array([2, 0, 1]))
+    offered = pl.concat(proposals({"s": names("a", 4) + names("b", 2)}, f"u{n}") for n in range(3))
+    surface = policy(quota("s"), quota("t"), max_run=2)
+    found = blend(offered, told, surface, instant(surface))
+    assert [ids(found, k) for k in range(3)] == [
+        ["a00", "a01", "b00", "a02", "a03", "b01"], names("a", 4) + names("b", 2), ["a00", "b00", "a01", "b01", "a02", "a03"],
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize("seed", range(10))
 def test_runs_are_broken_as_long_as_another_artist_waits(seed):
     dice = random.Random(seed)

@@ -12,12 +12,14 @@ Memory: at most `MOST` events of about 200 bytes for a listener, half a megabyte
 import dataclasses
 import functools
 import operator
+import re
 from collections.abc import Iterable
 from typing import NamedTuple
 
 import orjson
 
 from schemas.candidates import sequence_of
+from schemas.inputs import CONTEXTS
 
 SPAN_US = 24 * 3_600_000_000
 """As long as a skip keeps an item out, and event ids are remembered (domain reference, section 9)."""
@@ -27,7 +29,9 @@ LATE_US, HISTORY_US, SKEW_US = 600_000_000, 30 * 24 * 3_600_000_000, 300_000_000
 APPLIED, DUPLICATE, CONFLICT, OUTLIVED = "applied", "duplicate", "conflict", "outlived"
 LATE, TOO_LATE, FUTURE, PRIVATE, SILENT = "late_for_batch", "late_bucket", "future", "private", "says_nothing"
 OUTCOMES = (APPLIED, DUPLICATE, CONFLICT, OUTLIVED, LATE, TOO_LATE, FUTURE, PRIVATE, SILENT)
-FORMAT = 1
+FORMAT = 2
+_READ = (1, FORMAT)
+"""Windows of format 1 do not say of what kind a context is, nor on what device something was heard."""
 
 
 class Heard(NamedTuple):
@@ -49,6 +53,8 @@ class Heard(NamedTuple):
     context_uri: str | None
     reason_start: str | None
     market: str | None
+    context_type: str | None = None
+    device_type: str | None = None
 
     @property
     def identity(self) -> tuple[int, str, int]:
@@ -108,7 +114,7 @@ class Window:
         """
         try:
             written, *heard = orjson.loads(stored)
-            if written != FORMAT:
+            if written not in _READ:
                 raise ValueError(f"format {written!r}")
             return cls(tuple(Heard(*one) for one in heard))
         except (ValueError, TypeError) as error:
@@ -148,6 +154,7 @@ def _tell(one: Heard, stays: set[tuple], known: set[tuple], latest: dict[str, He
 
 SESSION_GAP_US, SESSION_EVENTS = 1_800_000_000, 50
 FAST_SKIP_MS, WIDEN_AFTER = 10_000, 3
+ARTIST_CONTEXTS = ("artist", "album")
 _SEARCHED = ("search", "search_click")
 
 
@@ -177,6 +184,20 @@ def _parted(one: Heard, later: Heard) -> bool:
 def turned_away(one: Heard) -> bool:
     """Tell whether an event keeps its item out for a day: a skip, however much was heard before it, or a dislike."""
     return one.event_type == "skip" or one.label < 0
+
+
+def in_artist_context(events: tuple[Heard, ...]) -> bool:
+    """Tell whether the newest event that says what it was played from says an artist or an album; a radio is neither."""
+    told = (_kind_of_context(one) for one in reversed(events))
+    return next((kind for kind in told if kind), None) in ARTIST_CONTEXTS
+
+
+def _kind_of_context(one: Heard) -> str | None:
+    """Return the kind of context an event names; of an address alone, the last of its words that is a kind of context."""
+    if one.context_type or not one.context_uri:
+        return one.context_type
+    words = [word for word in re.split(r"[:/]", one.context_uri)[:-1] if word in CONTEXTS]
+    return words[-1] if words else "other"
 
 
 def playing(events: tuple[Heard, ...]) -> Heard | None:

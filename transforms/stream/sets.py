@@ -33,8 +33,8 @@ from transforms.shards import read_tables
 from transforms.sorted_groups import numbered
 from transforms.sources import Audience, Source
 from transforms.stream.live import LiveBundle
-from transforms.stream.session import Heard, Window, at_a_loss, playing, session, turned_away
-from transforms.tallies import primary_artist
+from transforms.stream.session import Heard, Window, at_a_loss, in_artist_context, playing, session, turned_away
+from transforms.tallies import first_artist, primary_artist
 
 QUARANTINED = "quarantined"
 WIDENED = {"np.transition": 0.5, "np.similar": 2.0, "np.familiar": 2.0}
@@ -253,7 +253,32 @@ def _facts(
     records = known.select(facts.records.columns)
     mine = records.select("k", "user_id").join(session, on="user_id").select("k", "item_id")
     met, skipped = _in_session(mine, proposals, facts.item_codes), _skipped(heard, facts)
-    return dataclasses.replace(facts, records=records, in_session=met, skipped=skipped, catalogue=facts.item_codes)
+    runs = _max_runs(records["user_id"], heard, audience.policy.max_run, bundle)
+    return dataclasses.replace(
+        facts, records=records, in_session=met, skipped=skipped, max_run=runs, catalogue=facts.item_codes
+    )
+
+
+def _max_runs(users: pl.Series, heard: Sequence[Listening], most: int, bundle: LiveBundle) -> np.ndarray:
+    """Return how many of one artist may follow each other: any, 0, where the session is with an artist or an album.
+
+    It says so, or its last items, one more than would be offered in a row, are of one artist.
+    """
+    sessions = {one.user_id: one.session for one in heard}
+    last = {user: _last_items(sessions[user], most + 1) for user in users}
+    ids = pl.Series([item for items in last.values() for item in items], dtype=pl.String).unique()
+    known = bundle.lookup("item", "item_id", ids, ["item_id", "artists"]).select("item_id", first_artist())
+    artist = dict(known.iter_rows())
+    alone = [
+        in_artist_context(sessions[user]) or (len(items) > most and len({artist.get(one, one) for one in items}) == 1)
+        for user, items in last.items()
+    ]
+    return np.where(alone, 0, most)
+
+
+def _last_items(events: Sequence[Heard], most: int) -> list[str]:
+    """Return the last items that were not turned away, each once."""
+    return list(dict.fromkeys(one.item_id for one in reversed(events) if not turned_away(one)))[:most]
 
 
 def _skipped(heard: Sequence[Listening], facts: Facts) -> pl.DataFrame:

@@ -1,6 +1,7 @@
 import itertools
 import random
 
+import orjson
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -8,7 +9,7 @@ from toy_heard import NOON, heard, skip
 
 from schemas.candidates import sequence_of
 from transforms.stream import session
-from transforms.stream.session import Window, WindowError, at_a_loss, merge, playing
+from transforms.stream.session import Window, WindowError, at_a_loss, in_artist_context, merge, playing
 from transforms.stream.session import session as session_of
 
 DAY = 24 * 60
@@ -83,14 +84,22 @@ def test_of_two_contents_of_one_id_the_greater_counts_and_the_other_is_told_of()
 
 def test_a_window_reads_what_it_wrote():
     window = Window.of(
-        [heard(1, digest=2**64 - 1), skip(2, session_id="s", context_uri="album:1", reason_start="click")]
+        [
+            heard(1, digest=2**64 - 1),
+            skip(2, session_id="s", context_uri="album:1", reason_start="click", device_type="tv"),
+        ]
     )
     assert Window.from_bytes(window.to_bytes()) == window
 
 
-@pytest.mark.parametrize("stored", [b"", b"{", b"[2]", b"[1,[3]]", b'[1,"x"]', b"null"])
+def test_a_window_of_the_format_before_is_read():
+    told = heard(1, context_uri="album:1")
+    assert Window.from_bytes(orjson.dumps([1, tuple(told)[:12]])) == Window.of([told])
+
+
+@pytest.mark.parametrize("stored", [b"", b"{", b"[3]", b"[1,[3]]", b'[1,"x"]', b"null"])
 def test_state_that_cannot_be_read_is_refused(stored):
-    with pytest.raises(WindowError, match=r"expected a window of format 1.*replay the last day"):
+    with pytest.raises(WindowError, match=r"expected a window of format 2.*replay the last day"):
         Window.from_bytes(stored)
 
 
@@ -134,3 +143,28 @@ def test_three_fast_skips_in_a_row_say_that_the_set_is_off():
     assert not at_a_loss((skip(1), skip(2)))
     assert not at_a_loss((skip(1), heard(2), skip(3), skip(4)))
     assert not at_a_loss((skip(1), skip(2), skip(3, ms=11_000)))
+
+
+ARTIST, ALBUM, RADIO = (
+    "segue:artist:a1",
+    "https://play.example/album/7",
+    {"context_type": "radio", "context_uri": "segue:artist:a1"},
+)
+
+
+@pytest.mark.parametrize(
+    ("events", "expected"),
+    [
+        pytest.param([heard(0, context_type="album")], True, id="an album"),
+        pytest.param([heard(0, context_type="playlist")], False, id="a playlist"),
+        pytest.param([heard(0, context_uri=ARTIST)], True, id="the address of an artist"),
+        pytest.param([heard(0, context_uri=ALBUM)], True, id="the address of an album"),
+        pytest.param([heard(0, context_uri="segue:playlist:artist")], False, id="a playlist of that name"),
+        pytest.param([heard(0, **RADIO)], False, id="the radio of an artist"),
+        pytest.param([heard(0, context_uri=ARTIST), heard(1, event_type="like")], True, id="a like in between"),
+        pytest.param([heard(0, context_uri=ARTIST), heard(1, context_uri="x")], False, id="from there elsewhere"),
+        pytest.param([], False, id="nothing"),
+    ],
+)
+def test_whoever_is_with_an_artist_says_so(events, expected):
+    assert in_artist_context(tuple(events)) is expected
