@@ -33,7 +33,7 @@ PROPOSAL = Contract(
             column("source_id", pa.string(), "Source.", rules=ID, derived_from=("?history.positives",)),
             column("item_id", pa.string(), "Proposed item.", rules=ID,
                    derived_from=("history.positives", "co_listen.other_item_id", "transition.next_item_id", "popularity.item_id",
-                                 "artist_top.item_id", "item.item_id")),
+                                 "artist_top.item_id", "item.item_id", "?item.is_video")),
             column("source_rank", pa.int32(), "0 is the source's best for this key.", rules=(Between(0, 1e6),),
                    derived_from=_SCORED),
             column("raw_score", pa.float32(), "The source's own score; never compared across sources.",
@@ -153,8 +153,9 @@ _WEIGHED = (
     "?popularity.tier",
     "?popularity.item_type",
     "?popularity.weight",
+    "?item.is_video",
 )
-"""What fatigue and content floors rest on."""
+"""What fatigue, content floors and what a client may not show rest on."""
 
 
 COUNT_BITS = 11

@@ -84,7 +84,7 @@ def items(rows: int, eligible: int | None = None, described: int | None = None, 
 
 SETS = {
     "sets": 1000, "slots": 300_000, "empty_sets": 0, "market_violations": 0, "tier_violations": 0,
-    "explicit_violations": 0, "age_violations": 0, "ineligible_violations": 0, "unreleased_violations": 0,
+    "explicit_violations": 0, "age_violations": 0, "ineligible_violations": 0, "unreleased_violations": 0, "video_violations": 0,
     "blocked_violations": 0, "hidden_violations": 0, "completed_violations": 0, "recent_skip_violations": 0,
     "language_violations": 0, "tombstone_violations": 0, "duplicate_items": 0, "sets_below_minimum": 1,
     "exploration_share_violations": 0, "propensity_violations": 0, "content_floors": 100, "content_floors_missed": 0,

@@ -148,7 +148,7 @@ def record(key: str = "u1", needs: str = "SE|free", **columns) -> dict:
         "record_key": key, "user_id": key, "context_key": "", "market": market, "tier": tier, "needs": needs,
         "explicit_allowed": True, "max_age": 21, "languages": None, "opted_out": False, "seen": True,
         "seed_item_id": None, "seed_canonical_id": None, "last_event_ts": None,
-        "group": f"*|{needs}", "artists_known": None, "may_begin": True, "other_books": True,
+        "group": f"*|{needs}", "artists_known": None, "may_begin": True, "other_books": True, "may_video": True,
     } | columns  # fmt: skip
 
 
@@ -158,6 +158,7 @@ _RECORD = {
     "opted_out": pl.Boolean, "seen": pl.Boolean, "seed_item_id": pl.String, "seed_canonical_id": pl.String,
     "last_event_ts": _STAMP,
     "group": pl.String, "artists_known": pl.List(pl.String), "may_begin": pl.Boolean, "other_books": pl.Boolean,
+    "may_video": pl.Boolean,
 }  # fmt: skip
 
 

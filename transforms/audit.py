@@ -28,7 +28,9 @@ def audit(table: pa.Table, facts: Facts, policy: SurfacePolicy, instant: Instant
     """Return counters of a block of candidate sets; names as in `validation/thresholds.toml`."""
     rows = flatten(table)
     items = facts.items.join(rows.select("item_id").unique(), on="item_id", how="semi")
-    records = facts.records.select("k", "record_key", "context_key", "explicit_allowed", "max_age", "languages")
+    records = facts.records.select(
+        "k", "record_key", "context_key", "explicit_allowed", "max_age", "languages", "may_video"
+    )
     joined = rows.select("record_key", "context_key", "item_id", "item_type").join(
         records, on=["record_key", "context_key"], how="left"
     )
@@ -90,14 +92,18 @@ def _item_violations(joined: pl.DataFrame, items: pl.DataFrame, instant: Instant
     """Count candidates that no record of their rights may hold: by what the item is, and by what the record is for."""
     start = instant.effective_from
     told = joined.join(
-        items.select("item_id", "explicit", "age_rating", "release_ts", "rec_eligible", "deleted_at", spoken="languages"),
+        items.select(
+            "item_id", "explicit", "age_rating", "release_ts", "rec_eligible", "deleted_at", "is_video", spoken="languages"
+        ),
         on="item_id", how="left",
     )  # fmt: skip
+    shown = pl.col("is_video").fill_null(False) | (pl.col("item_type") == "video")
     counted = told.select(
         explicit_violations=(pl.col("explicit") & ~pl.col("explicit_allowed")).sum(),
         age_violations=(pl.col("age_rating") > pl.col("max_age")).sum(),
         ineligible_violations=(~pl.col("rec_eligible") | (pl.col("deleted_at") <= start).fill_null(False)).sum(),
         unreleased_violations=(pl.col("release_ts") > start).sum(),
+        video_violations=(shown & ~pl.col("may_video")).sum(),
     )
     both = (pl.col("spoken").list.len() > 0) & (pl.col("languages").list.len() > 0)
     talk = told.filter(pl.col("item_type").is_in(TALK) & both)

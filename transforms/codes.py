@@ -13,15 +13,15 @@ from schemas.inputs import TIERS
 from schemas.tallies import ANY
 from transforms.content_mix import kind, kind_codes
 from transforms.id_index import NO_CODE, IdIndex, alike, first_seen
-from transforms.item_rules import in_order, series_of, trailer
+from transforms.item_rules import in_order, series_of, trailer, video
 from transforms.sorted_groups import dense
 from transforms.sources import TALK
 from transforms.tallies import first_artist
 from transforms.works import work
 
 NEVER, FOREVER = np.iinfo(np.int64).min, 253_370_764_800_000_000  # us; the latter is 9999-12-31
-UNFIT, EXPLICIT, SPOKEN, TRAILER, IN_ORDER, OPENING, BOOK, EVERYWHERE, GONE = (1 << bit for bit in range(9))
-MAY_EXPLICIT, OPTED_OUT, MAY_BEGIN, OTHER_BOOKS = (1 << bit for bit in range(4))
+UNFIT, EXPLICIT, SPOKEN, TRAILER, IN_ORDER, OPENING, BOOK, EVERYWHERE, GONE, VIDEO = (1 << bit for bit in range(10))
+MAY_EXPLICIT, OPTED_OUT, MAY_BEGIN, OTHER_BOOKS, MAY_VIDEO = (1 << bit for bit in range(5))
 HIDDEN, PLAYED, COMPLETED, SKIPPED, NEXT, BEGUN, HEARD, TIRED = (1 << bit for bit in range(8))
 EVERY_MARKET = 0
 _NO_TIER, _EVERY_TIER = 62, (1 << 63) - 1
@@ -301,6 +301,7 @@ def _flags(items: pl.DataFrame, gone: np.ndarray) -> np.ndarray:
         UNFIT: unfit, EXPLICIT: pl.col("explicit").fill_null(True), SPOKEN: pl.col("item_type").is_in(TALK).fill_null(False),
         TRAILER: trailer(), IN_ORDER: in_order(), OPENING: pl.col("opening").fill_null(False),
         BOOK: (pl.col("item_type") == "audiobook").fill_null(False), EVERYWHERE: pl.col("availability").is_null(),
+        VIDEO: video(),
     }  # fmt: skip
     flags = _bits(items, named, np.uint16)
     flags[gone[gone != NO_CODE]] |= GONE
@@ -313,6 +314,7 @@ def _record_flags(records: pl.DataFrame) -> np.ndarray:
         OPTED_OUT: "opted_out",
         MAY_BEGIN: "may_begin",
         OTHER_BOOKS: "other_books",
+        MAY_VIDEO: "may_video",
     }
     return _bits(records, {bit: pl.col(name).fill_null(False) for bit, name in named.items()}, np.uint8)
 

@@ -40,6 +40,10 @@ _WORDS: Mapping[str, tuple[str, str]] = {
         "a run for {release} or later",
     ),
     "trailer": ("it is a trailer", "is_trailer = false in items/"),
+    "video": (
+        "it is a video, and the set is for a client that may show none",
+        "a seed that is a video, or a device_type that shows video in the newest event",
+    ),
     "seed": ("it is the seed itself, the same recording ({canonical_id}), or another version of it", "another seed"),
     "in_session": ("it was heard in the session that goes on, or another version of it was", "another session"),
     "blocked": ("the user blocked {blocked}", "the user's blocked_artists without {blocked}"),

@@ -29,7 +29,7 @@ import polars as pl
 
 from schemas.hashing import hash64_one, mix64
 from schemas.policy import SurfacePolicy
-from transforms.codes import MAY_EXPLICIT, OTHER_BOOKS
+from transforms.codes import MAY_EXPLICIT, MAY_VIDEO, OTHER_BOOKS
 from transforms.filters import Facts, Instant, Rows, anybody, hard_filters, personal_pairs
 from transforms.id_index import NO_CODE, IdIndex, alike
 from transforms.sorted_groups import numbered, starts
@@ -200,7 +200,7 @@ def _kinds(facts: Facts) -> tuple[np.ndarray, np.ndarray]:
     spoken = np.zeros(len(told), np.uint32)
     if (told["language"] < told["languages"]).any():
         spoken = alike(records["languages"].list.sort().list.join(",").fill_null(""))
-    flags = told["flags"] & (MAY_EXPLICIT | OTHER_BOOKS)
+    flags = told["flags"] & (MAY_EXPLICIT | MAY_VIDEO | OTHER_BOOKS)
     under = np.stack([alike(records["group"]), told["needs"], told["max_age"], flags, spoken], axis=1)
     _, first, kind = np.unique(under, axis=0, return_index=True, return_inverse=True)
     return kind.ravel(), first

@@ -16,7 +16,7 @@ from transforms.content_mix import floors
 from transforms.filters import ITEM_COLUMNS, PAIR, Facts, Instant
 from transforms.histories import entries, exploded
 from transforms.id_index import NO_CODE
-from transforms.item_rules import in_order
+from transforms.item_rules import in_order, video
 from transforms.parts import (
     COMPLETED_LABEL,
     HEARD_COLUMNS,
@@ -34,7 +34,7 @@ from transforms.sources import Bundle
 from transforms.tallies import first_artist
 
 SEED_COLUMNS = ("item_id", "item_type", "canonical_id", "show_id", "availability", "explicit", "age_rating", "languages",
-                "is_trailer")  # fmt: skip
+                "is_trailer", "is_video")  # fmt: skip
 _OF_PARTS: dict[str, Any] = {"k": pl.UInt32, "item_id": pl.String, "show_id": pl.String}
 
 
@@ -189,6 +189,7 @@ def _user_records(k: pl.DataFrame, world: World, artists_known: pl.DataFrame) ->
         group_of(pl.col("tier"), world).alias("group"),
         pl.lit(True).alias("may_begin"),
         pl.lit(True).alias("other_books"),
+        pl.lit(True).alias("may_video"),
     )
     return told.join(artists_known, on="k", how="left", maintain_order="left")
 
@@ -205,7 +206,7 @@ def seed_facts(
     """Return the facts of a block of seeds: whoever may play the seed may play what follows it.
 
     A candidate must be available in the seed's market for every tier the seed is available to, not explicit unless the
-    seed is, rated no older, and no part of a show or book but the one that follows the seed. A seed that is not available in
+    seed is, rated no older, no video unless the seed is one, and no part of a show or book but the one that follows the seed. A seed that is not available in
     the market itself has no record.
 
     Args:
@@ -246,6 +247,7 @@ def _seed_records(joined: pl.DataFrame, reached: pl.Expr, world: World) -> pl.Da
         group_of(pl.lit(ANY), world).alias("group"),
         pl.lit(None, pl.List(pl.String)).alias("artists_known"),
         pl.lit(False).alias("may_begin"),
+        video().alias("may_video"),
     )
 
 
@@ -275,6 +277,7 @@ def group_facts(
         pl.lit(None, pl.List(pl.String)).alias("artists_known"),
         pl.lit(not policy.by_seed).alias("may_begin"),
         pl.lit(True).alias("other_books"),
+        pl.lit(not policy.by_seed).alias("may_video"),
     )
     needs = _needs(records.select("needs", "market", "tier").unique(), world)
     nothing = pl.Series("show_id", [], pl.String)

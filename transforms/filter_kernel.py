@@ -23,6 +23,7 @@ from transforms.codes import (
     IN_ORDER,
     MAY_BEGIN,
     MAY_EXPLICIT,
+    MAY_VIDEO,
     NEXT,
     OPENING,
     OPTED_OUT,
@@ -33,6 +34,7 @@ from transforms.codes import (
     TIRED,
     TRAILER,
     UNFIT,
+    VIDEO,
     ItemArrays,
     RecordArrays,
 )
@@ -42,8 +44,8 @@ MEMO = 1 << 24
 DISCOVERY, PERSONAL = 1, 2
 _DAY_US = 86_400_000_000
 _NO_CODE = 0xFFFFFFFF
-(UNKNOWN_ITEM, TOMBSTONE, INELIGIBLE, MARKET, TIER, TOO_EXPLICIT, AGE, UNRELEASED, IS_TRAILER, SEED, IN_SESSION, BLOCKED,
- IS_HIDDEN, IS_OPTED_OUT, IS_COMPLETED, OUT_OF_ORDER, BOOK_UNFINISHED, RECENT_SKIP, RECENTLY_PLAYED, LANGUAGE) = range(1, 21)  # fmt: skip
+(UNKNOWN_ITEM, TOMBSTONE, INELIGIBLE, MARKET, TIER, TOO_EXPLICIT, AGE, UNRELEASED, IS_TRAILER, NO_VIDEO, SEED, IN_SESSION, BLOCKED,
+ IS_HIDDEN, IS_OPTED_OUT, IS_COMPLETED, OUT_OF_ORDER, BOOK_UNFINISHED, RECENT_SKIP, RECENTLY_PLAYED, LANGUAGE) = range(1, 22)  # fmt: skip
 _OK = 0
 
 
@@ -65,7 +67,7 @@ class Answers(NamedTuple):
 
 
 _TIMES = np.dtype([("played", np.int64), ("skipped", np.int64)])
-_KIND = np.dtype([("needs", np.uint32), ("may_explicit", np.uint32), ("max_age", np.int32)], align=True)
+_KIND = np.dtype([("needs", np.uint32), ("may", np.uint32), ("max_age", np.int32)], align=True)
 """What a record is asked by rules that are not about itself alone."""
 _NOT_PLAIN = SPOKEN | IN_ORDER | BOOK
 _UNKNOWN, _PLAIN, _FIRST_RULE = range(3)
@@ -200,7 +202,9 @@ def _of_item(item, record, unavailable, moment):
         return AGE
     if item.release > moment.start:
         return UNRELEASED
-    return IS_TRAILER if item.flags & TRAILER else _OK
+    if item.flags & TRAILER:
+        return IS_TRAILER
+    return NO_VIDEO if item.flags & VIDEO and not record.flags & MAY_VIDEO else _OK
 
 
 @compiled
@@ -248,15 +252,15 @@ def _of_time(told, times, discovery, moment):
 @compiled
 def _kind_of(record, kinds, num_kinds):
     """Return the number of a record's kind, the next one where there is room for it, else -1."""
-    explicit = record.flags & MAY_EXPLICIT
+    may = record.flags & (MAY_EXPLICIT | MAY_VIDEO)
     for n in range(num_kinds):
         one = kinds[n]
-        if one.needs == record.needs and one.max_age == record.max_age and one.may_explicit == explicit:
+        if one.needs == record.needs and one.max_age == record.max_age and one.may == may:
             return n
     if num_kinds == len(kinds):
         return -1
     one = kinds[num_kinds]
-    one.needs, one.max_age, one.may_explicit = record.needs, record.max_age, explicit
+    one.needs, one.max_age, one.may = record.needs, record.max_age, may
     return num_kinds
 
 

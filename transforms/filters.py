@@ -18,6 +18,7 @@ from transforms.codes import (
     HEARD,
     HIDDEN,
     MAY_EXPLICIT,
+    MAY_VIDEO,
     NEXT,
     OTHER_BOOKS,
     PLAYED,
@@ -31,14 +32,14 @@ from transforms.filter_kernel import DISCOVERY, PERSONAL, Moment, available_unti
 from transforms.id_index import NO_CODE
 
 HARD_FILTERS = (
-    "unknown_item", "tombstone", "ineligible", "market", "tier", "explicit", "age", "unreleased", "trailer", "seed",
-    "in_session", "blocked", "hidden", "opted_out", "completed", "out_of_order", "book_unfinished", "recent_skip", "recently_played",
+    "unknown_item", "tombstone", "ineligible", "market", "tier", "explicit", "age", "unreleased", "trailer", "video",
+    "seed", "in_session", "blocked", "hidden", "opted_out", "completed", "out_of_order", "book_unfinished", "recent_skip", "recently_played",
     "language",
 )  # fmt: skip
 PAIR: dict[str, Any] = {"k": pl.UInt32, "item_id": pl.String}
 ITEM_COLUMNS = ("item_id", "item_type", "canonical_id", "title", "artists", "album_id", "show_id", "publisher", "languages",
                 "release_ts", "availability", "explicit", "age_rating", "rec_eligible", "deleted_at", "is_trailer",
-                "is_serial", "season", "episode_no", "series_id")  # fmt: skip
+                "is_serial", "season", "episode_no", "series_id", "is_video")  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -64,7 +65,7 @@ class Facts:
       records: one row per set in order of `k` (uint32, from 0): `record_key`, `needs` (id), `explicit_allowed`,
         `max_age`, `languages`, `opted_out`, `seed_item_id` and `seed_canonical_id` (null without a seed), `artists_known` (list of artist
         ids, null where the record has no history), `may_begin` (it may be offered the first part of what it has not begun),
-        `other_books` (no book is unfinished).
+        `other_books` (no book is unfinished), `may_video` (its client shows video).
       needs: `needs`, `market`, `tier`: every pair of market and tier an item must be available in for the record.
       items: `ITEM_COLUMNS` of the proposed items, of seeds and of what was heard in sessions, and `opening` (the first part of its show or book), sorted by item_id; the
         row number is the item's code.
@@ -180,7 +181,7 @@ def anybody(k: np.ndarray, i: np.ndarray, facts: Facts, policy: SurfacePolicy, i
     """Tell which items pass the hard filters that ask nothing personal of a record, `(num_pairs,) bool`; no part in order does."""
     told = facts.record_codes
     people = told.records.copy()
-    people["flags"] &= MAY_EXPLICIT | OTHER_BOOKS
+    people["flags"] &= MAY_EXPLICIT | OTHER_BOOKS | MAY_VIDEO
     people["seed"] = people["seed_work"] = NO_CODE
     people["pairs"], people["bars"] = people["pair"], people["barred"]
     of_rows = np.zeros(len(k), np.uint8)

@@ -50,7 +50,9 @@ class RetrieveGroups:
     def _servable(self, found: pl.DataFrame, shard: Shard, bundle: ShardBundle) -> pl.DataFrame:
         facts = group_facts(found, read_world(shard), bundle, self.policy, self.instant)
         grown_up = facts.records.with_columns(
-            pl.lit(True).alias("explicit_allowed"), pl.lit(ADULT, pl.Int32).alias("max_age")
+            pl.lit(True).alias("explicit_allowed"),
+            pl.lit(ADULT, pl.Int32).alias("max_age"),
+            pl.lit(True).alias("may_video"),
         )
         _, shared = offer(found, facts, self.policy, pools=True)
         judged = hard_filters(shared, dataclasses.replace(facts, records=grown_up), self.policy, self.instant)

@@ -35,6 +35,11 @@ def trailer() -> pl.Expr:
     return pl.col("is_trailer").fill_null(False).alias("trailer")
 
 
+def video() -> pl.Expr:
+    """Tell whether an item needs a client that shows video."""
+    return (pl.col("is_video").fill_null(False) | (pl.col("item_type") == "video").fill_null(False)).alias("video")
+
+
 def in_order() -> pl.Expr:
     """Tell whether an item is a part that is to be heard after those before it: a chapter, or an episode of a serial show."""
     serial = (pl.col("item_type") == "episode") & pl.col("is_serial").fill_null(False) & ~trailer()

@@ -17,7 +17,7 @@ from schemas.tallies import ANY
 from transforms.content_mix import market_mix, no_mix
 from transforms.filters import Instant
 from transforms.histories import entries
-from transforms.item_rules import covers, item_flags, servable
+from transforms.item_rules import covers, item_flags, servable, video
 from transforms.parts import COMPLETED_LABEL, PART_COLUMNS, gone_items, line, openings
 from transforms.shards import Shard
 from transforms.sources import TALK, Bundle
@@ -26,7 +26,7 @@ from transforms.tallies import owners
 ADULT = 21
 LEAST_AGE = {"0-12": 0, "13-17": 13, "18-24": 18}
 KIDS = "kids"
-REACH_COLUMNS = (*PART_COLUMNS, "languages", "availability")
+REACH_COLUMNS = (*PART_COLUMNS, "languages", "availability", "is_video")
 _TIER_BITS = {tier: 1 << bit for bit, tier in enumerate(TIERS)}
 _ALL_TIERS, _OF_NO_TIER = 255, 128
 
@@ -57,7 +57,7 @@ def read_world(shard: Shard | Bundle) -> World:
 class Reach:
     """What the hard filters say of a catalogue without looking at a history.
 
-    Memory: `num_markets + 9` bytes per item, for the markets that items are offered in by name; 8 bytes for every language
+    Memory: `num_markets + 10` bytes per item, for the markets that items are offered in by name; 8 bytes for every language
     of talk; while it is read, 100 bytes for every part that is to be heard in order.
 
     Attributes:
@@ -65,7 +65,7 @@ class Reach:
       everywhere: bool, offered to everybody. offered: by market, `(num_items,) uint8`, a bit per tier of `TIERS`.
       explicit: bool. age: int16, the least age of a listener.
       talk: bool, talk that says its languages. spoken: items by language.
-      in_order: bool, a part that is to be heard after those before it; `opening`: the first of its show or book. book: bool.
+      in_order: bool, a part that is to be heard after those before it; `opening`: the first of its show or book. book, video: bool.
       markets: every known one; who is in an unknown market is offered what is offered in all.
     """
 
@@ -79,6 +79,7 @@ class Reach:
     in_order: np.ndarray
     opening: np.ndarray
     book: np.ndarray
+    video: np.ndarray
     markets: Sequence[str]
 
     @classmethod
@@ -89,7 +90,7 @@ class Reach:
           items: `REACH_COLUMNS`. ids: of the items that are searched among, sorted; their numbers are their places.
         """
         n = len(ids)
-        fit, everywhere, explicit, says, ordered, book = (np.zeros(n, bool) for _ in range(6))
+        fit, everywhere, explicit, says, ordered, book, is_video = (np.zeros(n, bool) for _ in range(7))
         age, offered, spoken = np.zeros(n, np.int16), dict[str, np.ndarray](), dict[str, list[np.ndarray]]()
         numbers, parts = pl.DataFrame({"item_id": ids, "row": pl.int_range(n, eager=True)}), []
         for part in items:
@@ -99,6 +100,7 @@ class Reach:
             rows = known["row"].to_numpy()
             fit[rows], ordered[rows] = known["servable"].to_numpy(), known["in_order"].to_numpy()
             book[rows] = (known["item_type"] == "audiobook").to_numpy()
+            is_video[rows] = known.select(video()).to_series().to_numpy()
             everywhere[rows] = known["availability"].is_null().to_numpy()
             explicit[rows], age[rows] = known["explicit"].to_numpy(), known["age_rating"].to_numpy()
             for market, own in _offers(known, instant).group_by("market"):
@@ -112,21 +114,22 @@ class Reach:
         places = {language: np.concatenate(found) for language, found in spoken.items()}
         first = openings(line(pl.concat(parts)))["item_id"] if parts else ids.clear()
         opening = ids.is_in(first.implode()).to_numpy()
-        told_apart = ordered, opening, book
+        told_apart = ordered, opening, book, is_video
         return cls(fit, everywhere, offered, explicit, age, says, places, *told_apart, tuple(world.markets))
 
     def mask(
         self, market: str | None, tier: str, explicit_allowed: bool, max_age: int, languages: Sequence[str] | None,
-        may_begin: bool = True, other_books: bool = True,
+        **may: bool,
     ) -> np.ndarray:  # fmt: skip
         """Return what such a listener may be offered, `(num_items,) bool`.
 
         Args:
           market: `*` for an unknown one; None for wherever there is any that an item is offered in.
           tier: one that all must be offered to, or several, joined by `+`; any other for all.
-          may_begin: the first parts of shows and books too; of those behind them, it depends on a history which one is open.
-          other_books: books too.
+          may: `may_begin`, the first parts of shows and books too (of those behind them, it depends on a history which one is
+            open), `other_books` and `may_video`, books and videos too; each of them may, unless it is said.
         """
+        assert may.keys() <= {"may_begin", "other_books", "may_video"}, may
         found = self.servable & self.available(market, tier) & (self.age <= max_age)
         if not explicit_allowed:
             found &= ~self.explicit
@@ -135,8 +138,11 @@ class Reach:
             for language in languages:
                 foreign[self.spoken.get(language, [])] = False
             found &= ~foreign
-        found &= (~self.in_order | self.opening) if may_begin else ~self.in_order
-        return found if other_books else found & ~self.book
+        found &= (~self.in_order | self.opening) if may.get("may_begin", True) else ~self.in_order
+        for name, some in (("other_books", self.book), ("may_video", self.video)):
+            if not may.get(name, True):
+                found &= ~some
+        return found
 
     def available(self, market: str | None, tier: str) -> np.ndarray:
         """Return what is offered there to all of a tier, `(num_items,) bool`; see `mask`."""
@@ -189,7 +195,7 @@ def user_rights(users: pl.DataFrame) -> pl.DataFrame:
     """Return what `Reach.mask` asks, with `key`, of a block of users (see `transforms.retrieve.user_table`)."""
     return users.select(
         pl.col("user_id").alias("key"), "market", "tier", explicit_allowed(), max_age(), "languages",
-        may_begin=pl.lit(True), other_books=pl.lit(True),
+        may_begin=pl.lit(True), other_books=pl.lit(True), may_video=pl.lit(True),
     )  # fmt: skip
 
 
@@ -208,6 +214,7 @@ def seed_rights(items: pl.DataFrame, unfinished: pl.Series) -> pl.DataFrame:
         "languages",
         pl.lit(False).alias("may_begin"),
         (~pl.col("item_id").is_in(unfinished.implode())).alias("other_books"),
+        video().alias("may_video"),
     )
 
 

@@ -153,7 +153,7 @@ def seed_audience(played: pl.DataFrame, bundle: ShardBundle, policy: SurfacePoli
       played: `item_id` and `market`, see `seed_table`.
     """
     columns = ["item_id", "item_type", "canonical_id", "artists", "show_id", "genres", "explicit", "age_rating",
-               "languages", "is_trailer", "availability"]  # fmt: skip
+               "languages", "is_trailer", "availability", "is_video"]  # fmt: skip
     known = bundle.lookup("item", "item_id", played["item_id"].unique(), columns)
     key = pl.col("item_id").alias("key")
     keys = known.select(

@@ -44,7 +44,7 @@ class Index(Protocol):
 class Reaches(Protocol):
     """What each kind of listener may be offered of the vectors."""
 
-    def mask(self, *kind: Any) -> np.ndarray:
+    def mask(self, *kind: Any, **may: Any) -> np.ndarray:
         """Return `(num_items,) bool`, see `transforms.reach.Reach.mask`."""
 
     def available(self, market: str | None, tier: str) -> np.ndarray:

@@ -19,6 +19,7 @@ _ZERO = {
     "age_violations": "they hold items rated for older listeners",
     "ineligible_violations": "they hold items that may not be recommended, or were deleted",
     "unreleased_violations": "they hold items that are not out yet",
+    "video_violations": "they hold videos where the client shows none",
     "blocked_violations": "they hold items of artists or shows whom the user has blocked",
     "hidden_violations": "they hold items that the user has hidden",
     "completed_violations": "they hold talk that the user has heard to its end",

@@ -105,6 +105,7 @@ NEVER: dict[str, pl.Expr] = {
     "version of itself": pl.col("work") == pl.col("seed_work"),
     "not there": ~(pl.col("there").fill_null(False) & pl.col("offered").fill_null(False)),
     "trailer": pl.col("is_trailer"),
+    "video": (pl.col("item_type") == "video") & (pl.col("seed_item_type") != "video"),
     "grown-ups": pl.col("age_rating") > pl.col("seed_age_rating"),
     "explicit": pl.col("explicit"),
     "chapter": pl.col("item_type") == "chapter",

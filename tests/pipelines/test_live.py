@@ -247,6 +247,21 @@ def test_another_version_of_what_was_heard_is_not_offered(live):
     assert kept_out, "sources propose them all the same"
 
 
+def test_a_video_is_for_whoever_is_at_a_screen(live, tracks):
+    videos = set(live.bundle.read("item", ["item_id"], pl.col("item_type") == "video")["item_id"])
+    listened = live.bundle.read("co_listen", ["item_id"])["item_id"].unique().sort()
+    seeds = [one for one in listened if one in videos][:6]
+
+    def sets(**last) -> list[dict]:
+        return [one_set(live, Window.of([heard(0, item_id=tracks[5]), heard(1, item_id=one, **last)])) for one in seeds]
+
+    shown, heard_only, unsaid = sets(device_type="tv"), sets(device_type="speaker"), sets()
+    assert videos & {one for row in shown for one in offered(row)}
+    assert not videos & {one for row in (*heard_only, *unsaid) for one in offered(row)}
+    rules = [one["rule"] for row in heard_only for one in row["counts"]["filtered_by_rule"]]
+    assert "video" in rules, "what is proposed all the same is counted"
+
+
 def longest_run(live, row) -> int:
     items = live.bundle.read("item", ["item_id", "artists"]).select("item_id", pl.col("artists").list.first())
     artist = dict(items.unnest("artists").select("item_id", "artist_id").iter_rows())

@@ -157,6 +157,7 @@ LEAKS = {
     "age_violations": {"age_rating": 18},
     "ineligible_violations": {"rec_eligible": False},
     "unreleased_violations": {"release_ts": NOW + datetime.timedelta(microseconds=1)},
+    "video_violations": TALK | {"is_video": True},
     "language_violations": TALK | {"languages": ["no"]},
 }
 SKIP_DAYS = datetime.timedelta(days=AUDITED.recent_skip_days)
@@ -189,7 +190,7 @@ def clean(**found: int) -> dict[str, int]:
 
 def told_of(bad=(), **of_the_record) -> object:
     """Return facts of a listener of twelve who speaks Swedish, and of three items."""
-    kid = record(explicit_allowed=False, max_age=12, languages=["sv"])
+    kid = record(explicit_allowed=False, max_age=12, languages=["sv"], may_video=False)
     return facts([item("a"), item("b"), item("bad", **dict(bad))], [kid], **of_the_record)
 
 

@@ -34,6 +34,7 @@ BREAKS = {
     "age": {"age_rating": 18},
     "unreleased": {"release_ts": NOW + ONE_US},
     "trailer": {"is_trailer": True},
+    "video": {"is_video": True, "may_video": False},
     "seed": {"seed_canonical_id": "i"},
     "in_session": {"in_session": [(0, "i")]},
     "blocked": {"blocked": [(0, "artist-i")]},
@@ -48,7 +49,7 @@ BREAKS = {
 }
 DETAILS = {"age": 18.0, "recent_skip": 1.5, "recently_played": 2.0}
 _TABLES = ("gone", "in_session", "blocked", "hidden", "played", "skipped")
-_RECORD = ("opted_out", "seed_canonical_id", "other_books")
+_RECORD = ("opted_out", "seed_canonical_id", "other_books", "may_video")
 
 
 def broken(rules) -> object:
@@ -111,6 +112,7 @@ def test_the_first_rule_of_those_broken_is_named(rule):
         ({"item_type": "track", "languages": ["xx"]}, None),
         ({"item_type": "audiobook", "languages": ["xx", "sv"]}, None),
         ({"item_type": "audiobook", "languages": ["xx"]}, "language"),
+        ({"item_type": "video", "is_video": None}, None),
     ],
 )  # fmt: skip
 def test_limits_of_items(columns, rule):

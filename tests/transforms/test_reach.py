@@ -56,6 +56,7 @@ def random_items(dice: random.Random) -> list[dict]:
             is_serial=dice.choice([None, None, True]), is_trailer=dice.choice([None, None, False, True]),
             explicit=dice.random() < 0.2, age_rating=dice.choice([None, 0, 13, 18]), rec_eligible=dice.random() < 0.9,
             deleted_at=dice.choice([None, None, None, days_ago(1), NOW + datetime.timedelta(hours=1)]),
+            is_video=dice.choice([None, False, False, True]),
         )
         for n in range(400)
     ]  # fmt: skip
@@ -65,7 +66,7 @@ def random_records(dice: random.Random) -> list[dict]:
     return [
         record(
             f"u{n}", f"{dice.choice((*MARKETS, 'ZZ'))}|{dice.choice((*TIERS, 'trial'))}", languages=dice.choice(LANGUAGES),
-            explicit_allowed=dice.random() < 0.5, max_age=dice.choice([0, 13, 18, 21]),
+            explicit_allowed=dice.random() < 0.5, max_age=dice.choice([0, 13, 18, 21]), may_video=dice.random() < 0.7,
         )
         for n in range(40)
     ]  # fmt: skip
@@ -96,7 +97,10 @@ def test_a_mask_is_open_to_what_the_hard_filters_let_through(seed):
     world = World(["NO", "SE"], pl.Series(gone))
     reach = Reach.of([rows[:150], rows[150:]], rows["item_id"], instant(SURFACE), world)
     masks = [
-        reach.mask(*(row[name] for name in ("market", "tier", "explicit_allowed", "max_age", "languages")))
+        reach.mask(
+            *(row[name] for name in ("market", "tier", "explicit_allowed", "max_age", "languages")),
+            may_video=row["may_video"],
+        )
         for row in records
     ]
     after = passed(told)
@@ -156,8 +160,9 @@ def test_what_is_unwanted_was_hidden_blocked_skipped_played_or_heard_out():
 
 
 def test_a_seed_is_followed_by_what_whoever_may_play_it_may_play():
-    seeds = [item("a", explicit=True, age_rating=18, languages=["sv"]), item("b", age_rating=None)]
+    seeds = [item("a", explicit=True, age_rating=18, languages=["sv"]), item("b", age_rating=None, is_video=True)]
     found = seed_rights(table("item", seeds), pl.Series(["b"])).to_dicts()
     told = [(one["market"], one["explicit_allowed"], one["max_age"], one["languages"]) for one in found]
     assert told == [(None, True, 18, ["sv"]), (None, False, 0, None)]
     assert [(one["may_begin"], one["other_books"]) for one in found] == [(False, True), (False, False)]
+    assert [one["may_video"] for one in found] == [False, True]

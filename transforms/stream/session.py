@@ -155,6 +155,7 @@ def _tell(one: Heard, stays: set[tuple], known: set[tuple], latest: dict[str, He
 SESSION_GAP_US, SESSION_EVENTS = 1_800_000_000, 50
 FAST_SKIP_MS, WIDEN_AFTER = 10_000, 3
 ARTIST_CONTEXTS = ("artist", "album")
+SCREENS = ("phone", "tablet", "desktop", "tv")
 _SEARCHED = ("search", "search_click")
 
 
@@ -198,6 +199,14 @@ def _kind_of_context(one: Heard) -> str | None:
         return one.context_type
     words = [word for word in re.split(r"[:/]", one.context_uri)[:-1] if word in CONTEXTS]
     return words[-1] if words else "other"
+
+
+def shows_video(events: tuple[Heard, ...]) -> bool:
+    """Tell whether the newest event that says what client it is of says one with a screen; a video that plays says so too."""
+    for one in reversed(events):
+        if one.device_type or one.item_type == "video":
+            return one.device_type in SCREENS if one.device_type else True
+    return False
 
 
 def playing(events: tuple[Heard, ...]) -> Heard | None:

@@ -33,7 +33,16 @@ from transforms.shards import read_tables
 from transforms.sorted_groups import numbered
 from transforms.sources import Audience, Source
 from transforms.stream.live import LiveBundle
-from transforms.stream.session import Heard, Window, at_a_loss, in_artist_context, playing, session, turned_away
+from transforms.stream.session import (
+    Heard,
+    Window,
+    at_a_loss,
+    in_artist_context,
+    playing,
+    session,
+    shows_video,
+    turned_away,
+)
 from transforms.tallies import first_artist, primary_artist
 
 QUARANTINED = "quarantined"
@@ -154,7 +163,10 @@ class SessionSets:
         unwanted = _unwanted(users, heard)
         liked = listens.with_columns(pl.lit(None, pl.String).alias("artist_id"))
         free = ~pl.col("key").is_in(_in_books(keys, self.bundle, instant).implode())
-        rights = user_rights(users).with_columns(may_begin=free, other_books=free)
+        seen = pl.Series([one.user_id for one in heard if shows_video(one.session)], dtype=pl.String)
+        rights = user_rights(users).with_columns(
+            may_begin=free, other_books=free, may_video=pl.col("key").is_in(seen.implode())
+        )
         known = users.select("positives", key="user_id")
         return Audience(keys, liked, skips, instant.effective_from, policy, rights, unwanted, histories=known)
 
@@ -245,7 +257,7 @@ def _facts(
     asked = pl.concat([proposals.select("item_id"), session.select("item_id")])
     facts = user_facts(going_on(users, heard), asked, bundle.world, bundle, audience.policy, instant, bundle.catalogue)
     seeds = audience.keys.select(user_id="key", seed_canonical_id="canonical_id")
-    rights = audience.rights.select("may_begin", "other_books", user_id="key")
+    rights = audience.rights.select("may_begin", "other_books", "may_video", user_id="key")
     own = told.drop("market").join(seeds, on="user_id").join(rights, on="user_id")
     known = facts.records.drop(name for name in own.columns if name != "user_id").join(
         own, on="user_id", how="left", maintain_order="left"

@@ -9,7 +9,7 @@ from toy_heard import NOON, heard, skip
 
 from schemas.candidates import sequence_of
 from transforms.stream import session
-from transforms.stream.session import Window, WindowError, at_a_loss, in_artist_context, merge, playing
+from transforms.stream.session import Window, WindowError, at_a_loss, in_artist_context, merge, playing, shows_video
 from transforms.stream.session import session as session_of
 
 DAY = 24 * 60
@@ -168,3 +168,23 @@ ARTIST, ALBUM, RADIO = (
 )
 def test_whoever_is_with_an_artist_says_so(events, expected):
     assert in_artist_context(tuple(events)) is expected
+
+
+@pytest.mark.parametrize(
+    ("events", "expected"),
+    [
+        pytest.param([heard(0, device_type="tv")], True, id="a tv"),
+        pytest.param([heard(0, device_type="speaker")], False, id="a speaker"),
+        pytest.param([heard(0)], False, id="nobody says"),
+        pytest.param([heard(0, item_type="video")], True, id="a video plays"),
+        pytest.param(
+            [heard(0, device_type="phone"), heard(1, device_type="car")], False, id="from the phone to the car"
+        ),
+        pytest.param(
+            [heard(0, device_type="car"), heard(1, device_type="phone"), heard(2)], True, id="the newest that says"
+        ),
+        pytest.param([heard(0, item_type="video", device_type="car")], False, id="the sound of a video in the car"),
+    ],
+)
+def test_a_client_shows_video_where_the_newest_event_says_so(events, expected):
+    assert shows_video(tuple(events)) is expected
