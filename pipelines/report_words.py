@@ -111,6 +111,7 @@ ITEM_LEVELS = {0: "from its own listeners", 1: "partly from its own listeners"}
 DEGRADED = {
     "no_history": "no history",
     "opted_out": "opted out of personal sets",
+    "holdout": "held out, to compare with",
     "unknown_market": "market unknown",
     "below_minimum_size": "shorter than the minimum",
     "too_few_to_explore": "too few items to explore",

@@ -63,6 +63,8 @@ class SurfacePolicy:
         ever listens to talk.
       fatigue_days: an item counts half that in as many days was shown `fatigue_impressions` times and not played since, or
         played `overplayed` times; 0 for either: never.
+      holdout: share of listeners, the same on every surface and date, whose sets hold only the fallback source and what is explored:
+        what training compares with; 0: nobody.
     """
 
     name: str
@@ -92,6 +94,7 @@ class SurfacePolicy:
     fatigue_impressions: int
     overplayed: int
     live_seconds: float = 60.0  # sets whose policy was written down without it had no limit in the stream
+    holdout: float = 0.0  # nor was anybody held out
 
     def __post_init__(self) -> None:
         names = [quota.source_id for quota in self.sources if quota.source_id != self.explore]
@@ -109,7 +112,7 @@ class SurfacePolicy:
                 f"surface {self.name}: expected minimum_size <= fill_to <= size, came"
                 f" {self.minimum_size}/{self.fill_to}/{self.size}"
             )
-        for name in ("content_gap", "talk_floor"):
+        for name in ("content_gap", "talk_floor", "holdout"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"surface {self.name}: {name} is a share from 0 to 1, came {getattr(self, name)}")
         for name in ("source_seconds", "live_seconds"):

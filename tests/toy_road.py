@@ -149,6 +149,7 @@ def record(key: str = "u1", needs: str = "SE|free", **columns) -> dict:
         "explicit_allowed": True, "max_age": 21, "languages": None, "opted_out": False, "seen": True,
         "seed_item_id": None, "seed_canonical_id": None, "last_event_ts": None,
         "group": f"*|{needs}", "artists_known": None, "may_begin": True, "other_books": True, "may_video": True,
+        "holdout": False,
     } | columns  # fmt: skip
 
 
@@ -158,7 +159,7 @@ _RECORD = {
     "opted_out": pl.Boolean, "seen": pl.Boolean, "seed_item_id": pl.String, "seed_canonical_id": pl.String,
     "last_event_ts": _STAMP,
     "group": pl.String, "artists_known": pl.List(pl.String), "may_begin": pl.Boolean, "other_books": pl.Boolean,
-    "may_video": pl.Boolean,
+    "may_video": pl.Boolean, "holdout": pl.Boolean,
 }  # fmt: skip
 
 

@@ -16,6 +16,7 @@ from transforms.candidate_sets import NOT_PERSONAL, POPULAR_LEVEL
 from transforms.content_mix import kind, kind_codes, no_floors
 from transforms.explore import FLOOR
 from transforms.filters import Facts, Instant
+from transforms.holdout import HELD_OUT
 from transforms.sources import TALK
 from transforms.works import work
 from validation.candidate_gates import EXPLORED, EXPLORED_EXPECTED
@@ -69,13 +70,18 @@ def flatten(table: pa.Table) -> pl.DataFrame:
 
 
 def _fallback(table: pa.Table) -> dict[str, int]:
-    """Count the sets that are charts, and of the listeners, who have a history and want it used, all and those with charts."""
+    """Count the sets that are charts, but for those of whoever is held out, and of the listeners all and those with charts.
+
+    A listener has a history that is to be used.
+    """
     frame = pl.from_arrow(table.select(["fallback_level", "degraded_reasons"]))
     assert isinstance(frame, pl.DataFrame)
     charts, why = pl.col("fallback_level") >= POPULAR_LEVEL, pl.col("degraded_reasons").list
     listens = ~pl.any_horizontal(why.contains(pl.lit(reason)) for reason in NOT_PERSONAL)
     counted = frame.select(
-        fallback_level_3_or_more=charts.sum(), listeners=listens.sum(), fallback_of_listeners=(charts & listens).sum()
+        fallback_level_3_or_more=(charts & ~why.contains(HELD_OUT)).sum(),
+        listeners=listens.sum(),
+        fallback_of_listeners=(charts & listens).sum(),
     )
     return counted.row(0, named=True)
 

@@ -21,12 +21,13 @@ from transforms.calibrate import Calibration
 from transforms.codes import PLAYED
 from transforms.explore import EXPLORATION_ID, record_seeds
 from transforms.filters import Facts, Instant, micros
+from transforms.holdout import HELD_OUT
 from transforms.id_index import NO_CODE, IdIndex
 from transforms.sorted_groups import starts
 from transforms.sources import Source
 
 STATIC_LEVEL, POPULAR_LEVEL = 4, 3
-NOT_PERSONAL = ("no_history", "opted_out")
+NOT_PERSONAL = ("no_history", "opted_out", HELD_OUT)
 """Why a set cannot be personal, or must not be."""
 
 
@@ -72,7 +73,8 @@ def assemble(
     """Return one row per record of the block that has candidates, in the candidate-set contract, sorted by record.
 
     Args:
-      facts: its `records` also carry `user_id`, `context_key`, `market`, `tier`, `seed_item_id`, `last_event_ts`, `seen`.
+      facts: its `records` also carry `user_id`, `context_key`, `market`, `tier`, `seed_item_id`, `last_event_ts`, `seen` and
+        `holdout`.
     """
     candidates = _described(blended, facts, policy, instant, sources)
     records = _sized(blended, facts, policy, instant)
@@ -229,7 +231,7 @@ def _fallback_level(policy: SurfacePolicy) -> pl.Expr:
 
 def _degraded(policy: SurfacePolicy, left_out: Sequence[str]) -> pl.Expr:
     reasons = {
-        **dict(zip(NOT_PERSONAL, (~pl.col("seen"), pl.col("opted_out")), strict=True)),
+        **dict(zip(NOT_PERSONAL, (~pl.col("seen"), pl.col("opted_out"), pl.col(HELD_OUT)), strict=True)),
         "unknown_market": pl.col("market") == "*",
         "below_minimum_size": pl.col("out") < policy.minimum_size,
         "too_few_to_explore": pl.col("slots") < policy.explore_slots,

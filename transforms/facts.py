@@ -15,6 +15,7 @@ from transforms.codes import ItemCodes
 from transforms.content_mix import floors
 from transforms.filters import ITEM_COLUMNS, PAIR, Facts, Instant
 from transforms.histories import entries, exploded
+from transforms.holdout import HELD_OUT, held_out
 from transforms.id_index import NO_CODE
 from transforms.item_rules import in_order, video
 from transforms.parts import (
@@ -92,15 +93,15 @@ def user_facts(
 ) -> Facts:
     """Return the facts of a block of users (see `transforms.retrieve.user_table`), numbered `k` in row order.
 
-    Of a user who opted out of personalisation, what was heard and skipped keeps items out and says nothing else.
+    What who opted out heard and skipped keeps items out and says nothing else; of who is held out, also what is known.
 
     Args:
       held: the bundle's catalogue; without one, what was heard and proposed is looked up in the bundle.
     """
-    k = users.with_row_index("k")
+    k = users.with_columns(held_out(users["user_id"], policy)).with_row_index("k")
     positives, skips = (exploded(k, column, key="k") for column in ("positives", "skips"))
-    open_ = k.filter(~pl.col("personalization_opt_out"))
-    profiled = positives.join(open_.select("k"), on="k", how="semi")
+    profiled = positives.join(k.filter(~pl.col("personalization_opt_out")).select("k"), on="k", how="semi")
+    served = k.filter(~pl.col("personalization_opt_out") & ~pl.col(HELD_OUT))
     heard = _heard(positives["item_id"].unique(), bundle, held)
     mine = heard.filter(in_order())["show_id"]
     items, ordered = proposed_items(proposals["item_id"], mine, world, bundle, instant, held)
@@ -118,8 +119,8 @@ def user_facts(
         nexts=nexts,
         begun=begun,
         catalogue=held.codes if held else None,
-        tired=_tired(open_, profiled, policy, instant),
-        floors=_floors(open_, records, world, policy),
+        tired=_tired(served, profiled, policy, instant),
+        floors=_floors(served, records, world, policy),
     )
 
 
@@ -132,14 +133,15 @@ def _last_plays(positives: pl.DataFrame) -> pl.DataFrame:
     return positives.group_by("k", "item_id").agg(pl.col("event_ts").max(), completed)
 
 
-def _tired(open_: pl.DataFrame, positives: pl.DataFrame, policy: SurfacePolicy, instant: Instant) -> pl.DataFrame:
+def _tired(served: pl.DataFrame, positives: pl.DataFrame, policy: SurfacePolicy, instant: Instant) -> pl.DataFrame:
     """Return `k` and `item_id` of what was shown too often without a play, or played too often (`SurfacePolicy.fatigue_days`)."""
     if not (policy.fatigue_impressions or policy.overplayed):
         return pl.DataFrame(schema=PAIR)
     lately = pl.col("event_ts") > instant.effective_from - datetime.timedelta(days=policy.fatigue_days)
     pair, found = ["k", "item_id"], [positives.select("k", "item_id").clear()]
+    positives = positives.join(served.select("k"), on="k", how="semi")
     if policy.fatigue_impressions:
-        impressions = exploded(open_, "impressions", key="k")
+        impressions = exploded(served, "impressions", key="k")
         heard = positives.group_by(pair).agg(pl.col("event_ts").max().alias("heard"))
         shown = impressions.filter(lately).join(heard, on=pair, how="left")
         since = shown.filter(pl.col("heard").is_null() | (pl.col("event_ts") > pl.col("heard")))
@@ -153,10 +155,10 @@ def _often(rows: pl.DataFrame, pair: list[str], times: int) -> pl.DataFrame:
     return rows.group_by(pair).len().filter(pl.col("len") >= times).select(pair)
 
 
-def _floors(open_: pl.DataFrame, records: pl.DataFrame, world: World, policy: SurfacePolicy) -> np.ndarray | None:
+def _floors(served: pl.DataFrame, records: pl.DataFrame, world: World, policy: SurfacePolicy) -> np.ndarray | None:
     if not policy.page:
         return None
-    habits = open_.select("k", "habits").explode("habits").drop_nulls("habits").unnest("habits")
+    habits = served.select("k", "habits").explode("habits").drop_nulls("habits").unnest("habits")
     return floors(habits, records["market"], world.mix, policy)
 
 
@@ -190,6 +192,7 @@ def _user_records(k: pl.DataFrame, world: World, artists_known: pl.DataFrame) ->
         pl.lit(True).alias("may_begin"),
         pl.lit(True).alias("other_books"),
         pl.lit(True).alias("may_video"),
+        HELD_OUT,
     )
     return told.join(artists_known, on="k", how="left", maintain_order="left")
 
@@ -248,6 +251,7 @@ def _seed_records(joined: pl.DataFrame, reached: pl.Expr, world: World) -> pl.Da
         pl.lit(None, pl.List(pl.String)).alias("artists_known"),
         pl.lit(False).alias("may_begin"),
         video().alias("may_video"),
+        pl.lit(False).alias(HELD_OUT),
     )
 
 
@@ -278,6 +282,7 @@ def group_facts(
         pl.lit(not policy.by_seed).alias("may_begin"),
         pl.lit(True).alias("other_books"),
         pl.lit(not policy.by_seed).alias("may_video"),
+        pl.lit(False).alias(HELD_OUT),
     )
     needs = _needs(records.select("needs", "market", "tier").unique(), world)
     nothing = pl.Series("show_id", [], pl.String)

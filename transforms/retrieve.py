@@ -16,6 +16,7 @@ from schemas.policy import SurfacePolicy
 from schemas.tallies import ANY
 from transforms.filters import Instant
 from transforms.histories import exploded
+from transforms.holdout import held_out
 from transforms.item_rules import in_order
 from transforms.panel import Panel
 from transforms.parts import (
@@ -96,8 +97,8 @@ def blocks(frame: pl.DataFrame, size: int = BLOCK) -> Iterator[pl.DataFrame]:
 
 
 def user_audience(users: pl.DataFrame, bundle: ShardBundle, policy: SurfacePolicy, instant: Instant) -> Audience:
-    """Return the audience of a block of users; who opted out of personalisation brings no listens and no follows."""
-    open_ = users.filter(~pl.col("personalization_opt_out"))
+    """Return the audience of a block of users, without those who opted out of personalisation or are held out."""
+    open_ = users.filter(~pl.col("personalization_opt_out") & ~held_out(users["user_id"], policy))
     listens, skips = (exploded(open_, column).rename({"user_id": "key"}) for column in ("positives", "skips"))
     artists = bundle.lookup("item", "item_id", listens["item_id"].unique(), HEARD_COLUMNS)
     ordered = line(parts_of(artists.filter(in_order())["show_id"], bundle, gone_items(bundle), instant.effective_from))

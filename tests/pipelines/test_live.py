@@ -262,6 +262,24 @@ def test_a_video_is_for_whoever_is_at_a_screen(live, tracks):
     assert "video" in rules, "what is proposed all the same is counted"
 
 
+def test_whoever_is_held_out_is_given_charts_and_what_is_drawn(live, users, tracks):
+    everybody = windows(users, tracks)
+    half = dataclasses.replace(live, policy=dataclasses.replace(live.policy, holdout=0.5))
+    usual, held = records(live(everybody)), records(half(everybody))
+    out = {user for user, row in held.items() if "holdout" in row["degraded_reasons"]}
+    assert 0 < len(out) < len(held)
+    for user, row in held.items():
+        if user not in out:
+            assert row["candidates"] == usual[user]["candidates"], "nobody else minds"
+            continue
+        sources = {source["source_id"] for one in row["candidates"] for source in one["sources"]}
+        assert sources == {"np.popular_market", "np.explore"}
+        assert row["fallback_level"] == 3
+        drawn = [one["propensity"] for one in row["candidates"] if one["is_exploration"]]
+        not_drawn = sum(one["count"] for one in row["counts"]["filtered_by_rule"] if one["rule"] == "not_drawn")
+        assert sum(drawn) * (len(drawn) + not_drawn) == pytest.approx(len(drawn) ** 2)
+
+
 def longest_run(live, row) -> int:
     items = live.bundle.read("item", ["item_id", "artists"]).select("item_id", pl.col("artists").list.first())
     artist = dict(items.unnest("artists").select("item_id", "artist_id").iter_rows())

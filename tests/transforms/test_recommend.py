@@ -130,7 +130,7 @@ def random_item(item_id: str, dice: random.Random) -> dict:
         title=dice.choice(["Song", "Song (Live)", "Song - Remastered 2011", "Song Two", item_id, None]),
         availability=dice.choice(offers), explicit=dice.random() < 0.2, age_rating=dice.choice([None, 0, 13, 18]),
         rec_eligible=dice.random() < 0.9, languages=dice.choice([None, ["sv"], ["en"]]),
-        release_ts=days_ago(dice.uniform(-2, 20)), genres=["g"],
+        release_ts=days_ago(dice.uniform(-2, 20)), genres=["g"], is_video=item_id in ("i07", "i16", "i25", "i34"),
     )  # fmt: skip
 
 
@@ -328,6 +328,7 @@ def test_nothing_is_in_a_set_that_must_not_be(made, seed, surface, who):
         person, seed_item = users.get(row["user_id"] or "", {}), items.get(row["context"]["seed_item_id"] or "", {})
         for found in (items[c["item_id"]] for c in row["candidates"]):
             assert found["rec_eligible"]
+            assert not found["is_video"] or surface.name == "home" or seed_item.get("is_video")
             assert found["item_id"] != "i03"
             assert not found["is_trailer"]
             assert found["canonical_id"] != seed_item.get("canonical_id")
@@ -492,6 +493,27 @@ def test_who_is_erased_has_no_set(tmp_path):
     gone = [{"entity": "user", "id": "gone", "reason": "erasure", "effective_ts": NOW}]
     users = [user("gone"), user("asked", deletion_requested_at=NOW), user("here")]
     assert list(home(tmp_path, user=users, tombstone=gone)) == ["here"]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_whoever_is_held_out_has_charts_and_what_is_drawn(tmp_path, made, seed):
+    usual, held = made(seed, FULL_HOME, "users"), dataclasses.replace(FULL_HOME, holdout=0.5)
+    other = recommend(tmp_path, random_world(seed), held, "users", seed)
+    before = {row["record_key"]: row for row in usual.table.to_pylist()}
+    rows = {row["record_key"]: row for row in other.table.to_pylist()}
+    out = {key for key, row in rows.items() if "holdout" in row["degraded_reasons"]}
+    assert set(rows) == set(before)
+    assert 0 < len(out) < len(rows)
+    for key, row in rows.items():
+        if key not in out:
+            assert row["candidates"] == before[key]["candidates"], "nobody else minds"
+        else:
+            assert {s["source_id"] for c in row["candidates"] for s in c["sources"]} <= {held.fallback, held.explore}
+            assert row["fallback_level"] >= 3
+    assert other.counters["propensity_violations"] == other.counters["exploration_share_violations"] == 0
+    charts = sum(row["fallback_level"] >= 3 for key, row in rows.items() if key not in out)
+    assert other.counters["fallback_level_3_or_more"] == charts, "who is held out is no sign of trouble"
+    assert other.counters["listeners"] <= len(rows) - len(out)
 
 
 def test_who_opted_out_has_the_charts(tmp_path):

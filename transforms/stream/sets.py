@@ -24,6 +24,7 @@ from transforms.codes import ItemCodes
 from transforms.facts import group_of, proposed_items, user_facts
 from transforms.filters import PAIR, Facts, Instant
 from transforms.histories import MAX_POSITIVES, entries
+from transforms.holdout import held_out
 from transforms.id_index import NO_CODE
 from transforms.panel import Panel
 from transforms.parts import shows_of_seeds, unfinished_books
@@ -172,7 +173,16 @@ class SessionSets:
 
     def _proposals(self, audience: Audience, users: pl.DataFrame) -> tuple[pl.DataFrame, tuple[str, ...]]:
         heard = dataclasses.replace(audience, keys=audience.keys.filter(pl.col("seed_item_id").is_not_null()))
-        return asked(self.sources, heard, users, self.bundle)
+        held_back = held_out(heard.keys["key"], self.policy)
+        return asked(self.sources, _without(heard, held_back) if held_back.any() else heard, users, self.bundle)
+
+
+def _without(audience: Audience, some: pl.Series) -> Audience:
+    """Return the audience without some of its keys, and what they heard."""
+    keys = audience.keys.filter(~some)
+    told = {name: getattr(audience, name) for name in ("listens", "skips", "histories")}
+    kept = {name: rows.join(keys, on="key", how="semi", maintain_order="left") for name, rows in told.items()}
+    return dataclasses.replace(audience, keys=keys, **kept)
 
 
 def asked(
