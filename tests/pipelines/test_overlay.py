@@ -270,7 +270,7 @@ def test_windows_that_cannot_be_read_cost_only_their_listeners_a_set(hour, windo
     states.close()
     done = hour.run()
     assert (done.asked, done.unreadable.windows) == (1, 2)
-    assert f"of {other}: expected a window of format 1, came b'[0]'" in done.unreadable.why
+    assert f"of {other}: expected a window of format 2, came b'[0]'" in done.unreadable.why
     assert [one["record_key"] for one in hour.sent] == [user]
     assert hour.run().unreadable.windows == 2, "it is said again until somebody sees to it"
 
