@@ -17,9 +17,9 @@ TIE_BITS, SLOT_BITS = 12, 14
 FATIGUE = 0.5
 """What the chance of an item is multiplied by that was shown or played too often (domain reference, section 6)."""
 OVER = 1 << 31
-# Spelled out: what is kept of this file compiled is made anew where the file changes, not where the hard filters do.
-DUPLICATE, QUOTA, SERIES, CAP_ARTIST, CAP_ALBUM, CAP_SHOW, CAP_PUBLISHER, SIZE, CONTENT = range(22, 31)
-assert DUPLICATE == LANGUAGE + 1
+DUPLICATE, QUOTA, SERIES, CAP_ARTIST, CAP_ALBUM, CAP_SHOW, CAP_PUBLISHER, SIZE, CONTENT = range(
+    LANGUAGE + 1, LANGUAGE + 10
+)
 _NO_CODE, _UNSET = 0xFFFFFFFF, np.iinfo(np.int64).max
 _AIMING, _FILLING = 1 << (SLOT_BITS + TIE_BITS), 2 << (SLOT_BITS + TIE_BITS)
 _TURN_BITS = 4
