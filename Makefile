@@ -49,7 +49,7 @@ demo: $(STAMP) ## Write a synthetic world and run the whole road on it [SEED=7 S
 
 # Two at once: a road at work takes up to 3 GB. ARGS=-n0 runs them one after the other, as a debugger needs it.
 test: $(STAMP) ## Run the tests, two at once [ARGS="-k name"]
-	@$(PY) -m pytest -n auto --maxprocesses 2 --dist loadfile $(call given,ARGS)
+	@$(PY) -m pytest -n auto --maxprocesses 2 --dist loadfile --no-loadscope-reorder $(call given,ARGS)
 
 batch: need-RAW need-DATE $(STAMP) ## Run the road on your data: RAW= DATE= [FORMAT= SHARDS= SURFACE= POLICY= WAIVERS= DEVICE= TEXT_MODEL=]
 	@$(PY) -m jobs.batch $(RAW_INPUT) --date "$$DATE" $(SHARED)

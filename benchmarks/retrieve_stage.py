@@ -1,5 +1,6 @@
 """The retrieve stage beside the search in it: Beam, files, users, reach and proposals around the same kernel."""
 
+import dataclasses
 import datetime
 import functools
 import statistics
@@ -39,7 +40,7 @@ def stage(num_items: int, num_users: int, rounds: int) -> dict[str, float]:
 
     What is opened once per worker process is opened before: the vectors, and who may be offered them.
     """
-    policy = read_policy(POLICY_FILE).surfaces["home"]
+    policy = dataclasses.replace(read_policy(POLICY_FILE).surfaces["home"], holdout=0.0)  # everybody asks
     instant = Instant.of(DATE, policy)
     with tempfile.TemporaryDirectory() as folder:
         store = open_store(folder)

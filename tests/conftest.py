@@ -29,6 +29,11 @@ def data_dir() -> Path:
 _NO_DATA = "NO DATA:"
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with what takes minutes: a process that came to it last would work on alone."""
+    items.sort(key=lambda item: "robustness" not in item.path.parts)
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Say at the end, in red, which checks of the real thing did not take place."""
     skipped = [report for report in terminalreporter.stats.get("skipped", []) if _NO_DATA in str(report.longrepr)]

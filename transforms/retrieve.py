@@ -67,14 +67,13 @@ OpenBundle = Callable[[Shard], ShardBundle]
 
 
 def user_table(shard: Shard, where: pl.Expr | None = None) -> pl.DataFrame:
-    """Return every user of the shard, or those whose `user_id` satisfies `where`, from the snapshot or only from histories, with market and tier made good.
+    """Return the users of the shard whose `user_id` satisfies `where`, from the snapshot or only from histories.
 
-    Columns: the user contract, `history_market`, the lists of `OF_HISTORIES`, `seen` (has a history). The market is that of the
+    Market and tier are made good. Columns: the user contract, `history_market`, the lists of `OF_HISTORIES`, `seen` (has a history). The market is that of the
     last play, else of registration, else `*`; an unknown tier is free. Users under a tombstone are left out.
     """
-    joined = shard.read("user").join(
-        heard_by(shard.read("history", list(OF_HISTORIES))), on="user_id", how="full", coalesce=True
-    )
+    histories = heard_by(shard.read("history", list(OF_HISTORIES), where))
+    joined = shard.read("user", None, where).join(histories, on="user_id", how="full", coalesce=True)
     return made_good(joined, shard.read("tombstone", ["entity", "id"]), ["history_market", "market"]).sort("user_id")
 
 

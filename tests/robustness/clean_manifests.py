@@ -138,7 +138,7 @@ def _sets(day: Day) -> Manifest:
 def _none() -> Iterator[str]:
     yield from ("empty_sets", "duplicate_items", "exploration_share_violations", "propensity_violations")
     for leak in ("market", "tier", "explicit", "age", "ineligible", "unreleased", "blocked", "hidden", "completed",
-                 "recent_skip", "language", "tombstone"):  # fmt: skip
+                 "recent_skip", "language", "video", "tombstone"):  # fmt: skip
         yield f"{leak}_violations"
 
 

@@ -290,7 +290,7 @@ def test_parts_are_open_as_brute_force_says_and_searched_for_or_proposed(seed):
     rows = given.tables["item"].sort("item_id")
     reach = Reach.of([rows[:50], rows[50:]], rows["item_id"], instant(HOME), World([], pl.Series(sorted(gone))))
     asking = user_audience(user_table(given), given, HOME, instant(HOME))
-    mask = set(rows["item_id"].filter(pl.Series(reach.mask(*asking.rights.drop("key").row(0)))))
+    mask = set(rows["item_id"].filter(pl.Series(reach.mask(**asking.rights.drop("key").row(0, named=True)))))
     searched = mask - set(asking.unwanted["item_id"])
     nexts = set(told.nexts["item_id"])
     assert (searched - nexts) == (passed - nexts)
@@ -313,7 +313,7 @@ def test_what_may_follow_a_seed_is_searched_for_or_proposed(seed):
     rows = given.tables["item"].sort("item_id")
     asking = seed_audience(pl.DataFrame({"item_id": [key], "market": ["SE"]}), given, PLAYING, instant(PLAYING))
     reach = Reach.of([rows], rows["item_id"], instant(PLAYING), World(["SE"], pl.Series([], dtype=pl.String)))
-    mask = set(rows["item_id"].filter(pl.Series(reach.mask(*asking.rights.drop("key").row(0)))))
+    mask = set(rows["item_id"].filter(pl.Series(reach.mask(**asking.rights.drop("key").row(0, named=True)))))
     assert mask - {key} == passed - nexts
     assert nexts <= set(next_for_seeds(asking, given)["item_id"])
 
