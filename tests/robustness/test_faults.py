@@ -12,7 +12,7 @@ from road_folders import TODAY, contents, ingest, reader_finds, write_raw
 from pipelines.recommend import SURFACES
 from transforms import explore, filters
 from transforms.filter_kernel import MARKET, TIER
-from transforms.sources import Source, co_listen
+from transforms.sources import Source, no_seed
 from transforms.world_setting import Setting
 
 BUSY = Setting(users=1_500, items=2_000, events=60_000, markets=3, end=TODAY, days=31)
@@ -172,12 +172,11 @@ def test_a_draw_that_is_the_same_for_everybody_is_stopped(unmade, capsys, monkey
 
 
 def the_same_for_everybody(audience, bundle) -> pl.DataFrame:
-    """Propose to everybody what the first of them gets."""
-    found = co_listen(audience, bundle)
-    best = found.sort("raw_score", "item_id", descending=[True, False]).unique(
-        "item_id", keep="first", maintain_order=True
-    )
-    return audience.keys.select("key").join(best.head(120).drop("key"), how="cross").select(found.columns)
+    """Propose to everybody, whoever is asked about, the neighbours of the items with the most of them."""
+    near = bundle.read("co_listen", ["other_item_id", "score"])
+    best = near.group_by("other_item_id").agg(pl.col("score").sum().cast(pl.Float64).round(6).alias("raw_score"))
+    best = best.rename({"other_item_id": "item_id"}).sort("raw_score", "item_id", descending=[True, False]).head(120)
+    return audience.keys.select("key").join(best.with_columns(no_seed()), how="cross")
 
 
 def test_a_popularity_collapse_is_stopped(unmade, capsys, monkeypatch):
