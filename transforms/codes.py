@@ -14,7 +14,7 @@ from schemas.tallies import ANY
 from transforms.content_mix import kind, kind_codes
 from transforms.id_index import NO_CODE, IdIndex, alike, first_seen
 from transforms.item_rules import in_order, series_of, trailer, video
-from transforms.sorted_groups import by_code, dense, numbered
+from transforms.sorted_groups import dense
 from transforms.sources import TALK
 from transforms.tallies import first_artist
 from transforms.works import work
@@ -59,12 +59,12 @@ class ItemArrays(NamedTuple):
     languages: np.ndarray
 
 
-@dataclasses.dataclass(frozen=True)  # without slots: the recordings of canonical items are put in order on first use
+@dataclasses.dataclass(frozen=True, slots=True)
 class ItemCodes:
     """A catalogue in codes: made once for a block of records, or held as long as the catalogue is.
 
     Memory: about 250 bytes per item, of which a title and its work take 40, and 40 per offer; while it
-    is made, 150 more per item. 16 per item more once recordings are asked for.
+    is made, 150 more per item.
 
     Attributes:
       items: `transforms.filters.Facts.items`, whose row numbers are the codes. gone: item ids with a tombstone.
@@ -128,18 +128,6 @@ class ItemCodes:
         flags[at] = np.where(first[at], flags[at] | OPENING, flags[at] & ~np.uint16(OPENING))
         items = self.items.with_columns(pl.Series("opening", first)) if len(at) else self.items
         return dataclasses.replace(self, items=items, gone=gone, arrays=self.arrays._replace(items=coded))
-
-    @functools.cached_property
-    def _recordings(self) -> tuple[np.ndarray, np.ndarray]:
-        return by_code(self.arrays.items["canonical"], len(self.arrays.items))
-
-    def of_canonical(self, ids: pl.Series) -> tuple[np.ndarray, np.ndarray]:
-        """Return the place in `ids` and the code of every item with one of these canonical ids, those of each together."""
-        (order, starts), place = self._recordings, self.canonical.find(ids)
-        there = np.flatnonzero(place != NO_CODE)
-        number = self.arrays.items["canonical"][place[there]].astype(np.int64)
-        counts = starts[number + 1] - starts[number]
-        return np.repeat(there, counts), order[np.repeat(starts[number], counts) + numbered(counts)]
 
     def hash64(self, codes: np.ndarray) -> np.ndarray:
         """Return `schemas.hashing.hash64` of items, `(num_codes,) uint64`; it is made once."""

@@ -7,6 +7,7 @@ codes are held) with their ids and reach, the encoder and the sessions; per task
 import dataclasses
 import functools
 import threading
+from collections.abc import Callable
 
 import numpy as np
 import polars as pl
@@ -29,6 +30,7 @@ from transforms.shards import Shard, Task, read_tables
 from transforms.vector_sources import Index, Items, long_form
 
 ENCODER, ENCODER_VOCABULARY, SESSION_KNN = "encoder", "encoder_vocabulary", "session_knn"
+Embedded = tuple[pl.Series, np.ndarray]
 _ONE_AT_A_TIME = threading.Lock()
 _OF_ITEMS = ("item_embedding", INDEX.name, "item", "tombstone", "popularity")
 
@@ -41,11 +43,13 @@ class ModelBundle(ShardBundle):
       space: of all vectors. Rows of another are refused where they are read.
       instant: when what is found will be offered.
       code_version: of the run; an index of other code is refused.
+      own_users: returns those users that have a vector, sorted, and the vectors, in place of what the dataset holds.
     """
 
     space: Space
     instant: Instant
     code_version: str
+    own_users: Callable[[], Embedded] | None = dataclasses.field(default=None, kw_only=True)
 
     def items(self) -> Items:
         """Return all items with a vector."""
@@ -54,8 +58,12 @@ class ModelBundle(ShardBundle):
         with _ONE_AT_A_TIME:  # tasks in threads of one process would each make their own
             return _items(self.shard.store.root, inputs, terms, dataclasses.replace(self.instant, seed=""))
 
-    def user_vectors(self, keys: pl.Series) -> tuple[pl.Series, np.ndarray]:
+    def user_vectors(self, keys: pl.Series) -> Embedded:
         """Return those of the keys that have a vector, sorted, and the vectors."""
+        if self.own_users:
+            users, vectors = self.own_users()
+            mine = users.is_in(keys.implode())
+            return users.filter(mine), vectors[mine.to_numpy()]
         found = self.lookup("user_embedding", "user_id", keys)
         demand_space(found, self.space, "user_embedding")
         return found["user_id"], _matrix(found, self.space)
@@ -68,7 +76,7 @@ class ModelBundle(ShardBundle):
         vectors: np.ndarray = encoder.plays(listens, keys)
         return vectors
 
-    def embedded(self, users: pl.DataFrame) -> tuple[pl.Series, np.ndarray]:
+    def embedded(self, users: pl.DataFrame) -> Embedded:
         """Return the users whose histories tell anything, and the vectors of these.
 
         Args:

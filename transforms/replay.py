@@ -9,7 +9,6 @@ Memory: `MOST` listeners, `SHARE` of a shard at most, with their proposals and s
 """
 
 import dataclasses
-import functools
 import math
 from collections.abc import Callable, Mapping
 
@@ -21,7 +20,7 @@ import pyarrow.compute as pc
 from schemas.candidates import PROPOSAL
 from schemas.hashing import hash64
 from transforms.facts import user_facts
-from transforms.model_bundle import ModelBundle
+from transforms.model_bundle import Embedded, ModelBundle
 from transforms.panel import Panel
 from transforms.reach import read_world
 from transforms.recommend import Recommend, made, offered_to
@@ -34,47 +33,6 @@ MOST, SHARE = 10_000, 0.1
 TOLERANCE = 1e-5
 """Between two vectors of one history (domain reference, section 10)."""
 REPLAYED, DIFFER, VECTORS_DIFFER = "replayed", "replayed_sets_differ", "replayed_vectors_differ"
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class EmbeddedAnew(ModelBundle):
-    """A bundle in which the vectors of users are made of their histories, here and now.
-
-    Attributes:
-      users: `user_id`, `positives`, `skips`, sorted.
-    """
-
-    users: pl.DataFrame
-
-    @classmethod
-    def of(cls, bundle: ModelBundle, users: pl.DataFrame) -> "EmbeddedAnew":
-        """Return the bundle for some users."""
-        given = {field.name: getattr(bundle, field.name) for field in dataclasses.fields(bundle)}
-        return cls(**given, users=users)
-
-    @functools.cached_property
-    def _vectors(self) -> tuple[pl.Series, np.ndarray, int]:
-        """The users with a vector, sorted, the vectors, and how many users have another than was stored.
-
-        One that does not differ is the stored one: two devices round differently.
-        """
-        ids, anew = self.embedded(self.users)
-        stored = dict(zip(*super().user_vectors(self.users["user_id"]), strict=True))
-        own = np.array([stored.get(user, np.full_like(one, np.inf)) for user, one in zip(ids, anew, strict=True)])
-        same = np.abs(anew - own.reshape(anew.shape)).max(axis=1, initial=0.0) <= TOLERANCE
-        anew[same] = own[same]
-        return ids, anew, int((~same).sum()) + len(stored.keys() - set(ids))
-
-    @property
-    def differ(self) -> int:
-        """How many of the users have another vector than was stored, or one of the two and not the other."""
-        return self._vectors[2]
-
-    def user_vectors(self, keys: pl.Series) -> tuple[pl.Series, np.ndarray]:
-        """Return those of the keys that have a vector, sorted, and the vectors."""
-        ids, vectors, _ = self._vectors
-        mine = ids.is_in(keys.implode())
-        return ids.filter(mine), vectors[mine.to_numpy()]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,8 +60,10 @@ class Replayed:
 
     def _again(self, shard: Shard, chosen: pl.Series) -> tuple[pa.Table, int]:
         users = user_table(shard, pl.col("user_id").is_in(chosen.implode()))
-        bundle = EmbeddedAnew.of(self.open_bundle(shard), users.select("user_id", "positives", "skips"))
-        one, world = self.recommend, read_world(shard)
+        one, world, stored = self.recommend, read_world(shard), self.open_bundle(shard)
+        embedded = stored.embedded(users.select("user_id", "positives", "skips"))
+        anew, vectors_differ = compared(embedded, stored.user_vectors(users["user_id"]))
+        bundle = dataclasses.replace(stored, own_users=lambda: anew)
         provenance = one.provenance_of(shard)
         gone = {reason.partition(":")[2] for reason in provenance.left_out}
         sources = {name: source for name, source in self.sources.items() if name not in gone}
@@ -111,13 +71,26 @@ class Replayed:
         own = Panel(sources, one.policy.source_seconds).ask(audience, bundle)
         offered = offered_to(users, own, read_tables(shard.paths("groups"), PROPOSAL), world)
         facts = user_facts(users, offered, world, bundle, one.policy, one.instant)
-        return made(offered, facts, one.policy, one.instant, one.sources, provenance)[1], bundle.differ
+        return made(offered, facts, one.policy, one.instant, one.sources, provenance)[1], vectors_differ
 
 
 def sample(keys: pa.ChunkedArray, most: int) -> pa.Array:
     """Return those of the keys that are replayed: the least by hash, `SHARE` of them and no more than `most`."""
     count = min(most, math.ceil(SHARE * len(keys)))
     return keys.take(np.sort(np.argsort(hash64(keys), kind="stable")[:count])).combine_chunks()
+
+
+def compared(anew: Embedded, stored: Embedded) -> tuple[Embedded, int]:
+    """Return the vectors that are new, and how many users have another than was stored, or one of the two and not the other.
+
+    One that does not differ is the stored one: two devices round differently.
+    """
+    (ids, vectors), known = anew, dict(zip(*stored, strict=True))
+    own = [known.get(user, np.full_like(one, np.inf)) for user, one in zip(ids, vectors, strict=True)]
+    kept = np.array(own).reshape(vectors.shape)
+    same = np.abs(vectors - kept).max(axis=1, initial=0.0) <= TOLERANCE
+    found = np.where(same[:, None], kept, vectors)
+    return (ids, found), int((~same).sum()) + len(known.keys() - set(ids))
 
 
 def differing(sets: pa.Table, again: pa.Table) -> int:

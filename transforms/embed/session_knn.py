@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 from transforms.compiled import compiled
-from transforms.embed.interactions import Interactions, join_rows
+from transforms.embed.interactions import Interactions
 
 _REACH = 16  # positions ahead and behind that a shared item still speaks for: votes there are 3 % of the first
 _TOLD = ("holders", "like", "best", "newest", "run", "after", "ahead", "gap", "match")
@@ -112,11 +112,6 @@ class SessionKnn:
     counts: np.ndarray
     first_row: int
     num_rows: int
-
-    def with_sessions(self, more: Interactions) -> "SessionKnn":
-        """Return a model that also knows newer rows: the same as one fitted on all of them."""
-        assert len(self.rows) == self.num_rows, "shards are joined by adding their scores"
-        return fit_session_knn(join_rows([self.rows, more]), self.settings)
 
     def shard(self, rows: slice) -> "SessionKnn":
         """Return the model over some of its rows, which weighs items as the whole does."""

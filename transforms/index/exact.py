@@ -104,10 +104,6 @@ class Limits:
         """Return those of a part that holds just what the mask is open to."""
         return Limits(np.ones((1, size), bool), np.zeros_like(self.mask_of), self.without)
 
-    def allow(self, query: np.ndarray, place: np.ndarray, rows: np.ndarray) -> np.ndarray:
-        """Tell which pairs of query and place in a part of these rows may be found."""
-        return np.asarray(self.masks[self.mask_of[query], place] & ~self.deny(query, rows[place]))
-
     def deny(self, query: np.ndarray, row: np.ndarray) -> np.ndarray:
         """Tell which pairs of query and row of the index a query goes without."""
         if not len(self.without):

@@ -13,7 +13,6 @@ import functools
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-import numpy as np
 import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -39,33 +38,6 @@ class Overlay(NamedTuple):
 
     sets: pa.Table
     counters: dict[str, int]
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class GoingOn(LiveBundle):
-    """A bundle as users see it whose histories went on: their vectors are made of those.
-
-    Attributes:
-      histories: `user_id`, `positives`, `skips` of the users who are asked about, sorted.
-    """
-
-    histories: pl.DataFrame
-
-    @classmethod
-    def of(cls, bundle: LiveBundle, histories: pl.DataFrame) -> "GoingOn":
-        """Return the bundle with histories of its own."""
-        given = {field.name: getattr(bundle, field.name) for field in dataclasses.fields(bundle)}
-        return cls(**given, histories=histories)
-
-    @functools.cached_property
-    def _vectors(self) -> tuple[pl.Series, np.ndarray]:
-        return self.embedded(self.histories)
-
-    def user_vectors(self, keys: pl.Series) -> tuple[pl.Series, np.ndarray]:
-        """Return those of the keys that have a vector, sorted, and the vectors."""
-        users, vectors = self._vectors
-        mine = users.is_in(keys.implode())
-        return users.filter(mine), vectors[mine.to_numpy()]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,7 +82,10 @@ class HomeSets:
         if not users.height:
             return Overlay(CANDIDATE_SET.schema.empty_table(), {})
         users, instant = going_on(users, heard), self._instant(hour)
-        bundle = GoingOn.of(self.bundle, users.select("user_id", "positives", "skips"))
+        embedded = functools.cache(
+            functools.partial(self.bundle.embedded, users.select("user_id", "positives", "skips"))
+        )
+        bundle = dataclasses.replace(self.bundle, own_users=embedded)
         audience = user_audience(users, bundle, self.policy, instant)
         proposals, pool, left_out = asked(self.sources, audience, users, bundle)
         facts = user_facts(users, proposals, bundle.world, bundle, self.policy, instant, bundle.catalogue)

@@ -94,16 +94,6 @@ def test_of_equally_like_rows_the_newer_is_kept():
     assert model.top(from_lists([[0]], 4), 3)[0].tolist() == [[2, -1, -1]]
 
 
-def test_fresh_rows_join_as_if_fitted_with_the_others(whole, contexts):
-    joined = fit_session_knn(from_lists(ROWS[:40], ITEMS), SETTINGS).with_sessions(from_lists(ROWS[40:], ITEMS))
-    np.testing.assert_array_equal(joined.score(contexts), whole.score(contexts))
-
-
-def test_a_shard_takes_in_no_fresh_rows(whole):
-    with pytest.raises(AssertionError, match="adding their scores"):
-        whole.shard(slice(0, 5)).with_sessions(from_lists([[1, 2]], ITEMS))
-
-
 def test_arrays_give_the_model_back(whole, contexts):
     again = SessionKnn.from_arrays(whole.to_arrays())
     assert again.settings == whole.settings
