@@ -1,7 +1,7 @@
 """What the stream costs and how fast it answers, over the official Pub/Sub emulator on the same machine.
 
     python -m benchmarks.stream --root ROOT --raw RAW [--format sessions] [--rate 200] [--seconds 60] [--flood 10000] [--kills 3]
-        [--beside 800] [--processes 1] [--json FILE]
+        [--beside 800] [--processes 2] [--json FILE]
 
 ROOT is a published root, RAW the events to replay: in turn one of each listener, from the middle of what they did, stamped with the
 time at which they are sent, as producers do; what they did before is in the state, three minutes apart. Four tables:
@@ -42,7 +42,7 @@ from benchmarks.stock_stream import compare
 from jobs.batch import open_raw
 from jobs.options import iso_date, leave
 from jobs.replay import rehearsals
-from jobs.stream import validation_of
+from jobs.stream import PROCESSES, validation_of
 from pipelines.inputs import raw_files, raw_tasks
 from pipelines.live import open_sessions
 from pipelines.stream import Stream
@@ -297,7 +297,15 @@ def main() -> None:
     parser.add_argument("--root", required=True)
     parser.add_argument("--raw", required=True)
     parser.add_argument("--format", default="raw", choices=("raw", *sorted(SHAPES)))
-    defaults = {"rate": 200, "seconds": 60, "flood": 10_000, "rounds": 7, "kills": 3, "processes": 1, "beside": 800}
+    defaults = {
+        "rate": 200,
+        "seconds": 60,
+        "flood": 10_000,
+        "rounds": 7,
+        "kills": 3,
+        "processes": PROCESSES,
+        "beside": 800,
+    }
     for name, default in defaults.items():
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--json", type=Path)
