@@ -32,6 +32,7 @@ from transforms.stream.dead_letters import encode_letters, event_letter, letter,
 from transforms.stream.debounce import Debounce, Owed
 from transforms.stream.messages import Cause, decode_control, decode_messages, encode_sets, identify
 from transforms.stream.poison import make_sets, merge
+from transforms.stream.quarantine import Quarantine
 from transforms.stream.step import REASON, Merged, Step
 
 MOST_MESSAGES, MOST_SETS = 500, 256
@@ -76,7 +77,7 @@ class Stream:
     validation: Validation | None = None
 
     def __post_init__(self) -> None:
-        self._debounce = Debounce(self.store.owed())
+        self._debounce, self._quarantine = Debounce(self.store.owed()), Quarantine()
         self._looked_s, self._swept_s, self._refused = 0.0, self.clock(), ""
         self._judged_s, self._alerts, self._warning = 0.0, Alerts(), threading.Lock()
         self._publisher = concurrent.futures.ThreadPoolExecutor(1, "publish")
@@ -116,19 +117,21 @@ class Stream:
         began = self.clock()
         oldest = min((one.published_s for one in received), default=began)
         self.metrics.set("lag_seconds", max(0.0, began - oldest))
-        self._work(received)
-        if received:
-            self.metrics.set("batch_messages", len(received))
+        admitted = self._quarantine.admit(received, began)
+        self._work(admitted)
+        if admitted:
+            self.metrics.set("batch_messages", len(admitted))
             self.metrics.set("batch_seconds", self.clock() - began)
         return len(received)
 
     def _work(self, received: Sequence[Received]) -> None:
         batch, causes = self._merge(received)
-        due = self._debounce.due(self.clock(), MOST_SETS)
+        due = self._debounce.due(self.clock(), MOST_SETS, self._quarantine.holds_s)
         letters = [letter(received[i], cause, self.code_version) for i, cause in sorted(causes.items())]
         letters += [event_letter(one, self.code_version) for one in batch.displaced]
         self._serve(batch, due, letters, [one.ack_id for one in received])
         self.metrics.set("owed", len(self._debounce))
+        self.metrics.set("held", len(self._quarantine))
 
     def _serve(
         self, batch: "_Batch", due: Mapping[str, Owed], letters: list[dict[str, Any]], ack_ids: Sequence[str]
@@ -191,6 +194,7 @@ class Stream:
         here = merged.dead.drop_nulls(POSITION)
         lost = {row: Cause("merge", why, None) for row, why in here.select(POSITION, REASON).iter_rows()}
         self._owe(rows, merged, received)
+        self._quarantine.note(merged.sizes, self.clock())
         touched, displaced = _touched(rows, merged), _displaced(merged.dead)
         latest = min(max(touched.values(), default=0) / 1e6, self.clock())
         self.metrics.set("watermark_seconds", max(latest, self.metrics.gauge("watermark_seconds")))
@@ -234,7 +238,8 @@ class Stream:
         self._commit(_NOTHING)
 
     def _flush(self) -> None:
-        """Publish everything that is owed, whether or not its pause is over."""
+        """Work on everything that is held back and publish everything that is owed, whether or not its pause is over."""
+        self._work(self._quarantine.rest())
         while owed := self._debounce.owed()[:MOST_SETS]:
             self._serve(_NOTHING, dict.fromkeys(owed, Owed(None, None)), [], [])
         self._settle()

@@ -28,6 +28,7 @@ COUNTERS = {
 }
 GAUGES = {
     "owed": "Users to whom a set is owed.",
+    "held": "Messages for long windows that wait to be merged together.",
     "lag_seconds": "Age of the oldest message of the last batch when it was pulled.",
     "watermark_seconds": "Latest event time so far, since 1970.",
     "batch_messages": "Messages in the last batch.",

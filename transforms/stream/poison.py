@@ -59,10 +59,13 @@ def make_sets(step: Step, states: Mapping[str, bytes]) -> tuple[pa.Table, dict[s
 def _together(parts: Sequence[Merged]) -> Merged:
     counts: dict[str, int] = {}
     states: dict[str, bytes] = {}
+    sizes: dict[str, int] = {}
     for part in parts:
         states |= part.states
+        sizes |= part.sizes
         for outcome, number in part.counts.items():
             counts[outcome] = counts.get(outcome, 0) + number
     dirty = sorted({user for part in parts for user in part.dirty})
     counted = frozenset[int]().union(*(part.counted for part in parts))
-    return Merged(states, counts, pl.concat([part.dead for part in parts], how="diagonal_relaxed"), dirty, counted)
+    dead = pl.concat([part.dead for part in parts], how="diagonal_relaxed")
+    return Merged(states, counts, dead, dirty, counted, sizes)
