@@ -28,6 +28,7 @@ from pipelines.stream_validation import Validation, encode_verdicts
 from transforms.decode import POSITION
 from transforms.io.broker import CONTROL, DEAD_LETTERS, EVENTS, SETS, VERDICTS, Broker, BrokerDown, Message, Received
 from transforms.io.state_store import Commit, StateStore
+from transforms.stream.campaigns import campaigns_in
 from transforms.stream.dead_letters import encode_letters, event_letter, letter, set_letter
 from transforms.stream.debounce import Debounce, Owed
 from transforms.stream.messages import Cause, decode_control, decode_messages, encode_sets, identify
@@ -83,7 +84,8 @@ class Stream:
         self._publisher = concurrent.futures.ThreadPoolExecutor(1, "publish")
         self._under_way: _UnderWay | None = None
         self._sent: dict[str, int | None] = {}  # as `Commit.sequences`, of the next commit
-        self.step = self.step.without(self.store.tombstones())
+        buried = self.store.tombstones()
+        self.step, self._over = self.step.without(buried), campaigns_in(buried)
         self.metrics.bundle = self.step.bundle
         self.metrics.set("broker_up", 1)
 
@@ -140,7 +142,7 @@ class Stream:
         told = self._publisher.submit(self._publish, DEAD_LETTERS, encode_letters(letters))
         known = {**self.store.states(user for user in due if user not in batch.states), **batch.states}
         states = {user: state for user in due if (state := known[user]) is not None}
-        sets, causes = make_sets(self.step, states)
+        sets, causes = make_sets(self.step, states, self._over)
         unmade = [set_letter(user, states[user], cause, self.code_version) for user, cause in sorted(causes.items())]
         self._debounce.settle(due, self.clock())
         self.finish()
@@ -299,12 +301,13 @@ class Stream:
         found = decode_control(received, self.code_version)
         self.finish()  # what was made before they came goes before them
         self.store.bury(found.rows)
-        self.step = self.step.without(found.rows)
+        self.step, self._over = self.step.without(found.rows), self._over | campaigns_in(found.rows)
         self._debounce.forget(found.rows.filter(pl.col("entity") == "user")["id"])
         letters = [letter(received[i], cause, self.code_version) for i, cause in found.causes.items()]
         self._publish(DEAD_LETTERS, encode_letters(letters))
         self._count_letters(letters)
-        self.metrics.count("tombstones", by=found.rows.height)
+        for entity, number in collections.Counter(found.rows["entity"]).items():
+            self.metrics.count("tombstones", entity, by=number)
         self._reach(lambda: self.broker.acknowledge(CONTROL, [one.ack_id for one in received]))
 
     def _hear_verdicts(self, now: float) -> None:

@@ -20,7 +20,7 @@ COUNTERS = {
     "refusals": "Bundles that could not be loaded.",
     "outages": "Times the broker could not be reached.",
     "expired": "States forgotten after 48 idle hours.",
-    "tombstones": "Erasures and takedowns received.",
+    "tombstones": "Erasures, takedowns and campaigns that are over received, by what they are of: user, item or campaign.",
     "validation_minutes": "Minutes of published sets, by what their checks came to.",
     "validation_sets": "Published sets that were checked.",
     "validation_failures": "Checks of a minute that did not pass, by check and severity.",
@@ -43,6 +43,7 @@ LABELS = {
     "dead_letters": ("stage", "cause"),
     "sets": ("bundle",),
     "refusals": ("reason",),
+    "tombstones": ("entity",),
     "validation_minutes": ("outcome",),
     "validation_failures": ("check", "severity"),
 }

@@ -26,6 +26,7 @@ from apache_beam.transforms.userstate import BagStateSpec, ReadModifyWriteStateS
 from schemas.hashing import hash64_one
 from transforms.decode import POSITION
 from transforms.stream.beam_messages import pubsub, received
+from transforms.stream.campaigns import campaigns_in
 from transforms.stream.control import LETTERS, DecodeTombstones, Gone, StepsWithout, erased, everywhere, tombstones
 from transforms.stream.dead_letters import encode_letters, event_letter, letter, set_letter
 from transforms.stream.debounce import PAUSE_S
@@ -209,8 +210,9 @@ class ServeWindows(beam.DoFn):
         read = [(user, stored, _legible(stored)) for user, stored in windows]
         for user, stored, window in sorted(read, key=lambda one: one[2].sequence):
             latest[user], traces[user] = stored, window.heard[-1].event_id if window.heard else ""
-        step = self._steps.of(self.open_step(), self._without(group, gone, count.read() or 0))
-        sets, causes = make_sets(step, latest)
+        buried = self._without(group, gone, count.read() or 0)
+        step = self._steps.of(self.open_step(), buried)
+        sets, causes = make_sets(step, latest, campaigns_in(buried))
         Metrics.counter(_NAMESPACE, "sets").inc(sets.num_rows)
         yield from (pubsub(one) for one in encode_sets(sets, traces))
         if sets.num_rows:
