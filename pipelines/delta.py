@@ -68,7 +68,8 @@ def make_delta(runner: Runner, road: Road, raw: Store, bundle: Bundle) -> Segmen
     whenever = dataclasses.replace(road, date=datetime.date.max)  # what has arrived since counts, whenever it did
     read = ingest.ingest_snapshot(whenever, raw, ITEM, required=True)
     items = runner.run(dataclasses.replace(read, date=road.day, qualifier=DELTA))
-    known = deltas_of(store, bundle.bundle)
+    before = deltas_of(store, bundle.bundle)
+    known = _apart(store, before, items)
     _demand_room(store, bundle, known, items)
     encoder = Encoder(
         *(load_manifest(store, bundle.parts[name].manifest) for name in ("encoder", "encoder_vocabulary"))
@@ -80,9 +81,21 @@ def make_delta(runner: Runner, road: Road, raw: Store, bundle: Bundle) -> Segmen
     segment = describe(store, bundle, encoder, parts)
     read_segment(store, segment)
     _write(store, f"deltas/{segment.delta}/delta.json", dataclasses.asdict(segment))
-    if segment.delta not in known:
-        _write(store, POINTER, {"bundle": bundle.bundle, "deltas": [*known, segment.delta]})
+    deltas = [one for one in [*before, segment.delta] if one in known or one == segment.delta]
+    if (named := list(dict.fromkeys(deltas))) != before:
+        _write(store, POINTER, {"bundle": bundle.bundle, "deltas": named})
     return segment
+
+
+def _apart(store: Store, deltas: Sequence[str], items: Manifest) -> list[str]:
+    """Return the deltas made of a raw file that `items` were not read from; for the others these stand now."""
+    read = _raw_files(items)
+    made_of = {one: load_manifest(store, _described(store, one).parts["item"].manifest) for one in deltas}
+    return [one for one, manifest in made_of.items() if not _raw_files(manifest) <= read]
+
+
+def _raw_files(items: Manifest) -> set[str]:
+    return {ref.digest for ref in items.inputs}
 
 
 def _demand_room(store: Store, bundle: Bundle, known: Sequence[str], items: Manifest) -> None:

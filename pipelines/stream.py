@@ -29,10 +29,12 @@ from pipelines.stream_validation import Validation, encode_verdicts
 from transforms.decode import POSITION
 from transforms.io.broker import CONTROL, DEAD_LETTERS, EVENTS, SETS, VERDICTS, Broker, BrokerDown, Message, Received
 from transforms.io.state_store import Commit, StateStore
+from transforms.stream.campaigns import campaigns_in
 from transforms.stream.dead_letters import encode_letters, event_letter, letter, set_letter
 from transforms.stream.debounce import Debounce, Owed
 from transforms.stream.messages import Cause, decode_control, decode_messages, encode_sets, identify
 from transforms.stream.poison import make_sets, merge
+from transforms.stream.quarantine import Quarantine
 from transforms.stream.step import REASON, Merged, Step
 
 MOST_MESSAGES, MOST_SETS = 500, 256
@@ -80,7 +82,7 @@ class Stream:
     validation: Validation | None = None
 
     def __post_init__(self) -> None:
-        self._debounce = Debounce(self.store.owed())
+        self._debounce, self._quarantine = Debounce(self.store.owed()), Quarantine()
         self._looked_s, self._swept_s, self._refused = 0.0, self.clock(), ""
         self._judged_s, self._alerts, self._warning = 0.0, Alerts(), threading.Lock()
         self._maker = concurrent.futures.ThreadPoolExecutor(1, "make")
@@ -88,7 +90,8 @@ class Stream:
         self._rounds: list[_Round] = []  # the oldest first
         self._to_acknowledge: list[str] = []
         self._sent: dict[str, int | None] = {}  # as `Commit.sequences`, of the next commit
-        self.step = self.step.without(self.store.tombstones())
+        buried = self.store.tombstones()
+        self.step, self._over = self.step.without(buried), campaigns_in(buried)
         self.metrics.bundle = self.step.bundle
         self.metrics.set("broker_up", 1)
 
@@ -119,14 +122,14 @@ class Stream:
         self._look_around()
         self._attend()
         pause = self._debounce.wait_s(self.clock())
-        wait = (
-            (GATHER_S if self._is_free() else 0.0) if self._rounds else IDLE_S if pause is None else min(IDLE_S, pause)
-        )
+        wait = IDLE_S if pause is None else min(IDLE_S, pause)
+        if self._rounds:
+            wait = GATHER_S if self._is_free() else 0.0
         received = self._reach(lambda: self.broker.pull(EVENTS, MOST_MESSAGES, wait))
         now = self.clock()
         oldest = min((one.published_s for one in received), default=now)
         self.metrics.set("lag_seconds", max(0.0, now - oldest))
-        self._take_in(received)
+        self._take_in(self._quarantine.admit(received, now))
         self._begin()
         return len(received)
 
@@ -135,9 +138,8 @@ class Stream:
         batch, causes = self._merge(received)
         letters = [letter(received[i], cause, self.code_version) for i, cause in sorted(causes.items())]
         letters += [event_letter(one, self.code_version) for one in batch.displaced]
-        self._publish(
-            DEAD_LETTERS, encode_letters(letters)
-        )  # before the commit: what is merged once more has no letters
+        # Before the commit: what is merged once more has no letters.
+        self._publish(DEAD_LETTERS, encode_letters(letters))
         self._count_letters(letters)
         self._commit(batch)
         self._to_acknowledge += [one.ack_id for one in received]
@@ -149,11 +151,10 @@ class Stream:
         while self._rounds and self._rounds[0].sent.done():
             self._end()
         if not self._is_free():
-            due = self._debounce.due(self.clock(), MOST_SETS)
             blocking: concurrent.futures.Future[Any] = (
                 self._rounds[0].sent if self._rounds[-1].made.done() else self._rounds[-1].made
             )
-            concurrent.futures.wait([blocking], None if len(due) == MOST_SETS else GATHER_S)
+            concurrent.futures.wait([blocking], None if len(self._due()) == MOST_SETS else GATHER_S)
         self._begin()
 
     def _is_free(self) -> bool:
@@ -163,8 +164,12 @@ class Stream:
     def _begin(self) -> None:
         """Begin with the sets that are due, unless others are being made."""
         if self._is_free():
-            self._serve(self._debounce.due(self.clock(), MOST_SETS))
+            self._serve(self._due())
         self.metrics.set("owed", len(self._debounce))
+        self.metrics.set("held", len(self._quarantine))
+
+    def _due(self) -> dict[str, Owed]:
+        return self._debounce.due(self.clock(), MOST_SETS, self._quarantine.holds_s)
 
     def _serve(self, due: Mapping[str, Owed]) -> None:
         """Have sets made and published, and what came by now acknowledged after them."""
@@ -174,7 +179,7 @@ class Stream:
         states = {user: state for user, state in self.store.states(due).items() if state is not None}
         now = self.clock()
         self._debounce.settle(due, now)
-        made = self._maker.submit(make_sets, self.step, states)
+        made = self._maker.submit(make_sets, self.step, states, self._over)
         sent = self._publisher.submit(self._send, made, states, due, ack_ids)
         self._rounds.append(_Round(due, self.step.bundle, now, made, sent))
 
@@ -234,6 +239,7 @@ class Stream:
         here = merged.dead.drop_nulls(POSITION)
         lost = {row: Cause("merge", why, None) for row, why in here.select(POSITION, REASON).iter_rows()}
         self._owe(rows, merged, received)
+        self._quarantine.note(merged.sizes, self.clock())
         touched, displaced = _touched(rows, merged), _displaced(merged.dead)
         latest = min(max(touched.values(), default=0) / 1e6, self.clock())
         self.metrics.set("watermark_seconds", max(latest, self.metrics.gauge("watermark_seconds")))
@@ -278,7 +284,8 @@ class Stream:
         self._commit(_NOTHING)
 
     def _flush(self) -> None:
-        """Publish everything that is owed, whether or not its pause is over."""
+        """Merge everything that is held back and publish everything that is owed, whether or not its pause is over."""
+        self._take_in(self._quarantine.rest())
         while (owed := self._debounce.owed()[:MOST_SETS]) or self._to_acknowledge:
             self._serve(dict.fromkeys(owed, Owed(None, None)))
             self._settle()
@@ -338,12 +345,13 @@ class Stream:
         found = decode_control(received, self.code_version)
         self.finish()  # what was made before they came goes before them
         self.store.bury(found.rows)
-        self.step = self.step.without(found.rows)
+        self.step, self._over = self.step.without(found.rows), self._over | campaigns_in(found.rows)
         self._debounce.forget(found.rows.filter(pl.col("entity") == "user")["id"])
         letters = [letter(received[i], cause, self.code_version) for i, cause in found.causes.items()]
         self._publish(DEAD_LETTERS, encode_letters(letters))
         self._count_letters(letters)
-        self.metrics.count("tombstones", by=found.rows.height)
+        for entity, number in collections.Counter(found.rows["entity"]).items():
+            self.metrics.count("tombstones", entity, by=number)
         self._reach(lambda: self.broker.acknowledge(CONTROL, [one.ack_id for one in received]))
 
     def _hear_verdicts(self, now: float) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from pipelines.stream_metrics import Metrics
 from schemas import stream
 from transforms.stream import session
-from transforms.stream.messages import AHEAD
+from transforms.stream.messages import SKEWED
 from transforms.stream.sets import QUARANTINED
 
 WINDOW_S, STEP_S = 300.0, 10.0
@@ -72,7 +72,7 @@ class Rule:
 
 _NEVER = float("inf")
 _FRESH = "freshness", ""
-_OF_LATENESS, _SKEWED = (session.LATE, session.TOO_LATE), ("event_ts:not_after:ingest_ts", AHEAD)
+_OF_LATENESS = session.LATE, session.TOO_LATE
 RULES = {
     "freshness": Rule(lambda seen: seen.fresh_s, 10.0, 30.0,
                       "19 of 20 sets are published within {value:.1f} s: add workers, or see what a batch takes (batch_seconds)"),
@@ -89,7 +89,7 @@ RULES = {
                       "{value:.2%} of the messages have the id of another event: a producer gives ids twice"),
     "late": Rule(lambda seen: seen.share("outcomes", *_OF_LATENESS), 0.05, _NEVER,
                  "{value:.1%} of the messages are too late for a session, as after offline listening: batch takes them in"),
-    "clock_skew": Rule(lambda seen: seen.share("dead_letters", *_SKEWED), 0.001, _NEVER,
+    "clock_skew": Rule(lambda seen: seen.share("dead_letters", *SKEWED), 0.001, _NEVER,
                        "{value:.2%} of the messages are from the future: a producer's clock is wrong"),
     "hot_keys": Rule(lambda seen: seen.count("degraded", QUARANTINED), 0, _NEVER,
                      "{value:.0f} sets of listeners who hear more than anybody can: they get charts; are they bots?"),

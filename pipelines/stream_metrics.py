@@ -20,7 +20,7 @@ COUNTERS = {
     "refusals": "Bundles that could not be loaded.",
     "outages": "Times the broker could not be reached.",
     "expired": "States forgotten after 48 idle hours.",
-    "tombstones": "Erasures and takedowns received.",
+    "tombstones": "Erasures, takedowns and campaigns that are over received, by what they are of: user, item or campaign.",
     "validation_minutes": "Minutes of published sets, by what their checks came to.",
     "validation_sets": "Published sets that were checked.",
     "validation_failures": "Checks of a minute that did not pass, by check and severity.",
@@ -28,6 +28,7 @@ COUNTERS = {
 }
 GAUGES = {
     "owed": "Users to whom a set is owed.",
+    "held": "Messages for long windows that wait to be merged together.",
     "lag_seconds": "Age of the oldest message of the last batch when it was pulled.",
     "watermark_seconds": "Latest event time so far, since 1970.",
     "batch_messages": "Messages in the last batch.",
@@ -42,6 +43,7 @@ LABELS = {
     "dead_letters": ("stage", "cause"),
     "sets": ("bundle",),
     "refusals": ("reason",),
+    "tombstones": ("entity",),
     "validation_minutes": ("outcome",),
     "validation_failures": ("check", "severity"),
 }

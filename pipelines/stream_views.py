@@ -60,11 +60,12 @@ class Terminal:
         told = "  ".join(f"p{q * 100:.0f} {_short(seconds)}" for q, seconds in fresh.items()) or "no set yet"
         outcomes = {labels[0]: number for labels, number in metrics.by_label("outcomes").items() if number}
         order = [*[name for name in OUTCOMES if name in outcomes], *sorted(outcomes.keys() - set(OUTCOMES))]
+        held = f"  held {metrics.gauge('held'):,.0f}" if metrics.gauge("held") else ""
         broker = "up" if metrics.gauge("broker_up") else "DOWN, waiting"
         return [
             f"  {events:,.0f} events/s  {sets:,.0f} sets/s  freshness {told}",
             f"  lag {_short(metrics.gauge('lag_seconds'))}  watermark {_behind(metrics.gauge('watermark_seconds'), now)}"
-            f"  owed {metrics.gauge('owed'):,.0f}  broker {broker}  bundle {metrics.bundle}",
+            f"  owed {metrics.gauge('owed'):,.0f}{held}  broker {broker}  bundle {metrics.bundle}",
             "  " + ("  ".join(f"{name} {outcomes[name]:,}" for name in order) or "no events yet")
             + f"  dead letters {metrics.total('dead_letters'):,}",
         ]  # fmt: skip

@@ -1,16 +1,20 @@
 """Deltas over a published root: what changed is offered, or not, at once; and what is refused."""
 
+import concurrent.futures
+import contextlib
 import dataclasses
 import datetime
 import functools
 import json
+import re
 import shutil
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pytest
-from toy_heard import heard
+from memory_broker import Clock, MemoryBroker
+from toy_heard import MINUTE, NOON, heard
 from toy_road import days_ago, offer_in, table
 
 from jobs import delta as command
@@ -18,10 +22,18 @@ from pipelines import delta as deltas
 from pipelines.bundle import read_bundle
 from pipelines.delta import POINTER, DeltaError, deltas_of
 from pipelines.live import Following, live_on, open_home, open_live, open_sessions
+from pipelines.stream import InBackground, Stream
+from pipelines.stream_metrics import Metrics
 from schemas.inputs import ITEM
+from transforms.io.broker import EVENTS, SETS, Message
+from transforms.io.state_store import StateStore
 from transforms.io.store import LocalStore, open_store
+from transforms.stream.debounce import PAUSE_S
+from transforms.stream.messages import decode_set
 from transforms.stream.session import Window
 from transforms.stream.sessions import Sessions
+
+REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 @dataclasses.dataclass
@@ -205,6 +217,79 @@ def test_the_stream_takes_a_delta_into_use_and_goes_on_without_a_broken_one(copy
         following()
     store.delete(POINTER)
     assert "new" not in sets(following())
+
+
+def test_what_is_delivered_into_one_folder_is_one_delta_however_often_it_is_read(copy_road, world, tmp_path):
+    store, raw = open_store(str(copy_road.root)), tmp_path / "deliveries"
+    (raw / "items").mkdir(parents=True)
+    shutil.copy(world.raw / "changed" / "items" / "part.parquet", raw / "items" / "1.parquet")
+    told = []
+    for number in (2, 3):
+        assert command.main(["--root", store.root, "--raw", str(raw)]) == 0
+        told.append(json.loads(store.read_bytes(POINTER))["deltas"])
+        more = world.cold | {"item_id": f"new-{number}", "updated_at": days_ago(0)}
+        table("item", [more]).select(ITEM.given_columns()).write_parquet(raw / "items" / f"{number}.parquet")
+    assert [len(deltas) for deltas in told] == [1, 1]
+    assert told[0] != told[1], "the second holds what the first does"
+    found = open_live(store, tmp_path / "tables").bundle.lookup("item", "item_id", pl.Series(["new", "new-2", "new-3"]))
+    assert sorted(found["item_id"]) == ["new", "new-2"]
+    assert command.main(["--root", store.root, "--raw", str(world.raw / "changed")]) == 0
+    assert json.loads(store.read_bytes(POINTER))["deltas"] == [*told[1], *told[0]], "read by itself it is one of two"
+
+
+class AtOnce:
+    """A pool that does what it is given at once."""
+
+    def submit(self, work) -> concurrent.futures.Future:
+        done = concurrent.futures.Future()
+        done.set_result(work())
+        return done
+
+
+TAKES_S = 120
+"""Of the job, on the toy clock: more than it takes beside a catalogue of 60,000 (docs/streaming.md)."""
+
+
+def test_a_new_item_is_proposed_by_a_stream_at_work_within_ten_minutes_of_its_delivery(copy_road, world, tmp_path):
+    """Delivered a moment after the job last looked: a whole period passes before it is read."""
+    ((every,),) = [re.findall(r"`\*/(\d+) \* \* \* \* make delta", (REPOSITORY / "docs/streaming.md").read_text())]
+    store, clock = open_store(str(copy_road.root)), Clock((NOON + (12 * HOURS + 30) * MINUTE) / 1e6)
+    broker, following = (
+        MemoryBroker(clock),
+        Following(store, functools.partial(open_sessions, folder=tmp_path / "tables")),
+    )
+    first, reload = following(), InBackground(following)
+    reload._pool = AtOnce()
+    with contextlib.closing(StateStore(tmp_path / "state")) as state:
+        stream = Stream(
+            broker=broker, store=state, step=first, metrics=Metrics(), code_version="1", reload=reload, clock=clock,
+            stop=clock, say=print,
+        )  # fmt: skip
+
+        def hear(number: int) -> set[str]:
+            """Let a listener play what reads like the new item; return what is proposed then."""
+            at = datetime.datetime.fromtimestamp(clock.now, datetime.UTC).isoformat()
+            told = {
+                "event_id": f"e{number}", "schema_version": 1, "event_type": "play", "event_ts": at, "ingest_ts": at,
+                "user_id": "nobody-knows-me", "item_id": world.cold["item_id"], "item_type": "track", "ms_played": 60_000,
+                "item_duration_ms": 200_000, "market": "SE",
+            }  # fmt: skip
+            broker.publish(EVENTS, [Message(json.dumps(told).encode(), {})])
+            stream.tick()
+            return {one["item_id"] for one in decode_set(broker.published[SETS][-1].data)["candidates"]}
+
+        delivered = clock.now
+        assert "new" not in hear(0)
+        clock.now += 60 * int(every) + TAKES_S
+        assert "new" not in hear(1)
+        assert command.main(["--root", store.root, "--raw", str(world.raw / "changed")]) == 0
+        served, number = clock.now, 2
+        while "new" not in hear(number):
+            clock.now += PAUSE_S
+            number += 1
+            assert clock.now - served < 10, "the stream looks every second"
+        assert clock.now - delivered <= 600
+        assert stream.metrics.total("swaps") == 1
 
 
 def _files(store, delta: str) -> list[str]:

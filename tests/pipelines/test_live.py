@@ -199,9 +199,22 @@ def test_a_root_knows_who_is_erased(small_road, live, users):
     assert erased_users(LocalStore(f"{store.root}/live")) == set(), "no road was run there"
 
 
+def counting(source, asked: list[int]):
+    """Return a source that notes for how many it is asked."""
+
+    def propose(audience, bundle):
+        asked.append(audience.keys.height)
+        return source.propose(audience, bundle)
+
+    return dataclasses.replace(source, propose=propose)
+
+
 def test_whoever_hears_more_than_anybody_can_is_given_charts(live, tracks):
     flood = Window.of(heard(n / 100, item_id=tracks[n % 12]) for n in range(MOST + 50))
-    row = one_set(live, flood)
+    asked: list[int] = []
+    sources = {name: counting(source, asked) for name, source in live.sources.items()}
+    row = one_set(dataclasses.replace(live, sources=sources), flood)
+    assert asked == [0] * len(sources), "nothing is searched for them"
     assert QUARANTINED in row["degraded_reasons"]
     assert {source["source_id"] for one in row["candidates"] for source in one["sources"]} <= {
         "np.popular_market", "np.explore",

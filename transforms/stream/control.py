@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import apache_beam as beam
 import polars as pl
 from apache_beam.io.gcp.pubsub import PubsubMessage
+from apache_beam.metrics import Metrics
 
 from schemas.inputs import TOMBSTONE
 from transforms.stream.beam_messages import pubsub, received
@@ -19,6 +20,7 @@ from transforms.stream.step import Step
 from validation.rows import polars_schema
 
 LETTERS = "dead_letters"
+NAMESPACE, TOMBSTONES = "stream", "tombstones"
 Row = tuple[Any, ...]
 """A tombstone, in the order of its contract."""
 _NAMES = TOMBSTONE.schema.names
@@ -42,6 +44,8 @@ class DecodeTombstones(beam.DoFn):
         """Yield a row."""
         came = received(message)
         found = decode_control([came], self.code_version)
+        Metrics.counter(NAMESPACE, TOMBSTONES).inc(found.rows.height)
+        Metrics.counter(NAMESPACE, LETTERS).inc(len(found.causes))
         for cause in found.causes.values():
             (dead,) = encode_letters([letter(came, cause, self.code_version)])
             yield beam.pvalue.TaggedOutput(LETTERS, pubsub(dead))

@@ -2,7 +2,7 @@
 
 import dataclasses
 import heapq
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 PAUSE_S = 2.0
 """Least time between two sets of one user, which also holds them to 30 a minute."""
@@ -33,11 +33,18 @@ class Debounce:
         oldest = since_s if earlier is None or earlier.since_s is None else min(earlier.since_s, since_s)
         self._owed[user] = Owed(oldest, trace)
 
-    def due(self, now_s: float, most: int) -> dict[str, Owed]:
-        """Return those whose pause is over, the longest owed first, and no more than `most`."""
+    def due(self, now_s: float, most: int, later_s: Mapping[str, float] | None = None) -> dict[str, Owed]:
+        """Return those whose pause is over, the longest owed first, and no more than `most`.
+
+        Args:
+          later_s: by user, how much later than it came what is owed to them counts as having come.
+        """
         self._published = {user: at for user, at in self._published.items() if 0 <= now_s - at < PAUSE_S}
         due = [(user, owed) for user, owed in self._owed.items() if user not in self._published]
-        return dict(heapq.nsmallest(most, due, key=lambda entry: (entry[1].since_s or 0.0, entry[0])))
+        put_off = later_s or {}
+        return dict(
+            heapq.nsmallest(most, due, key=lambda one: ((one[1].since_s or 0.0) + put_off.get(one[0], 0.0), one[0]))
+        )
 
     def owed(self) -> list[str]:
         """Return everybody to whom a set is owed, sorted."""

@@ -10,7 +10,9 @@ Memory: a window per listener in Beam's state, and per group the tombstones sinc
 `BATCH` windows with their proposals at work.
 """
 
+import collections
 import dataclasses
+import itertools
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
@@ -26,21 +28,37 @@ from apache_beam.transforms.userstate import BagStateSpec, ReadModifyWriteStateS
 from schemas.hashing import hash64_one
 from transforms.decode import POSITION
 from transforms.stream.beam_messages import pubsub, received
-from transforms.stream.control import LETTERS, DecodeTombstones, Gone, StepsWithout, erased, everywhere, tombstones
+from transforms.stream.campaigns import campaigns_in
+from transforms.stream.control import (
+    LETTERS,
+    NAMESPACE,
+    TOMBSTONES,
+    DecodeTombstones,
+    Gone,
+    StepsWithout,
+    erased,
+    everywhere,
+    tombstones,
+)
 from transforms.stream.dead_letters import encode_letters, event_letter, letter, set_letter
 from transforms.stream.debounce import PAUSE_S
 from transforms.stream.halve import halve
-from transforms.stream.messages import Cause, decode_messages, encode_sets, parked
+from transforms.stream.messages import SKEWED, Cause, decode_messages, encode_sets, parked
 from transforms.stream.poison import make_sets
 from transforms.stream.session import SPAN_US, Heard, Told, Window, WindowError, merge
 from transforms.stream.sessions import BARRED, DEAD, by_user, tell
+from transforms.stream.sets import QUARANTINED
 from transforms.stream.spool import packed
 from transforms.stream.step import REASON, Step
 
 MESSAGES_AT_ONCE, BATCH, BUFFER_S = 500, 128, 0.2
 IDLE_S = 2 * SPAN_US / 1e6
 """State of a listener who has been silent so long is dropped: it would say nothing of the next day."""
-TABLES, PARKED, _NAMESPACE = "tables", "parked", "stream"
+TABLES = "tables"
+MESSAGES, REJECTED, PARKED, ERASED, SKEW, SETS = "messages", "rejected", "parked", "erased", "clock_skew", "sets"
+DEGRADED = {reason: f"degraded_{reason}" for reason in (QUARANTINED, "below_minimum_size")}
+COUNTERS = (MESSAGES, REJECTED, PARKED, ERASED, SKEW, SETS, LETTERS, TOMBSTONES, *DEGRADED.values())
+"""Of the job, besides what became of each event; all that alerts ask of the local driver's metrics, by names of their own."""
 
 
 @beam.typehints.with_output_types(tuple[str, Any])
@@ -56,6 +74,7 @@ class DecodeEvents(beam.DoFn):
     def process(self, batch: Sequence[PubsubMessage]) -> Iterator:
         """Yield what was heard by listener."""
         came = [received(one) for one in batch]
+        _count(MESSAGES, len(came))
         events = decode_messages(came, self.code_version)
         causes, heard = dict(events.causes), list[tuple[str, list[Heard]]]()
 
@@ -66,11 +85,14 @@ class DecodeEvents(beam.DoFn):
             heard.extend(some)
             causes.update({position: Cause("merge", why, None) for position, why in dead.items()})
             for outcome in told[BARRED].drop_nulls().to_list():
-                Metrics.counter(_NAMESPACE, outcome).inc()
+                _count(outcome)
 
         failed = halve(range(events.rows.height), work) if events.rows.height else []
         causes |= {int(events.rows[POSITION][row]): parked("merge", error) for row, error in failed}
-        Metrics.counter(_NAMESPACE, PARKED).inc(sum(cause.is_parked for cause in causes.values()))
+        dead = list(causes.values())
+        _count(PARKED, sum(cause.is_parked for cause in dead))
+        _count(REJECTED, sum(cause.stage == "decode" and not cause.is_parked for cause in dead))
+        _count(SKEW, sum(cause.error_class in SKEWED for cause in dead))
         for position, cause in sorted(causes.items()):
             one = letter(came[position], cause, self.code_version)
             yield (one["user_id"], one) if one["user_id"] else _dead(one)
@@ -108,7 +130,7 @@ class KeepWindows(beam.DoFn):
             published.clear()
             gone.write(True)
         elif gone.read():
-            Metrics.counter(_NAMESPACE, "erased").inc()
+            _count(ERASED)
         elif isinstance(heard, dict):
             yield _dead(heard)
         else:
@@ -123,11 +145,11 @@ class KeepWindows(beam.DoFn):
             told.extend(said)
 
         for one, error in halve(heard, work):
-            Metrics.counter(_NAMESPACE, PARKED).inc()
+            _count(PARKED)
             row = Heard(*one)._asdict() | {"user_id": user}
             yield _dead(event_letter(row, self.code_version, parked("merge", error)))
         for said in told:
-            Metrics.counter(_NAMESPACE, said.outcome).inc()
+            _count(said.outcome)
             if said.loser:
                 row = said.loser._asdict() | {"user_id": user, REASON: said.outcome}
                 yield _dead(event_letter(row, self.code_version))
@@ -209,9 +231,13 @@ class ServeWindows(beam.DoFn):
         read = [(user, stored, _legible(stored)) for user, stored in windows]
         for user, stored, window in sorted(read, key=lambda one: one[2].sequence):
             latest[user], traces[user] = stored, window.heard[-1].event_id if window.heard else ""
-        step = self._steps.of(self.open_step(), self._without(group, gone, count.read() or 0))
-        sets, causes = make_sets(step, latest)
-        Metrics.counter(_NAMESPACE, "sets").inc(sets.num_rows)
+        buried = self._without(group, gone, count.read() or 0)
+        step = self._steps.of(self.open_step(), buried)
+        sets, causes = make_sets(step, latest, campaigns_in(buried))
+        _count(SETS, sets.num_rows)
+        told = collections.Counter(itertools.chain.from_iterable(sets["degraded_reasons"].to_pylist()))
+        for reason, counter in DEGRADED.items():
+            _count(counter, told[reason])
         yield from (pubsub(one) for one in encode_sets(sets, traces))
         if sets.num_rows:
             yield beam.pvalue.TaggedOutput(TABLES, (group, packed(sets)))
@@ -306,6 +332,11 @@ def _legible(stored: bytes) -> Window:
         return Window()
 
 
+def _count(name: str, by: int = 1) -> None:
+    Metrics.counter(NAMESPACE, name).inc(by)
+
+
 def _dead(one: dict) -> beam.pvalue.TaggedOutput:
+    _count(LETTERS)
     (message,) = encode_letters([one])
     return beam.pvalue.TaggedOutput(LETTERS, pubsub(message))

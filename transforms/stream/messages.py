@@ -32,6 +32,8 @@ COMPRESSED = {"content-encoding": "zstd"}
 _ZSTD = pa.Codec("zstd", compression_level=1)
 _MALFORMED = "decode:malformed"
 AHEAD = "ingest_ts:not_after:published"
+SKEWED = ("event_ts:not_after:ingest_ts", AHEAD)
+"""Rules that an event from the future breaks."""
 _ANY_TIME = np.iinfo(np.int64).max
 _LABEL = label_strength().alias("label")
 

@@ -1,12 +1,13 @@
 """Run a step over a batch and give up nothing but what it fails on."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import polars as pl
 import pyarrow as pa
 
 from schemas.candidates import CANDIDATE_SET
 from transforms.decode import POSITION
+from transforms.stream.campaigns import without_campaigns
 from transforms.stream.halve import halve
 from transforms.stream.messages import Cause, parked
 from transforms.stream.step import REASON, Merged, Step
@@ -32,8 +33,8 @@ def merge(step: Step, states: Mapping[str, bytes | None], rows: pl.DataFrame) ->
     return _together(parts), {int(rows[POSITION][row]): parked("merge", error) for row, error in failed}
 
 
-def make_sets(step: Step, states: Mapping[str, bytes]) -> tuple[pa.Table, dict[str, Cause]]:
-    """Make the sets of users and hold each to its contract.
+def make_sets(step: Step, states: Mapping[str, bytes], over: Collection[str] = ()) -> tuple[pa.Table, dict[str, Cause]]:
+    """Make the sets of users, without what is promoted for campaigns that are `over`, and hold each to its contract.
 
     Returns:
       The sets by user, of those who may have one, and the cause of every user whose set could not be made or breaks a rule.
@@ -45,7 +46,7 @@ def make_sets(step: Step, states: Mapping[str, bytes]) -> tuple[pa.Table, dict[s
         served = sets["user_id"].to_pylist()
         if len(set(served)) != len(served) or not set(served) <= set(some):
             raise ValueError(f"expected at most one set for each of {len(some)} users, came {sets.num_rows}")
-        made.append(sets)
+        made.append(without_campaigns(sets, over))
 
     failed = halve(users, work) if users else []
     causes = {user: parked("sets", error) for user, error in failed}
@@ -59,10 +60,13 @@ def make_sets(step: Step, states: Mapping[str, bytes]) -> tuple[pa.Table, dict[s
 def _together(parts: Sequence[Merged]) -> Merged:
     counts: dict[str, int] = {}
     states: dict[str, bytes] = {}
+    sizes: dict[str, int] = {}
     for part in parts:
         states |= part.states
+        sizes |= part.sizes
         for outcome, number in part.counts.items():
             counts[outcome] = counts.get(outcome, 0) + number
     dirty = sorted({user for part in parts for user in part.dirty})
     counted = frozenset[int]().union(*(part.counted for part in parts))
-    return Merged(states, counts, pl.concat([part.dead for part in parts], how="diagonal_relaxed"), dirty, counted)
+    dead = pl.concat([part.dead for part in parts], how="diagonal_relaxed")
+    return Merged(states, counts, dead, dirty, counted, sizes)

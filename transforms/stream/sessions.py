@@ -56,7 +56,7 @@ def merge_events(states: Mapping[str, bytes | None], events: pl.DataFrame) -> Me
     told = tell(events).with_row_index("__row")
     outcomes = told[BARRED].to_list()
     dead = [told.filter(pl.col(BARRED).is_in(DEAD)).with_columns(reason=pl.col(BARRED))]
-    changed = dict[str, bytes]()
+    changed, sizes = dict[str, bytes](), dict[str, int]()
     for user, rows, heard in by_user(told.filter(pl.col(BARRED).is_null())):
         state = states.get(user)
         before = Window.from_bytes(state) if state else Window()
@@ -64,13 +64,14 @@ def merge_events(states: Mapping[str, bytes | None], events: pl.DataFrame) -> Me
         for row, one in zip(rows, said, strict=True):
             outcomes[row] = one.outcome
         dead += [_as_event(one.loser, user, events) for one in said if one.loser]
+        sizes[user] = len(after.heard)
         if after != before:
             changed[user] = after.to_bytes()
     counts = dict(collections.Counter(outcomes))
     lost = pl.concat(dead, how="diagonal").select(*events.columns, REASON)
     positions = events[POSITION].to_list() if POSITION in events.columns else []
     counted = frozenset(place for place, outcome in zip(positions, outcomes) if outcome in COUNTED)
-    return Merged(changed, counts, lost, sorted(changed), counted)
+    return Merged(changed, counts, lost, sorted(changed), counted, sizes)
 
 
 def tell(events: pl.DataFrame) -> pl.DataFrame:

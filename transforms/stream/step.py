@@ -21,6 +21,7 @@ class Merged:
         applied before and lost to another of its id has no `__position`, and no more columns than were kept of it.
       dirty: users whose set changes.
       counted: `__position` of every event that counts now and did not before, or has another content than it did.
+      sizes: number of events that the state of each user holds, where merging costs the more the more there are.
     """
 
     states: dict[str, bytes]
@@ -28,6 +29,7 @@ class Merged:
     dead: pl.DataFrame
     dirty: list[str]
     counted: frozenset[int] = frozenset()
+    sizes: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
 
 class Step(Protocol):

@@ -14,9 +14,10 @@ from apache_beam.testing.util import assert_that
 from apache_beam.transforms.window import TimestampedValue
 from toy_stream import BEGIN, WindowStep, event
 
-from transforms.stream.graph import IDLE_S, SessionSetsOf
+from transforms.stream.graph import COUNTERS, IDLE_S, SessionSetsOf
 from transforms.stream.messages import TRACE
 from transforms.stream.session import APPLIED, CONFLICT, DUPLICATE, LATE, PRIVATE, SILENT, TOO_LATE
+from transforms.stream.sets import QUARANTINED
 
 STEP = WindowStep()
 PUBLISHED = BEGIN + datetime.timedelta(days=90)
@@ -53,6 +54,14 @@ def test_who_was_silent_for_two_days_is_forgotten(later, sets):
         assert_that(made["sets"], functools.partial(are_so_many, sets))
 
 
+def counters(done) -> dict[str, int]:
+    """Return what a run counted, over all its steps."""
+    counted: dict[str, int] = {}
+    for one in done.metrics().query(MetricsFilter().with_namespace("stream"))["counters"]:
+        counted[one.key.metric.name] = counted.get(one.key.metric.name, 0) + one.committed
+    return counted
+
+
 def test_what_became_of_every_event_is_counted():
     hour = 3_600
     came = [
@@ -65,9 +74,39 @@ def test_what_became_of_every_event_is_counted():
     _ = pipeline | beam.Create(came) | SessionSetsOf(live, "1", bounded=True)
     done = pipeline.run()
     done.wait_until_finish()
-    found = done.metrics().query(MetricsFilter().with_namespace("stream"))["counters"]
     wanted = dict.fromkeys((DUPLICATE, CONFLICT, PRIVATE, SILENT, LATE, TOO_LATE), 1)
-    assert {one.key.metric.name: one.committed for one in found} == wanted | {APPLIED: 3, "sets": 2, "parked": 0}
+    assert counters(done) == wanted | {
+        APPLIED: 3, "sets": 2, "messages": 9, "dead_letters": 2, "parked": 0, "rejected": 0, "clock_skew": 0,
+        "degraded_quarantined": 0, "degraded_below_minimum_size": 0,
+    }  # fmt: skip
+
+
+class Degraded(WindowStep):
+    """Gives everybody charts, and too few."""
+
+    def _set(self, user: str, state: bytes) -> dict:
+        return super()._set(user, state) | {"degraded_reasons": [QUARANTINED, "below_minimum_size", "of_another_kind"]}
+
+
+def test_what_alerts_are_about_is_counted():
+    ahead = BEGIN.replace(hour=11).isoformat()
+    came = [
+        message(1), message(2), message(3, "u2"), message(4, ingest_ts=ahead), message(5, event_type="teleport"),
+        PubsubMessage(b"{", {}, "m", PUBLISHED),
+    ]  # fmt: skip
+    gone = {"entity": "item", "id": "i6", "reason": "takedown", "effective_ts": BEGIN.isoformat()}
+    control = [PubsubMessage(json.dumps(one).encode(), {}, "c", PUBLISHED) for one in (gone, {"entity": "planet"})]
+    pipeline = beam.Pipeline("FnApiRunner")
+    both = pipeline | "Events" >> beam.Create(came), pipeline | "Control" >> beam.Create(control)
+    _ = both | SessionSetsOf(Degraded, "1", bounded=True, spread=2)
+    done = pipeline.run()
+    done.wait_until_finish()
+    counted = counters(done)
+    assert counted == {
+        APPLIED: 3, "sets": 2, "messages": 6, "dead_letters": 4, "parked": 0, "rejected": 3, "clock_skew": 1,
+        "degraded_quarantined": 2, "degraded_below_minimum_size": 2, "tombstones": 1,
+    }  # fmt: skip
+    assert counted.keys() - {APPLIED} <= set(COUNTERS)
 
 
 def trace(wanted: dict[str, str], found) -> None:
