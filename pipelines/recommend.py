@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 
 from pipelines.bundle import Bundle
 from pipelines.models import Models
+from pipelines.rests import count_rests
 from pipelines.road import Ingested, Road, paths, process, shard_tasks
 from pipelines.runner import Stage, input_ref
 from schemas.candidates import CANDIDATE_SET, EXPOSURE, PROPOSAL, sequence_of
@@ -276,13 +277,13 @@ def blend(surface: Surface, served: Served, proposals: Manifest) -> Stage:
         num_parts=road.num_shards + 1,
         num_shards=road.num_shards,
         config={"policy": dataclasses.asdict(policy), "run_mode": road.run_mode, "bundle": served.bundle.bundle},
-        figures=functools.partial(count_eligible, items=ingested.items),
+        figures=functools.partial(count_eligible, items=ingested.items, rests=count_rests(road.day, ingested.items, served.models)),
     )  # fmt: skip
 
 
-def count_eligible(staged: Sequence[str], items: Manifest) -> Mapping[str, int]:
-    """Return the counter by which sets are judged besides those of their own."""
-    return {"eligible_items": eligible_items(items)}
+def count_eligible(staged: Sequence[str], items: Manifest, rests: Mapping[str, int] | None = None) -> Mapping[str, int]:
+    """Return the counters by which sets are judged besides those of their own; `rests` as in `pipelines.rests.count_rests`."""
+    return {"eligible_items": eligible_items(items)} | dict(rests or {})
 
 
 def eligible_items(items: Manifest) -> int:

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 
 from schemas.manifest import CheckResult, Manifest
 from validation.checks import broken, graded, percent, skipped
+from validation.freshness_gates import FRESHNESS_GATES, judge_freshness
 from validation.thresholds import CandidateSetThresholds
 
 _ZERO = {
@@ -56,7 +57,9 @@ _EXPOSURE = (
 _REPLAY = ("replayed", "replayed_sets_differ", "replayed_vectors_differ")
 _EXPLORED_FAIRLY = ("exploration_by_stratum", "exploration_by_hash")
 _PARITY = "replay_parity"
-SET_GATES = ("sets_present", *_ZERO, "sets_below_minimum", "fallback_share", "mean_jaccard", _PARITY, *_EXPLORED_FAIRLY)
+SET_GATES = (
+    "sets_present", *_ZERO, "sets_below_minimum", "fallback_share", "mean_jaccard", _PARITY, *FRESHNESS_GATES, *_EXPLORED_FAIRLY,
+)  # fmt: skip
 EXPOSURE_GATES = ("single_item_share",)
 """Checks that may stop sets, or their exposure; each is recorded where there was nothing to judge, too."""
 _SLOTS_BY_SOURCE = "slots_by_source:"
@@ -96,6 +99,7 @@ def judge_candidate_sets(
         _mix(n, limits),
         _overlap(n, limits, LEAST_PAIRS if overlaid else 1),
         _parity(manifest, limits, overlaid),
+        *judge_freshness(n, limits, overlaid),
         *_sources(n, previous.counters if previous else {}, limits),
         *_fairness(n, limits),
     ]

@@ -82,6 +82,8 @@ class CandidateSetThresholds:
     gini_rise_warn: float
     exploration_block: float
     replay_block: float
+    vectors_age_hours_block: float
+    fresh_least: float
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

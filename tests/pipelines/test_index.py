@@ -15,12 +15,14 @@ from pipelines.index import index, pays
 from pipelines.models import Models
 from pipelines.recommend import HOME, SURFACES, Served, Tables
 from pipelines.road import Ingested, Road
-from pipelines.runner import Runner, StageFailed, load_manifest
+from pipelines.runner import Runner, StageFailed, input_ref, load_manifest
+from schemas.candidates import CANDIDATE_SET
 from schemas.manifest import Manifest
 from schemas.models import Space, SpaceMismatch
 from transforms.index import ivf
 from transforms.io.store import Store
 from transforms.vector_sources import VECTOR_SIGNALS
+from validation.gates import judge
 
 OTHER = Space("encoder", "other", 64, "cosine")
 
@@ -117,6 +119,21 @@ def test_the_policy_or_the_plan_chooses(road, made, choice, items, users, yes):
     policy = dataclasses.replace(road.policy.road, index=choice)
     vectors = [dataclasses.replace(made["item_embedding/item"], rows_out=rows) for rows in (items, users)]
     assert pays(policy, *vectors) is yes
+
+
+def test_sets_blended_on_vectors_of_days_before_are_stopped(road, made):
+    """Vectors of the date are made from a catalogue of three days before: the same files, another day."""
+    own, sets = served(road, made, None), made["candidate_set/home"]
+    item = made["item/"]
+    old = dataclasses.replace(item, date="2026-01-28", files=item.files[:1])
+    vectors = made["item_embedding/item"]
+    refs = tuple(input_ref(old) if ref.name == "item" else ref for ref in vectors.inputs)
+    models = dataclasses.replace(own.models, items=dataclasses.replace(vectors, inputs=refs))
+    for of, failing in ((own, set()), (dataclasses.replace(own, models=models), {"vectors_age"})):
+        of = dataclasses.replace(of, calibrations={HOME: made["calibration/home"]})
+        counted = recommend.blend(SURFACES[HOME], of, made["proposal/home"]).figures(())
+        judged = judge(CANDIDATE_SET, dataclasses.replace(sets, counters=sets.counters | dict(counted)), None)
+        assert {one.name for one in judged if one.outcome != "passed" and one.severity == "critical"} == failing
 
 
 def test_no_other_choice_is_known(road):

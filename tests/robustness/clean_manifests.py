@@ -125,6 +125,9 @@ def _sets(day: Day) -> Manifest:
         "fallback_level_3_or_more": sets - listeners + own, "sets_below_minimum": round(sets * day.share(0.0003)),
         "content_floors": sets * 3, "content_floors_missed": round(sets * 3 * day.share(0.08)),
         "jaccard_pairs": 200, "jaccard_ppm_sum": round(200 * 1e6 * day.share(0.05)), "eligible_items": 97_000,
+        "vectors_age_hours": 0, "indexes": 1, "indexes_of_other_vectors": 0,
+        **{f"slots_released_days_ago:{age}": round(sets * day.share(0.5, 0.3)) for age in range(7)},
+        **{f"eligible_released_days_ago:{age}": day.poisson(200) for age in range(7)},
         "replayed": 10_000, "replayed_sets_differ": day.poisson(1), "replayed_vectors_differ": 0,
     }  # fmt: skip
     for cells, prefix in ((STRATA, "track|new|"), (HASHES, "hash:")):

@@ -387,6 +387,7 @@ WARN_ONLY = {
     "catalogue_coverage_in_weeks",
     "gini",
     "gini_in_weeks",
+    "freshest_item",
 }
 
 
