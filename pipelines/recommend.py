@@ -17,6 +17,7 @@ from pipelines.runner import Stage, input_ref
 from schemas.candidates import CANDIDATE_SET, EXPOSURE, PROPOSAL, sequence_of
 from schemas.manifest import DataFile, Manifest
 from schemas.policy import SurfacePolicy
+from transforms.arms import arms, count_offered
 from transforms.calibrate import Since, since_of_seeds, since_of_users
 from transforms.candidate_sets import Provenance, Rests
 from transforms.devices import GPU, GPU_HINTS
@@ -39,6 +40,7 @@ from transforms.sources import (
 )
 from transforms.tallies import to_shards
 from transforms.vector_sources import HOME_VECTOR_SOURCES, NOW_PLAYING_VECTOR_SOURCES, VECTOR_SIGNALS
+from validation.arm_gates import ARMS
 from validation.candidate_gates import TRENDS, WEEKS_AGO
 
 GROUPS = "groups"
@@ -381,6 +383,7 @@ def _exposure(space: Workspace, tasks: Sequence[Task], fallback: str, num_shards
 
 
 SETS_AT_ONCE = 1_024
+_COUNTED = ("sets", "sets_chosen", *ARMS)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -393,47 +396,52 @@ class CountExposure:
     def __call__(self, shard: Shard) -> dict[str, pl.DataFrame]:
         (path,) = shard.paths("candidate_set")
         counted = pl.concat([count_exposure(slots, self.fallback) for slots in _slots(path)])
-        added = counted.group_by("item_id", "item_type").agg(pl.col("sets", "sets_chosen").sum(), pl.col("best").min())
+        added = counted.group_by("item_id", "item_type").agg(pl.col(*_COUNTED).sum(), pl.col("best").min())
         return {"parts": to_shards(added, "item_id", self.num_shards)}
 
 
 def _slots(path: str) -> Iterator[pl.DataFrame]:
-    """Yield `item_id`, `item_type`, `position` and first `source_id` of all candidates, those of `SETS_AT_ONCE` sets at a time.
+    """Yield `item_id`, `item_type`, `position`, first `source_id` and `ARMS` of all candidates, those of `SETS_AT_ONCE` sets at a time.
 
-    Of the nested columns only these four are read, a tenth of the bytes.
+    Of the nested columns only four are read, a tenth of the bytes.
     """
     candidate = "candidates.list.element"
     names = ("item_id", "item_type", "position", "sources.list.element.source_id")
     columns = [f"{candidate}.{name}" for name in names]
-    yield pl.DataFrame(
-        schema=dict.fromkeys(("item_id", "item_type"), pl.String) | {"position": pl.Int32, "source_id": pl.String}
-    )
-    for batch in pq.ParquetFile(path).iter_batches(batch_size=SETS_AT_ONCE, columns=columns):
+    empty = {"item_id": pl.String, "item_type": pl.String, "position": pl.Int32, "source_id": pl.String}
+    yield pl.DataFrame(schema=empty | dict.fromkeys(ARMS, pl.Boolean))
+    for batch in pq.ParquetFile(path).iter_batches(batch_size=SETS_AT_ONCE, columns=["degraded_reasons", *columns]):
         frame = pl.from_arrow(batch)
         assert isinstance(frame, pl.DataFrame)
-        slots = frame.explode("candidates").drop_nulls("candidates").unnest("candidates")
+        slots = frame.select("candidates", *arms()).explode("candidates").drop_nulls("candidates").unnest("candidates")
         first = pl.col("sources").list.first().struct.field("source_id")
-        yield slots.select("item_id", "item_type", "position", first)
+        yield slots.select("item_id", "item_type", "position", first, *ARMS)
 
 
 def count_exposure(rows: pl.DataFrame, fallback: str) -> pl.DataFrame:
-    """Count per item the sets it is in, and those it is in by another source than the fallback; and find its `best` position."""
+    """Count per item the sets it is in, those it is in by another source than the fallback, and those of each of `ARMS`.
+
+    `best` is its best position.
+    """
     return rows.group_by("item_id", "item_type").agg(
         pl.len().cast(pl.Int64).alias("sets"),
         (pl.col("source_id") != fallback).sum().cast(pl.Int64).alias("sets_chosen"),
+        pl.col(*ARMS).sum().cast(pl.Int64),
         pl.col("position").min().alias("best"),
     )
 
 
 def add_exposure(shard: Shard) -> Output:
     """Add the counts of all files up for the items of a shard; count those that are among the first places of any set."""
-    schema = {"item_id": pl.String, "item_type": pl.String, "sets": pl.Int64, "sets_chosen": pl.Int64, "best": pl.Int32}
+    schema = {"item_id": pl.String, "item_type": pl.String, **dict.fromkeys(_COUNTED, pl.Int64), "best": pl.Int32}
     parts = shard.parts("parts", schema)
-    added = parts.group_by("item_id").agg(
-        pl.col("item_type").first(), pl.col("sets", "sets_chosen").sum(), pl.col("best").min()
-    )
+    added = parts.group_by("item_id").agg(pl.col("item_type").first(), pl.col(*_COUNTED).sum(), pl.col("best").min())
     covered = {f"{COVERED_AT}{k}": int((added["best"] < k).sum()) for k in COVERAGE_AT}
-    return Output(added.select(EXPOSURE.schema.names).sort("item_id"), rows_in=parts.height, counters=covered)
+    return Output(
+        added.select(EXPOSURE.schema.names).sort("item_id"),
+        rows_in=parts.height,
+        counters=covered | count_offered(added),
+    )
 
 
 def concentration(staged: Sequence[str], sets: int, eligible_items: int, earlier: Mapping[str, int]) -> dict[str, int]:

@@ -8,6 +8,7 @@ import math
 from collections.abc import Iterator, Mapping
 
 from schemas.manifest import CheckResult, Manifest
+from validation.arm_gates import ARM_COUNTERS, judge_arms
 from validation.checks import broken, graded, percent, skipped
 from validation.freshness_gates import FRESHNESS_GATES, judge_freshness
 from validation.thresholds import CandidateSetThresholds
@@ -65,7 +66,7 @@ EXPOSURE_GATES = ("single_item_share",)
 _SLOTS_BY_SOURCE = "slots_by_source:"
 EXPLORED, EXPLORED_EXPECTED = "explored:", "explored_expected_ppm:"
 WEEKS_AGO = "weeks_ago:"
-TRENDS = ("covered_items", "eligible_items", "gini_ppm")
+TRENDS = ("covered_items", "eligible_items", "gini_ppm", *ARM_COUNTERS)
 """Figures of exposure that are compared with those of weeks ago, too."""
 LEAST_PAIRS = 200
 """Pairs of sets by which an overlay is judged: the few listeners of a quiet hour may well have much in common."""
@@ -115,7 +116,8 @@ def judge_exposure(manifest: Manifest, previous: Manifest | None, limits: Candid
         return [missing]
     before = previous.counters if previous else {}
     weeks = {name: n[WEEKS_AGO + name] for name in TRENDS if WEEKS_AGO + name in n}
-    return [*_concentration(n, limits), *_spread(n, before, limits), *_spread(n, weeks, limits, "_in_weeks")]
+    spread = [*_spread(n, before, limits), *_spread(n, weeks, limits, "_in_weeks")]
+    return [*_concentration(n, limits), *spread, judge_arms(n, weeks, limits)]
 
 
 def _spread(

@@ -80,6 +80,8 @@ class CandidateSetThresholds:
     source_share: float
     coverage_fall_warn: float
     gini_rise_warn: float
+    arms_fall_warn: float
+    arms_least_slots: float
     exploration_block: float
     replay_block: float
     vectors_age_hours_block: float

@@ -5,6 +5,7 @@ A cheap model: a service that grows by 0.2 % a day, has a twentieth more on week
 
 import dataclasses
 import datetime
+import math
 import random
 from collections.abc import Iterator
 
@@ -12,6 +13,8 @@ from toy_manifests import manifest
 
 from schemas.catalogue import CONTRACTS
 from schemas.manifest import Manifest
+from validation.arm_gates import HELD_OUT, OTHERS
+from validation.candidate_gates import TRENDS
 from validation.statistics import ColumnStatistics, Statistics
 
 LAST = datetime.date(2026, 3, 31)
@@ -152,7 +155,9 @@ def _exposure(day: Day, sets: Manifest, weeks_ago: dict[str, int]) -> Manifest:
         "top100_slots_chosen": round(n * EXPOSED * day.share(0.06)), "eligible_items": items,
         "covered_items": round(items * day.share(0.4, 0.01)), "gini_ppm": round(1e6 * day.share(0.6, 0.005)),
     }  # fmt: skip
-    before = {
-        f"weeks_ago:{name}": weeks_ago[name] for name in ("covered_items", "eligible_items", "gini_ppm") if weeks_ago
-    }
+    for arm, share, alike in ((OTHERS, 0.9, 0.1 * items), (HELD_OUT, 0.009, 900)):
+        slots = round(n * 300 * share)
+        bits = slots * 1000 * math.log2(slots / day.share(alike, 0.02))
+        counters |= {f"offered:{arm}": slots, f"offered_millibits:{arm}": round(bits)}
+    before = {f"weeks_ago:{name}": weeks_ago[name] for name in TRENDS if weeks_ago}
     return _table("exposure", counters["covered_items"], qualifier="home", counters=counters | before)

@@ -388,6 +388,7 @@ WARN_ONLY = {
     "gini",
     "gini_in_weeks",
     "freshest_item",
+    "arms_in_weeks",
 }
 
 
