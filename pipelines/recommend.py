@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 
 from pipelines.bundle import Bundle
 from pipelines.models import Models
+from pipelines.recipes import recipes
 from pipelines.rests import count_rests
 from pipelines.road import Ingested, Road, paths, process, shard_tasks
 from pipelines.runner import Stage, input_ref
@@ -222,7 +223,8 @@ def retrieve(surface: Surface, served: Served) -> Stage:
         num_parts=road.num_shards + 1,
         num_shards=road.num_shards,
         config={"sources": sorted([*surface.sources, *asked(surface.group_sources, policy)])}
-        | {name: getattr(policy, name) for name in _ASKED_OF_POLICY},
+        | {name: getattr(policy, name) for name in _ASKED_OF_POLICY}
+        | {"models": recipes(surface.sources, served.models.families)},
     )
 
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 from schemas.contract import Contract
 from schemas.manifest import CheckResult, Manifest
+from validation.calibration_gates import judge_calibration
 from validation.candidate_gates import judge_candidate_sets, judge_exposure
 from validation.checks import graded, percent, skipped
 from validation.drift import poisson_noise
@@ -58,6 +59,8 @@ def _of_dataset(
             return judge_candidate_sets(manifest, previous, limits.candidate_set)
         case "proposal":
             return list(judge_proposals(manifest))
+        case "calibration":
+            return list(judge_calibration(manifest))
         case "exposure":
             return judge_exposure(manifest, previous, limits.candidate_set)
         case "history":

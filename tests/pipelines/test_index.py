@@ -5,17 +5,13 @@ import json
 
 import polars as pl
 import pytest
-from small_road import SmallRoad
+from small_road import served
 
-from jobs.options import build_runner, read_policy
 from pipelines import recommend
-from pipelines.batch import read_record
-from pipelines.embed import Encoder
 from pipelines.index import index, pays
-from pipelines.models import Models
-from pipelines.recommend import HOME, SURFACES, Served, Tables
-from pipelines.road import Ingested, Road
-from pipelines.runner import Runner, StageFailed, input_ref, load_manifest
+from pipelines.recommend import HOME, SURFACES
+from pipelines.road import Road
+from pipelines.runner import Runner, StageFailed, input_ref
 from schemas.candidates import CANDIDATE_SET
 from schemas.manifest import Manifest
 from schemas.models import Space, SpaceMismatch
@@ -27,38 +23,8 @@ from validation.gates import judge
 OTHER = Space("encoder", "other", 64, "cosine")
 
 
-@pytest.fixture
-def made(store: Store, small_road: SmallRoad) -> dict[str, Manifest]:
-    record = read_record(store, str(small_road.date))
-    assert record is not None
-    return {name: load_manifest(store, path) for name, path in record["manifests"].items()}
-
-
-@pytest.fixture
-def runner(store: Store, small_road: SmallRoad) -> Runner:
-    return build_runner(store, str(small_road.date), [], None, {})
-
-
-@pytest.fixture
-def road(runner: Runner, small_road: SmallRoad) -> Road:
-    return Road(small_road.date, 2, read_policy(small_road.policy), runner.code_version, "batch")
-
-
 def build(runner: Runner, road: Road, made: dict[str, Manifest]) -> Manifest:
     return runner.run(index(road, made["item_embedding/item"], made["user_embedding/history"], made["item/"]))
-
-
-def served(road: Road, made: dict[str, Manifest], built: Manifest | None) -> Served:
-    one = {"histories": "history", "events": "event", "items": "item", "users": "user", "campaigns": "campaign"}
-    one["tombstones"] = "tombstone"
-    tables, ingested = (
-        group(**{field.name: made[f"{one.get(field.name, field.name)}/"] for field in dataclasses.fields(group)})
-        for group in (Tables, Ingested)
-    )
-    encoder = Encoder(made["training/encoder"], made["vocabulary/"])
-    vectors = made["item_embedding/item"], made["user_embedding/history"]
-    models = Models(made["vocabulary/"], encoder, made["training/session_knn"], *vectors, built)
-    return Served(road, ingested, tables, models, {})
 
 
 def near(store: Store, proposals: Manifest) -> pl.DataFrame:

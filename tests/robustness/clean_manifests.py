@@ -78,6 +78,7 @@ def _made(day: Day, weeks_ago: dict[str, int]) -> Iterator[Manifest]:
     learnt = {"weights": 10_000, "first_label_us": 2_000_000, "last_feature_us": 1_000_000}
     yield _table("training", 35, rows_in=day.about(1_000_000), counters=learnt)
     yield _table("proposal", day.about(50_000_000), counters={"asked": day.about(PERSONAL)})
+    yield _table("calibration", 900, rows_in=900)
     sets = _sets(day)
     yield sets
     yield _exposure(day, sets, weeks_ago)
