@@ -117,7 +117,7 @@ def judge_exposure(manifest: Manifest, previous: Manifest | None, limits: Candid
     before = previous.counters if previous else {}
     weeks = {name: n[WEEKS_AGO + name] for name in TRENDS if WEEKS_AGO + name in n}
     spread = [*_spread(n, before, limits), *_spread(n, weeks, limits, "_in_weeks")]
-    return [*_concentration(n, limits), *spread, judge_arms(n, weeks, limits)]
+    return [*_concentration(n, before, limits), *spread, judge_arms(n, weeks, limits)]
 
 
 def _spread(
@@ -223,13 +223,15 @@ def _overlap(n: Mapping[str, int], limits: CandidateSetThresholds, least: int) -
     )
 
 
-def _concentration(n: Mapping[str, int], limits: CandidateSetThresholds) -> Iterator[CheckResult]:
+def _concentration(
+    n: Mapping[str, int], before: Mapping[str, int], limits: CandidateSetThresholds
+) -> Iterator[CheckResult]:
     """Judge popularity collapse."""
     slots, items, sets = n["slots_chosen"], n["eligible_items"], n["sets"]
     if not slots or not items or not sets:
         yield skipped("single_item_share", "no slots from sources other than the fallback")
         return
-    yield _top100(n, limits)
+    yield _top100(n, before, limits)
     by_chance = min(1.0, limits.single_item_times_chance * slots / sets / items)
     least = limits.single_item_small if items < limits.single_item_small_items else limits.single_item_block
     most = max(least, by_chance)
@@ -241,15 +243,19 @@ def _concentration(n: Mapping[str, int], limits: CandidateSetThresholds) -> Iter
     yield graded("single_item_share", share, f"<= {percent(most)}", sets, block=share > most, message=message)
 
 
-def _top100(n: Mapping[str, int], limits: CandidateSetThresholds) -> CheckResult:
+def _top100(n: Mapping[str, int], before: Mapping[str, int], limits: CandidateSetThresholds) -> CheckResult:
     if n["eligible_items"] <= limits.top100_min_items:
         return skipped("top100_share", f"the top 100 are no small part of {n['eligible_items']:,} eligible items")
     share = n["top100_slots_chosen"] / n["slots_chosen"]
+    then = before["top100_slots_chosen"] / before["slots_chosen"] if before.get("slots_chosen") else 0.0
     message = (
-        f"{percent(share)} of the slots hold one of the 100 most frequent items, popularity aside: look for collapse"
+        f"{percent(share)} of the slots hold one of the 100 most frequent items, popularity aside, {percent(then)} in the last run:"
+        " look for collapse"
     )
-    threshold = f"W > {percent(limits.top100_warn)}"
-    return graded("top100_share", share, threshold, n["slots_chosen"], warn=share > limits.top100_warn, message=message)
+    rise = limits.top100_rise_warn
+    warn = share > limits.top100_warn or 0 < rise * then < share
+    threshold = f"W > {percent(limits.top100_warn)}, or > {rise:g} times the last run's"
+    return graded("top100_share", share, threshold, n["slots_chosen"], warn=warn, message=message)
 
 
 def _coverage(n: Mapping[str, int], before: Mapping[str, int], limits: CandidateSetThresholds) -> CheckResult:

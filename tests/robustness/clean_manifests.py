@@ -77,7 +77,11 @@ def _made(day: Day, weeks_ago: dict[str, int]) -> Iterator[Manifest]:
     yield _index(day)
     learnt = {"weights": 10_000, "first_label_us": 2_000_000, "last_feature_us": 1_000_000}
     yield _table("training", 35, rows_in=day.about(1_000_000), counters=learnt)
-    yield _table("proposal", day.about(50_000_000), counters={"asked": day.about(PERSONAL)})
+    likes = day.about(4_000_000)
+    yield _table("vocabulary", day.about(90_000), counters={"positives": likes, "positives_unknown": likes // 1_000})
+    asked = day.about(PERSONAL)
+    answered = {f"answered:{name}": round(asked * day.share(0.8, 0.01)) for name in SOURCES}
+    yield _table("proposal", day.about(50_000_000), counters={"asked": asked, **answered})
     yield _table("calibration", 900, rows_in=900)
     sets = _sets(day)
     yield sets
