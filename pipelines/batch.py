@@ -11,7 +11,7 @@ from pipelines import ingest, recommend, tallies
 from pipelines.bundle import write_bundle
 from pipelines.calibrate import calibrate
 from pipelines.experiments import experiments, write_experiments
-from pipelines.models import model_all
+from pipelines.models import Models, model_all
 from pipelines.publish import publish
 from pipelines.recommend import SURFACES, Served, Tables
 from pipelines.road import SNAPSHOTS, Ingested, Road
@@ -49,7 +49,7 @@ def run_road(runner: Runner, road: Road, raw: Store, surfaces: tuple[str, ...]) 
     ingested = ingest_all(runner, road, raw)
     tables = tally_all(runner, road, ingested)
     models = model_all(runner, road, raw, ingested, tables.histories)
-    calibrations = calibrate_all(runner, road, ingested, tables)
+    calibrations = calibrate_all(runner, road, ingested, tables, models)
     served = Served(road, ingested, tables, models, calibrations)
     write_bundle(runner.store, served.bundle)
     manifests = {**manifests_by_name(ingested), **manifests_by_name(tables), **models.by_name}
@@ -80,9 +80,11 @@ def ingest_all(runner: Runner, road: Road, raw: Store) -> Ingested:
     return Ingested(events, items, users, campaigns, tombstones)
 
 
-def calibrate_all(runner: Runner, road: Road, ingested: Ingested, tables: Tables) -> dict[str, Manifest]:
+def calibrate_all(
+    runner: Runner, road: Road, ingested: Ingested, tables: Tables, models: Models
+) -> dict[str, Manifest]:
     """Calibrate the sources of every surface by what came of the last run's proposals, whatever is run today."""
-    rest = ingested, tables.histories, tables.transition_partial
+    rest = models, ingested, tables.histories, tables.transition_partial
     return {name: runner.run(calibrate(runner, road, surface, *rest)) for name, surface in SURFACES.items()}
 
 

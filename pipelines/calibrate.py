@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 
 import apache_beam as beam
 
+from pipelines.models import Models
+from pipelines.recipes import recipes, strangers
 from pipelines.recommend import Surface, own_and_groups
 from pipelines.road import Ingested, Road, end_of, paths, shard_tasks, subset_ref
 from pipelines.runner import Runner, Stage, input_ref, missing_files
@@ -19,9 +21,11 @@ OLDEST_DAYS = 7
 
 
 def calibrate(
-    runner: Runner, road: Road, surface: Surface, ingested: Ingested, histories: Manifest, followed: Manifest
-) -> Stage:
+    runner: Runner, road: Road, surface: Surface, models: Models, ingested: Ingested, histories: Manifest, followed: Manifest
+) -> Stage:  # fmt: skip
     """Return the stage that calibrates the sources of a surface, from nothing where no earlier proposals are left.
+
+    What was counted of a source that ranks by another model now is left out.
 
     Args:
       histories, followed: of the date; the partials of transitions.
@@ -30,13 +34,14 @@ def calibrate(
     earlier = runner.previous.get(f"{CALIBRATION.name}/{surface.name}")
     data = {"user": ingested.users, "history": histories, "transition_partial": followed}
     given = {name: _since(data[name], proposals) for name in surface.judged_by} if proposals else {}
-    days = (road.date - datetime.date.fromisoformat(earlier.date)).days if earlier else 0
-    fade = 0.5 ** (days / road.policy.road.calibration_half_life_days)
+    own = recipes(surface.sources, models.families)
+    fit = FitCalibration(
+        road.policy.surfaces[surface.name], _fade(road, earlier), strangers(own, proposals), strangers(own, earlier)
+    )
     refs = [subset_ref(name, data[name], files) for name, files in given.items()]
-    if proposals:
-        refs += [input_ref(proposals), input_ref(ingested.tombstones)]
-    if earlier:
-        refs.append(input_ref(earlier))
+    refs += [input_ref(proposals), input_ref(ingested.tombstones)] if proposals else []
+    refs += [input_ref(earlier)] if earlier else []
+    after = end_of(datetime.date.fromisoformat(proposals.date)) if proposals else road.end
     return Stage(
         name="calibrate",
         qualifier=surface.name,
@@ -45,19 +50,26 @@ def calibrate(
         inputs=tuple(refs),
         tasks=_tasks(road, proposals, ingested, given) if proposals else (),
         transform=functools.partial(
-            _calibrate,
-            count=CountTaken(
-                surface.since, end_of(datetime.date.fromisoformat(proposals.date)) if proposals else road.end
-            ),
-            fit=FitCalibration(road.policy.surfaces[surface.name], fade),
-            before=paths(earlier.files) if earlier else (),
+            _calibrate, count=CountTaken(surface.since, after), fit=fit, before=paths(earlier.files) if earlier else ()
         ),
         num_emits=road.num_shards if proposals else 0,
         num_parts=1,
         num_shards=1,
-        config={"sources": [quota.source_id for quota in road.policy.surfaces[surface.name].sources], "fade": fade}
-        | {"targets": [quota.target for quota in road.policy.surfaces[surface.name].sources]},
+        config=_config(fit) | {"models": own},
     )
+
+
+def _fade(road: Road, earlier: Manifest | None) -> float:
+    """Return what the counts of an earlier calibration are multiplied by."""
+    days = (road.date - datetime.date.fromisoformat(earlier.date)).days if earlier else 0
+    return 0.5 ** (days / road.policy.road.calibration_half_life_days)
+
+
+def _config(fit: FitCalibration) -> dict[str, object]:
+    """Return what decides a fit besides what was counted."""
+    quotas = fit.policy.sources
+    told = {"sources": [quota.source_id for quota in quotas], "targets": [quota.target for quota in quotas]}
+    return told | {"fade": fit.fade, "left_out": [fit.strange, fit.strange_before]}
 
 
 def _judgeable(runner: Runner, road: Road, surface: Surface) -> Manifest | None:

@@ -14,6 +14,7 @@ import polars as pl
 
 from pipelines.batch import dates_with, read_record, record_path
 from pipelines.evaluate import EvaluationError
+from pipelines.evaluation_arms import arms_in_words, arms_to_json
 from pipelines.recommend import COVERAGE_AT, COVERED_AT, HOME, NOW_PLAYING
 from pipelines.runner import load_manifest
 from schemas.evaluation import (
@@ -34,7 +35,7 @@ from schemas.evaluation import (
     UNITS,
 )
 from schemas.manifest import Manifest
-from transforms.evaluation import DEPTH, PART_OF, Cell, Sums, from_frame, interval, ratios, units_of
+from transforms.evaluation import DEPTH, PART_OF, Cell, Sums, difference, from_frame, interval, ratios, units_of
 from transforms.evaluation_lists import without
 from transforms.io.store import Store
 
@@ -195,11 +196,8 @@ class Summary:
 
 def paired(left: Sums, right: Sums, one: Cell, other: Cell) -> _INTERVAL:
     """Return the difference of two means over the same units with its paired 95 % interval."""
-    means = ratios(left.cells[one], left.cells[units_of(one)]) - ratios(
-        right.cells[other], right.cells[units_of(other)]
-    )
-    low, high = np.quantile(means[1:][np.isfinite(means[1:])], [0.025, 0.975])
-    return float(means[0]), float(low), float(high)
+    pairs = ((sums.cells[cell], sums.cells[units_of(cell)]) for sums, cell in ((left, one), (right, other)))
+    return difference(*pairs)
 
 
 def evaluation_path(day: str) -> str:
@@ -316,6 +314,7 @@ def to_json(summary: Summary) -> dict[str, Any]:
         "worst_and_best_market": dataclasses.asdict(fairness) if (fairness := summary.fairness()) else None,
         "calibration": {kind: summary.calibration(kind) for kind in CALIBRATED},
         "freshness": summary.freshness(),
+        "arms": arms_to_json(summary.sums),
         "sources": {
             name: _known(source_figures(summary, name)) | {"marginal_interval": summary.marginal(name)}
             for name in summary.sources
@@ -381,7 +380,7 @@ def _catalogue(summary: Summary) -> str:
 
 
 def beside(summary: Summary) -> list[str]:
-    """Say how sets compare: with what their users played, market with market, and old sets with new ones."""
+    """Say how sets compare: with what their users played, market with market, arm with arm, and old sets with new ones."""
     lines = list[str]()
     if told := [f"{found[0]:.3f} by {kind}" for kind in CALIBRATED if (found := summary.calibration(kind))]:
         lines.append(f"sets are {' and '.join(told)} bits from what their users played")
@@ -390,6 +389,7 @@ def beside(summary: Summary) -> list[str]:
             f"{fair.worst}, the market served worst, has {fair.ratio[0]:.2f} ({fair.ratio[1]:.2f} to {fair.ratio[2]:.2f}) of the"
             f" {headline(summary.surface)} of {fair.best}, the best one"
         )
+    lines += arms_in_words(summary.sums)
     if aged := summary.freshness():
         lines.append(f"hit@100 by age of the set: {', '.join(f'{age} {one[0]:.4f}' for age, one in aged.items())}")
     return lines

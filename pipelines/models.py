@@ -5,6 +5,7 @@ import datetime
 
 from pipelines import embed, index, ingest, train
 from pipelines.embed import Encoder
+from pipelines.recipes import SESSION_KNN
 from pipelines.road import Ingested, Road, window
 from pipelines.runner import Runner, load_manifest
 from pipelines.tallies import build_histories
@@ -49,6 +50,11 @@ class Models:
         return self.encoder.training, self.session_knn
 
     @property
+    def families(self) -> dict[str, Manifest]:
+        """What sources that rank by a model rank by, by family."""
+        return {ENCODER: self.encoder.training, SESSION_KNN: self.session_knn}
+
+    @property
     def by_name(self) -> dict[str, Manifest]:
         """The manifests by `dataset/qualifier`."""
         every = (self.vocabulary, self.encoder.training, self.session_knn, self.items, self.users, self.index)
@@ -70,7 +76,7 @@ def training_date(road: Road, events: Manifest) -> datetime.date:
 def model_all(runner: Runner, road: Road, raw: Store, ingested: Ingested, histories: Manifest) -> Models:
     """Train what is to be trained and embed what has changed."""
     numbered = runner.run(train.vocabulary(road, histories, ingested.items))
-    sessions = runner.run(train.train(road, "session_knn", histories, ingested.items, numbered, refit=True))
+    sessions = runner.run(train.train(road, SESSION_KNN, histories, ingested.items, numbered, refit=True))
     encoder = _encoder(runner, road, raw, ingested)
     vectors = {}
     for what, rows in ((ITEMS, ingested.items), (USERS, histories)):

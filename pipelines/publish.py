@@ -16,7 +16,7 @@ from pipelines.road import paths
 from pipelines.runner import load_manifest
 from schemas.catalogue import CONTRACTS
 from schemas.inputs import TOMBSTONE
-from schemas.manifest import DataFile, Manifest
+from schemas.manifest import DataFile, Manifest, dataset_date
 from transforms.io.store import Store, file_digest
 from transforms.shards import read_tables
 from transforms.tombstone_scan import hits_in
@@ -145,15 +145,24 @@ def demand_checked(manifest: Manifest) -> None:
     Raises:
       PublishError: naming each check that its contract and thresholds declare and that is not recorded, or those that failed.
     """
-    failed = [c.name for c in manifest.checks if c.severity == "critical" and c.outcome not in ("passed", "waived")]
-    if failed:
-        raise PublishError(f"{manifest.path}: critical checks did not pass: {', '.join(failed)}")
+    demand_passed(manifest)
     missing = sorted(declared_checks(CONTRACTS[manifest.dataset]) - {check.name for check in manifest.checks})
     if missing:
         raise PublishError(
             f"{manifest.path}: {'none of ' + ', '.join(missing) if manifest.checks else 'no check at all'} is recorded, and"
             " what was not checked is not released. Delete it and run its date again."
         )
+
+
+def demand_passed(manifest: Manifest) -> None:
+    """Refuse what did not pass a check that is recorded.
+
+    Raises:
+      PublishError: naming the checks.
+    """
+    failed = [c.name for c in manifest.checks if c.severity == "critical" and c.outcome not in ("passed", "waived")]
+    if failed:
+        raise PublishError(f"{manifest.path}: critical checks did not pass: {', '.join(failed)}")
 
 
 def demand_none_gone(store: Store, showing: Sequence[Manifest], tombstones: Iterable[str]) -> None:
@@ -186,7 +195,7 @@ def demand_none_gone(store: Store, showing: Sequence[Manifest], tombstones: Iter
 def _tombstones_since(store: Store, day: str | None) -> set[str]:
     """Return the manifests of the tombstones ingested as of a day or later; of the latest day that any are of, without one."""
     every = {path for path in store.list(f"data/{TOMBSTONE.name}") if path.endswith("/manifest.json")}
-    dated = {path: path.split("/date=")[1].partition("/")[0] for path in every}
+    dated = {path: dataset_date(path) for path in every}
     since = max(dated.values(), default="") if day is None else day
     return {path for path, date in dated.items() if date >= since}
 
@@ -208,7 +217,7 @@ def rollback(store: Store, surface: str, tombstones: Collection[str] = ()) -> Po
     """Make the set before the live one live again, unless it holds what is under one of the newest tombstones.
 
     What it holds was available until it expires, by the audit of its run, and readers pass over what expired: neither is looked
-    at again. Rights that end before must come as a tombstone.
+    at again. Rights that end before must come as a tombstone. Its checks must have passed, those that its own release asked for.
 
     Args:
       tombstones: manifests of others that count besides those of the latest day that any were ingested as of.
@@ -241,6 +250,7 @@ def undo_rollback(store: Store, surface: str, tombstones: Collection[str] = ()) 
 def _standing(store: Store, surface: str, path: str, tombstones: Collection[str]) -> Manifest:
     """Return an earlier set that may be shown, with the overlays that lie on it."""
     target, overlays = load_manifest(store, path), read_overlays(store, surface)
+    demand_passed(target)
     read_back(store, target)
     lying = overlays.manifests if overlays and overlays.base == path else ()
     showing = (target, *(load_manifest(store, one) for one in lying))

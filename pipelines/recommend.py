@@ -11,11 +11,14 @@ import pyarrow.parquet as pq
 
 from pipelines.bundle import Bundle
 from pipelines.models import Models
+from pipelines.recipes import recipes
+from pipelines.rests import count_rests
 from pipelines.road import Ingested, Road, paths, process, shard_tasks
 from pipelines.runner import Stage, input_ref
 from schemas.candidates import CANDIDATE_SET, EXPOSURE, PROPOSAL, sequence_of
 from schemas.manifest import DataFile, Manifest
 from schemas.policy import SurfacePolicy
+from transforms.arms import arms, count_offered
 from transforms.calibrate import Since, since_of_seeds, since_of_users
 from transforms.candidate_sets import Provenance, Rests
 from transforms.devices import GPU, GPU_HINTS
@@ -38,6 +41,7 @@ from transforms.sources import (
 )
 from transforms.tallies import to_shards
 from transforms.vector_sources import HOME_VECTOR_SOURCES, NOW_PLAYING_VECTOR_SOURCES, VECTOR_SIGNALS
+from validation.arm_gates import ARMS
 from validation.candidate_gates import TRENDS, WEEKS_AGO
 
 GROUPS = "groups"
@@ -219,7 +223,8 @@ def retrieve(surface: Surface, served: Served) -> Stage:
         num_parts=road.num_shards + 1,
         num_shards=road.num_shards,
         config={"sources": sorted([*surface.sources, *asked(surface.group_sources, policy)])}
-        | {name: getattr(policy, name) for name in _ASKED_OF_POLICY},
+        | {name: getattr(policy, name) for name in _ASKED_OF_POLICY}
+        | {"models": recipes(surface.sources, served.models.families)},
     )
 
 
@@ -276,13 +281,13 @@ def blend(surface: Surface, served: Served, proposals: Manifest) -> Stage:
         num_parts=road.num_shards + 1,
         num_shards=road.num_shards,
         config={"policy": dataclasses.asdict(policy), "run_mode": road.run_mode, "bundle": served.bundle.bundle},
-        figures=functools.partial(count_eligible, items=ingested.items),
+        figures=functools.partial(count_eligible, items=ingested.items, rests=count_rests(road.day, ingested.items, served.models)),
     )  # fmt: skip
 
 
-def count_eligible(staged: Sequence[str], items: Manifest) -> Mapping[str, int]:
-    """Return the counter by which sets are judged besides those of their own."""
-    return {"eligible_items": eligible_items(items)}
+def count_eligible(staged: Sequence[str], items: Manifest, rests: Mapping[str, int] | None = None) -> Mapping[str, int]:
+    """Return the counters by which sets are judged besides those of their own; `rests` as in `pipelines.rests.count_rests`."""
+    return {"eligible_items": eligible_items(items)} | dict(rests or {})
 
 
 def eligible_items(items: Manifest) -> int:
@@ -380,6 +385,7 @@ def _exposure(space: Workspace, tasks: Sequence[Task], fallback: str, num_shards
 
 
 SETS_AT_ONCE = 1_024
+_COUNTED = ("sets", "sets_chosen", *ARMS)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -392,47 +398,52 @@ class CountExposure:
     def __call__(self, shard: Shard) -> dict[str, pl.DataFrame]:
         (path,) = shard.paths("candidate_set")
         counted = pl.concat([count_exposure(slots, self.fallback) for slots in _slots(path)])
-        added = counted.group_by("item_id", "item_type").agg(pl.col("sets", "sets_chosen").sum(), pl.col("best").min())
+        added = counted.group_by("item_id", "item_type").agg(pl.col(*_COUNTED).sum(), pl.col("best").min())
         return {"parts": to_shards(added, "item_id", self.num_shards)}
 
 
 def _slots(path: str) -> Iterator[pl.DataFrame]:
-    """Yield `item_id`, `item_type`, `position` and first `source_id` of all candidates, those of `SETS_AT_ONCE` sets at a time.
+    """Yield `item_id`, `item_type`, `position`, first `source_id` and `ARMS` of all candidates, those of `SETS_AT_ONCE` sets at a time.
 
-    Of the nested columns only these four are read, a tenth of the bytes.
+    Of the nested columns only four are read, a tenth of the bytes.
     """
     candidate = "candidates.list.element"
     names = ("item_id", "item_type", "position", "sources.list.element.source_id")
     columns = [f"{candidate}.{name}" for name in names]
-    yield pl.DataFrame(
-        schema=dict.fromkeys(("item_id", "item_type"), pl.String) | {"position": pl.Int32, "source_id": pl.String}
-    )
-    for batch in pq.ParquetFile(path).iter_batches(batch_size=SETS_AT_ONCE, columns=columns):
+    empty = {"item_id": pl.String, "item_type": pl.String, "position": pl.Int32, "source_id": pl.String}
+    yield pl.DataFrame(schema=empty | dict.fromkeys(ARMS, pl.Boolean))
+    for batch in pq.ParquetFile(path).iter_batches(batch_size=SETS_AT_ONCE, columns=["degraded_reasons", *columns]):
         frame = pl.from_arrow(batch)
         assert isinstance(frame, pl.DataFrame)
-        slots = frame.explode("candidates").drop_nulls("candidates").unnest("candidates")
+        slots = frame.select("candidates", *arms()).explode("candidates").drop_nulls("candidates").unnest("candidates")
         first = pl.col("sources").list.first().struct.field("source_id")
-        yield slots.select("item_id", "item_type", "position", first)
+        yield slots.select("item_id", "item_type", "position", first, *ARMS)
 
 
 def count_exposure(rows: pl.DataFrame, fallback: str) -> pl.DataFrame:
-    """Count per item the sets it is in, and those it is in by another source than the fallback; and find its `best` position."""
+    """Count per item the sets it is in, those it is in by another source than the fallback, and those of each of `ARMS`.
+
+    `best` is its best position.
+    """
     return rows.group_by("item_id", "item_type").agg(
         pl.len().cast(pl.Int64).alias("sets"),
         (pl.col("source_id") != fallback).sum().cast(pl.Int64).alias("sets_chosen"),
+        pl.col(*ARMS).sum().cast(pl.Int64),
         pl.col("position").min().alias("best"),
     )
 
 
 def add_exposure(shard: Shard) -> Output:
     """Add the counts of all files up for the items of a shard; count those that are among the first places of any set."""
-    schema = {"item_id": pl.String, "item_type": pl.String, "sets": pl.Int64, "sets_chosen": pl.Int64, "best": pl.Int32}
+    schema = {"item_id": pl.String, "item_type": pl.String, **dict.fromkeys(_COUNTED, pl.Int64), "best": pl.Int32}
     parts = shard.parts("parts", schema)
-    added = parts.group_by("item_id").agg(
-        pl.col("item_type").first(), pl.col("sets", "sets_chosen").sum(), pl.col("best").min()
-    )
+    added = parts.group_by("item_id").agg(pl.col("item_type").first(), pl.col(*_COUNTED).sum(), pl.col("best").min())
     covered = {f"{COVERED_AT}{k}": int((added["best"] < k).sum()) for k in COVERAGE_AT}
-    return Output(added.select(EXPOSURE.schema.names).sort("item_id"), rows_in=parts.height, counters=covered)
+    return Output(
+        added.select(EXPOSURE.schema.names).sort("item_id"),
+        rows_in=parts.height,
+        counters=covered | count_offered(added),
+    )
 
 
 def concentration(staged: Sequence[str], sets: int, eligible_items: int, earlier: Mapping[str, int]) -> dict[str, int]:

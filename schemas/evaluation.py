@@ -21,6 +21,12 @@ CALIBRATED = {"type": ("calibration_type", "calibrated_type"), "genre": ("calibr
 """On Home over users who played something of a known type or genre: how far their sets are from it, in bits, and who they are."""
 LEFT_OUT_RECALL, LEFT_OUT_UNITS = "left_out_recall", "left_out_units"
 """On Home over users drawn for it: recall@300 of discovery, of sets blended again with all sources, and without one of them."""
+ARM_FIGURES = {
+    arm: {kind: f"{kind}_{arm}" for kind in ("listeners", "positives", "explorers", "recall")}
+    for arm in ("others", "held_out")
+}
+"""On Home, by arm: a 1 for who liked anything and what they liked, with repetitions; a 1 for who liked something new and recall@300
+of that."""
 SET_AGES = ((6, "0-6h"), (12, "6-12h"), (18, "12-18h"), (24, "18-24h"), (48, "24h+"))
 AGED = {age: (f"hits_{age}", f"plays_{age}") for _, age in SET_AGES}
 """On Now Playing by the age of the set when the next item was played, up to so many hours: plays whose next item is among the

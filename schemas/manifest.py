@@ -149,3 +149,8 @@ class Manifest:
 def dataset_folder(dataset: str, date: str, run: str) -> str:
     """Return the folder of a dataset, relative to the root."""
     return f"data/{dataset}/date={date}/run={run}"
+
+
+def dataset_date(path: str) -> str:
+    """Return the logical date, ISO, of what lies in a dataset's folder."""
+    return path.partition("/date=")[2].partition("/")[0]

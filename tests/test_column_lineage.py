@@ -49,6 +49,7 @@ from transforms.part_sources import HOME_PART_SOURCES, NOW_PLAYING_PART_SOURCES
 from transforms.shards import TARGET, Task
 from transforms.sources import HOME_GROUP_SOURCES, HOME_SOURCES, NOW_PLAYING_GROUP_SOURCES, NOW_PLAYING_SOURCES, Source
 from transforms.vector_sources import HOME_VECTOR_SOURCES, NOW_PLAYING_VECTOR_SOURCES
+from validation.arm_gates import ARMS
 from validation.rows import polars_schema
 
 Tables = Mapping[str, pl.DataFrame]
@@ -233,7 +234,8 @@ def candidate_sets(tables: Tables) -> pl.DataFrame:
 
 
 def exposure(tables: Tables) -> pl.DataFrame:
-    return count_exposure(flatten(tables["candidate_set"].to_arrow()), HOME.fallback)
+    slots = flatten(tables["candidate_set"].to_arrow()).with_columns(pl.lit(True).alias(arm) for arm in ARMS)
+    return count_exposure(slots, HOME.fallback)
 
 
 class Step(NamedTuple):

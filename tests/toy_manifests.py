@@ -90,7 +90,8 @@ SETS = {
     "exploration_share_violations": 0, "propensity_violations": 0, "content_floors": 100, "content_floors_missed": 0,
     "fallback_level_3_or_more": 50, "listeners": 900, "fallback_of_listeners": 10, "eligible_items": 100_000,
     "jaccard_ppm_sum": 200 * 50_000, "jaccard_pairs": 200, "slots_by_source:a": 200_000, "slots_by_source:b": 99_000,
-    "slots_by_source:c": 1_000,
+    "slots_by_source:c": 1_000, "vectors_age_hours": 0, "indexes": 1, "indexes_of_other_vectors": 0,
+    "slots_released_days_ago:0": 0, "slots_released_days_ago:6": 5, "eligible_released_days_ago:2": 30,
 }  # fmt: skip
 
 

@@ -18,13 +18,20 @@ _CANDIDATE = pl.Struct(
 )
 
 
-def write_sets(path: Path, sets: Mapping[str, Sequence[tuple[str, Sequence[str]]]]) -> str:
-    """Write sets by record key, each candidate an item and the sources that proposed it; return where."""
+def write_sets(
+    path: Path, sets: Mapping[str, Sequence[tuple[str, Sequence[str]]]], why: Mapping[str, Sequence[str]] | None = None
+) -> str:
+    """Write sets by record key, each candidate an item and the sources that proposed it; return where.
+
+    Args:
+      why: by record key, their `degraded_reasons`.
+    """
     rows = [
         {
             "record_key": key,
             "market": "SE",
             "tier": "free",
+            "degraded_reasons": list((why or {}).get(key, ())),
             "candidates": [
                 {"item_id": one, "item_type": "track", "canonical_id": one, "position": place,
                  "familiarity": "known", "is_fresh": False, "sources": [{"source_id": name} for name in names]}
@@ -34,5 +41,6 @@ def write_sets(path: Path, sets: Mapping[str, Sequence[tuple[str, Sequence[str]]
         for key, candidates in sets.items()
     ]  # fmt: skip
     keys = dict.fromkeys(("record_key", "market", "tier"), pl.String)
-    pl.DataFrame(rows, schema=keys | {"candidates": pl.List(_CANDIDATE)}).write_parquet(path)
+    lists = {"degraded_reasons": pl.List(pl.String), "candidates": pl.List(_CANDIDATE)}
+    pl.DataFrame(rows, schema=keys | lists).write_parquet(path)
     return str(path)

@@ -17,9 +17,11 @@ from transforms.content_mix import kind, kind_codes, no_floors
 from transforms.explore import FLOOR
 from transforms.filters import Facts, Instant
 from transforms.holdout import HELD_OUT
+from transforms.releases import released
 from transforms.sources import TALK
 from transforms.works import work
 from validation.candidate_gates import EXPLORED, EXPLORED_EXPECTED
+from validation.freshness_gates import RELEASED
 
 JACCARD_PAIRS_PER_BLOCK = 200
 TOLERANCE = 1e-6
@@ -95,7 +97,7 @@ def _duplicates(rows: pl.DataFrame, column: str) -> int:
 
 
 def _item_violations(joined: pl.DataFrame, items: pl.DataFrame, instant: Instant) -> dict[str, int]:
-    """Count candidates that no record of their rights may hold: by what the item is, and by what the record is for."""
+    """Count candidates that no record of their rights may hold, by what the item is and what the record is for; and new ones."""
     start = instant.effective_from
     told = joined.join(
         items.select(
@@ -114,7 +116,7 @@ def _item_violations(joined: pl.DataFrame, items: pl.DataFrame, instant: Instant
     both = (pl.col("spoken").list.len() > 0) & (pl.col("languages").list.len() > 0)
     talk = told.filter(pl.col("item_type").is_in(TALK) & both)
     foreign = talk.filter(pl.col("spoken").list.set_intersection("languages").list.len() == 0)
-    return counted.row(0, named=True) | {"language_violations": foreign.height}
+    return counted.row(0, named=True) | {"language_violations": foreign.height} | released(told, instant, RELEASED)
 
 
 def _listener_violations(

@@ -12,6 +12,7 @@ Memory: the proposals of one shard to keys that were active since; a row per sou
 
 import dataclasses
 import datetime
+import math
 from collections.abc import Callable, Mapping
 
 import numpy as np
@@ -27,6 +28,7 @@ from transforms.histories import exploded
 from transforms.reach import World
 from transforms.retrieve import user_table
 from transforms.shards import TARGET, Output, Shard, read_tables
+from validation.calibration_gates import OTHER_MODEL
 
 PRIOR_TRIALS = 50.0
 """Of a rank, trials at the source's own rate are taken as seen: a rank of few trials says little by itself."""
@@ -121,14 +123,19 @@ class FitCalibration:
 
     Attributes:
       fade: what the last calibration's counts are multiplied by.
+      strange, strange_before: sources of which the counts of now, and of the last calibration, are of another model.
     """
 
     policy: SurfacePolicy
     fade: float
+    strange: tuple[str, ...] = ()
+    strange_before: tuple[str, ...] = ()
 
     def __call__(self, shard: Shard) -> Output:
-        fresh = shard.parts("counts", _COUNTS)
-        before = read_tables(shard.paths("before"), CALIBRATION, list(_COUNTS))
+        counted = shard.parts("counts", _COUNTS)
+        fresh, left_out = _of_this_model(counted, self.strange)
+        earlier = read_tables(shard.paths("before"), CALIBRATION, list(_COUNTS))
+        before, left_out_before = _of_this_model(earlier, self.strange_before)
         faded = before.with_columns(pl.col("trials", "positives") * self.fade)
         by = ["source_id", "source_rank"]
         known = [quota.source_id for quota in self.policy.sources]
@@ -140,11 +147,24 @@ class FitCalibration:
         fitted = [
             fit(total.filter(pl.col("source_id") == quota.source_id), quota, rate) for quota in self.policy.sources
         ]
-        return Output(pl.concat(fitted).select(CALIBRATION.schema.names).sort(by), rows_in=fresh.height)
+        table = pl.concat(fitted).select(CALIBRATION.schema.names).sort(by)
+        return Output(table, rows_in=counted.height, counters=_trials(pl.concat([left_out, left_out_before])))
 
     def _rank(self) -> pl.Expr:
         """Return the rank that counts: what is drawn by lot has none, and each of a pool is as likely drawn."""
         return pl.when(pl.col("source_id") == self.policy.explore).then(0).otherwise("source_rank").alias("source_rank")
+
+
+def _of_this_model(counted: pl.DataFrame, strange: tuple[str, ...]) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Part the counts of sources from those of `strange` ones."""
+    other = pl.col("source_id").is_in(strange)
+    return counted.filter(~other), counted.filter(other)
+
+
+def _trials(counted: pl.DataFrame) -> dict[str, int]:
+    """Count the trials of every source, in whole ones, at least 1."""
+    trials = counted.sort("source_id", "source_rank", "trials").group_by("source_id", maintain_order=True)
+    return {f"{OTHER_MODEL}{name}": math.ceil(n) for name, n in trials.agg(pl.col("trials").sum()).rows() if n}
 
 
 def fit(counted: pl.DataFrame, quota: Quota, rate: float) -> pl.DataFrame:

@@ -179,6 +179,16 @@ def interval(sums: np.ndarray, units: np.ndarray) -> tuple[float, float, float]:
     return float(means[0]), float(low), float(high)
 
 
+def difference(one: tuple[np.ndarray, np.ndarray], other: tuple[np.ndarray, np.ndarray]) -> tuple[float, float, float]:
+    """Return the difference of two means and its 95 % interval, each from the sums of a figure and of its units.
+
+    Replicates count a user alike in both, so that it is paired where the users are the same.
+    """
+    means = ratios(*one) - ratios(*other)
+    low, high = np.quantile(means[1:][np.isfinite(means[1:])], [0.025, 0.975])
+    return float(means[0]), float(low), float(high)
+
+
 def ratios(sums: np.ndarray, units: np.ndarray) -> np.ndarray:
     """Return the mean over units, plain and in each replicate; NaN where a replicate drew none."""
     with np.errstate(invalid="ignore", divide="ignore"):

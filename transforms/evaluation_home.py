@@ -12,6 +12,7 @@ import polars as pl
 from schemas.evaluation import ORACLE, POPULARITY, POPULARITY_BEFORE, REPEAT_LAST, SETS
 from schemas.tallies import ANY
 from transforms.evaluation import Judged
+from transforms.evaluation_arms import arm_figures
 from transforms.evaluation_factors import factored
 from transforms.evaluation_left_out import LeaveOneOut
 from transforms.evaluation_lists import (
@@ -84,7 +85,8 @@ def judge_home(shard: Shard, window: Window, leave_out: LeaveOneOut) -> Judged:
     hits, per_unit = _of_sets(shard, units, targets, users)
     found = [hits, read_proposals(shard.paths("proposal"), wanted), _repeated(users, wanted),
              factored(shard, users, wanted), oracle(possible(wanted, recordings, units, users, shard, window.instant))]  # fmt: skip
-    figures = pl.concat([per_unit, leave_out(shard, units, targets, users)])
+    arms = arm_figures(units, events, targets, hits, leave_out.policy)
+    figures = pl.concat([per_unit, leave_out(shard, units, targets, users), arms])
     return Judged(units, targets, pl.concat(found), figures)
 
 

@@ -22,6 +22,7 @@ from schemas.models import SpaceMismatch
 from transforms.io.store import StoreError
 from transforms.shards import Output, Shard, read_tables
 from transforms.sources import Audience, Bundle, Source, proposed, ranked
+from validation.proposal_gates import ANSWERED
 
 FAILED, SLOW = "failed", "slow"
 ASKED, LEFT_OUT = "asked", "left_out"
@@ -86,11 +87,13 @@ class Panel:
         found = [self.ask(audience, bundle) for audience in blocks]
         frame = pl.concat([read_tables([], PROPOSAL), *found])
         kept = frame.filter(~pl.col("source_id").is_in(list(self.left_out)))
+        answered = dict(kept.filter(pl.col("source_rank") == 0)["source_id"].value_counts().rows())
         reasons = {name: {"reason": reason, "detail": detail} for name, (reason, detail) in self.left_out.items()}
         return Output(
             kept.sort(PROPOSAL.key),
             rows_in=rows,
             counters={ASKED: rows}
+            | {f"{ANSWERED}{name}": answered.get(name, 0) for name in sorted(self.sources)}
             | {f"{LEFT_OUT}:{name}:{reason}": rows for name, (reason, _) in self.left_out.items()},
             artifacts={f"left-out-{shard.task.name}.json": json.dumps(reasons, indent=1, sort_keys=True).encode()}
             if reasons

@@ -21,6 +21,7 @@ from transforms.filters import Facts, Instant
 from transforms.io.store import open_store
 from transforms.panel import reasons_of
 from transforms.reach import World, read_world
+from transforms.releases import eligible_releases
 from transforms.retrieve import ShardBundle, blocks, seed_table, user_table
 from transforms.shards import Output, Shard, Task, read_tables
 from transforms.sources import Source
@@ -126,7 +127,8 @@ class Recommend:
         facts = group_facts(groups, world, bundle, self.policy, self.instant)
         made = self._finished(shard, [(groups, facts)], groups.height)
         # Sets for nobody in particular are charts by design: they say nothing of how personal those of users are.
-        return dataclasses.replace(made, counters={**made.counters, "fallback_level_3_or_more": 0})
+        own = {"fallback_level_3_or_more": 0} | eligible_releases(shard, facts.gone, self.instant)
+        return dataclasses.replace(made, counters={**made.counters, **own})
 
     def _given(self, shard: Shard) -> tuple[World, ShardBundle, pl.DataFrame, pl.DataFrame]:
         groups = read_tables(shard.paths("groups"), PROPOSAL)

@@ -38,7 +38,8 @@ FINISHED = -1
 
 def number_items(shard: Shard) -> Output:
     """Number what may be recommended, in the vocabulary contract: the most listened to where there are too many."""
-    known = shard.read("item", ["item_id"], pl.col("deleted_at").is_null() & pl.col("rec_eligible"))
+    every = shard.read("item", ["item_id", "deleted_at", "rec_eligible"])
+    known = every.filter(pl.col("deleted_at").is_null() & pl.col("rec_eligible")).select("item_id")
     counts = [
         read_tables([path], HISTORY, ["positives"])
         .explode("positives")
@@ -49,10 +50,12 @@ def number_items(shard: Shard) -> Output:
         for path in shard.paths("history")
     ]
     played = pl.concat(counts).group_by("item_id").agg(pl.col("positives").sum().cast(pl.Int64))
+    unknown = played.join(every, on="item_id", how="anti")
+    told = {"positives": int(played["positives"].sum()), "positives_unknown": int(unknown["positives"].sum())}
     items = known.join(played, on="item_id", how="left").with_columns(pl.col("positives").fill_null(0))
     kept = items.sort("positives", "item_id", descending=[True, False]).head(MAX_ITEMS).sort("item_id")
     numbered = kept.with_columns(pl.int_range(pl.len(), dtype=pl.Int32).alias("number"))
-    return Output(numbered.select(VOCABULARY.schema.names), rows_in=known.height)
+    return Output(numbered.select(VOCABULARY.schema.names), rows_in=known.height, counters=told)
 
 
 def read_vocabulary(shard: Shard) -> pl.Series:

@@ -8,7 +8,9 @@ import math
 from collections.abc import Iterator, Mapping
 
 from schemas.manifest import CheckResult, Manifest
+from validation.arm_gates import ARM_COUNTERS, judge_arms
 from validation.checks import broken, graded, percent, skipped
+from validation.freshness_gates import FRESHNESS_GATES, judge_freshness
 from validation.thresholds import CandidateSetThresholds
 
 _ZERO = {
@@ -56,13 +58,15 @@ _EXPOSURE = (
 _REPLAY = ("replayed", "replayed_sets_differ", "replayed_vectors_differ")
 _EXPLORED_FAIRLY = ("exploration_by_stratum", "exploration_by_hash")
 _PARITY = "replay_parity"
-SET_GATES = ("sets_present", *_ZERO, "sets_below_minimum", "fallback_share", "mean_jaccard", _PARITY, *_EXPLORED_FAIRLY)
+SET_GATES = (
+    "sets_present", *_ZERO, "sets_below_minimum", "fallback_share", "mean_jaccard", _PARITY, *FRESHNESS_GATES, *_EXPLORED_FAIRLY,
+)  # fmt: skip
 EXPOSURE_GATES = ("single_item_share",)
 """Checks that may stop sets, or their exposure; each is recorded where there was nothing to judge, too."""
 _SLOTS_BY_SOURCE = "slots_by_source:"
 EXPLORED, EXPLORED_EXPECTED = "explored:", "explored_expected_ppm:"
 WEEKS_AGO = "weeks_ago:"
-TRENDS = ("covered_items", "eligible_items", "gini_ppm")
+TRENDS = ("covered_items", "eligible_items", "gini_ppm", *ARM_COUNTERS)
 """Figures of exposure that are compared with those of weeks ago, too."""
 LEAST_PAIRS = 200
 """Pairs of sets by which an overlay is judged: the few listeners of a quiet hour may well have much in common."""
@@ -96,6 +100,7 @@ def judge_candidate_sets(
         _mix(n, limits),
         _overlap(n, limits, LEAST_PAIRS if overlaid else 1),
         _parity(manifest, limits, overlaid),
+        *judge_freshness(n, limits, overlaid),
         *_sources(n, previous.counters if previous else {}, limits),
         *_fairness(n, limits),
     ]
@@ -111,7 +116,8 @@ def judge_exposure(manifest: Manifest, previous: Manifest | None, limits: Candid
         return [missing]
     before = previous.counters if previous else {}
     weeks = {name: n[WEEKS_AGO + name] for name in TRENDS if WEEKS_AGO + name in n}
-    return [*_concentration(n, limits), *_spread(n, before, limits), *_spread(n, weeks, limits, "_in_weeks")]
+    spread = [*_spread(n, before, limits), *_spread(n, weeks, limits, "_in_weeks")]
+    return [*_concentration(n, before, limits), *spread, judge_arms(n, weeks, limits)]
 
 
 def _spread(
@@ -217,13 +223,15 @@ def _overlap(n: Mapping[str, int], limits: CandidateSetThresholds, least: int) -
     )
 
 
-def _concentration(n: Mapping[str, int], limits: CandidateSetThresholds) -> Iterator[CheckResult]:
+def _concentration(
+    n: Mapping[str, int], before: Mapping[str, int], limits: CandidateSetThresholds
+) -> Iterator[CheckResult]:
     """Judge popularity collapse."""
     slots, items, sets = n["slots_chosen"], n["eligible_items"], n["sets"]
     if not slots or not items or not sets:
         yield skipped("single_item_share", "no slots from sources other than the fallback")
         return
-    yield _top100(n, limits)
+    yield _top100(n, before, limits)
     by_chance = min(1.0, limits.single_item_times_chance * slots / sets / items)
     least = limits.single_item_small if items < limits.single_item_small_items else limits.single_item_block
     most = max(least, by_chance)
@@ -235,15 +243,19 @@ def _concentration(n: Mapping[str, int], limits: CandidateSetThresholds) -> Iter
     yield graded("single_item_share", share, f"<= {percent(most)}", sets, block=share > most, message=message)
 
 
-def _top100(n: Mapping[str, int], limits: CandidateSetThresholds) -> CheckResult:
+def _top100(n: Mapping[str, int], before: Mapping[str, int], limits: CandidateSetThresholds) -> CheckResult:
     if n["eligible_items"] <= limits.top100_min_items:
         return skipped("top100_share", f"the top 100 are no small part of {n['eligible_items']:,} eligible items")
     share = n["top100_slots_chosen"] / n["slots_chosen"]
+    then = before["top100_slots_chosen"] / before["slots_chosen"] if before.get("slots_chosen") else 0.0
     message = (
-        f"{percent(share)} of the slots hold one of the 100 most frequent items, popularity aside: look for collapse"
+        f"{percent(share)} of the slots hold one of the 100 most frequent items, popularity aside, {percent(then)} in the last run:"
+        " look for collapse"
     )
-    threshold = f"W > {percent(limits.top100_warn)}"
-    return graded("top100_share", share, threshold, n["slots_chosen"], warn=share > limits.top100_warn, message=message)
+    rise = limits.top100_rise_warn
+    warn = share > limits.top100_warn or 0 < rise * then < share
+    threshold = f"W > {percent(limits.top100_warn)}, or > {rise:g} times the last run's"
+    return graded("top100_share", share, threshold, n["slots_chosen"], warn=warn, message=message)
 
 
 def _coverage(n: Mapping[str, int], before: Mapping[str, int], limits: CandidateSetThresholds) -> CheckResult:

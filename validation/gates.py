@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 from schemas.contract import Contract
 from schemas.manifest import CheckResult, Manifest
+from validation.calibration_gates import judge_calibration
 from validation.candidate_gates import judge_candidate_sets, judge_exposure
 from validation.checks import graded, percent, skipped
 from validation.drift import poisson_noise
@@ -57,11 +58,15 @@ def _of_dataset(
         case "candidate_set":
             return judge_candidate_sets(manifest, previous, limits.candidate_set)
         case "proposal":
-            return list(judge_proposals(manifest))
+            return list(judge_proposals(manifest, previous, limits.candidate_set))
+        case "calibration":
+            return list(judge_calibration(manifest))
         case "exposure":
             return judge_exposure(manifest, previous, limits.candidate_set)
         case "history":
             return [_rows(statistics, previous, limits.dataset), _machines(manifest, limits.dataset)]
+        case "vocabulary":
+            return [_known_items(manifest, limits.dataset)]
         case "training":
             return list(judge_training(manifest, statistics))
         case "item_embedding":
@@ -127,6 +132,18 @@ def _machines(manifest: Manifest, limits: DatasetThresholds) -> CheckResult:
     )
     threshold, warn = f"W > {percent(limits.machine_warn)}", share > limits.machine_warn
     return graded("machine_plays", share, threshold, manifest.rows_in, warn=warn, message=message)
+
+
+def _known_items(manifest: Manifest, limits: DatasetThresholds) -> CheckResult:
+    """Judge whether the catalogue knows what listeners like."""
+    unknown, positives = manifest.counters.get("positives_unknown", 0), manifest.counters.get("positives", 0)
+    known = 1 - unknown / max(positives, 1)
+    message = (
+        f"{unknown:,} of {positives:,} positives in histories are of items that the catalogue does not have: is it delivered whole,"
+        " and are the ids of both those of one service? Items that are withdrawn must stay in it, with deleted_at"
+    )
+    threshold, warn = f"W < {percent(limits.known_items_warn)}", known < limits.known_items_warn
+    return graded("items_known", known, threshold, positives, warn=warn, message=message)
 
 
 def _tombstones(manifest: Manifest) -> Iterator[CheckResult]:

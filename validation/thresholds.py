@@ -56,6 +56,7 @@ class DatasetThresholds:
     rows_fall_warn: float
     rows_fall_block: float
     machine_warn: float
+    known_items_warn: float
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -68,6 +69,7 @@ class CandidateSetThresholds:
     fallback_block: float
     content_floors_warn: float
     top100_warn: float
+    top100_rise_warn: float
     top100_min_items: int
     single_item_block: float
     single_item_small: float
@@ -77,11 +79,16 @@ class CandidateSetThresholds:
     jaccard_block: float
     jaccard_times_chance: float
     source_change_warn: float
+    source_keys_warn: float
     source_share: float
     coverage_fall_warn: float
     gini_rise_warn: float
+    arms_fall_warn: float
+    arms_least_slots: float
     exploration_block: float
     replay_block: float
+    vectors_age_hours_block: float
+    fresh_least: float
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -1,5 +1,6 @@
 """The evaluation of a published road against plain loops over its files, and what cannot be judged."""
 
+import collections
 import dataclasses
 import datetime
 import functools
@@ -19,12 +20,14 @@ from jobs import evaluate as job
 from pipelines import evaluate
 from pipelines.batch import record_path
 from pipelines.evaluate import EvaluationError, demand_judgeable, latest_events, window_of
+from pipelines.evaluation_arms import compare_arms
 from pipelines.evaluation_summary import evaluation_path, gather_sums, source_figures, summarise
 from pipelines.runner import load_manifest
 from schemas.evaluation import AGED, SETS, UNIT
 from schemas.manifest import Manifest
 from transforms.evaluation import Cell, Sums, from_frame
 from transforms.evaluation_shards import EmitSums
+from transforms.holdout import held_out
 from transforms.io.store import LocalStore
 from transforms.shards import Shard
 
@@ -386,6 +389,45 @@ def test_one_task_for_two_shards_gives_the_same_sums(store, monkeypatch):
     committed = gather_sums(store, "home", [DAY])
     assert len(stage.tasks) == 1
     assert all((sums.cells[cell] == own).all() for cell, own in committed.cells.items())
+
+
+def test_the_held_out_beside_the_others_are_what_plain_loops_say(store):
+    """Nobody of this road is held out: they are told apart by the id as if a third had been."""
+    events = latest_events(store)
+    data = demand_judgeable(store, DAY, "home", events)
+    leave_out = evaluate.left_out(data)
+    policy = dataclasses.replace(leave_out.policy, holdout=1 / 3)
+    emit = EmitSums(window_of(DAY, "home", 36), (SETS,), dataclasses.replace(leave_out, policy=policy, share=0.0))
+    sums = Sums()
+    for task in evaluate.evaluate(DAY, "home", data, events).tasks:
+        sums.merge(from_frame(emit(Shard(task, store))["sums"]))
+    wanted, new, lists = wanted_by_hand(store, "all"), wanted_by_hand(store, "discovery"), lists_by_hand(store, SETS)
+    users = pl.Series(sorted(wanted))
+    held = dict(zip(users, held_out(users, policy), strict=True))
+    compared = compare_arms(sums)
+    for arm in ("held_out", "others"):
+        mine = [user for user in users if held[user] == (arm == "held_out")]
+        liked = [likes_by_hand(store)[user] for user in mine]
+        recalls = [len(new[user] & set(lists[user])) / len(new[user]) for user in mine if user in new]
+        for kind, expected in (("positives", liked), ("recall", recalls)):
+            assert compared[kind].units[arm] == len(expected) > 50
+            mean, low, high = compared[kind].means[arm]
+            assert mean == pytest.approx(sum(expected) / len(expected), abs=1e-6)
+            assert low < mean < high
+    for one in compared.values():
+        assert one.difference[0] == pytest.approx(one.means["others"][0] - one.means["held_out"][0])
+        assert one.difference[1] < one.difference[0] < one.difference[2]
+
+
+def likes_by_hand(store: LocalStore) -> collections.Counter:
+    """Return how often each user liked something in the days that count."""
+    start = datetime.datetime.fromisoformat(f"{DAY}T00:00:00Z") + datetime.timedelta(days=2)
+    return collections.Counter(
+        event["user_id"]
+        for event in rows_of(store, "event/")
+        if not event["private_session"] and event["consent_personalization"] is not False
+        and event["label"] > 0 and start <= event["event_ts"] < start + datetime.timedelta(days=7)
+    )  # fmt: skip
 
 
 def test_identical_roots_differ_in_nothing(store, capsys, tmp_path):

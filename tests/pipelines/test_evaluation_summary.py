@@ -8,9 +8,11 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
+from toy_road import policy, quota
 from toy_sets import write_sets
 
 from pipelines.batch import record_path
+from pipelines.evaluation_arms import compare_arms
 from pipelines.evaluation_summary import (
     Summary,
     beside,
@@ -28,9 +30,11 @@ from pipelines.recommend import CountExposure, add_exposure
 from schemas.evaluation import SETS
 from schemas.manifest import Manifest
 from transforms.evaluation import Judged, Sums, measure
+from transforms.evaluation_arms import arm_figures
 from transforms.evaluation_lists import HIT, PER_UNIT, part_names, read_sets
 from transforms.evaluation_now_playing import by_age
 from transforms.evaluation_variety import Known
+from transforms.holdout import held_out
 from transforms.io.store import LocalStore
 from transforms.shards import Shard, Task
 
@@ -160,6 +164,35 @@ def test_the_worst_market_is_told_beside_the_best():
     assert against(range(3), range(2)).fairness() is None, "one market, and a small one"
 
 
+def test_who_is_held_out_is_told_beside_the_others():
+    """Two of six are held out. They liked 3 and 1, and their sets hold half of what was new to one; the others find all of it."""
+    third = dataclasses.replace(policy(quota("own")), holdout=1 / 3)
+    ids = pl.Series("user_id", [f"user-{n}" for n in range(50)])
+    out = held_out(ids, third)
+    users = [*ids.filter(out)[:2], *ids.filter(~out)[:4]]
+    units = people(*["SE"] * 6).with_columns(pl.Series("user_id", users))
+    targets = wants(units, {0: "ab", **dict.fromkeys(range(1, 6), "a")}, known={1: "a"})
+    events = pl.DataFrame({"user_id": [users[n] for n, times in enumerate((3, 1, 2, 2, 2, 6)) for _ in range(times)]})
+    hits = held(SETS, (0, "a", 0), (0, "b", 300), *((n, "a", 299) for n in range(1, 6)))
+    figures = arm_figures(units, events, targets, hits, third)
+    found = Summary("home", (DAY,), measure(Judged(units, targets, hits, figures), [SETS]), COVERED)
+    told = compare_arms(found.sums)
+    assert {kind: (one.units, {arm: mean[0] for arm, mean in one.means.items()}) for kind, one in told.items()} == {
+        "positives": ({"held_out": 2, "others": 4}, {"held_out": 2.0, "others": 3.0}),
+        "recall": ({"held_out": 1, "others": 4}, {"held_out": 0.5, "others": 1.0}),
+    }
+    liked, recall = beside(found)
+    assert liked.startswith("2 who are held out liked 2.00 (1.00 to 3.00) plays a listener, 4 others 3.00 (2.00 to ")
+    assert recall == (
+        "1 who are held out found 0.5000 (0.5000 to 0.5000) of what was new to them in their sets, 4 others 1.0000 (1.0000"
+        " to 1.0000): 0.5000 (0.5000 to 0.5000) more"
+    )
+    assert json.loads(json.dumps(to_json(found)["arms"]))["recall"]["difference"] == [0.5, 0.5, 0.5]
+    nobody = arm_figures(units, events, targets, hits, policy(quota("own")))
+    assert nobody.is_empty()
+    assert compare_arms(measure(Judged(units, targets, hits, nobody), [SETS])) == {}
+
+
 def test_freshness_is_the_hit_rate_by_age_of_the_set():
     """Of three plays in the first hours two had their next item among 100, of two in the last hours none."""
     units = people(*["SE"] * 5).with_columns(pl.Series("set_age", ["0-6h"] * 3 + ["18-24h"] * 2))
@@ -211,7 +244,7 @@ def test_items_among_the_first_places_of_any_set_are_counted(tmp_path):
     parts = CountExposure("home.b", 1)(Shard(Task("u", 0, {"candidate_set": ("sets.parquet",)}), store))["parts"]
     parts.write_parquet(tmp_path / "parts.parquet")
     found = add_exposure(Shard(Task("00000", 0, {"parts": ("parts.parquet",)}), store))
-    assert found.counters == {
+    assert {name: n for name, n in found.counters.items() if name.startswith("covered")} == {
         "covered_items_at:10": 10 + 2,
         "covered_items_at:50": 49 + 3,
         "covered_items_at:300": 49 + 4,

@@ -5,58 +5,26 @@ import json
 
 import polars as pl
 import pytest
-from small_road import SmallRoad
+from small_road import served
 
-from jobs.options import build_runner, read_policy
 from pipelines import recommend
-from pipelines.batch import read_record
-from pipelines.embed import Encoder
 from pipelines.index import index, pays
-from pipelines.models import Models
-from pipelines.recommend import HOME, SURFACES, Served, Tables
-from pipelines.road import Ingested, Road
-from pipelines.runner import Runner, StageFailed, load_manifest
+from pipelines.recommend import HOME, SURFACES
+from pipelines.road import Road
+from pipelines.runner import Runner, StageFailed, input_ref
+from schemas.candidates import CANDIDATE_SET
 from schemas.manifest import Manifest
 from schemas.models import Space, SpaceMismatch
 from transforms.index import ivf
 from transforms.io.store import Store
 from transforms.vector_sources import VECTOR_SIGNALS
+from validation.gates import judge
 
 OTHER = Space("encoder", "other", 64, "cosine")
 
 
-@pytest.fixture
-def made(store: Store, small_road: SmallRoad) -> dict[str, Manifest]:
-    record = read_record(store, str(small_road.date))
-    assert record is not None
-    return {name: load_manifest(store, path) for name, path in record["manifests"].items()}
-
-
-@pytest.fixture
-def runner(store: Store, small_road: SmallRoad) -> Runner:
-    return build_runner(store, str(small_road.date), [], None, {})
-
-
-@pytest.fixture
-def road(runner: Runner, small_road: SmallRoad) -> Road:
-    return Road(small_road.date, 2, read_policy(small_road.policy), runner.code_version, "batch")
-
-
 def build(runner: Runner, road: Road, made: dict[str, Manifest]) -> Manifest:
     return runner.run(index(road, made["item_embedding/item"], made["user_embedding/history"], made["item/"]))
-
-
-def served(road: Road, made: dict[str, Manifest], built: Manifest | None) -> Served:
-    one = {"histories": "history", "events": "event", "items": "item", "users": "user", "campaigns": "campaign"}
-    one["tombstones"] = "tombstone"
-    tables, ingested = (
-        group(**{field.name: made[f"{one.get(field.name, field.name)}/"] for field in dataclasses.fields(group)})
-        for group in (Tables, Ingested)
-    )
-    encoder = Encoder(made["training/encoder"], made["vocabulary/"])
-    vectors = made["item_embedding/item"], made["user_embedding/history"]
-    models = Models(made["vocabulary/"], encoder, made["training/session_knn"], *vectors, built)
-    return Served(road, ingested, tables, models, {})
 
 
 def near(store: Store, proposals: Manifest) -> pl.DataFrame:
@@ -117,6 +85,21 @@ def test_the_policy_or_the_plan_chooses(road, made, choice, items, users, yes):
     policy = dataclasses.replace(road.policy.road, index=choice)
     vectors = [dataclasses.replace(made["item_embedding/item"], rows_out=rows) for rows in (items, users)]
     assert pays(policy, *vectors) is yes
+
+
+def test_sets_blended_on_vectors_of_days_before_are_stopped(road, made):
+    """Vectors of the date are made from a catalogue of three days before: the same files, another day."""
+    own, sets = served(road, made, None), made["candidate_set/home"]
+    item = made["item/"]
+    old = dataclasses.replace(item, date="2026-01-28", files=item.files[:1])
+    vectors = made["item_embedding/item"]
+    refs = tuple(input_ref(old) if ref.name == "item" else ref for ref in vectors.inputs)
+    models = dataclasses.replace(own.models, items=dataclasses.replace(vectors, inputs=refs))
+    for of, failing in ((own, set()), (dataclasses.replace(own, models=models), {"vectors_age"})):
+        of = dataclasses.replace(of, calibrations={HOME: made["calibration/home"]})
+        counted = recommend.blend(SURFACES[HOME], of, made["proposal/home"]).figures(())
+        judged = judge(CANDIDATE_SET, dataclasses.replace(sets, counters=sets.counters | dict(counted)), None)
+        assert {one.name for one in judged if one.outcome != "passed" and one.severity == "critical"} == failing
 
 
 def test_no_other_choice_is_known(road):

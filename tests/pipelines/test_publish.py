@@ -184,6 +184,23 @@ def test_the_last_three_stay(store: Store, sets: Manifest, exposure: Manifest) -
     assert all(store.exists(file.path) for one in made[1:] for file in one.files)
 
 
+@pytest.mark.parametrize("check", ["vectors_age", "index_of_vectors"])
+def test_sets_on_vectors_of_another_day_are_neither_released_nor_rolled_back_to(check, store, sets, exposure) -> None:
+    """`sets` rest on vectors of their own day; the same check that failed, or is not recorded, stops a release."""
+    assert {one.name: one.outcome for one in sets.checks}[check] == "passed"
+    stale = CheckResult(check, "statistics", "critical", "failed", 48, "B > 26 h")
+    others = tuple(one for one in sets.checks if one.name != check)
+    later = another(store, sets, "later", "2026-02-01")
+    for checks, said in (((*others, stale), f"did not pass: {check}"), (others, f"none of {check} is recorded")):
+        with pytest.raises(PublishError, match=said):
+            publish(store, "home", dataclasses.replace(later, checks=checks), exposure)
+    assert publish(store, "home", later, exposure) == "released"
+    store.write_bytes(sets.path, dataclasses.replace(sets, checks=(*others, stale)).to_json().encode())
+    with pytest.raises(PublishError, match=f"{re.escape(sets.path)}: critical checks did not pass: {check}"):
+        rollback(store, "home")
+    assert read_pointer(store, "home").manifest == later.path
+
+
 def flip(path: str) -> None:
     content = bytearray(Path(path).read_bytes())
     content[len(content) // 2] ^= 1

@@ -5,6 +5,7 @@ A cheap model: a service that grows by 0.2 % a day, has a twentieth more on week
 
 import dataclasses
 import datetime
+import math
 import random
 from collections.abc import Iterator
 
@@ -12,6 +13,8 @@ from toy_manifests import manifest
 
 from schemas.catalogue import CONTRACTS
 from schemas.manifest import Manifest
+from validation.arm_gates import HELD_OUT, OTHERS
+from validation.candidate_gates import TRENDS
 from validation.statistics import ColumnStatistics, Statistics
 
 LAST = datetime.date(2026, 3, 31)
@@ -74,7 +77,12 @@ def _made(day: Day, weeks_ago: dict[str, int]) -> Iterator[Manifest]:
     yield _index(day)
     learnt = {"weights": 10_000, "first_label_us": 2_000_000, "last_feature_us": 1_000_000}
     yield _table("training", 35, rows_in=day.about(1_000_000), counters=learnt)
-    yield _table("proposal", day.about(50_000_000), counters={"asked": day.about(PERSONAL)})
+    likes = day.about(4_000_000)
+    yield _table("vocabulary", day.about(90_000), counters={"positives": likes, "positives_unknown": likes // 1_000})
+    asked = day.about(PERSONAL)
+    answered = {f"answered:{name}": round(asked * day.share(0.8, 0.01)) for name in SOURCES}
+    yield _table("proposal", day.about(50_000_000), counters={"asked": asked, **answered})
+    yield _table("calibration", 900, rows_in=900)
     sets = _sets(day)
     yield sets
     yield _exposure(day, sets, weeks_ago)
@@ -125,6 +133,9 @@ def _sets(day: Day) -> Manifest:
         "fallback_level_3_or_more": sets - listeners + own, "sets_below_minimum": round(sets * day.share(0.0003)),
         "content_floors": sets * 3, "content_floors_missed": round(sets * 3 * day.share(0.08)),
         "jaccard_pairs": 200, "jaccard_ppm_sum": round(200 * 1e6 * day.share(0.05)), "eligible_items": 97_000,
+        "vectors_age_hours": 0, "indexes": 1, "indexes_of_other_vectors": 0,
+        **{f"slots_released_days_ago:{age}": round(sets * day.share(0.5, 0.3)) for age in range(7)},
+        **{f"eligible_released_days_ago:{age}": day.poisson(200) for age in range(7)},
         "replayed": 10_000, "replayed_sets_differ": day.poisson(1), "replayed_vectors_differ": 0,
     }  # fmt: skip
     for cells, prefix in ((STRATA, "track|new|"), (HASHES, "hash:")):
@@ -149,7 +160,9 @@ def _exposure(day: Day, sets: Manifest, weeks_ago: dict[str, int]) -> Manifest:
         "top100_slots_chosen": round(n * EXPOSED * day.share(0.06)), "eligible_items": items,
         "covered_items": round(items * day.share(0.4, 0.01)), "gini_ppm": round(1e6 * day.share(0.6, 0.005)),
     }  # fmt: skip
-    before = {
-        f"weeks_ago:{name}": weeks_ago[name] for name in ("covered_items", "eligible_items", "gini_ppm") if weeks_ago
-    }
+    for arm, share, alike in ((OTHERS, 0.9, 0.1 * items), (HELD_OUT, 0.009, 900)):
+        slots = round(n * 300 * share)
+        bits = slots * 1000 * math.log2(slots / day.share(alike, 0.02))
+        counters |= {f"offered:{arm}": slots, f"offered_millibits:{arm}": round(bits)}
+    before = {f"weeks_ago:{name}": weeks_ago[name] for name in TRENDS if weeks_ago}
     return _table("exposure", counters["covered_items"], qualifier="home", counters=counters | before)

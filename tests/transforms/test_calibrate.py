@@ -6,8 +6,10 @@ import datetime
 import numpy as np
 import polars as pl
 import pytest
+from toy_manifests import failed, manifest, results
 from toy_road import DATE, days_ago, history, listen, policy, quota, shard, table, user
 
+from schemas.candidates import CALIBRATION
 from transforms.calibrate import (
     PRIOR_TRIALS,
     UNSEEN_RATE,
@@ -19,6 +21,8 @@ from transforms.calibrate import (
     since_of_seeds,
     since_of_users,
 )
+from transforms.shards import Output
+from validation.statistics import Statistics
 
 A = quota("a", 1, 2, 4)
 YESTERDAY = days_ago(1)
@@ -119,6 +123,10 @@ SURFACE = policy(A, quota("b", 0, 1, 2))
 
 
 def fitted(folder, before=None, fade=1.0, surface=SURFACE, **counts_of) -> pl.DataFrame:
+    return made(before, fade, surface, **counts_of).frame
+
+
+def made(before=None, fade=1.0, surface=SURFACE, strange=((), ()), **counts_of) -> Output:
     class Parts:
         def parts(self, kind, schema):
             return pl.concat(
@@ -128,7 +136,7 @@ def fitted(folder, before=None, fade=1.0, surface=SURFACE, **counts_of) -> pl.Da
         def paths(self, name):
             return [] if before is None else [str(before)]
 
-    return FitCalibration(surface, fade)(Parts()).frame
+    return FitCalibration(surface, fade, *strange)(Parts())
 
 
 def test_what_was_seen_before_counts_for_less(tmp_path):
@@ -140,6 +148,36 @@ def test_what_was_seen_before_counts_for_less(tmp_path):
     top = second.filter((pl.col("source_id") == "a") & (pl.col("source_rank") == 0)).row(0, named=True)
     assert (top["trials"], top["positives"]) == (1.5e6, 3e5)
     assert top["probability"] == pytest.approx(0.2, abs=1e-4)
+
+
+def test_counts_of_another_model_are_left_out_and_told(tmp_path):
+    """Source a ranks by another model than yesterday: its chances are assumed, at the rate of the others, until it was judged."""
+    write = tmp_path / "before.parquet"
+    seen = {"a": ([1e6, 1e6], [4e5, 1e5]), "b": ([100.0], [50.0])}
+    fitted(tmp_path, **seen).write_parquet(write)
+    own, other = ("a",), ("a", "b")
+    assert made(write, **seen).counters == {}
+    found = made(write, strange=(own, own), **seen)
+    told = found.frame.filter(source_id="a")
+    assert told["trials"].sum() == 0
+    assert told["probability"].to_list() == pytest.approx([0.5, 0.5 / 1.5, 0.25, 0.2])
+    assert found.frame.filter(source_id="b", source_rank=0)["trials"].to_list() == [200.0]
+    assert found.counters == {"trials_of_another_model:a": 4_000_000}
+    since = made(write, strange=((), other), **seen)
+    assert since.frame.filter(source_rank=0)["trials"].to_list() == [1e6, 100.0], "what it proposes now counts alone"
+    assert since.counters == {"trials_of_another_model:a": 2_000_000, "trials_of_another_model:b": 100}
+
+
+@pytest.mark.parametrize(("counters", "warned"), [({}, None), ({"a": 0}, None), ({"a": 7, "b": 0}, "a")])
+def test_a_source_whose_model_changed_is_told(counters, warned):
+    named = {f"trials_of_another_model:{name}": n for name, n in counters.items()}
+    found = results(CALIBRATION, manifest("calibration", Statistics(9, {}, {}), counters=named))
+    assert failed(found) == ({f"calibration_of_model:{warned}": "warning"} if warned else {})
+    if warned:
+        said = found["calibration_of_model:a"].message
+        assert "7 trials of a are of another model than the one it ranks by now: they are left out" in said
+    else:
+        assert found["calibration_of_model"].outcome == "passed"
 
 
 def test_with_nothing_seen_every_source_is_unseen(tmp_path):

@@ -29,6 +29,7 @@ from transforms.calibrate import Calibration
 from transforms.candidate_sets import Provenance, Rests, assemble
 from transforms.sources import Source
 from transforms.stream.messages import encode_sets
+from validation.freshness_gates import RELEASED
 
 REASONED = {
     name: Source(lambda audience, bundle: None, "toy", "toy", f"because of {name}", 9) for name in ("own", "chart")
@@ -282,6 +283,23 @@ def test_the_same_item_in_two_sets_is_no_duplicate():
     assert audited(told, lambda rows: [*rows, rows[0] | {"record_key": "u2", "candidate_set_id": "2"}]) == clean(
         slots=6, sets=2
     )
+
+
+def test_slots_are_counted_by_the_age_of_what_they_hold():
+    """Ages are whole days before the sets are valid; what is a week old, or not dated, is in no counter."""
+    day = datetime.timedelta(days=1)
+    just, later = datetime.timedelta(microseconds=1), {"a": day - datetime.timedelta(microseconds=1), "bad": 7 * day}
+    for ages, counted in ((later, {0: 1}), (later | {"bad": 7 * day - just}, {0: 1, 6: 1}), ({"b": day}, {1: 1})):
+        given = [item(one, release_ts=NOW - ages[one] if one in ages else None) for one in ("a", "b", "bad")]
+        assert released_in(facts(given)) == {f"slots_released_days_ago:{age}": counted.get(age, 0) for age in range(7)}
+
+
+def released_in(told) -> dict[str, int]:
+    at = instant(AUDITED)
+    made = assemble(
+        blend(proposals({"own": ["a", "b", "bad"]}), told, AUDITED, at), told, AUDITED, at, REASONED, PROVENANCE
+    )
+    return {name: n for name, n in audit(made, told, AUDITED, at).items() if name.startswith(RELEASED)}
 
 
 def test_missing_and_short_sets_are_counted():

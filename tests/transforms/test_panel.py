@@ -55,27 +55,37 @@ def rows(output: Output) -> list[tuple]:
     return pl.DataFrame(output.frame).select("key", "source_id", "item_id").rows()
 
 
+ALONE = {"asked": 3, "answered:good": 3}
 GOOD = [(key, "good", "a") for key in ("ann", "bob", "cid")]
 
 
 def test_sources_that_answer_are_not_spoken_of():
     found = asked({"good": source(of_item("a"))})
     assert rows(found) == GOOD
-    assert (found.rows_in, found.counters, found.artifacts) == (3, {"asked": 3}, {})
+    assert (found.rows_in, found.counters, found.artifacts) == (3, {"asked": 3, "answered:good": 3}, {})
 
 
 def test_what_each_source_took_is_told_beside_what_is_committed():
     ticks = iter(range(100))
     found = asked({"good": source(of_item("a")), "other": source(of_item("b"))}, lambda: float(next(ticks)))
     assert found.spent == {"good": len(BLOCKS), "other": len(BLOCKS)}, "a tick for every block"
-    assert (found.counters, found.artifacts) == ({"asked": 3}, {})
+    assert (found.counters, found.artifacts) == ({"asked": 3, "answered:good": 3, "answered:other": 3}, {})
+
+
+def test_a_source_is_counted_for_whom_it_proposes_anything():
+    def twice_for_bob(audience, bundle):
+        found = [of_item(one)(audience, bundle) for one in ("a", "b")]
+        return pl.concat(found).filter(pl.col("key") == "bob")
+
+    found = asked({"good": source(of_item("a")), "some": source(twice_for_bob)})
+    assert found.counters == ALONE | {"answered:some": 1}
 
 
 @pytest.mark.parametrize("key", ["ann", "cid"], ids=["in the first block", "in the last block"])
 def test_a_source_that_fails_is_left_out_of_the_whole_shard(key, tmp_path):
     found = asked({"good": source(of_item("a")), "bad": source(fails_for(key, KeyError("title")))})
     assert rows(found) == GOOD
-    assert found.counters == {"asked": 3, "left_out:bad:failed": 3}
+    assert found.counters == ALONE | {"answered:bad": 0, "left_out:bad:failed": 3}
     (told,) = found.artifacts.values()
     detail = json.loads(told)["bad"]["detail"]
     assert detail.startswith("KeyError in test_panel.py, line ")
@@ -87,7 +97,10 @@ def test_a_source_that_fails_is_left_out_of_the_whole_shard(key, tmp_path):
 
 def test_a_source_of_the_wrong_columns_is_one_that_fails():
     wrong = Source(lambda audience, bundle: pl.DataFrame({"who": ["ann"]}), "kind", "toy", "reason", 9)
-    assert asked({"good": source(of_item("a")), "bad": wrong}).counters == {"asked": 3, "left_out:bad:failed": 3}
+    assert asked({"good": source(of_item("a")), "bad": wrong}).counters == ALONE | {
+        "answered:bad": 0,
+        "left_out:bad:failed": 3,
+    }
 
 
 @pytest.mark.parametrize("few", [0, 100])
@@ -114,7 +127,7 @@ def test_a_source_that_takes_too_long_is_left_out_and_not_asked_again():
 
     found = asked({"good": source(of_item("a")), "slow": source(slow)}, lambda: float(next(seconds)))
     assert rows(found) == GOOD
-    assert found.counters == {"asked": 3, "left_out:slow:slow": 3}
+    assert found.counters == ALONE | {"answered:slow": 0, "left_out:slow:slow": 3}
     assert b"more than 10 s for a shard" in next(iter(found.artifacts.values()))
     assert len(calls) == 1
 
@@ -151,13 +164,13 @@ def test_a_source_that_hangs_is_not_waited_for_and_its_late_answer_changes_nothi
     found = panel.output(shard, BLOCKS, MemoryBundle({}), 3)
     assert not hanging.released.is_set()
     assert rows(found) == GOOD
-    assert found.counters == {"asked": 3, "left_out:hangs:slow": 3}
+    assert found.counters == ALONE | {"answered:hangs": 0, "left_out:hangs:slow": 3}
     again = asked(sources)  # by another panel, while it hangs
     assert (rows(again), again.counters, hanging.asked) == (GOOD, found.counters, 1)
     hanging.release()
     assert rows(found) == GOOD
     assert panel.ask(BLOCKS[0], MemoryBundle({}))["source_id"].to_list() == ["good", "good"]
-    assert asked(sources).counters == {"asked": 3}
+    assert asked(sources).counters == ALONE | {"answered:hangs": 3}
     assert hanging.asked == 3
 
 

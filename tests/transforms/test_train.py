@@ -2,8 +2,9 @@ import datetime
 
 import polars as pl
 import pytest
+from toy_road import NOW, history, item, listen, shard, table
 
-from transforms.train import by_recency, time_split
+from transforms.train import by_recency, number_items, time_split
 
 START = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
 ITEMS = pl.Series("item_id", ["a", "b", "c", "d"])
@@ -77,3 +78,15 @@ def test_a_sample_of_users_is_by_their_hash(share):
     assert _listens(history, share, "session", ["positives"]).height == 2 * share
     keys = _listens(history, 1.0, "session", ["positives"])["key"].to_list()
     assert keys == ["u1\x1fs", "u2\x1fs"]
+
+
+def test_likes_of_items_that_the_catalogue_does_not_have_are_counted(tmp_path):
+    """An item that was deleted, or may not be recommended, is known though it gets no number."""
+    items = [item("a"), item("deleted", deleted_at=NOW), item("hidden", rec_eligible=False)]
+    likes = [
+        history("u1", [listen("a"), listen("lost")]),
+        history("u2", [listen("deleted"), listen("hidden"), listen("lost")]),
+    ]
+    found = number_items(shard(tmp_path, {"item": table("item", items), "history": table("history", likes)}))
+    assert found.counters == {"positives": 5, "positives_unknown": 2}
+    assert found.frame["item_id"].to_list() == ["a"]

@@ -361,6 +361,8 @@ def test_a_source_that_vanished_is_a_warning():
             {"single_item_share": "critical"},
         ),
         ({"top100_slots_chosen": 31_000}, {"top100_share": "warning"}),
+        ({"top100_slots_chosen": 26_000}, {}),
+        ({"top100_slots_chosen": 26_001}, {"top100_share": "warning"}),
         ({"top100_slots_chosen": 199_000, "eligible_items": 10_000, "covered_items": 1_500}, {}),
         ({"covered_items": 11_900}, {"catalogue_coverage": "warning"}),
         ({"gini_ppm": 560_000}, {"gini": "warning"}),
@@ -387,6 +389,8 @@ WARN_ONLY = {
     "catalogue_coverage_in_weeks",
     "gini",
     "gini_in_weeks",
+    "freshest_item",
+    "arms_in_weeks",
 }
 
 
@@ -421,15 +425,44 @@ def test_every_contract_can_be_judged_without_history(name):
 
 
 def test_sources_that_answer_pass():
-    (found,) = proposals(asked=200)
+    found, compared = proposals(asked=200)
+    assert (compared.name, compared.threshold) == ("keys_by_source", "not judged")
     assert (found.name, found.outcome, found.of) == ("sources_answer", "passed", 200)
 
 
 def test_a_source_that_does_not_answer_is_a_warning_with_the_place_of_its_error():
-    found = proposals(asked=200, **{"left_out:a.b:failed": 50, "left_out:c:slow": 1})
+    *found, _ = proposals(asked=200, **{"left_out:a.b:failed": 50, "left_out:c:slow": 1})
     assert [(one.name, one.outcome, one.severity, one.observed) for one in found] == [
         ("sources_answer:a.b", "failed", "warning", 50), ("sources_answer:c", "failed", "warning", 1),
     ]  # fmt: skip
     assert found[0].message.startswith("a.b failed for 50 of 200 keys (25 %): their sets go without it")
     assert "told.json" in found[0].message
     assert found[1].message.startswith("c was too slow for 1 of 200 keys")
+
+
+@pytest.mark.parametrize(
+    ("now", "then", "warned"),
+    [
+        (7_900, 8_000, None), (7_199, 8_000, "warning"), (8_801, 8_000, "warning"), (0, 8_000, "warning"), (9_000, 0, None),
+        (61, 100, None), (59, 100, "warning"),  # newcomers come by the dozen: 4 / sqrt(100) is chance
+    ],
+)  # fmt: skip
+def test_a_source_that_proposes_for_fewer_or_more_is_told(now, then, warned):
+    before = manifest("proposal", Statistics(0, {}, {}), counters={"asked": 5_000, "answered:a": then})
+    today = manifest("proposal", Statistics(0, {}, {}), counters={"asked": 5_000, "answered:a": now})
+    found = results(CONTRACTS["proposal"], today, before)
+    assert failed(found) == ({"keys_by_source:a": warned} if warned else {})
+    out = dataclasses.replace(before, counters=before.counters | {"left_out:a:slow": 9})
+    assert failed(results(CONTRACTS["proposal"], today, out)) == {}, "it answered for fewer because it was left out"
+
+
+@pytest.mark.parametrize(("unknown", "severity"), [(0, None), (50, None), (51, "warning")])
+def test_likes_of_items_that_the_catalogue_does_not_have_are_told(unknown, severity):
+    counters = {"positives": 10_000, "positives_unknown": unknown}
+    found = results(CONTRACTS["vocabulary"], manifest("vocabulary", Statistics(9, {}, {}), counters=counters))
+    assert failed(found) == ({"items_known": severity} if severity else {})
+    if severity:
+        assert (
+            "51 of 10,000 positives in histories are of items that the catalogue does not"
+            in found["items_known"].message
+        )
