@@ -1,15 +1,26 @@
 """Two roots beside each other: nothing changed is no difference, and a loss in one market is refused."""
 
+import dataclasses
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
 import numpy as np
 import polars as pl
 import pytest
+from judged_root import DAY, manifest_of, pretend
 
+from jobs import batch
+from jobs import evaluate as job
+from pipelines.batch import record_path
 from pipelines.eval_diff import Verdict, compare, demand_same_users, in_words, part_run
 from pipelines.evaluate import EvaluationError
 from pipelines.evaluation_summary import OTHER, pooled, small_markets
 from schemas.evaluation import SETS
 from transforms.evaluation import Judged, Sums, measure
 from transforms.evaluation_lists import PER_UNIT
+from transforms.io.store import LocalStore
 
 MARKETS = {"US": 1_500, "SE": 1_200, "IS": 200}
 
@@ -112,3 +123,98 @@ def test_an_address_is_a_root_or_one_run_of_it():
     assert part_run("kept/here/") == ("kept/here", None)
     assert part_run("kept/here/runs/date=2026-01-31/") == ("kept/here", "2026-01-31")
     assert part_run("gs://bucket/x/runs/date=2026-01-31") == ("gs://bucket/x", "2026-01-31")
+
+
+# Roots that were judged.
+
+
+@pytest.fixture
+def store(judged_root: LocalStore) -> LocalStore:
+    return judged_root
+
+
+def test_identical_roots_differ_in_nothing(store, capsys, tmp_path):
+    out = tmp_path / "verdict.json"
+    assert job.main(["diff", "--base", store.root, "--head", f"{store.root}/runs/date={DAY}", "--out", str(out)]) == 0
+    verdict = json.loads(out.read_text())
+    assert verdict["merge"] is True
+    assert {(one["low"], one["high"], one["relative"]) for one in verdict["differences"]} == {(0.0, 0.0, 0.0)}
+    names = {"home_coverage", "now_playing_coverage", "cost"}
+    assert {(check["name"], check["outcome"]) for check in verdict["checks"]} == {(name, "passed") for name in names}
+    assert "\n  MERGE" in capsys.readouterr().out
+
+
+@pytest.fixture
+def changed(store, tmp_path) -> Callable[[Callable[[dict], None]], LocalStore]:
+    """Return a function that gives a root like the judged one but for the record of its run."""
+
+    def made(change: Callable[[dict], None]) -> LocalStore:
+        other = LocalStore(shutil.copytree(Path(store.root) / "runs", tmp_path / "root" / "runs").parent.as_posix())
+        (tmp_path / "root" / "data").symlink_to(Path(store.root) / "data")
+        record = json.loads(other.read_bytes(record_path(DAY)))
+        change(record)
+        other.write_bytes(record_path(DAY), json.dumps(record).encode())
+        return other
+
+    return made
+
+
+def refused(base: LocalStore, head: LocalStore, folder: Path, waiver: str) -> int:
+    """Compare two roots; with a waiver, if there is one."""
+    text = (
+        f'[[waiver]]\ncheck = "{waiver}"\ndataset = "evaluation"\nowner = "me"\nreason = "why"\nexpires = 2027-01-01\n'
+    )
+    (folder / "waivers.toml").write_text(text if waiver else "")
+    arguments = ["--base", base.root, "--head", head.root, "--waivers", str(folder / "waivers.toml")]
+    return job.main(["diff", *arguments])
+
+
+@pytest.mark.parametrize(
+    ("figures", "waiver", "code"),
+    [
+        ({"cpu_seconds": 1.1}, "", 0),
+        ({"cpu_seconds": 1.3}, "home_coverage", 1),
+        ({"cpu_seconds": 1.3}, "cost", 0),
+        ({"seconds": 1.3}, "", 0),
+        ({"seconds": 1.3, "cpu_seconds": None}, "", 1),
+    ],
+    ids=["a little", "much", "waived", "waited for others", "not counted"],
+)
+def test_a_dearer_run_needs_a_waiver(store, changed, tmp_path, figures, waiver, code):
+    """What counts is the time of processors; the clock where either run did not count it."""
+
+    def dearer(record: dict) -> None:
+        for stage in (stage for stage in record["stages"] if not stage["skipped"]):
+            stage |= {name: factor and stage[name] * factor for name, factor in figures.items()}
+
+    assert refused(store, changed(dearer), tmp_path, waiver) == code
+
+
+@pytest.mark.parametrize(("left", "waiver", "code"), [(0.96, "", 0), (0.94, "cost", 1), (0.94, "home_coverage", 0)])
+def test_sets_of_fewer_items_need_a_waiver(store, changed, tmp_path, left, waiver, code):
+    """Sets that cover 4 % less of the catalogue may be merged, 6 % less may not."""
+    exposed = manifest_of(store, "exposure/home")
+    counters = dict(exposed.counters) | {"covered_items": round(left * exposed.counters["covered_items"])}
+    narrow = dataclasses.replace(exposed, counters=counters, run="narrow")
+
+    def narrower(record: dict) -> None:
+        record["manifests"]["exposure/home"] = "narrow.json"
+
+    head = changed(narrower)
+    head.write_bytes("narrow.json", narrow.to_json().encode())
+    assert refused(store, head, tmp_path, waiver) == code
+
+
+@pytest.mark.slow
+def test_the_same_road_made_twice_differs_in_nothing_and_may_be_merged(store, small_road, tmp_path, capsys):
+    made = tmp_path / "made"
+    arguments = ["--raw", str(small_road.raw), "--date", str(small_road.date), "--root", str(made), "--shards", "2"]
+    assert batch.main([*arguments, "--policy", str(small_road.policy)]) == 0
+    again = pretend(made, tmp_path / "again", small_road.date)
+    assert job.main(["run", "--from", DAY, "--to", DAY, "--root", again.root]) == 0
+    assert job.main(["diff", "--base", store.root, "--head", again.root, "--out", str(tmp_path / "verdict.json")]) == 0
+    verdict = json.loads((tmp_path / "verdict.json").read_text())
+    assert {(one["low"], one["high"], one["relative"]) for one in verdict["differences"]} == {(0.0, 0.0, 0.0)}
+    assert len(verdict["differences"]) > 500
+    assert {check["observed"] for check in verdict["checks"] if check["name"] != "cost"} == {0.0}
+    assert "\n  MERGE" in capsys.readouterr().out

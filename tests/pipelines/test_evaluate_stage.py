@@ -13,9 +13,8 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from small_road import SmallRoad
+from judged_root import DAY, manifest_of, pretend
 
-from jobs import batch
 from jobs import evaluate as job
 from pipelines import evaluate
 from pipelines.batch import record_path
@@ -24,32 +23,20 @@ from pipelines.evaluation_arms import compare_arms
 from pipelines.evaluation_summary import evaluation_path, gather_sums, source_figures, summarise
 from pipelines.runner import load_manifest
 from schemas.evaluation import AGED, SETS, UNIT
-from schemas.manifest import Manifest
 from transforms.evaluation import Cell, Sums, from_frame
 from transforms.evaluation_shards import EmitSums
 from transforms.holdout import held_out
 from transforms.io.store import LocalStore
 from transforms.shards import Shard
 
-DAY = "2026-01-23"
-"""The sets of the last day of the small road are judged as if they were of this one: a week of events lies after it."""
 EARLIER = "2026-01-19"
 UTC = datetime.UTC
 
 
-def pretend(root: Path, folder: Path, last: datetime.date, day: str = DAY) -> LocalStore:
-    """Return a copy of a root whose run of the last day is entered as one of another day, too."""
-    shutil.copytree(root, folder)
-    store = LocalStore(str(folder))
-    store.write_bytes(record_path(day), store.read_bytes(record_path(last.isoformat())))
-    return store
-
-
 @pytest.fixture(scope="module")
-def store(small_road: SmallRoad, tmp_path_factory: pytest.TempPathFactory) -> LocalStore:
-    store = pretend(small_road.root, tmp_path_factory.mktemp("evaluated") / "root", small_road.date)
-    assert job.main(["run", "--from", DAY, "--to", DAY, "--root", store.root]) == 0
-    return store
+def store(judged_root: LocalStore, tmp_path_factory: pytest.TempPathFactory) -> LocalStore:
+    """A copy of the judged root, to be judged again."""
+    return LocalStore(str(shutil.copytree(judged_root.root, tmp_path_factory.mktemp("evaluated") / "root")))
 
 
 @pytest.fixture(scope="module")
@@ -65,10 +52,6 @@ def judged_figures(store: LocalStore) -> Callable[[str], pl.DataFrame]:
 @pytest.fixture(scope="module")
 def figures(judged_figures) -> pl.DataFrame:
     return judged_figures("home")
-
-
-def manifest_of(store: LocalStore, name: str) -> Manifest:
-    return load_manifest(store, json.loads(store.read_bytes(record_path(DAY)))["manifests"][name])
 
 
 NEEDED = {
@@ -428,93 +411,6 @@ def likes_by_hand(store: LocalStore) -> collections.Counter:
         if not event["private_session"] and event["consent_personalization"] is not False
         and event["label"] > 0 and start <= event["event_ts"] < start + datetime.timedelta(days=7)
     )  # fmt: skip
-
-
-def test_identical_roots_differ_in_nothing(store, capsys, tmp_path):
-    out = tmp_path / "verdict.json"
-    assert job.main(["diff", "--base", store.root, "--head", f"{store.root}/runs/date={DAY}", "--out", str(out)]) == 0
-    verdict = json.loads(out.read_text())
-    assert verdict["merge"] is True
-    assert {(one["low"], one["high"], one["relative"]) for one in verdict["differences"]} == {(0.0, 0.0, 0.0)}
-    names = {"home_coverage", "now_playing_coverage", "cost"}
-    assert {(check["name"], check["outcome"]) for check in verdict["checks"]} == {(name, "passed") for name in names}
-    assert "\n  MERGE" in capsys.readouterr().out
-
-
-@pytest.fixture
-def changed(store, tmp_path) -> Callable[[Callable[[dict], None]], LocalStore]:
-    """Return a function that gives a root like the judged one but for the record of its run."""
-
-    def made(change: Callable[[dict], None]) -> LocalStore:
-        other = LocalStore(shutil.copytree(Path(store.root) / "runs", tmp_path / "root" / "runs").parent.as_posix())
-        (tmp_path / "root" / "data").symlink_to(Path(store.root) / "data")
-        record = json.loads(other.read_bytes(record_path(DAY)))
-        change(record)
-        other.write_bytes(record_path(DAY), json.dumps(record).encode())
-        return other
-
-    return made
-
-
-def refused(base: LocalStore, head: LocalStore, folder: Path, waiver: str) -> int:
-    """Compare two roots; with a waiver, if there is one."""
-    text = (
-        f'[[waiver]]\ncheck = "{waiver}"\ndataset = "evaluation"\nowner = "me"\nreason = "why"\nexpires = 2027-01-01\n'
-    )
-    (folder / "waivers.toml").write_text(text if waiver else "")
-    arguments = ["--base", base.root, "--head", head.root, "--waivers", str(folder / "waivers.toml")]
-    return job.main(["diff", *arguments])
-
-
-@pytest.mark.parametrize(
-    ("figures", "waiver", "code"),
-    [
-        ({"cpu_seconds": 1.1}, "", 0),
-        ({"cpu_seconds": 1.3}, "home_coverage", 1),
-        ({"cpu_seconds": 1.3}, "cost", 0),
-        ({"seconds": 1.3}, "", 0),
-        ({"seconds": 1.3, "cpu_seconds": None}, "", 1),
-    ],
-    ids=["a little", "much", "waived", "waited for others", "not counted"],
-)
-def test_a_dearer_run_needs_a_waiver(store, changed, tmp_path, figures, waiver, code):
-    """What counts is the time of processors; the clock where either run did not count it."""
-
-    def dearer(record: dict) -> None:
-        for stage in (stage for stage in record["stages"] if not stage["skipped"]):
-            stage |= {name: factor and stage[name] * factor for name, factor in figures.items()}
-
-    assert refused(store, changed(dearer), tmp_path, waiver) == code
-
-
-@pytest.mark.parametrize(("left", "waiver", "code"), [(0.96, "", 0), (0.94, "cost", 1), (0.94, "home_coverage", 0)])
-def test_sets_of_fewer_items_need_a_waiver(store, changed, tmp_path, left, waiver, code):
-    """Sets that cover 4 % less of the catalogue may be merged, 6 % less may not."""
-    exposed = manifest_of(store, "exposure/home")
-    counters = dict(exposed.counters) | {"covered_items": round(left * exposed.counters["covered_items"])}
-    narrow = dataclasses.replace(exposed, counters=counters, run="narrow")
-
-    def narrower(record: dict) -> None:
-        record["manifests"]["exposure/home"] = "narrow.json"
-
-    head = changed(narrower)
-    head.write_bytes("narrow.json", narrow.to_json().encode())
-    assert refused(store, head, tmp_path, waiver) == code
-
-
-@pytest.mark.slow
-def test_the_same_road_made_twice_differs_in_nothing_and_may_be_merged(store, small_road, tmp_path, capsys):
-    made = tmp_path / "made"
-    arguments = ["--raw", str(small_road.raw), "--date", str(small_road.date), "--root", str(made), "--shards", "2"]
-    assert batch.main([*arguments, "--policy", str(small_road.policy)]) == 0
-    again = pretend(made, tmp_path / "again", small_road.date)
-    assert job.main(["run", "--from", DAY, "--to", DAY, "--root", again.root]) == 0
-    assert job.main(["diff", "--base", store.root, "--head", again.root, "--out", str(tmp_path / "verdict.json")]) == 0
-    verdict = json.loads((tmp_path / "verdict.json").read_text())
-    assert {(one["low"], one["high"], one["relative"]) for one in verdict["differences"]} == {(0.0, 0.0, 0.0)}
-    assert len(verdict["differences"]) > 500
-    assert {check["observed"] for check in verdict["checks"] if check["name"] != "cost"} == {0.0}
-    assert "\n  MERGE" in capsys.readouterr().out
 
 
 def test_judging_again_does_nothing(store, capsys):

@@ -1,12 +1,13 @@
-"""The order of a set: by the chance that any source is right, with the rules that come before it."""
+"""The order of a set: by the chance that any source is right, with the rules that come before it, and the runs of an artist."""
 
 import dataclasses
+import random
 
 import numpy as np
 import polars as pl
 import pytest
-from test_blend import assert_same, ids, names, random_block, tracks
-from toy_road import facts, instant, item, policy, proposals, quota
+from test_blend import assert_same, blended, ids, names, random_block, tracks
+from toy_road import facts, instant, item, policy, proposals, quota, record
 
 from transforms.blend import blend
 
@@ -93,3 +94,64 @@ def test_what_leads_stands_first_without_chances_too():
     found = blend(offered, facts(items), surface, instant(surface))
     assert ids(found)[:2] == ["x", "y"]
     assert set(ids(found)[2:]) == {"a", "b", "c", "d"}
+
+
+# Runs of one artist.
+
+
+def longest_run(artists: list[str]) -> int:
+    runs, longest = 0, 0
+    for n, artist in enumerate(artists):
+        runs = runs + 1 if n and artist == artists[n - 1] else 1
+        longest = max(longest, runs)
+    return longest
+
+
+def test_no_artist_follows_itself_more_often_than_it_may():
+    items = [item(one, "x") for one in names("a", 6)] + [item(one, "y") for one in names("b", 4)]
+    surface = policy(quota("s"), quota("t"), max_run=2)
+    found = blended({"s": names("a", 6) + names("b", 4)}, facts(items), surface)
+    assert ids(found) == ["a00", "a01", "b00", "a02", "a03", "b01", "a04", "a05", "b02", "b03"]
+    assert found.candidates["position"].to_list() == list(range(10))
+
+
+def test_a_run_stays_where_nothing_else_is_left():
+    items = [item(one, "x") for one in names("a", 4)] + [item("b", "y")]
+    found = blended({"s": [*names("a", 4), "b"]}, facts(items), policy(quota("s"), quota("t"), max_run=1))
+    assert ids(found) == ["a00", "b", "a01", "a02", "a03"]
+
+
+def test_items_of_no_artist_are_no_run():
+    items = [item(one, artists=None) for one in names("a", 4)]
+    assert ids(blended({"s": names("a", 4)}, facts(items), policy(quota("s"), quota("t"), max_run=1))) == names("a", 4)
+
+
+def test_runs_end_with_the_record():
+    told = facts([item(one, "x") for one in names("a", 2)] + [item("b")], [record("u1"), record("u2")])
+    offered = pl.concat([proposals({"s": ["b", "a00"]}, "u1"), proposals({"s": ["a01", "b"]}, "u2")])
+    surface = policy(quota("s"), quota("t"), max_run=1)
+    found = blend(offered, told, surface, instant(surface))
+    assert [ids(found, k) for k in (0, 1)] == [["b", "a00"], ["a01", "b"]]
+
+
+def test_runs_are_as_long_as_each_record_has_it():
+    items = [item(one, "x") for one in names("a", 4)] + [item(one, "y") for one in names("b", 2)]
+    told = dataclasses.replace(facts(items, [record(f"u{n}") for n in range(3)]), max_run=np.array([2, 0, 1]))
+    offered = pl.concat(proposals({"s": names("a", 4) + names("b", 2)}, f"u{n}") for n in range(3))
+    surface = policy(quota("s"), quota("t"), max_run=2)
+    found = blend(offered, told, surface, instant(surface))
+    assert [ids(found, k) for k in range(3)] == [
+        ["a00", "a01", "b00", "a02", "a03", "b01"], names("a", 4) + names("b", 2), ["a00", "b00", "a01", "b01", "a02", "a03"],
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_runs_are_broken_as_long_as_another_artist_waits(seed):
+    dice = random.Random(seed)
+    items = [item(one, dice.choice("xxxyz")) for one in names("a", 30)]
+    surface = policy(quota("s"), quota("t"), max_run=2)
+    found = blended({"s": names("a", 30)}, facts(items), surface)
+    artists = found.candidates["artist_id"].to_list()
+    tail = next(n for n in range(len(artists)) if len(set(artists[n:])) == 1)
+    assert longest_run(artists[: tail + 2]) <= 2
+    assert sorted(ids(found)) == names("a", 30)
