@@ -9,17 +9,17 @@ import sys
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
+import polars as pl
 import psutil
+import pyarrow as pa
 import pytest
-from toy_road import table
-from toy_stream import ToyStep, event
+from plain_step import Forgetful, PlainStep, Unable
 
-from transforms.io.broker import Received
 from transforms.stream.crew import PAUSE_S, Crew, Other
-from transforms.stream.messages import decode_messages
 
-TESTS = Path(__file__).parents[2]
+HERE = Path(__file__).parent
 LEAST = 8
+TOMBSTONES = pl.DataFrame({"id": ["i3"]})
 
 
 @pytest.fixture(autouse=True)
@@ -27,43 +27,25 @@ def _small_parts(monkeypatch):
     monkeypatch.setattr("transforms.stream.crew.LEAST", LEAST)
 
 
-class Telling(ToyStep):
-    """Says in a set which process made it."""
-
-    def sets(self, states):
-        made = super().sets(states)
-        reasons = [[f"made by {os.getpid()}"]] * made.num_rows
-        at = made.schema.get_field_index("degraded_reasons")
-        return made.set_column(at, made.schema.field(at), [reasons])
-
-
-class Unable(ToyStep):
-    def sets(self, states):
-        raise LookupError("the index is of another day")
-
-
-class Forgetful(ToyStep):
-    def without(self, tombstones):
-        raise MemoryError
-
-
 def states(number: int) -> dict[str, bytes]:
-    """Return the states of so many users, each after two events of their own."""
-    messages = [event(n + m, f"u{n:03d}") for n in range(number) for m in range(2)]
-    received = [Received(json.dumps(one).encode(), {}, str(n), 0.0, "") for n, one in enumerate(messages)]
-    rows = decode_messages(received, "test").rows
-    return ToyStep().merge(dict.fromkeys(rows["user_id"]), rows).states
+    """Return the states of so many users, each with two items of their own."""
+    return {f"u{n:03d}": json.dumps([f"i{n % 7}", f"i{(n + 1) % 7}"]).encode() for n in range(number)}
+
+
+def sets(made: pa.Table) -> pa.Table:
+    """Return the sets without who made them."""
+    return made.drop_columns("made_by")
 
 
 def by_process(made) -> list[int]:
     """Return how many sets each process made, in order of the table."""
-    told = [reasons[0] for reasons in made["degraded_reasons"].to_pylist()]
+    told = made["made_by"].to_pylist()
     return [told.count(one) for one in dict.fromkeys(told)]
 
 
 @pytest.fixture(scope="module")
 def crew():
-    return Crew.of(Telling(), Telling, 4)
+    return Crew.of(PlainStep(), PlainStep, 4)
 
 
 def kill(one) -> None:
@@ -74,8 +56,8 @@ def kill(one) -> None:
 
 def made_here(made) -> list[str]:
     """Return whose set this process made."""
-    told = zip(made["user_id"].to_pylist(), made["degraded_reasons"].to_pylist(), strict=True)
-    return [user for user, (reason,) in told if reason == f"made by {os.getpid()}"]
+    told = zip(made["user_id"].to_pylist(), made["made_by"].to_pylist(), strict=True)
+    return [user for user, process in told if process == os.getpid()]
 
 
 def until_ready(crew) -> None:
@@ -87,7 +69,7 @@ def until_ready(crew) -> None:
 def test_the_sets_are_those_of_one_process_in_the_same_order(crew, number):
     some = states(number)
     made = crew.sets(some)
-    assert made.drop_columns("degraded_reasons").equals(ToyStep().sets(some).drop_columns("degraded_reasons"))
+    assert sets(made).equals(sets(PlainStep().sets(some)))
     assert len(by_process(made)) == min(max(number // LEAST, 1), 3)
     assert max(by_process(made)) - min(by_process(made)) <= 1
     assert made_here(made) == [], "the driver has its own work"
@@ -110,16 +92,16 @@ class Full:
     def __init__(self, file: Path) -> None:
         self.file = file
 
-    def __call__(self) -> ToyStep:
+    def __call__(self) -> PlainStep:
         if self.file.exists():
             raise OSError(28, "No space left on device")
-        return Telling()
+        return PlainStep()
 
 
 def test_a_successor_that_cannot_open_the_bundle_is_replaced_too(tmp_path, caplog):
     some, now, file = states(2 * LEAST), [0.0], tmp_path / "full"
     other = Other(Full(file), lambda: now[0])
-    crew = Crew(Telling(), [other])
+    crew = Crew(PlainStep(), [other])
     other.wait()
     file.touch()
     kill(other)
@@ -146,7 +128,7 @@ def test_it_is_tried_after_longer_and_longer_pauses_and_said_once(monkeypatch, c
             one._opened.set_result(None)
 
     monkeypatch.setattr(Other, "_start", start)
-    other = Other(ToyStep, lambda: now[0])
+    other = Other(PlainStep, lambda: now[0])
     while not other.is_ready():
         now[0] += 1.0
     pauses = [after - before for before, after in itertools.pairwise(tried)]
@@ -155,21 +137,22 @@ def test_it_is_tried_after_longer_and_longer_pauses_and_said_once(monkeypatch, c
 
 
 def test_what_disappears_is_offered_by_none_not_even_by_one_that_comes_later():
-    some, tombstone = states(40), {"entity": "item", "id": "i3"}
-    crew = Crew.of(ToyStep(), ToyStep, 2).without(table("tombstone", [tombstone]))
-    expected = ToyStep(gone=frozenset({"i3"})).sets(some)
-    assert crew.sets(some).equals(expected)
+    some, crew = states(40), Crew.of(PlainStep(), PlainStep, 2).without(TOMBSTONES)
+    expected = sets(PlainStep(gone=frozenset({"i3"})).sets(some))
+    assert sets(crew.sets(some)).equals(expected)
     kill(crew.others[0])
-    assert crew.sets(some).equals(expected)
+    assert sets(crew.sets(some)).equals(expected)
     until_ready(crew)
-    assert crew.sets(some).equals(expected)
-    assert not expected.equals(ToyStep().sets(some))
+    made = crew.sets(some)
+    assert made_here(made) == []
+    assert sets(made).equals(expected)
+    assert not expected.equals(sets(PlainStep().sets(some)))
 
 
 def test_a_process_that_did_not_learn_what_disappears_makes_no_set():
-    crew, some = Crew.of(ToyStep(), Forgetful, 2), states(40)
-    gone = crew.without(table("tombstone", [{"entity": "item", "id": "i3"}]))
-    assert gone.sets(some).equals(ToyStep(gone=frozenset({"i3"})).sets(some))
+    crew, some = Crew.of(PlainStep(), Forgetful, 2), states(40)
+    made = crew.without(TOMBSTONES).sets(some)
+    assert sets(made).equals(sets(PlainStep(gone=frozenset({"i3"})).sets(some)))
 
 
 def test_what_fails_there_is_raised_here(crew):
@@ -179,20 +162,20 @@ def test_what_fails_there_is_raised_here(crew):
 
 def test_a_bundle_that_another_process_cannot_serve_is_refused():
     with pytest.raises(LookupError, match="another day"):
-        Crew.of(ToyStep(), Unable, 2)
+        Crew.of(PlainStep(), Unable, 2)
 
 
 def test_one_process_needs_no_other():
-    own = ToyStep()
+    own = PlainStep()
     assert Crew.of(own, Unable, 1) is own
 
 
 _DRIVER = """
 import time
-from toy_stream import ToyStep
+from plain_step import PlainStep
 from transforms.stream.crew import Crew
 if __name__ == "__main__":
-    crew = Crew.of(ToyStep(), ToyStep, 2)
+    crew = Crew.of(PlainStep(), PlainStep, 2)
     print(*crew.others[0]._pool._processes, flush=True)
     time.sleep(60)
 """
@@ -200,7 +183,7 @@ if __name__ == "__main__":
 
 def test_no_process_outlives_a_driver_that_was_killed(tmp_path):
     (tmp_path / "driver.py").write_text(_DRIVER)
-    paths = os.pathsep.join([str(TESTS), str(TESTS.parent)])
+    paths = os.pathsep.join([str(HERE), str(HERE.parents[2])])
     driver = subprocess.Popen(
         [sys.executable, str(tmp_path / "driver.py")], stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": paths}
     )
@@ -212,11 +195,11 @@ def test_no_process_outlives_a_driver_that_was_killed(tmp_path):
 
 
 _DISMISSED = """
-from toy_stream import ToyStep
+from plain_step import PlainStep
 from jobs.options import leave
 from transforms.stream.crew import Crew, dismiss
 if __name__ == "__main__":
-    crew = Crew.of(ToyStep(), ToyStep, 2)
+    crew = Crew.of(PlainStep(), PlainStep, 2)
     dismiss()
     leave(0)
 """
@@ -224,7 +207,7 @@ if __name__ == "__main__":
 
 def test_a_driver_that_dismisses_them_leaves_nothing_behind(tmp_path):
     (tmp_path / "driver.py").write_text(_DISMISSED)
-    paths = os.pathsep.join([str(TESTS), str(TESTS.parent)])
+    paths = os.pathsep.join([str(HERE), str(HERE.parents[2])])
     ended = subprocess.run(
         [sys.executable, str(tmp_path / "driver.py")], capture_output=True, env={**os.environ, "PYTHONPATH": paths}
     )
