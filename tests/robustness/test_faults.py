@@ -20,22 +20,28 @@ BUSY = Setting(users=1_500, items=2_000, events=60_000, markets=3, end=TODAY, da
 
 
 @pytest.fixture(scope="module")
-def busy(tmp_path_factory):
-    return write_raw(tmp_path_factory.mktemp("busy") / "raw", BUSY)
+def busy(yesterday, tmp_path_factory):
+    """The day of a busy world, on a root that has taken in all of it but the events."""
+    folder = tmp_path_factory.mktemp("busy")
+    shutil.copytree(yesterday.root, folder / "root")
+    folders = yesterday._replace(raw=write_raw(folder / "raw", BUSY), root=folder / "root")
+    ingest(*folders)
+    shutil.rmtree(folders.root / f"data/event/date={TODAY}")
+    return folders
 
 
 @pytest.fixture
-def delivered(busy, yesterday, copied, tmp_path):
+def delivered(busy, copied, tmp_path):
     """Return a function that plants a fault into the events and gives the folders to run on."""
 
     def plant(fault):
         raw = tmp_path / "raw"
-        shutil.copytree(busy, raw)
+        shutil.copytree(busy.raw, raw)
         events = pl.concat([pl.read_parquet(file) for file in sorted(raw.glob("events/*.parquet"))])
         shutil.rmtree(raw / "events")
         (raw / "events").mkdir()
         fault(events).write_parquet(raw / "events/delivery.parquet")
-        return copied(yesterday)._replace(raw=raw)
+        return copied(busy)._replace(raw=raw)
 
     return plant
 
