@@ -29,9 +29,19 @@ def data_dir() -> Path:
 _NO_DATA = "NO DATA:"
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with what takes minutes: a process that came to it last would work on alone."""
-    items.sort(key=lambda item: "robustness" not in item.path.parts)
+ROADS = ("yesterday", "golden_road", "small_road")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Function]) -> None:
+    """Begin with what takes minutes: a process that came to it last would work on alone.
+
+    First a module on each road, so that one process makes another road while the first is made, and waits for none.
+    """
+    on = {road: item.path for item in reversed(items) for road in ROADS if road in item.fixturenames}
+    early = [on[road] for road in ROADS if road in on]
+    early += [item.path for item in items if "robustness" in item.path.parts]
+    turn = {path: n for n, path in enumerate(dict.fromkeys(early))}
+    items.sort(key=lambda item: turn.get(item.path, len(turn)))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
@@ -111,11 +121,19 @@ def small_road(made_once: MadeOnce, small_policy: Path) -> SmallRoad:
     def run(folder: Path) -> None:
         setting = Setting(users=500, items=2_000, events=20_000, markets=2, end=SMALL_DATE, days=10)
         write_world(setting, folder / "raw", "parquet")
-        arguments = ["--raw", f"{folder}/raw", "--date", str(SMALL_DATE), "--root", f"{folder}/root", "--shards", "2"]
-        assert batch.main([*arguments, "--policy", str(small_policy)]) == 0
+        assert batch.main(road(folder).options()) == 0
 
-    folder = made_once("road", run)
-    return SmallRoad(folder / "root", folder / "raw", SMALL_DATE, small_policy)
+    def road(folder: Path) -> SmallRoad:
+        return SmallRoad(folder / "root", folder / "raw", SMALL_DATE, small_policy)
+
+    return road(made_once("road", run))
+
+
+@pytest.fixture(scope="session")
+def road_elsewhere(small_road: SmallRoad, made_once: MadeOnce) -> SmallRoad:
+    """The same road made a second time, on another root by another process; read only."""
+    folder = made_once("elsewhere", lambda folder: small_road.made_elsewhere(folder / "root"))
+    return small_road._replace(root=folder / "root")
 
 
 @pytest.fixture
