@@ -225,7 +225,7 @@ def test_an_earlier_date_is_made_and_not_released(
     copy_road: SmallRoad, store: Store, capsys: pytest.CaptureFixture
 ) -> None:
     live = store.read_bytes("live/home.json")
-    assert job.main(arguments(copy_road, "2026-01-30", DAY)) == 0
+    assert job.main([*arguments(copy_road, "2026-01-30", DAY), "--surface", "home"]) == 0
     out = capsys.readouterr().out
     assert "2026-01-30  done" in out
     assert "archived: 2026-01-31 is live, which is newer" in out
