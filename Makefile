@@ -42,7 +42,7 @@ help: ## List the targets
 	@awk -F ': .*## ' '/^[a-z-]+: .*## / {printf "  make %-18s %s\n", $$1, $$2}' Makefile
 	@echo "Everything is written under ROOT=folder or gs://bucket/prefix; .segue if none is given."
 
-setup: $(STAMP) ## Create .venv and install into it, once; the other targets do it by themselves
+setup: $(STAMP) ## Create .venv and install into it, once; the other targets do it by themselves [PIP=options of its install]
 
 demo: $(STAMP) ## Write a synthetic world and run the whole road on it [SEED=7 SHARDS=2]
 	@$(PY) -m jobs.demo --date $(DEMO_DATE) $(root) $(call flag,--seed,SEED) $(call flag,--shards,SHARDS)
@@ -159,6 +159,6 @@ $(STAMP): pyproject.toml setup.py
 	if [ -z "$$python" ]; then echo "Python 3.11 or newer was not found. Install it, or name it: make setup PYTHON=/path/to/python3.11" >&2; exit 1; fi; \
 	echo "Installing into .venv with $$("$$python" --version); this happens once and takes a few minutes"; \
 	"$$python" -m venv .venv
-	@PYTHONWARNINGS=ignore $(PY) -m pip install --disable-pip-version-check --progress-bar off -e '.[dev]' \
+	@PYTHONWARNINGS=ignore $(PY) -m pip install --disable-pip-version-check --progress-bar off $(call given,PIP) -e '.[dev]' \
 	  | awk '/^Collecting / {print "  " $$2; fflush()} /^Installing collected/ {print "  ... all downloaded, installing"; fflush()}'
 	@touch $(STAMP)
