@@ -118,13 +118,13 @@ def _write(path: Path, text: str) -> None:
 def small_road(made_once: MadeOnce, small_policy: Path) -> SmallRoad:
     """A world of 20,000 events, run once for its last day with two shards and published on both surfaces."""
 
+    def road(folder: Path) -> SmallRoad:
+        return SmallRoad(folder / "root", folder / "raw", SMALL_DATE, small_policy)
+
     def run(folder: Path) -> None:
         setting = Setting(users=500, items=2_000, events=20_000, markets=2, end=SMALL_DATE, days=10)
         write_world(setting, folder / "raw", "parquet")
         assert batch.main(road(folder).options()) == 0
-
-    def road(folder: Path) -> SmallRoad:
-        return SmallRoad(folder / "root", folder / "raw", SMALL_DATE, small_policy)
 
     return road(made_once("road", run))
 

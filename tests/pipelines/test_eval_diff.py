@@ -204,6 +204,7 @@ def test_sets_of_fewer_items_need_a_waiver(store, changed, tmp_path, left, waive
     assert refused(store, head, tmp_path, waiver) == code
 
 
+@pytest.mark.slow
 def test_the_same_road_made_twice_differs_in_nothing_and_may_be_merged(store, road_elsewhere, tmp_path, capsys):
     """What it cost is waived: another process was busy with other things, too."""
     again = pretend(road_elsewhere.root, tmp_path / "again", road_elsewhere.date)
