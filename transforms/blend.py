@@ -126,12 +126,12 @@ def _judged(proposals: pl.DataFrame, facts: Facts, policy: SurfacePolicy, instan
     every = _coded(proposals, facts, policy)
     fallback = next(quota for quota in policy.sources if quota.source_id == policy.fallback)
     if fallback.target > 0:
-        rows = every.rows("record_key", "group")
+        rows = every.rows("record_key", "group", "newcomer")
         return rows, hard_filters(rows, facts, policy, instant)
     own = every.rows("record_key")
     judged = hard_filters(own, facts, policy, instant)
     survivors = counted(own.k[judged.rule == 0], facts.records.height)
-    needed = every.rows("group", only=survivors < _AMPLE * policy.fill_to)
+    needed = every.rows("group", "newcomer", only=survivors < _AMPLE * policy.fill_to)
     return Rows.joined(own, needed), Judged.joined(judged, hard_filters(needed, facts, policy, instant))
 
 
@@ -170,13 +170,13 @@ class _Coded:
 def offer(proposals: pl.DataFrame, facts: Facts, policy: SurfacePolicy, pools: bool = False) -> tuple[Rows, Rows]:
     """Number the proposals of a block: each record is offered its own, and those of its market and tier.
 
-    Records need `record_key` and `group`, the keys of their proposals.
+    Records need `record_key` and `group`, the keys of their proposals, and `newcomer`.
 
     Args:
       pools: whether also what is only there to draw from.
     """
     coded = _coded(proposals, facts, policy, pools)
-    return coded.rows("record_key"), coded.rows("group")
+    return coded.rows("record_key"), coded.rows("group", "newcomer")
 
 
 def _coded(proposals: pl.DataFrame, facts: Facts, policy: SurfacePolicy, pools: bool = False) -> _Coded:
@@ -197,12 +197,16 @@ def _coded(proposals: pl.DataFrame, facts: Facts, policy: SurfacePolicy, pools: 
     owner = keys.find_runs(proposals["key"])
     if not pools and policy.explore:
         owner[source == _names(policy).index(policy.explore)] = NO_CODE
+    own = {name: keys.find(facts.records[name]) for name in names}
+    # What is for newcomers stands under codes of its own, behind those of all keys.
+    moved = np.array([quota.newcomers for quota in policy.sources])[source] & (owner != NO_CODE)
+    owner[moved] += np.uint32(len(keys.ids))
+    new = facts.records["newcomer"].to_numpy() & (own["group"] != NO_CODE)
+    own["newcomer"] = np.where(new, own["group"] + np.uint32(len(keys.ids)), NO_CODE)
     rank = np.array(proposals["source_rank"].to_numpy(), np.int32)
     item = facts.item_codes.ids.find(proposals["item_id"])
-    order, starts = by_code(owner, len(keys.ids))
-    return _Coded(
-        item, source.astype(np.uint8), rank, order, starts, {name: keys.find(facts.records[name]) for name in names}
-    )
+    order, starts = by_code(owner, 2 * len(keys.ids))
+    return _Coded(item, source.astype(np.uint8), rank, order, starts, own)
 
 
 def _names(policy: SurfacePolicy) -> list[str]:

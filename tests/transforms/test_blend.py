@@ -324,6 +324,22 @@ def test_the_fallbacks_own_target_is_no_filling():
     assert Counter(found.candidates["source_id"].to_list()) == {"t": 2, "s": 6}
 
 
+def test_what_is_for_newcomers_is_offered_to_them_alone():
+    surface = policy(
+        quota("own"), quota("company", 1, 2, 3, personal=False, newcomers=True), quota("chart", 1, 1, 9, personal=False)
+    )
+    people = [record("new", newcomer=True), record("ann"), record("bob")]
+    told = facts(tracks(names("a", 2), names("c", 5), names("t", 9)), people)
+    offered = [
+        proposals({"own": names("a", 2)}, "ann"),
+        proposals({}, group={"company": names("c", 5), "chart": names("t", 9)}),
+    ]
+    found = blend(pl.concat(offered), told, surface, instant(surface))
+    slots = [Counter(found.candidates.filter(pl.col("k") == k)["source_id"].to_list()) for k in range(3)]
+    assert slots == [{"company": 3, "chart": 9}, {"own": 2, "chart": 9}, {"chart": 9}]
+    assert found.offered.tolist() == [14, 11, 9]
+
+
 def longest_run(artists: list[str]) -> int:
     runs, longest = 0, 0
     for n, artist in enumerate(artists):

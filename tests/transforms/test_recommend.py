@@ -46,6 +46,7 @@ from validation.rows import split_rows
 HOME = policy(
     quota("home.co_listen", 2, 4, 8, discovery=True), quota("home.relisten", 1, 3, 6),
     quota("home.follow_new", 0, 2, 5, discovery=True), quota("home.explore", 3, 3, 3, personal=False, discovery=True),
+    quota("home.popular_company", 0, 2, 4, personal=False, discovery=True, newcomers=True),
     quota("home.popular_market", 1, 2, 30, personal=False), explore="home.explore",
     size=20, minimum_size=5, fill_to=15, artist_early=2, artist_early_slots=5, artist=4, album=2, show=1,
 )  # fmt: skip
@@ -593,3 +594,15 @@ def test_where_no_seed_may_be_played_there_is_no_set(tmp_path):
     plays = [row | {"weight": 1, "plays": 1} for row in plays]
     made = recommend(tmp_path, tiny_world(item=items, popularity_partial=plays), NOW_PLAYING, "seeds")
     assert (made.table.num_rows, made.counters["empty_sets"]) == (0, 0)
+
+
+@each([one for one in CASES if one[2] == "users"])
+def test_what_goes_with_charts_is_for_whoever_has_no_history_to_go_by(made, seed, surface, who):
+    one, shown = made(seed, surface, who), set()
+    heard = {row["user_id"] for row in one.world["history"].to_dicts() if row["positives"]}
+    opted_out = set(one.world["user"].filter("personalization_opt_out")["user_id"])
+    for row in one.table.to_pylist():
+        names = {source["source_id"] for c in row["candidates"] for source in c["sources"]}
+        shown |= {row["user_id"]} if "home.popular_company" in names else set()
+    assert not shown & (heard - opted_out)
+    assert shown
