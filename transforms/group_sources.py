@@ -3,23 +3,26 @@
 import polars as pl
 
 from schemas.tallies import ANY
+from transforms.content_mix import KINDS, kind
 from transforms.sources import CO_LISTEN_LIMIT, HOME_SEEDS, Audience, Bundle, Source, neighbours, no_seed, none_found
 from transforms.tallies import primary_artist
 
-CHART = 2_000
+CHART, CHART_OF_A_KIND = 2_000, 500
+"""However few the plays of talk, books and videos beside music, a chart holds so many of each."""
 
 
 def popular(audience: Audience, bundle: Bundle) -> pl.DataFrame:
-    """Propose what is popular in a market for a tier, of all item types.
+    """Propose what is popular in a market for a tier, of all item types; of each kind of content the most popular too.
 
     Score: decayed plays in the market and tier, plus a thousandth of those in the market, plus a millionth of those
     everywhere: a short list is continued with the wider ones.
-    Memory: three charts of `CHART` items per key.
+    Memory: three charts of `CHART` items and `CHART_OF_A_KIND` of each kind per key.
     """
-    charts = bundle.read("popularity", ["market", "tier", "item_id", "weight"]).sort(
-        "market", "tier", "weight", "item_id", descending=[False, False, True, False]
+    charts = bundle.read("popularity", ["market", "tier", "item_type", "item_id", "weight"]).with_columns(kind())
+    charts = charts.sort(
+        "market", "tier", "weight", "item_id", "item_type", descending=[False, False, True, False, False]
     )
-    charts = charts.filter(pl.int_range(pl.len()).over("market", "tier") < CHART)
+    charts = charts.filter(_charted("market", "tier"))
     keys = audience.keys.select("key", "market", "tier")
     wider = [
         keys,
@@ -29,13 +32,22 @@ def popular(audience: Audience, bundle: Bundle) -> pl.DataFrame:
     found = [
         level.unique()
         .join(charts, on=["market", "tier"])
-        .select("key", "item_id", (pl.col("weight") * share).alias("raw_score"))
+        .select("key", "item_id", "kind", (pl.col("weight") * share).alias("raw_score"))
         for level, share in zip(wider, (1.0, 1e-3, 1e-6), strict=True)
     ]
     # The order of a sum of floats decides its last bit: largest first.
-    ordered = pl.concat(found).sort("key", "item_id", "raw_score", descending=[False, False, True])
-    summed = ordered.group_by("key", "item_id", maintain_order=True).agg(pl.col("raw_score").sum())
-    return summed.with_columns(*no_seed())
+    ordered = pl.concat(found).sort("key", "item_id", "raw_score", "kind", descending=[False, False, True, False])
+    summed = ordered.group_by("key", "item_id", maintain_order=True).agg(
+        pl.col("raw_score").sum(), pl.col("kind").first()
+    )
+    best = summed.sort("key", "raw_score", "item_id", descending=[False, True, False]).filter(_charted("key"))
+    return best.with_columns(*no_seed())
+
+
+def _charted(*chart: str) -> pl.Expr:
+    """Tell what a chart, in order, holds of itself and of each kind."""
+    place, of_kind = (pl.int_range(pl.len()).over(*by) for by in (chart, (*chart, "kind")))
+    return (place < CHART) | (of_kind < CHART_OF_A_KIND)
 
 
 def popular_company(audience: Audience, bundle: Bundle) -> pl.DataFrame:
@@ -65,7 +77,7 @@ def popular_company(audience: Audience, bundle: Bundle) -> pl.DataFrame:
     return found.select("key", "item_id", "raw_score").with_columns(no_seed()).select(none_found().columns)
 
 
-POPULAR = Source(popular, "decayed_plays", "popularity", "popular_in_market", CHART)
+POPULAR = Source(popular, "decayed_plays", "popularity", "popular_in_market", CHART + len(KINDS) * CHART_OF_A_KIND)
 HOME_GROUP_SOURCES: dict[str, Source] = {
     "home.popular_market": POPULAR,
     "home.popular_company": Source(popular_company, "cosine_sum", "co_listen", "goes_with_popular", CO_LISTEN_LIMIT),

@@ -7,7 +7,7 @@ from test_sources import chart, groups, near, scores
 from toy_road import item, table
 
 from transforms.conformance import MemoryBundle
-from transforms.group_sources import CHART, popular, popular_company
+from transforms.group_sources import CHART, CHART_OF_A_KIND, POPULAR, popular, popular_company
 from transforms.sources import CO_LISTEN_LIMIT, HOME_SEEDS
 
 # *.popular_market
@@ -32,6 +32,24 @@ def test_a_chart_is_cut_to_its_best():
     found = scores(popular(groups("SE|free"), chart(*rows)), "*|SE|free")
     assert len(found) == CHART
     assert "i00000" not in found
+
+
+def test_however_few_the_plays_of_talk_and_books_a_chart_holds_them():
+    loud = [(kind, f"{kind}{n:04d}", 9_000 - n) for kind in ("track", "video") for n in range(CHART)]
+    quiet = [("episode", f"e{n:04d}", 900 - n) for n in range(CHART_OF_A_KIND + 9)] + [
+        ("chapter", "c", 1),
+        ("audiobook", "b", 2),
+    ]
+    rows = [
+        {"market": "SE", "tier": "free", "item_type": kind, "item_id": one, "weight": weight, "rank": 0}
+        for kind, one, weight in loud + quiet
+    ]
+    found = list(
+        scores(popular(groups("SE|free"), MemoryBundle({"popularity": table("popularity", rows)})), "*|SE|free")
+    )
+    assert sum(one.startswith(("track", "video")) for one in found) == CHART
+    assert found[CHART:] == [*(f"e{n:04d}" for n in range(CHART_OF_A_KIND)), "b", "c"]
+    assert len(found) <= POPULAR.limit
 
 
 # home.popular_company

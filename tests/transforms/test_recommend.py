@@ -474,6 +474,25 @@ def test_however_explicit_the_charts_a_child_has_what_is_left(tmp_path):
     assert all(one.startswith("rude") for one in heard["grown"])
 
 
+def test_a_listener_of_talk_finds_it_where_music_is_played_most(tmp_path):
+    music = [item(f"m{n:03d}", f"artist{n}") for n in range(KEEP + 50)]
+    talk = [item(f"t{n:02d}", item_type="episode", artists=None, show_id=f"show{n}") for n in range(30)]
+    charts = [
+        {"market": m, "tier": t, "item_type": one["item_type"], "item_id": one["item_id"], "weight": 900 - n, "rank": n}
+        for m, t in (("SE", "free"), ("SE", "*"), ("*", "*"))
+        for n, one in enumerate([*music, *talk])
+    ]
+    heard = [{"band": 1, "device": "car", "kind": "talk", "plays": 20}]
+    told = {"item": [*music, *talk], "popularity": charts, "user": [user("u", market="SE"), user("v", market="SE")],
+            "history": [history("u", [listen("a", 70)], market="SE") | {"habits": heard}]}  # fmt: skip
+    surface = dataclasses.replace(PLAIN, page=5, show=20)
+    made = recommend(tmp_path, tiny_world(**told), surface, "users")
+    kinds = {row["record_key"]: Counter(c["item_type"] for c in row["candidates"]) for row in made.table.to_pylist()}
+    assert kinds["u"]["episode"] >= 0.7 * surface.fill_to
+    assert kinds["v"]["episode"] == 0
+    assert made.counters["content_floors_missed"] == 0
+
+
 def test_a_user_the_snapshot_does_not_know_has_a_set(tmp_path):
     row = home(tmp_path, history=[history("u", [listen("b", 70)], market=None)])["u"]
     assert {c["item_id"] for c in row["candidates"]} == {"a", "b"}
