@@ -22,7 +22,8 @@ class Quota:
       personal: whether its candidates rest on the user's own (on Now Playing: the seed's own) behaviour.
       discovery: whether what the user played lately is taken out of it.
       leads: whether its candidates stand before all others, however likely they are taken up: what comes next in a show.
-      newcomers: whether it is for those alone who have no history to go by; then it is not personal.
+      newcomers: whether it is for those alone who have no history to go by; then it is not personal. Beyond its target it takes
+        turns with the fallback, where chances are not known.
     """
 
     source_id: str

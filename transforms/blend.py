@@ -200,11 +200,14 @@ def _coded(proposals: pl.DataFrame, facts: Facts, policy: SurfacePolicy, pools: 
     if not pools and policy.explore:
         owner[source == _names(policy).index(policy.explore)] = NO_CODE
     own = {name: keys.find(facts.records[name]) for name in names}
-    # What is for newcomers stands under codes of its own, behind those of all keys.
-    moved = np.array([quota.newcomers for quota in policy.sources])[source] & (owner != NO_CODE)
-    owner[moved] += np.uint32(len(keys.ids))
+    # What a group offers newcomers stands under codes of its own, behind those of all keys.
+    nobody = np.uint32(len(keys.ids))
+    of_group = np.zeros(len(keys.ids) + 1, bool)
+    of_group[own["group"][own["group"] != NO_CODE]] = True
+    moved = np.array([quota.newcomers for quota in policy.sources])[source] & of_group[np.minimum(owner, nobody)]
+    owner[moved] += nobody
     new = facts.records["newcomer"].to_numpy() & (own["group"] != NO_CODE)
-    own["newcomer"] = np.where(new, own["group"] + np.uint32(len(keys.ids)), NO_CODE)
+    own["newcomer"] = np.where(new, own["group"] + nobody, NO_CODE)
     rank = np.array(proposals["source_rank"].to_numpy(), np.int32)
     item = facts.item_codes.ids.find(proposals["item_id"])
     order, starts = by_code(owner, 2 * len(keys.ids))
@@ -239,7 +242,8 @@ def _limits(policy: SurfacePolicy) -> tuple[Limits, Quotas]:
 def _slot_table(policy: SurfacePolicy) -> np.ndarray:
     """Return the slot of the n-th proposal of each source, `(num_sources, most + 1) int64`; `OVER` beyond its maximum.
 
-    A maximum as large as the set is none: what stands behind it may be of a kind of content that the set has too little of.
+    A maximum as large as the set is none: what stands behind it may be of a kind of content that the set has too little of. What
+    is for newcomers stands among the fallback's, evenly over a set: charts are a better guess, `jobs/surfaces.toml`.
     """
     maxima = [_WHOLE if quota.maximum >= policy.size else quota.maximum for quota in policy.sources]
     n = np.arange(max(maxima) + 1)
@@ -247,8 +251,10 @@ def _slot_table(policy: SurfacePolicy) -> np.ndarray:
     slots = []
     for quota, high in zip(policy.sources, maxima, strict=True):
         low, aim = quota.minimum, quota.target
-        phase = np.where(n < low, 0, np.where(n < aim, 1, 2 + turn.get(quota.source_id, len(turn))))
-        done, end = np.select([n < low, n < aim], [0, low], aim), np.select([n < low, n < aim], [low, aim], high)
+        last = turn[policy.fallback] if quota.newcomers else turn.get(quota.source_id, len(turn))
+        most = high * _WHOLE // policy.size if quota.newcomers else high
+        phase = np.where(n < low, 0, np.where(n < aim, 1, 2 + last))
+        done, end = np.select([n < low, n < aim], [0, low], aim), np.select([n < low, n < aim], [low, aim], most)
         step = ((2 * (n - done) + 1) << SLOT_BITS) // (2 * np.maximum(end - done, 1))
         slots.append(np.where(n < high, (phase << SLOT_BITS) + step, OVER >> TIE_BITS))
     return np.stack(slots)

@@ -55,7 +55,7 @@ def popular_company(audience: Audience, bundle: Bundle) -> pl.DataFrame:
 
     It stands in for the co-listens of who has no history (domain reference, section 4). Score: that of
     `transforms.sources.co_listen` of one listener who played the best item of each of the 30 top artists, as much as the
-    market plays the artist. No single listener led to it, so that it has no seeds.
+    market plays the artist; an item of nobody stands for itself. No single listener led to it, so that it has no seeds.
     Memory: that of `popular`, and 30 seeds x 100 neighbours per key.
     """
     down = ["key", "raw_score", "item_id"]
@@ -63,11 +63,12 @@ def popular_company(audience: Audience, bundle: Bundle) -> pl.DataFrame:
     chart = charted.filter(pl.int_range(pl.len()).over("key") < audience.policy.size)
     owners = bundle.lookup("item", "item_id", chart["item_id"].unique(), ["item_id", "artists", "show_id"])
     owned = chart.join(
-        owners.select("item_id", primary_artist().alias("artist_id")), on="item_id", maintain_order="left"
+        owners.select("item_id", primary_artist().alias("artist_id")), on="item_id", how="left", maintain_order="left"
     )
-    played = owned.drop_nulls("artist_id").group_by("key", "artist_id", maintain_order=True).agg(
+    artist = pl.coalesce("artist_id", "item_id").alias("artist_id")
+    played = owned.group_by("key", artist, maintain_order=True).agg(
         pl.col("raw_score").sum().alias("strength"), pl.col("item_id").first()
-    )  # fmt: skip
+    )
     best = played.sort("key", "strength", "item_id", descending=[False, True, False])
     top = best.filter(pl.int_range(pl.len()).over("key") < HOME_SEEDS)
     seeds = top.with_columns(pl.col("strength") / pl.col("strength").sum().over("key"), no_seed()[1].alias("event_ts"))

@@ -352,6 +352,18 @@ def test_what_is_for_newcomers_is_offered_to_them_alone():
     assert found.offered.tolist() == [14, 11, 9]
 
 
+def test_what_is_for_newcomers_stands_evenly_among_charts():
+    surface = policy(
+        quota("company", maximum=2, personal=False, newcomers=True),
+        quota("chart", 0, 1, 10, personal=False),
+        size=10,
+        fill_to=10,
+    )
+    told = facts(tracks(names("c", 5), names("t", 20)), [record("new", newcomer=True)])
+    found = blended({}, told, surface, {"company": names("c", 5), "chart": names("t", 20)})
+    assert "".join(one[0] for one in ids(found)) == "ttttcttttt"
+
+
 def longest_run(artists: list[str]) -> int:
     runs, longest = 0, 0
     for n, artist in enumerate(artists):

@@ -94,6 +94,10 @@ def test_however_much_of_it_is_charted_there_is_as_much_company():
     assert sum(one.startswith("x") for one in scores(found, "*|SE|free")) >= CO_LISTEN_LIMIT
 
 
-def test_nobody_in_a_world_without_artists_or_plays_has_company():
-    assert company([("a", 9)], [("a", "x", 1.0)], {}, 9, "SE|free").height == 0
+def test_an_item_of_nobody_stands_for_itself():
+    found = company([("a", 3), ("b", 1)], [("a", "x", 1.0), ("b", "x", 0.4)], {"b": None}, 9, "SE|free")
+    assert scores(found, "*|SE|free") == pytest.approx({"x": 0.75 + 0.25 * 0.4})
+
+
+def test_nobody_has_company_where_nothing_is_played():
     assert company([], [], {}, 9, "SE|free").height == 0
