@@ -15,7 +15,10 @@ def popular(audience: Audience, bundle: Bundle) -> pl.DataFrame:
     """Propose what is popular in a market for a tier, of all item types; of each kind of content the most popular too.
 
     Score: decayed plays in the market and tier, plus a thousandth of those in the market, plus a millionth of those
-    everywhere: a short list is continued with the wider ones.
+    everywhere: a short list is continued with the wider ones. What rises has no places of its own: plays that halve every week
+    follow it. On nowplaying's sessions in their order, 240 taken for a day, the first 15 and 300 places hold 1.94 and 10.4 %
+    of the plays of the day after, over the last 60 days; with a half-life of 2 days 1.93 and 9.3 %, of 30 days 1.78 and 9.9 %;
+    and with every fifth place for what rose most, by 2 days against 7, 1.84 and 10.2 %.
     Memory: three charts of `CHART` items and `CHART_OF_A_KIND` of each kind per key.
     """
     charts = bundle.read("popularity", ["market", "tier", "item_type", "item_id", "weight"]).with_columns(kind())
