@@ -29,7 +29,7 @@ from transforms.sorted_groups import by_code, counted, numbered, order_by
 NOT_DRAWN = "not_drawn"
 RULES = (*HARD_FILTERS, "duplicate", "quota", "series", "cap:artist", "cap:album", "cap:show", "cap:publisher", "size",
          "content", NOT_DRAWN)  # fmt: skip
-_WHOLE = 2_000
+_DEEPEST = 2_000
 """So many proposals of one source to a record are looked at: charts have about a thousand."""
 _AMPLE = 4  # so many times `fill_to` survivors leave enough after duplicates and caps
 PROPOSAL_COLUMNS = (
@@ -242,21 +242,20 @@ def _limits(policy: SurfacePolicy) -> tuple[Limits, Quotas]:
 def _slot_table(policy: SurfacePolicy) -> np.ndarray:
     """Return the slot of the n-th proposal of each source, `(num_sources, most + 1) int64`; `OVER` beyond its maximum.
 
-    A maximum as large as the set is none: what stands behind it may be of a kind of content that the set has too little of. What
-    is for newcomers stands among the fallback's, evenly over a set: charts are a better guess, `jobs/surfaces.toml`.
+    A fallback whose maximum is the whole set has slots behind `OVER`: what stands there is in order, and may be of a kind of
+    content that the set has too little of. What is for newcomers stands evenly among the fallback's: charts are a better guess.
     """
-    maxima = [_WHOLE if quota.maximum >= policy.size else quota.maximum for quota in policy.sources]
-    n = np.arange(max(maxima) + 1)
+    n = np.arange(max(_DEEPEST, *(quota.maximum for quota in policy.sources)) + 1)
     turn = {source: place for place, source in enumerate(policy.flow)}
     slots = []
-    for quota, high in zip(policy.sources, maxima, strict=True):
-        low, aim = quota.minimum, quota.target
+    for quota in policy.sources:
+        low, aim, high = quota.minimum, quota.target, quota.maximum
         last = turn[policy.fallback] if quota.newcomers else turn.get(quota.source_id, len(turn))
-        most = high * _WHOLE // policy.size if quota.newcomers else high
+        behind = (1 + n) * (quota.source_id == policy.fallback and high >= policy.size)
         phase = np.where(n < low, 0, np.where(n < aim, 1, 2 + last))
-        done, end = np.select([n < low, n < aim], [0, low], aim), np.select([n < low, n < aim], [low, aim], most)
+        done, end = np.select([n < low, n < aim], [0, low], aim), np.select([n < low, n < aim], [low, aim], high)
         step = ((2 * (n - done) + 1) << SLOT_BITS) // (2 * np.maximum(end - done, 1))
-        slots.append(np.where(n < high, (phase << SLOT_BITS) + step, OVER >> TIE_BITS))
+        slots.append(np.where(n < high, (phase << SLOT_BITS) + step, (OVER >> TIE_BITS) + behind))
     return np.stack(slots)
 
 

@@ -361,7 +361,7 @@ def test_what_is_for_newcomers_stands_evenly_among_charts():
     )
     told = facts(tracks(names("c", 5), names("t", 20)), [record("new", newcomer=True)])
     found = blended({}, told, surface, {"company": names("c", 5), "chart": names("t", 20)})
-    assert "".join(one[0] for one in ids(found)) == "ttttcttttt"
+    assert "".join(one[0] for one in ids(found)) == "tttctttttc"
 
 
 def longest_run(artists: list[str]) -> int:
