@@ -16,8 +16,8 @@ class Quota:
     """How many slots of a set one source may take.
 
     Attributes:
-      minimum, target, maximum: slots; of the fallback, a maximum of a whole set is none. Minima are filled first; then the likeliest of all sources, up to their maxima, where chances
-        are known (`transforms.calibrate`); else targets in step, then maxima in `flow` order. Of a source nothing was seen of while
+      minimum, target, maximum: slots; of the fallback, a maximum of a whole set is none. Minima are filled first; then the
+        likeliest of all sources, up to their maxima, where chances are known (`transforms.calibrate`); else targets in step, then maxima in `flow` order. Of a source nothing was seen of while
         others are known, the chance is taken to halve at its target.
       personal: whether its candidates rest on the user's own (on Now Playing: the seed's own) behaviour.
       discovery: whether what the user played lately is taken out of it.

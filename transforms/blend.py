@@ -247,13 +247,15 @@ def _slot_table(policy: SurfacePolicy) -> np.ndarray:
     """
     n = np.arange(max(_DEEPEST, *(quota.maximum for quota in policy.sources)) + 1)
     turn = {source: place for place, source in enumerate(policy.flow)}
+    whole = next(quota.maximum for quota in policy.sources if quota.source_id == policy.fallback)
     slots = []
     for quota in policy.sources:
         low, aim, high = quota.minimum, quota.target, quota.maximum
         last = turn[policy.fallback] if quota.newcomers else turn.get(quota.source_id, len(turn))
         behind = (1 + n) * (quota.source_id == policy.fallback and high >= policy.size)
         phase = np.where(n < low, 0, np.where(n < aim, 1, 2 + last))
-        done, end = np.select([n < low, n < aim], [0, low], aim), np.select([n < low, n < aim], [low, aim], high)
+        most = high * whole // policy.size if quota.newcomers else high
+        done, end = np.select([n < low, n < aim], [0, low], aim), np.select([n < low, n < aim], [low, aim], most)
         step = ((2 * (n - done) + 1) << SLOT_BITS) // (2 * np.maximum(end - done, 1))
         slots.append(np.where(n < high, (phase << SLOT_BITS) + step, (OVER >> TIE_BITS) + behind))
     return np.stack(slots)
