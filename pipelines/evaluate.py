@@ -165,7 +165,7 @@ def _rankings(policy: Mapping, surface: str, factored: bool) -> tuple[str, ...]:
     """Return the names of all rankings. Alone stand sources that propose for a key; `FALLBACK` is the one of charts."""
     baselines = (FALLBACK, *([REPEAT_LAST] if surface == HOME else []), *([FACTORS] if factored else []))
     sources = [quota["source_id"] for quota in policy["sources"]]
-    alone = sorted({*sources} - {policy["fallback"], policy.get("explore")})
+    alone = sorted(quota["source_id"] for quota in policy["sources"] if quota["personal"])
     return (SETS, ORACLE, *baselines, *alone, *part_names(sources))
 
 

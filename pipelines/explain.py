@@ -14,6 +14,7 @@ from pipelines.reblend import (
     published_again,
     reblend,
     sources_of,
+    withheld,
 )
 from pipelines.recommend import SURFACES, asked
 from pipelines.records import Catalogue, Question, find_record, overlaid, published
@@ -151,7 +152,8 @@ def _absent(again: Reblended, shard: Shard, item_id: str, sets: Manifest, record
     found = everything_found(shard, surface, record, policy_of(sets), instant_of(sets), terms)
     nothing, world = pl.Series([], dtype=pl.String), read_world(shard)
     items, _ = proposed_items(pl.Series([item_id]), nothing, world, ShardBundle(shard), instant_of(sets))
-    names = asked(sources_of(surface.name), again.policy)
+    without = withheld(again.policy, again.facts.records["newcomer"][again.k])
+    names = [name for name in asked(sources_of(surface.name), again.policy) if name not in without]
     return {"verdict": "not_proposed", "asked": [_asked(name, again, found, item_id, items) for name in names]}
 
 

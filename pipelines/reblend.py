@@ -106,10 +106,16 @@ def reblend(shard: Shard, sets: Manifest, record: Mapping) -> Reblended:
     )
     if not own.height:
         raise LookupError(f"no facts about {record['record_key']!r} {record['context_key']}")
+    offered = offered.filter(~pl.col("source_id").is_in(withheld(policy, own["newcomer"][0])))
     calibration = Calibration.read(shard.paths("calibration"))
     chances = calibration.chances(offered, policy)
     blended = blend(offered, facts, policy, instant, chances)
     return Reblended(int(own["k"][0]), offered, facts, blended, policy, instant)
+
+
+def withheld(policy: SurfacePolicy, newcomer: bool) -> list[str]:
+    """Return the sources that a record is not offered though its market and tier are: what is for newcomers alone."""
+    return [quota.source_id for quota in policy.sources if quota.newcomers and not newcomer]
 
 
 def _given(shard: Shard, policy: SurfacePolicy, instant: Instant, record: Mapping) -> tuple[pl.DataFrame, Facts]:

@@ -24,6 +24,7 @@ from transforms.candidate_sets import Provenance, Rests
 from transforms.devices import GPU, GPU_HINTS
 from transforms.explore_pool import HOME_EXPLORE_SOURCES, NOW_PLAYING_EXPLORE_SOURCES
 from transforms.filters import Instant
+from transforms.group_sources import HOME_GROUP_SOURCES, NOW_PLAYING_GROUP_SOURCES
 from transforms.groups import RetrieveGroups
 from transforms.model_bundle import ModelBundle
 from transforms.panel import LEFT_OUT
@@ -32,13 +33,7 @@ from transforms.recommend import Recommend
 from transforms.replay import MOST, Replayed
 from transforms.retrieve import retrieve_seeds, retrieve_users
 from transforms.shards import ExchangeShards, Output, ProcessShards, Shard, Task, Work, Workspace
-from transforms.sources import (
-    HOME_GROUP_SOURCES,
-    HOME_SOURCES,
-    NOW_PLAYING_GROUP_SOURCES,
-    NOW_PLAYING_SOURCES,
-    Source,
-)
+from transforms.sources import HOME_SOURCES, NOW_PLAYING_SOURCES, Source
 from transforms.tallies import to_shards
 from transforms.vector_sources import HOME_VECTOR_SOURCES, NOW_PLAYING_VECTOR_SOURCES, VECTOR_SIGNALS
 from validation.arm_gates import ARMS
@@ -197,7 +192,7 @@ def retrieve(surface: Surface, served: Served) -> Stage:
     """Return the stage in which every source of a surface proposes."""
     road, data = served.road, served.parts
     inputs = _inputs(surface, data)
-    whole = {name: paths(data[name].files) for name in ("popularity", "item", "tombstone")}
+    whole = {name: paths(data[name].files) for name in ("popularity", "co_listen", "item", "tombstone")}
     group_task = Task(GROUPS, 0, whole)
     policy = road.policy.surfaces[surface.name]
     instant = Instant.of(road.date, policy)
@@ -358,7 +353,7 @@ def exposure(road: Road, surface: Surface, sets: Manifest, items: Manifest, week
         f"{WEEKS_AGO}{name}": n for name, n in (weeks_ago.counters if weeks_ago else {}).items() if name in TRENDS
     }
     eligible = eligible_items(items)
-    fallback = road.policy.surfaces[surface.name].fallback
+    common = road.policy.surfaces[surface.name].common
     return Stage(
         name="exposure",
         qualifier=surface.name,
@@ -371,7 +366,7 @@ def exposure(road: Road, surface: Surface, sets: Manifest, items: Manifest, week
             )
             for file in sets.files
         ),
-        transform=functools.partial(_exposure, fallback=fallback, num_shards=road.num_shards),
+        transform=functools.partial(_exposure, common=common, num_shards=road.num_shards),
         num_parts=road.num_shards,
         num_shards=road.num_shards,
         config={"sets": sets.rows_out, "eligible_items": eligible},
@@ -379,9 +374,9 @@ def exposure(road: Road, surface: Surface, sets: Manifest, items: Manifest, week
     )
 
 
-def _exposure(space: Workspace, tasks: Sequence[Task], fallback: str, num_shards: int) -> beam.PTransform:
+def _exposure(space: Workspace, tasks: Sequence[Task], common: Sequence[str], num_shards: int) -> beam.PTransform:
     targets = {f"{shard:05d}": Task(f"{shard:05d}", shard, {}) for shard in range(num_shards)}
-    return ExchangeShards(space, CountExposure(fallback, num_shards), add_exposure, targets)
+    return ExchangeShards(space, CountExposure(common, num_shards), add_exposure, targets)
 
 
 SETS_AT_ONCE = 1_024
@@ -392,12 +387,12 @@ _COUNTED = ("sets", "sets_chosen", *ARMS)
 class CountExposure:
     """Count the sets of one file per item. Memory: `SETS_AT_ONCE` sets, and the counts of as many items as they hold."""
 
-    fallback: str
+    common: Sequence[str]
     num_shards: int
 
     def __call__(self, shard: Shard) -> dict[str, pl.DataFrame]:
         (path,) = shard.paths("candidate_set")
-        counted = pl.concat([count_exposure(slots, self.fallback) for slots in _slots(path)])
+        counted = pl.concat([count_exposure(slots, self.common) for slots in _slots(path)])
         added = counted.group_by("item_id", "item_type").agg(pl.col(*_COUNTED).sum(), pl.col("best").min())
         return {"parts": to_shards(added, "item_id", self.num_shards)}
 
@@ -420,14 +415,14 @@ def _slots(path: str) -> Iterator[pl.DataFrame]:
         yield slots.select("item_id", "item_type", "position", first, *ARMS)
 
 
-def count_exposure(rows: pl.DataFrame, fallback: str) -> pl.DataFrame:
-    """Count per item the sets it is in, those it is in by another source than the fallback, and those of each of `ARMS`.
+def count_exposure(rows: pl.DataFrame, common: Sequence[str]) -> pl.DataFrame:
+    """Count per item the sets it is in, those by a source that is not the same for all, and those of each of `ARMS`.
 
     `best` is its best position.
     """
     return rows.group_by("item_id", "item_type").agg(
         pl.len().cast(pl.Int64).alias("sets"),
-        (pl.col("source_id") != fallback).sum().cast(pl.Int64).alias("sets_chosen"),
+        (~pl.col("source_id").is_in(common)).sum().cast(pl.Int64).alias("sets_chosen"),
         pl.col(*ARMS).sum().cast(pl.Int64),
         pl.col("position").min().alias("best"),
     )

@@ -38,6 +38,7 @@ SOURCES = {
     "home.two_tower": "Like what you play",
     "home.sequence": "Goes on from lately",
     "home.fresh_content": "Fresh and alike",
+    "home.popular_company": "Goes with what is popular",
     "home.popular_market": "Popular in market",
     "home.explore": "Explored",
     "np.next_part": "Next part",
@@ -64,6 +65,7 @@ REASONS = {
     "played_with_this": "played in the same sessions",
     "same_artist": "same or related artist",
     "listeners_return": "its listeners, or this one, come back to this",
+    "goes_with_popular": "listened to with what is popular in the market",
     "exploring": "drawn by lot, to learn who likes it",
 }
 RULES = {

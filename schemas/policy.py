@@ -16,12 +16,14 @@ class Quota:
     """How many slots of a set one source may take.
 
     Attributes:
-      minimum, target, maximum: slots. Minima are filled first; then the likeliest of all sources, up to their maxima, where chances
-        are known (`transforms.calibrate`); else targets in step, then maxima in `flow` order. Of a source nothing was seen of while
+      minimum, target, maximum: slots; of the fallback, a maximum of a whole set is none. Minima are filled first; then the
+        likeliest of all sources, up to their maxima, where chances are known (`transforms.calibrate`); else targets in step, then maxima in `flow` order. Of a source nothing was seen of while
         others are known, the chance is taken to halve at its target.
       personal: whether its candidates rest on the user's own (on Now Playing: the seed's own) behaviour.
       discovery: whether what the user played lately is taken out of it.
       leads: whether its candidates stand before all others, however likely they are taken up: what comes next in a show.
+      newcomers: whether it is for those alone who have no history to go by; then it is not personal. Beyond its target it takes
+        turns with the fallback, where chances are not known.
     """
 
     source_id: str
@@ -31,12 +33,17 @@ class Quota:
     personal: bool
     discovery: bool
     leads: bool = False
+    newcomers: bool = False
 
     def __post_init__(self) -> None:
         if not 0 <= self.minimum <= self.target <= self.maximum or self.maximum == 0:
             raise ValueError(
                 f"{self.source_id}: expected 0 <= minimum <= target <= maximum and maximum > 0, came"
                 f" {self.minimum}/{self.target}/{self.maximum}"
+            )
+        if self.newcomers and self.personal:
+            raise ValueError(
+                f"{self.source_id}: expected personal = false of what is for newcomers, came true; they have told nothing"
             )
 
 
@@ -135,6 +142,13 @@ class SurfacePolicy:
     def by_seed(self) -> bool:
         """Tell whether a set is for what plays, not for who listens."""
         return self.name == "now_playing"
+
+    @property
+    def common(self) -> tuple[str, ...]:
+        """The sources that propose the same to everybody of a market and tier."""
+        return tuple(
+            quota.source_id for quota in self.sources if not quota.personal and quota.source_id != self.explore
+        )
 
     @property
     def explore_slots(self) -> int:

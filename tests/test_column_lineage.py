@@ -43,11 +43,12 @@ from transforms.decode import POSITION
 from transforms.embed.inference import Embedder
 from transforms.embed.vectors import ITEMS, USERS, Rows, finish_batch, read_batch
 from transforms.explore_pool import HOME_EXPLORE_SOURCES
+from transforms.group_sources import HOME_GROUP_SOURCES, NOW_PLAYING_GROUP_SOURCES
 from transforms.histories import histories
 from transforms.ingest import SOURCE, MergeEvents, MergeRows, given_contract
 from transforms.part_sources import HOME_PART_SOURCES, NOW_PLAYING_PART_SOURCES
 from transforms.shards import TARGET, Task
-from transforms.sources import HOME_GROUP_SOURCES, HOME_SOURCES, NOW_PLAYING_GROUP_SOURCES, NOW_PLAYING_SOURCES, Source
+from transforms.sources import HOME_SOURCES, NOW_PLAYING_SOURCES, Source
 from transforms.vector_sources import HOME_VECTOR_SOURCES, NOW_PLAYING_VECTOR_SOURCES
 from validation.arm_gates import ARMS
 from validation.rows import polars_schema
@@ -59,6 +60,7 @@ DECAY = (DATE, 7.0, 1)
 HOME = policy(
     quota("home.co_listen", 1, 2, 4, discovery=True), quota("home.relisten", 1, 1, 3),
     quota("home.follow_new", 1, 1, 3, discovery=True), quota("home.next_part", 2, 2, 3), quota("home.explore", 1, 1, 1, personal=False, discovery=True),
+    quota("home.popular_company", 0, 1, 2, personal=False, newcomers=True),
     quota("home.popular_market", 1, 1, 9, personal=False), explore="home.explore", size=9, minimum_size=2, fill_to=8, artist_early=1, artist_early_slots=3, artist=3, album=1, show=1, publisher=2,
     recent_play_days=1, page=6, content_gap=0.0, fatigue_impressions=2, overplayed=3,
 )  # fmt: skip
@@ -235,7 +237,7 @@ def candidate_sets(tables: Tables) -> pl.DataFrame:
 
 def exposure(tables: Tables) -> pl.DataFrame:
     slots = flatten(tables["candidate_set"].to_arrow()).with_columns(pl.lit(True).alias(arm) for arm in ARMS)
-    return count_exposure(slots, HOME.fallback)
+    return count_exposure(slots, HOME.common)
 
 
 class Step(NamedTuple):

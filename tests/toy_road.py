@@ -137,8 +137,8 @@ def policy(*quotas: Quota, **figures) -> SurfacePolicy:
     return SurfacePolicy(**(free | figures))
 
 
-def quota(source_id: str, minimum=0, target=0, maximum=100, personal=True, discovery=False) -> Quota:
-    return Quota(source_id, minimum, target, maximum, personal, discovery)
+def quota(source_id: str, minimum=0, target=0, maximum=100, personal=True, discovery=False, newcomers=False) -> Quota:
+    return Quota(source_id, minimum, target, maximum, personal, discovery, newcomers=newcomers)
 
 
 def record(key: str = "u1", needs: str = "SE|free", **columns) -> dict:
@@ -149,7 +149,7 @@ def record(key: str = "u1", needs: str = "SE|free", **columns) -> dict:
         "explicit_allowed": True, "max_age": 21, "languages": None, "opted_out": False, "seen": True,
         "seed_item_id": None, "seed_canonical_id": None, "last_event_ts": None,
         "group": f"*|{needs}", "artists_known": None, "may_begin": True, "other_books": True, "may_video": True,
-        "holdout": False,
+        "holdout": False, "newcomer": False,
     } | columns  # fmt: skip
 
 
@@ -159,7 +159,7 @@ _RECORD = {
     "opted_out": pl.Boolean, "seen": pl.Boolean, "seed_item_id": pl.String, "seed_canonical_id": pl.String,
     "last_event_ts": _STAMP,
     "group": pl.String, "artists_known": pl.List(pl.String), "may_begin": pl.Boolean, "other_books": pl.Boolean,
-    "may_video": pl.Boolean, "holdout": pl.Boolean,
+    "may_video": pl.Boolean, "holdout": pl.Boolean, "newcomer": pl.Boolean,
 }  # fmt: skip
 
 

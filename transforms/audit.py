@@ -227,8 +227,8 @@ def _mix(rows: pl.DataFrame, facts: Facts) -> dict[str, int]:
 
 
 def _overlap(rows: pl.DataFrame, policy: SurfacePolicy) -> dict[str, int]:
-    """Sum the Jaccard overlap of neighbouring records in hash order, over slots that are not the fallback's, in ppm."""
-    personal = rows.filter(pl.col("source_id") != policy.fallback)
+    """Sum the Jaccard overlap of neighbouring records in hash order, over slots of what is not the same for all, in ppm."""
+    personal = rows.filter(~pl.col("source_id").is_in(policy.common))
     keys = personal.select("record_key", "context_key").sort("context_key").unique("record_key", keep="first")
     if keys.height < 2:
         return {"jaccard_ppm_sum": 0, "jaccard_pairs": 0}

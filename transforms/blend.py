@@ -29,6 +29,8 @@ from transforms.sorted_groups import by_code, counted, numbered, order_by
 NOT_DRAWN = "not_drawn"
 RULES = (*HARD_FILTERS, "duplicate", "quota", "series", "cap:artist", "cap:album", "cap:show", "cap:publisher", "size",
          "content", NOT_DRAWN)  # fmt: skip
+_DEEPEST = 2_000
+"""So many proposals of one source to a record are looked at: charts have about a thousand."""
 _AMPLE = 4  # so many times `fill_to` survivors leave enough after duplicates and caps
 PROPOSAL_COLUMNS = (
     "source_id",
@@ -126,12 +128,12 @@ def _judged(proposals: pl.DataFrame, facts: Facts, policy: SurfacePolicy, instan
     every = _coded(proposals, facts, policy)
     fallback = next(quota for quota in policy.sources if quota.source_id == policy.fallback)
     if fallback.target > 0:
-        rows = every.rows("record_key", "group")
+        rows = every.rows("record_key", "group", "newcomer")
         return rows, hard_filters(rows, facts, policy, instant)
     own = every.rows("record_key")
     judged = hard_filters(own, facts, policy, instant)
     survivors = counted(own.k[judged.rule == 0], facts.records.height)
-    needed = every.rows("group", only=survivors < _AMPLE * policy.fill_to)
+    needed = every.rows("group", "newcomer", only=survivors < _AMPLE * policy.fill_to)
     return Rows.joined(own, needed), Judged.joined(judged, hard_filters(needed, facts, policy, instant))
 
 
@@ -170,13 +172,13 @@ class _Coded:
 def offer(proposals: pl.DataFrame, facts: Facts, policy: SurfacePolicy, pools: bool = False) -> tuple[Rows, Rows]:
     """Number the proposals of a block: each record is offered its own, and those of its market and tier.
 
-    Records need `record_key` and `group`, the keys of their proposals.
+    Records need `record_key` and `group`, the keys of their proposals, and `newcomer`.
 
     Args:
       pools: whether also what is only there to draw from.
     """
     coded = _coded(proposals, facts, policy, pools)
-    return coded.rows("record_key"), coded.rows("group")
+    return coded.rows("record_key"), coded.rows("group", "newcomer")
 
 
 def _coded(proposals: pl.DataFrame, facts: Facts, policy: SurfacePolicy, pools: bool = False) -> _Coded:
@@ -197,12 +199,19 @@ def _coded(proposals: pl.DataFrame, facts: Facts, policy: SurfacePolicy, pools: 
     owner = keys.find_runs(proposals["key"])
     if not pools and policy.explore:
         owner[source == _names(policy).index(policy.explore)] = NO_CODE
+    own = {name: keys.find(facts.records[name]) for name in names}
+    # What a group offers newcomers stands under codes of its own, behind those of all keys.
+    nobody = np.uint32(len(keys.ids))
+    of_group = np.zeros(len(keys.ids) + 1, bool)
+    of_group[own["group"][own["group"] != NO_CODE]] = True
+    moved = np.array([quota.newcomers for quota in policy.sources])[source] & of_group[np.minimum(owner, nobody)]
+    owner[moved] += nobody
+    new = facts.records["newcomer"].to_numpy() & (own["group"] != NO_CODE)
+    own["newcomer"] = np.where(new, own["group"] + nobody, NO_CODE)
     rank = np.array(proposals["source_rank"].to_numpy(), np.int32)
     item = facts.item_codes.ids.find(proposals["item_id"])
-    order, starts = by_code(owner, len(keys.ids))
-    return _Coded(
-        item, source.astype(np.uint8), rank, order, starts, {name: keys.find(facts.records[name]) for name in names}
-    )
+    order, starts = by_code(owner, 2 * len(keys.ids))
+    return _Coded(item, source.astype(np.uint8), rank, order, starts, own)
 
 
 def _names(policy: SurfacePolicy) -> list[str]:
@@ -231,16 +240,24 @@ def _limits(policy: SurfacePolicy) -> tuple[Limits, Quotas]:
 
 
 def _slot_table(policy: SurfacePolicy) -> np.ndarray:
-    """Return the slot of the n-th proposal of each source, `(num_sources, most + 1) int64`; `OVER` beyond its maximum."""
-    n = np.arange(max(quota.maximum for quota in policy.sources) + 1)
+    """Return the slot of the n-th proposal of each source, `(num_sources, most + 1) int64`; `OVER` beyond its maximum.
+
+    A fallback whose maximum is the whole set has slots behind `OVER`: what stands there is in order, and may be of a kind of
+    content that the set has too little of. What is for newcomers stands evenly among the fallback's: charts are a better guess.
+    """
+    n = np.arange(max(_DEEPEST, *(quota.maximum for quota in policy.sources)) + 1)
     turn = {source: place for place, source in enumerate(policy.flow)}
+    whole = next(quota.maximum for quota in policy.sources if quota.source_id == policy.fallback)
     slots = []
     for quota in policy.sources:
         low, aim, high = quota.minimum, quota.target, quota.maximum
-        phase = np.where(n < low, 0, np.where(n < aim, 1, 2 + turn.get(quota.source_id, len(turn))))
-        done, end = np.select([n < low, n < aim], [0, low], aim), np.select([n < low, n < aim], [low, aim], high)
+        last = turn[policy.fallback] if quota.newcomers else turn.get(quota.source_id, len(turn))
+        behind = (1 + n) * (quota.source_id == policy.fallback and high >= policy.size)
+        phase = np.where(n < low, 0, np.where(n < aim, 1, 2 + last))
+        most = high * whole // policy.size if quota.newcomers else high
+        done, end = np.select([n < low, n < aim], [0, low], aim), np.select([n < low, n < aim], [low, aim], most)
         step = ((2 * (n - done) + 1) << SLOT_BITS) // (2 * np.maximum(end - done, 1))
-        slots.append(np.where(n < high, (phase << SLOT_BITS) + step, OVER >> TIE_BITS))
+        slots.append(np.where(n < high, (phase << SLOT_BITS) + step, (OVER >> TIE_BITS) + behind))
     return np.stack(slots)
 
 

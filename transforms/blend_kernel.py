@@ -332,7 +332,7 @@ def _cap(order, candidates, items, counters, turn, limits):
     for n in order:
         one, item = candidates[n], items[candidates[n].item]
         one.rule = 0
-        if one.slot >= OVER:
+        if one.slot >> TIE_BITS == OVER >> TIE_BITS:  # behind it stands what a fallback may fill up with
             one.rule = QUOTA
         elif _nth(item.series, _SERIES, counters, turn) >= 1:
             one.rule = SERIES

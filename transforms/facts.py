@@ -175,6 +175,12 @@ def _artists_known(positives: pl.DataFrame, owners: pl.DataFrame) -> pl.DataFram
     return distinct.group_by("k", maintain_order=True).agg("artists_known")
 
 
+def newcomer() -> pl.Expr:
+    """Tell of whom there is no history to go by: they have none, or it is not to be used; who is held out is none of them."""
+    nothing = pl.col("positives").list.len().fill_null(0) == 0
+    return ((nothing | pl.col("personalization_opt_out")) & ~pl.col(HELD_OUT)).alias("newcomer")
+
+
 def _user_records(k: pl.DataFrame, world: World, artists_known: pl.DataFrame) -> pl.DataFrame:
     told = k.select(
         "k",
@@ -199,6 +205,7 @@ def _user_records(k: pl.DataFrame, world: World, artists_known: pl.DataFrame) ->
         pl.lit(True).alias("other_books"),
         pl.lit(True).alias("may_video"),
         HELD_OUT,
+        newcomer(),
     )
     return told.join(artists_known, on="k", how="left", maintain_order="left")
 
@@ -258,6 +265,7 @@ def _seed_records(joined: pl.DataFrame, reached: pl.Expr, world: World) -> pl.Da
         pl.lit(False).alias("may_begin"),
         video().alias("may_video"),
         pl.lit(False).alias(HELD_OUT),
+        pl.lit(False).alias("newcomer"),
     )
 
 
@@ -289,6 +297,7 @@ def group_facts(
         pl.lit(True).alias("other_books"),
         pl.lit(not policy.by_seed).alias("may_video"),
         pl.lit(False).alias(HELD_OUT),
+        pl.lit(True).alias("newcomer"),
     )
     needs = _needs(records.select("needs", "market", "tier").unique(), world)
     nothing = pl.Series("show_id", [], pl.String)

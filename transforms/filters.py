@@ -79,7 +79,7 @@ class Facts:
       records: one row per set in order of `k` (uint32, from 0): `record_key`, `needs` (id), `explicit_allowed`,
         `max_age`, `languages`, `opted_out`, `seed_item_id` and `seed_canonical_id` (null without a seed), `artists_known` (list of artist
         ids, null where the record has no history), `may_begin` (it may be offered the first part of what it has not begun),
-        `other_books` (no book is unfinished), `may_video` (its client shows video).
+        `other_books` (no book is unfinished), `may_video` (its client shows video), `newcomer` (there is no history to go by).
       needs: `needs`, `market`, `tier`: every pair of market and tier an item must be available in for the record.
       items: `ITEM_COLUMNS` of the proposed items, of seeds and of what was heard in sessions, and `opening` (the first part of its show or book), sorted by item_id; the
         row number is the item's code.

@@ -16,7 +16,6 @@ import pyarrow as pa
 
 from schemas.candidates import PROPOSAL
 from schemas.policy import SurfacePolicy
-from schemas.tallies import ANY
 from transforms.histories import entries
 from transforms.sorted_groups import numbered, starts, within
 from transforms.tallies import owners
@@ -35,7 +34,6 @@ RELATED_WEIGHT = 0.3
 SESSION_SEEDS = 5
 FAVOURITE_DAYS, FAVOURITE_LIKING, FAVOURITE_HALF_LIFE_DAYS = 2, 1.5, 30.0
 """What one comes back to was played on so many days, or liked as much as by a like and a play, halved every month."""
-CHART = 2_000
 GROUP_PREFIX = "*|"
 TALK = ("episode", "show", "audiobook", "chapter")
 _SCHEMA: dict[str, Any] = {"key": pl.String, "item_id": pl.String, "raw_score": pl.Float64, "seed_item_ids": pl.List(pl.String),
@@ -192,6 +190,15 @@ def co_listen(audience: Audience, bundle: Bundle) -> pl.DataFrame:
     seeds = seeds.sort("key", "strength", "item_id", descending=[False, True, False]).filter(
         pl.int_range(pl.len()).over("key") < HOME_SEEDS
     )
+    return neighbours(seeds, bundle, CO_LISTEN_LIMIT)
+
+
+def neighbours(seeds: pl.DataFrame, bundle: Bundle, limit: int) -> pl.DataFrame:
+    """Return what is listened to together with the seeds of each key, the best `limit`; scored as `co_listen` does.
+
+    Args:
+      seeds: `key`, `item_id`, `strength`, `event_ts`, by key, the strongest first.
+    """
     near = bundle.lookup("co_listen", "item_id", seeds["item_id"].unique(), ["item_id", "other_item_id", "score"])
     if not near.height:
         return none_found()
@@ -202,10 +209,10 @@ def co_listen(audience: Audience, bundle: Bundle) -> pl.DataFrame:
         pl.col("key").rle_id().cast(pl.Int64).alias("user"), pl.int_range(pl.len()).alias("seed")
     )
     found = numbered.select("user", "seed", "item_id", "strength").join(near, on="item_id", maintain_order="left_right")
-    return _summed(found, seeds, others)
+    return _summed(found, seeds, others, limit)
 
 
-def _summed(found: pl.DataFrame, seeds: pl.DataFrame, others: pl.Series) -> pl.DataFrame:
+def _summed(found: pl.DataFrame, seeds: pl.DataFrame, others: pl.Series, limit: int) -> pl.DataFrame:
     """Add the parts of each user and neighbour up, strongest seed first: the order decides a float's last bit."""
     pair = (found["user"] * len(others) + found["other"]).to_numpy()
     order = np.argsort(pair, kind="stable")
@@ -215,7 +222,7 @@ def _summed(found: pl.DataFrame, seeds: pl.DataFrame, others: pl.Series) -> pl.D
                          "n": np.diff(np.append(starts, len(order)))})  # fmt: skip
     user = pl.col("pair") // len(others)
     best = sums.sort(user, "score", "pair", descending=[False, True, False]).filter(
-        pl.int_range(pl.len()).over(user) < CO_LISTEN_LIMIT
+        pl.int_range(pl.len()).over(user) < limit
     )
     rows = found["seed"].to_numpy()[order]
     first = rows[best["start"].to_numpy()]
@@ -239,7 +246,10 @@ def relisten(audience: Audience, bundle: Bundle) -> pl.DataFrame:
     """Propose what the user plays again and again, when it is due.
 
     Score, a log-odds: `1.2 ln(n) - 0.9 |ln((t + 0.5) / (g + 0.5))| + ln(mean label)` for n plays, t days since the last
-    and g the item's own mean gap (7 days where played once): highest when the usual gap has just passed.
+    and g the item's own mean gap (7 days where played once): highest when the usual gap has just passed. The hour and the device
+    of the plays are not asked: a set, an overlay's too, is served at any hour on any device until the batch's expires, a day and
+    a half on, so that it must hold what is due at each of them. No public set at hand tells users and the time of day of their
+    listens, to measure whether leaning to one hour would gain more there than it loses later.
     """
     gap_days = (pl.col("event_ts").max() - pl.col("event_ts").min()).dt.total_milliseconds() / 86_400_000.0
     known = audience.listens.group_by("key", "item_id").agg(
@@ -285,35 +295,6 @@ def follow_new(audience: Audience, bundle: Bundle) -> pl.DataFrame:
         pl.when(pl.col("seed").is_not_null()).then(pl.concat_list("seed")).otherwise(pl.lit([], pl.List(pl.String))).alias("seed_item_ids"),
         pl.col("event_ts").alias("seed_event_ts"),
     )  # fmt: skip
-
-
-def popular(audience: Audience, bundle: Bundle) -> pl.DataFrame:
-    """Propose what is popular in a market for a tier, of all item types, for keys `*|market|tier`.
-
-    Score: decayed plays in the market and tier, plus a thousandth of those in the market, plus a millionth of those
-    everywhere: a short list is continued with the wider ones.
-    Memory: three charts of `CHART` items per key.
-    """
-    charts = bundle.read("popularity", ["market", "tier", "item_id", "weight"]).sort(
-        "market", "tier", "weight", "item_id", descending=[False, False, True, False]
-    )
-    charts = charts.filter(pl.int_range(pl.len()).over("market", "tier") < CHART)
-    keys = audience.keys.select("key", "market", "tier")
-    wider = [
-        keys,
-        keys.with_columns(pl.lit(ANY).alias("tier")),
-        keys.with_columns(pl.lit(ANY).alias("tier"), pl.lit(ANY).alias("market")),
-    ]
-    found = [
-        level.unique()
-        .join(charts, on=["market", "tier"])
-        .select("key", "item_id", (pl.col("weight") * share).alias("raw_score"))
-        for level, share in zip(wider, (1.0, 1e-3, 1e-6), strict=True)
-    ]
-    # The order of a sum of floats decides its last bit: largest first.
-    ordered = pl.concat(found).sort("key", "item_id", "raw_score", descending=[False, False, True])
-    summed = ordered.group_by("key", "item_id", maintain_order=True).agg(pl.col("raw_score").sum())
-    return summed.with_columns(*no_seed())
 
 
 @functools.cache
@@ -454,15 +435,8 @@ HOME_SOURCES: dict[str, Source] = {
     "home.follow_new": Source(follow_new, "affinity_x_freshness", "release", "new_from_yours", 90),
     "home.relisten": Source(relisten, "log_odds", "history", "listen_again", 120),
 }
-HOME_GROUP_SOURCES: dict[str, Source] = {
-    "home.popular_market": Source(popular, "decayed_plays", "popularity", "popular_in_market", 2000),
-}
 NOW_PLAYING_SOURCES: dict[str, Source] = {
     "np.transition": Source(transition, "probability", "transition", "often_follows", 140),
     "np.artist_radio": Source(artist_radio, "reciprocal_rank", "artist", "same_artist", 60),
     "np.familiar": Source(familiar, "cosine_x_return_rate", "co_listen", "listeners_return", 60),
 }
-NOW_PLAYING_GROUP_SOURCES: dict[str, Source] = {
-    "np.popular_market": Source(popular, "decayed_plays", "popularity", "popular_in_market", 2000),
-}
-ALL_SOURCES = HOME_SOURCES | HOME_GROUP_SOURCES | NOW_PLAYING_SOURCES | NOW_PLAYING_GROUP_SOURCES

@@ -109,7 +109,7 @@ def judge_candidate_sets(
 def judge_exposure(manifest: Manifest, previous: Manifest | None, limits: CandidateSetThresholds) -> list[CheckResult]:
     """Return the results of the checks of concentration and coverage.
 
-    "Chosen" slots are those of another source than the fallback: popularity is popular by design.
+    "Chosen" slots are those of sources that do not say the same to everybody of a market: popularity is popular by design.
     """
     n = manifest.counters
     if missing := _missing(n, _EXPOSURE):
@@ -205,7 +205,7 @@ def _mix(n: Mapping[str, int], limits: CandidateSetThresholds) -> CheckResult:
 
 
 def _overlap(n: Mapping[str, int], limits: CandidateSetThresholds, least: int) -> CheckResult:
-    """Judge the mean Jaccard index of pairs of sets, without the fallback's slots, if there are at least so many."""
+    """Judge the mean Jaccard index of pairs of sets, without slots of what is the same for all, if there are at least so many."""
     if n["jaccard_pairs"] < least:
         return skipped(
             "mean_jaccard", f"{n['jaccard_pairs']} pairs of sets with slots from sources other than the fallback"

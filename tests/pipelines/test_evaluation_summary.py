@@ -241,7 +241,7 @@ def test_items_among_the_first_places_of_any_set_are_counted(tmp_path):
     second = [*fill[:10], ("b", ["home.a"]), *fill[10:49], ("d", ["home.b"])]
     write_sets(tmp_path / "sets.parquet", {"u": first, "v": second})
     store = LocalStore(str(tmp_path))
-    parts = CountExposure("home.b", 1)(Shard(Task("u", 0, {"candidate_set": ("sets.parquet",)}), store))["parts"]
+    parts = CountExposure(("home.b",), 1)(Shard(Task("u", 0, {"candidate_set": ("sets.parquet",)}), store))["parts"]
     parts.write_parquet(tmp_path / "parts.parquet")
     found = add_exposure(Shard(Task("00000", 0, {"parts": ("parts.parquet",)}), store))
     assert {name: n for name, n in found.counters.items() if name.startswith("covered")} == {
@@ -250,6 +250,9 @@ def test_items_among_the_first_places_of_any_set_are_counted(tmp_path):
         "covered_items_at:300": 49 + 4,
     }
     assert found.frame.filter(item_id="b")["sets"].to_list() == [2]
+    assert found.frame.filter(item_id="d").select("sets", "sets_chosen").rows() == [(1, 0)], (
+        "what is the same for all is no choice"
+    )
     assert found.frame.columns == ["item_id", "item_type", "sets", "sets_chosen"]
 
 

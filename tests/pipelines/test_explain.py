@@ -14,6 +14,7 @@ from pipelines.reblend import one_record, published_again, reblend
 from pipelines.records import ExplainError, Question
 from pipelines.runner import load_manifest
 from schemas.manifest import Manifest
+from transforms.groups import KEEP
 from transforms.io.store import LocalStore, Store, open_store
 
 SCHEMA = json.loads(Path("schemas/explanation.schema.json").read_text())
@@ -64,7 +65,7 @@ def examples(store: Store, home: list[dict]) -> dict[str, tuple[str, str]]:
 
 def personal(home: list[dict]) -> dict:
     """Return a record with a candidate of the user's own co-listens."""
-    return next(r for r in home for c in r["candidates"] for s in c["sources"] if s["signal_type"] == "co_listen")
+    return next(r for r in home for c in r["candidates"] for s in c["sources"] if s["source_id"] == "home.co_listen")
 
 
 def ask(store: Store, **question) -> dict:
@@ -93,13 +94,13 @@ def test_a_candidate_is_traced_to_its_sources_and_raw_files(
         (one, c)
         for one in home
         for c in one["candidates"]
-        if any(s["signal_type"] == "co_listen" for s in c["sources"])
+        if any(s["source_id"] == "home.co_listen" for s in c["sources"])
     )
     answer = ask(store, surface="home", key=record["record_key"], item_id=candidate["item_id"])
     item = answer["item"]
     assert (item["verdict"], item["position"]) == ("in", candidate["position"])
     assert [one["raw_score"] for one in item["sources"]] == [one["raw_score"] for one in candidate["sources"]]
-    source = next(one for one in item["sources"] if one["signal_type"] == "co_listen")
+    source = next(one for one in item["sources"] if one["source_id"] == "home.co_listen")
     played = frame(store, inputs(store, live(store, "home"))["history"]).filter(user_id=record["record_key"])
     history = {listen["item_id"] for listen in played["positives"][0]}
     assert source["seeds"]
@@ -240,8 +241,8 @@ def test_an_item_beyond_the_limit_of_a_source_has_its_rank(store: Store, home: l
     last = chart.filter(~pl.col("item_id").is_in(offered["item_id"].implode()))["item_id"][0]
     answer = ask(store, surface="home", key=record["record_key"], item_id=last)
     popular = next(one for one in answer["item"]["asked"] if one["source_id"] == "home.popular_market")
-    assert 0 < popular["raw_score"] < popular["worst_score"]
-    assert popular["proposed"] <= popular["rank"] < popular["found"]
+    assert 0 < popular["raw_score"] < popular["best_score"]
+    assert KEEP <= popular["rank"] < popular["found"], "what is kept of a kind may be less popular"
 
 
 def test_an_unknown_user_is_served_the_default_set(store: Store) -> None:

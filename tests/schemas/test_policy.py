@@ -37,6 +37,19 @@ def test_what_is_drawn_takes_no_part_in_the_flow():
         dataclasses.replace(explored(9, 9, 9), flow=("own", "pool", "chart"))
 
 
+def test_what_is_for_newcomers_is_not_personal():
+    with pytest.raises(ValueError, match=r"company: expected personal = false of what is for newcomers, came true"):
+        quota("company", newcomers=True)
+
+
+def test_a_surface_knows_what_is_the_same_for_all():
+    company = quota("company", personal=False, newcomers=True)
+    surface = policy(
+        quota("own"), company, quota("pool", 9, 9, 9, personal=False), quota("chart", personal=False), explore="pool"
+    )
+    assert surface.common == ("company", "chart")
+
+
 @pytest.mark.parametrize("share", [0.0, 1.5])
 def test_what_may_be_embedded_anew_is_a_share(share):
     figures = dict.fromkeys(("window_days", "popularity_half_life_days", "co_listen_half_life_days",

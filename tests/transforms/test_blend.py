@@ -324,6 +324,46 @@ def test_the_fallbacks_own_target_is_no_filling():
     assert Counter(found.candidates["source_id"].to_list()) == {"t": 2, "s": 6}
 
 
+def test_floors_are_met_with_what_stands_deep_in_a_chart():
+    """Its maximum is a whole set, which binds nothing; another source's maximum does."""
+    music, talk = names("m", 20), names("t", 6)
+    items = [*tracks(music), *tracks(talk, item_type="episode"), *tracks(["u"], item_type="episode")]
+    surface = policy(quota("own", maximum=2), quota("chart", 1, 2, 8, personal=False), size=8, fill_to=8)
+    told = facts(items, floors=np.array([[0, 3, 0, 0]]))
+    found = blended({"own": ["m18", "m19", "u"]}, told, surface, {"chart": [*music, *talk]})
+    assert Counter(one[0] for one in ids(found)) == {"m": 5, "t": 3}
+    assert {"t00", "t01", "t02"} < set(ids(found))
+    assert [row[:2] for row in removed(found)["quota"]] == [("u", "own")]
+
+
+def test_what_is_for_newcomers_is_offered_to_them_alone():
+    surface = policy(
+        quota("own"), quota("company", 1, 2, 3, personal=False, newcomers=True), quota("chart", 1, 1, 9, personal=False)
+    )
+    people = [record("new", newcomer=True), record("ann"), record("bob")]
+    told = facts(tracks(names("a", 2), names("c", 5), names("t", 9)), people)
+    offered = [
+        proposals({"own": names("a", 2)}, "ann"),
+        proposals({}, group={"company": names("c", 5), "chart": names("t", 9)}),
+    ]
+    found = blend(pl.concat(offered), told, surface, instant(surface))
+    slots = [Counter(found.candidates.filter(pl.col("k") == k)["source_id"].to_list()) for k in range(3)]
+    assert slots == [{"company": 3, "chart": 9}, {"own": 2, "chart": 9}, {"chart": 9}]
+    assert found.offered.tolist() == [14, 11, 9]
+
+
+def test_what_is_for_newcomers_stands_evenly_among_charts():
+    surface = policy(
+        quota("company", maximum=2, personal=False, newcomers=True),
+        quota("chart", 0, 1, 10, personal=False),
+        size=10,
+        fill_to=10,
+    )
+    told = facts(tracks(names("c", 5), names("t", 20)), [record("new", newcomer=True)])
+    found = blended({}, told, surface, {"company": names("c", 5), "chart": names("t", 20)})
+    assert "".join(one[0] for one in ids(found)) == "tttctttttc"
+
+
 # The whole, on random blocks.
 
 

@@ -32,7 +32,8 @@ from transforms.stream.messages import encode_sets
 from validation.freshness_gates import RELEASED
 
 REASONED = {
-    name: Source(lambda audience, bundle: None, "toy", "toy", f"because of {name}", 9) for name in ("own", "chart")
+    name: Source(lambda audience, bundle: None, "toy", "toy", f"because of {name}", 9)
+    for name in ("own", "company", "chart")
 }
 
 
@@ -322,12 +323,14 @@ def test_charts_are_counted_and_those_of_listeners_besides():
     assert [found[name] for name in names] == [4, 3, 2, 1]
 
 
-def test_overlap_is_counted_over_what_the_fallback_did_not_fill():
-    told = facts([item(one) for one in "abcz"], [record("u1"), record("u2")])
+def test_overlap_is_counted_over_what_is_not_the_same_for_all():
+    told = facts([item(one) for one in "abcyz"], [record("u1", newcomer=True), record("u2", newcomer=True)])
     offered = [proposals({"own": own}, key) for key, own in (("u1", ["a", "b"]), ("u2", ["b", "c"]))]
-    shared = proposals({}, group={"chart": ["z"]})
-    at = instant(AUDITED)
-    made = assemble(blend(pl.concat([*offered, shared]), told, AUDITED, at), told, AUDITED, at, REASONED, PROVENANCE)
-    found = audit(made, told, AUDITED, at)
+    shared = proposals({}, group={"company": ["y"], "chart": ["z"]})
+    company = quota("company", 0, 1, 1, personal=False, newcomers=True)
+    surface = policy(quota("own"), company, quota("chart", personal=False), minimum_size=2)
+    at = instant(surface)
+    made = assemble(blend(pl.concat([*offered, shared]), told, surface, at), told, surface, at, REASONED, PROVENANCE)
+    found = audit(made, told, surface, at)
     assert (found["jaccard_pairs"], found["jaccard_ppm_sum"]) == (1, 333_333)
-    assert (found["slots_by_source:own"], found["slots_by_source:chart"]) == (4, 2)
+    assert [found[f"slots_by_source:{name}"] for name in ("own", "company", "chart")] == [4, 2, 2]

@@ -42,6 +42,7 @@ from validation.rows import split_rows
 HOME = policy(
     quota("home.co_listen", 2, 4, 8, discovery=True), quota("home.relisten", 1, 3, 6),
     quota("home.follow_new", 0, 2, 5, discovery=True), quota("home.explore", 3, 3, 3, personal=False, discovery=True),
+    quota("home.popular_company", 0, 2, 4, personal=False, discovery=True, newcomers=True),
     quota("home.popular_market", 1, 2, 30, personal=False), explore="home.explore",
     size=20, minimum_size=5, fill_to=15, artist_early=2, artist_early_slots=5, artist=4, album=2, show=1,
 )  # fmt: skip
@@ -333,6 +334,25 @@ def test_however_explicit_the_charts_a_child_has_what_is_left(tmp_path):
     assert all(one.startswith("rude") for one in heard["grown"])
 
 
+def test_a_listener_of_talk_finds_it_where_music_is_played_most(tmp_path):
+    music = [item(f"m{n:03d}", f"artist{n}") for n in range(KEEP + 50)]
+    talk = [item(f"t{n:02d}", item_type="episode", artists=None, show_id=f"show{n}") for n in range(30)]
+    charts = [
+        {"market": m, "tier": t, "item_type": one["item_type"], "item_id": one["item_id"], "weight": 900 - n, "rank": n}
+        for m, t in (("SE", "free"), ("SE", "*"), ("*", "*"))
+        for n, one in enumerate([*music, *talk])
+    ]
+    heard = [{"band": 1, "device": "car", "kind": "talk", "plays": 20}]
+    told = {"item": [*music, *talk], "popularity": charts, "user": [user("u", market="SE"), user("v", market="SE")],
+            "history": [history("u", [listen("a", 70)], market="SE") | {"habits": heard}]}  # fmt: skip
+    surface = dataclasses.replace(PLAIN, page=5, show=20)
+    made = recommend(tmp_path, tiny_world(**told), surface, "users")
+    kinds = {row["record_key"]: Counter(c["item_type"] for c in row["candidates"]) for row in made.table.to_pylist()}
+    assert kinds["u"]["episode"] >= 0.7 * surface.fill_to
+    assert kinds["v"]["episode"] == 0
+    assert made.counters["content_floors_missed"] == 0
+
+
 def test_a_user_the_snapshot_does_not_know_has_a_set(tmp_path):
     row = home(tmp_path, history=[history("u", [listen("b", 70)], market=None)])["u"]
     assert {c["item_id"] for c in row["candidates"]} == {"a", "b"}
@@ -453,3 +473,15 @@ def test_where_no_seed_may_be_played_there_is_no_set(tmp_path):
     plays = [row | {"weight": 1, "plays": 1} for row in plays]
     made = recommend(tmp_path, tiny_world(item=items, popularity_partial=plays), NOW_PLAYING, "seeds")
     assert (made.table.num_rows, made.counters["empty_sets"]) == (0, 0)
+
+
+@each([one for one in CASES if one[2] == "users"])
+def test_what_goes_with_charts_is_for_whoever_has_no_history_to_go_by(made, seed, surface, who):
+    one, shown = made(seed, surface, who), set()
+    heard = {row["user_id"] for row in one.world["history"].to_dicts() if row["positives"]}
+    opted_out = set(one.world["user"].filter("personalization_opt_out")["user_id"])
+    for row in one.table.to_pylist():
+        names = {source["source_id"] for c in row["candidates"] for source in c["sources"]}
+        shown |= {row["user_id"]} if "home.popular_company" in names else set()
+    assert not shown & (heard - opted_out)
+    assert shown

@@ -14,11 +14,10 @@ from schemas.candidates import PROPOSAL
 from schemas.policy import Policy
 from transforms.conformance import MemoryBundle, departures
 from transforms.explore_pool import HOME_EXPLORE_SOURCES, NOW_PLAYING_EXPLORE_SOURCES
+from transforms.group_sources import HOME_GROUP_SOURCES, NOW_PLAYING_GROUP_SOURCES
 from transforms.io.tables import conform
 from transforms.part_sources import HOME_PART_SOURCES, NOW_PLAYING_PART_SOURCES
 from transforms.sources import (
-    ALL_SOURCES,
-    CHART,
     HOME_SEEDS,
     HOME_SOURCES,
     NOW_PLAYING_SOURCES,
@@ -29,13 +28,13 @@ from transforms.sources import (
     familiar,
     follow_new,
     none_found,
-    popular,
     propose,
     relisten,
     transition,
 )
 from transforms.vector_sources import HOME_VECTOR_SOURCES, NOW_PLAYING_VECTOR_SOURCES
 
+ALL_SOURCES = HOME_SOURCES | HOME_GROUP_SOURCES | NOW_PLAYING_SOURCES | NOW_PLAYING_GROUP_SOURCES
 U1 = {"key": "u1", "market": "SE", "tier": "free"}
 U2 = {"key": "u2", "market": "SE", "tier": "free"}
 
@@ -192,7 +191,7 @@ def test_who_only_follows_has_no_seed():
     assert (row["seed_item_ids"], row["seed_event_ts"]) == ([], None)
 
 
-# *.popular_market
+# What sources of groups are asked (`test_group_sources`).
 
 
 def chart(*rows: tuple[str, str, str, int]) -> MemoryBundle:
@@ -202,27 +201,6 @@ def chart(*rows: tuple[str, str, str, int]) -> MemoryBundle:
 
 def groups(*pairs: str):
     return audience([{"key": f"*|{pair}", "market": pair.split("|")[0], "tier": pair.split("|")[1]} for pair in pairs])
-
-
-def test_a_chart_goes_on_with_the_wider_ones():
-    charts = chart(
-        ("SE", "free", "own", 5), ("SE", "*", "own", 9), ("SE", "*", "market", 900), ("*", "*", "own", 50),
-        ("*", "*", "market", 900), ("*", "*", "world", 99_000), ("NO", "free", "far", 1_000_000),
-        ("SE", "kids", "kids", 9),
-    )  # fmt: skip
-    found = popular(groups("SE|free", "SE|*", "*|*", "FI|free"), charts)
-    assert scores(found, "*|SE|free") == pytest.approx(
-        {"own": 5 + 0.009 + 0.00005, "market": 0.9 + 0.0009, "world": 0.099}
-    )
-    assert list(scores(found, "*|SE|*")) == ["market", "own", "world"]
-    assert list(scores(found, "*|*|*")) == list(scores(found, "*|FI|free")) == ["world", "market", "own"]
-
-
-def test_a_chart_is_cut_to_its_best():
-    rows = [("SE", "free", f"i{n:05d}", n + 1) for n in range(CHART + 1)]
-    found = scores(popular(groups("SE|free"), chart(*rows)), "*|SE|free")
-    assert len(found) == CHART
-    assert "i00000" not in found
 
 
 # np.transition
@@ -400,7 +378,7 @@ def world() -> MemoryBundle:
     pairs = [(one, ids[(n + step) % 30], 1.0 / step) for n, one in enumerate(ids) for step in (1, 2, 3)]
     steps = [("item", one, ids[(n + 1) % 30], 0.7) for n, one in enumerate(ids)]
     steps += [("artist", f"a{n}", one, 0.1) for n in range(5) for one in ids[:9]]
-    charts = [(m, t, one, 30 - n) for m in ("SE", "*") for t in ("free", "*") for n, one in enumerate(ids)]
+    charts = [(m, t, one, 30 - n) for m in ("SE", "*") for t in ("free", "*") for n, one in enumerate(ids[::2])]
     own = [(artist, [one for one in ids if artists[one] == artist]) for artist in sorted(set(artists.values()))]
     return MemoryBundle({
         "item": table("item", items), "co_listen": near(*pairs), **follows(*steps).tables, **chart(*charts).tables,
