@@ -57,6 +57,7 @@ from transforms.io.state_store import Commit, StateStore
 from transforms.io.store import open_store
 from transforms.model_bundle import ModelBundle
 from transforms.stream import sets as sets_module
+from transforms.stream.crew import Crew
 from transforms.stream.messages import decode_messages, encode_sets
 from transforms.stream.rehearse import Mishaps
 from transforms.stream.sessions import merge_events
@@ -317,7 +318,8 @@ def main() -> None:
         step = open_sessions(given.root, Path(tables), given.processes)
         states = windows(stamped(replayed.coming), replayed.states)
         step.sets(dict(list(states.items())[:50]))  # what is compiled or loaded once is not part of an answer
-        found: dict[str, Any] = {"function": function(step, states, given.rounds)}
+        here = step.own if isinstance(step, Crew) else step
+        found: dict[str, Any] = {"function": function(here, states, given.rounds)}
         found["latency"] = latency(fresh, step, given.root, some["latency"], given.rate)
         found["throughput"] = flooded(fresh, step, some["flood"])
         if given.kills:

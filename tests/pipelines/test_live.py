@@ -12,7 +12,7 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 import pytest
-from toy_heard import heard, skip
+from toy_heard import heard, skip, windows
 from toy_road import days_ago, table
 
 from pipelines.bundle import BundleError
@@ -30,8 +30,6 @@ from transforms.stream.sets import QUARANTINED
 from transforms.works import work
 from validation.rows import split_rows
 
-HOURS = 60
-
 
 @pytest.fixture(scope="module")
 def live(small_road, tmp_path_factory):
@@ -47,17 +45,6 @@ def tracks(live) -> list[str]:
 @pytest.fixture(scope="module")
 def users(live) -> pl.DataFrame:
     return live.bundle.read("user").filter(pl.col("deletion_requested_at").is_null()).sort("user_id")
-
-
-def windows(users, tracks, minutes=3) -> dict[str, Window]:
-    """Return windows of everybody: user n heard three tracks from the n-th on, in the n-th hour of a day."""
-    starts = {user: n % 5 for n, user in enumerate(users["user_id"].head(20))} | {"nobody-knows-me": 4}
-    return {
-        user: Window.of(
-            heard(HOURS * n + m, f"{user}-{m}", item_id=tracks[(n + m) % len(tracks)]) for m in range(minutes)
-        )
-        for user, n in starts.items()
-    }
 
 
 def records(table: pa.Table) -> dict[str, dict]:
