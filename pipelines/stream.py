@@ -288,7 +288,8 @@ class Stream:
         self._take_in(self._quarantine.rest())
         while (owed := self._debounce.owed()[:MOST_SETS]) or self._to_acknowledge:
             self._serve(dict.fromkeys(owed, Owed(None, None)))
-            self._settle()
+            self.finish()
+        self._settle()
         self.metrics.set("owed", 0)
 
     def _look_around(self) -> None:

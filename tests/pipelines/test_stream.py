@@ -120,6 +120,18 @@ def test_while_sets_are_made_what_comes_is_merged_and_written_down(make, broker)
     ]  # fmt: skip
 
 
+def test_told_to_stop_it_writes_down_what_was_being_made(make, broker, clock):
+    may = threading.Event()
+    stream = make(Slow(may=may))
+    send(broker, event(1))
+    stream.advance()
+    may.set()
+    clock.stopped = True
+    stream.run()
+    assert (stream.store.owed(), broker.topics[EVENTS]) == ([], [])
+    assert stream.store.sequences(["u1"]) == {"u1": published(broker)[0]["sequence"]}
+
+
 def test_no_more_is_pulled_than_one_round_makes_up_for(make, broker, monkeypatch):
     """A whole round waits for the one that is being made: nothing is merged meanwhile, and memory has its bound."""
     may = threading.Event()

@@ -42,7 +42,7 @@ def write(path, sets: list[tuple[list[str], list[str]]]) -> str:
 
 def counted(path) -> dict[str, int]:
     """Count the sets of a file as the stage does, over two shards of items."""
-    parts = CountExposure("charts", SHARDS)(OneFile(path))["parts"]
+    parts = CountExposure(("charts",), SHARDS)(OneFile(path))["parts"]
     each = [add_exposure(OneFile(parts=part)).counters for part in parts.partition_by(TARGET)]
     return {name: sum(one[name] for one in each) for name in ARM_COUNTERS}
 
