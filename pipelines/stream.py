@@ -30,6 +30,7 @@ from transforms.decode import POSITION
 from transforms.io.broker import CONTROL, DEAD_LETTERS, EVENTS, SETS, VERDICTS, Broker, BrokerDown, Message, Received
 from transforms.io.state_store import Commit, StateStore
 from transforms.stream.campaigns import campaigns_in
+from transforms.stream.crew import Crew
 from transforms.stream.dead_letters import encode_letters, event_letter, letter, set_letter
 from transforms.stream.debounce import Debounce, Owed
 from transforms.stream.messages import Cause, decode_control, decode_messages, encode_sets, identify
@@ -147,14 +148,19 @@ class Stream:
             self.metrics.set("batch_messages", len(received))
 
     def _attend(self) -> None:
-        """Take note of rounds that have ended, and begin another; wait for what is being made, the shorter the less waits for it."""
+        """Take note of rounds that have ended, and begin another; wait for what is being made.
+
+        Where other processes make it, and no whole round waits, only so long as to gather messages. In one process merging and
+        making would hold each other up.
+        """
         while self._rounds and self._rounds[0].sent.done():
             self._end()
         if not self._is_free():
             blocking: concurrent.futures.Future[Any] = (
                 self._rounds[0].sent if self._rounds[-1].made.done() else self._rounds[-1].made
             )
-            concurrent.futures.wait([blocking], None if len(self._due()) == MOST_SETS else GATHER_S)
+            beside = isinstance(self.step, Crew) and len(self._due()) < MOST_SETS
+            concurrent.futures.wait([blocking], GATHER_S if beside else None)
         self._begin()
 
     def _is_free(self) -> bool:

@@ -17,6 +17,7 @@ from pipelines.stream import PARKED, REJECTED, TTL_S, Stream
 from transforms.decode import POSITION, decode_lines
 from transforms.io.broker import CONTROL, EVENTS, SETS, BrokerDown, Message
 from transforms.stream import messages
+from transforms.stream.crew import Crew
 from transforms.stream.debounce import PAUSE_S
 from transforms.stream.messages import decode_set
 
@@ -102,7 +103,7 @@ class Slow(ToyStep):
 def test_while_sets_are_made_what_comes_is_merged_and_written_down(make, broker):
     """What came meanwhile is owed until its own set is published, though a set of the same listener is published before."""
     may = threading.Event()
-    stream = make(Slow(may=may))
+    stream = make(Crew(Slow(may=may), []))
     send(broker, event(1), event(1, "u2"))
     stream.advance()
     send(broker, event(2), event(1, "u3"))
@@ -122,7 +123,7 @@ def test_while_sets_are_made_what_comes_is_merged_and_written_down(make, broker)
 
 def test_told_to_stop_it_writes_down_what_was_being_made(make, broker, clock):
     may = threading.Event()
-    stream = make(Slow(may=may))
+    stream = make(Crew(Slow(may=may), []))
     send(broker, event(1))
     stream.advance()
     may.set()
@@ -137,7 +138,7 @@ def test_no_more_is_pulled_than_one_round_makes_up_for(make, broker, monkeypatch
     may = threading.Event()
     monkeypatch.setattr("pipelines.stream.MOST_SETS", 4)
     monkeypatch.setattr("pipelines.stream.MOST_MESSAGES", 4)
-    stream = make(Slow(may=may))
+    stream = make(Crew(Slow(may=may), []))
     send(broker, *(event(1, f"u{n}") for n in range(40)))
     working = threading.Thread(target=lambda: [stream.advance() for _ in range(5)])
     working.start()
