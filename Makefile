@@ -98,7 +98,7 @@ plan: need-ITEMS need-USERS need-DIM need-WORKERS $(STAMP) ## Say how retrieval 
 	  $(call flag,--memory,MEMORY) $(call flag,--markets,MARKETS) $(call flag,--k,K) $(call flag,--hours,HOURS) \
 	  $(call flag,--gpus,GPUS) $(call switch,--bfloat16,BFLOAT16)
 
-stream: $(STAMP) ## Turn events from Pub/Sub, or its emulator, into Now Playing sets [PROJECT= PORT=9464 STATE= PROCESSES=2]
+stream: $(STAMP) ## Turn events from Pub/Sub, or its emulator, into Now Playing sets [PROJECT= PORT=9464 STATE= PROCESSES=1]
 	@$(PY) -m jobs.stream $(root) $(call flag,--project,PROJECT) $(call flag,--port,PORT) $(call flag,--state,STATE) \
 	  $(call flag,--processes,PROCESSES)
 

@@ -1,7 +1,7 @@
 """What the stream costs and how fast it answers, over the official Pub/Sub emulator on the same machine.
 
     python -m benchmarks.stream --root ROOT --raw RAW [--format sessions] [--rate 200] [--seconds 60] [--flood 10000] [--kills 3]
-        [--beside 800] [--processes 2] [--json FILE]
+        [--beside 800] [--processes 1] [--json FILE]
 
 ROOT is a published root, RAW the events to replay: in turn one of each listener, from the middle of what they did, stamped with the
 time at which they are sent, as producers do; what they did before is in the state, three minutes apart. Four tables:

@@ -33,8 +33,8 @@ from transforms.stream.crew import dismiss
 from transforms.stream.step import Step
 
 PORT, CHECKS = 9464, "checks"
-PROCESSES = min(2, os.cpu_count() or 1)
-"""Where there are two cores, what makes sets waits for nothing that the driver does."""
+PROCESSES = 1
+"""On two cores that the broker shares, a second process has not been shown to answer sooner."""
 _CODE = str(Path(__file__).resolve().parents[1])
 
 
