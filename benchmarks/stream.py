@@ -42,7 +42,7 @@ from benchmarks.stock_stream import compare
 from jobs.batch import open_raw
 from jobs.options import iso_date, leave
 from jobs.replay import rehearsals
-from jobs.stream import PROCESSES, validation_of
+from jobs.stream import validation_of
 from pipelines.inputs import raw_files, raw_tasks
 from pipelines.live import open_sessions
 from pipelines.stream import Stream
@@ -304,7 +304,7 @@ def main() -> None:
         "flood": 10_000,
         "rounds": 7,
         "kills": 3,
-        "processes": PROCESSES,
+        "processes": 1,
         "beside": 800,
     }
     for name, default in defaults.items():

@@ -33,8 +33,6 @@ from transforms.stream.crew import dismiss
 from transforms.stream.step import Step
 
 PORT, CHECKS = 9464, "checks"
-PROCESSES = 1
-"""On two cores that the broker shares, a second process has not been shown to answer sooner."""
 _CODE = str(Path(__file__).resolve().parents[1])
 
 
@@ -44,9 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     add_broker(parser)
     parser.add_argument("--state", help="local folder of sessions (default: stream under the root)")
     parser.add_argument("--port", type=int, default=PORT, help=f"of /metrics on 127.0.0.1 ({PORT}); 0 takes any")
-    parser.add_argument(
-        "--processes", type=positive, default=PROCESSES, help=f"the driver, and those that make sets ({PROCESSES} here)"
-    )
+    parser.add_argument("--processes", type=positive, default=1, help="that make sets, this one counted (1)")
     options, beam_args = parse_beam(parser, argv)
     if beam_args:
         return guarded(lambda: run_on_beam(options, beam_args))

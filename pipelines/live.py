@@ -321,7 +321,7 @@ class Serving:
 
 
 def open_sessions(root: str, folder: Path, processes: int = 1, deltas: Sequence[str] | None = None) -> Step:
-    """Return the step of what is live, made by so many processes of this machine (`Crew.of`); see `open_live`, `Live.of`.
+    """Return the step of what is live, whose sets are made by so many processes of this machine; see `open_live`, `Live.of`.
 
     Tables in `folder` that are open on no bundle of this process are deleted then.
     """

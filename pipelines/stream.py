@@ -1,15 +1,14 @@
 """The local streaming driver: micro-batches from a broker, through a step, to a broker.
 
-    pull -> decode -> merge -> dead letters -> commit  |  make the sets that are due  |  publish -> acknowledge
+    pull -> decode -> merge -> sets that are due -> dead letters -> commit -> publish -> acknowledge
 
-Each of the three parts works on its own while the others go on: messages are merged while sets are made of what came before, and
-sets are made while others are published. Nothing is published before the states it was made from are on disk, and nothing is
-acknowledged before what came of it is published. A process killed anywhere on that line leaves messages that are delivered again
-and change nothing, or sets that are published again with the same bytes: of one listener the events that were answered are
-never fewer than before, so that as many with the same newest one are the same.
+Nothing is published before the states it was made from are on disk, and nothing is acknowledged before what came of it is
+published. A process killed anywhere on that line leaves messages that are delivered again and change nothing, or sets that
+are published again with the same bytes: of one listener the events that were answered are never fewer than before, so that
+as many with the same newest one are the same. While the sets of one batch are written out and published, those of the next
+are made.
 
-Memory: two rounds of up to `MOST_SETS` sets, 100 kB each as they are sent, 50 MB, and the messages that came meanwhile: no more are
-pulled while a whole round waits.
+Memory: two batches of up to `MOST_SETS` sets, 100 kB each as they are sent, 50 MB.
 """
 
 import collections
@@ -18,7 +17,7 @@ import dataclasses
 import itertools
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import polars as pl
 import pyarrow as pa
@@ -30,7 +29,6 @@ from transforms.decode import POSITION
 from transforms.io.broker import CONTROL, DEAD_LETTERS, EVENTS, SETS, VERDICTS, Broker, BrokerDown, Message, Received
 from transforms.io.state_store import Commit, StateStore
 from transforms.stream.campaigns import campaigns_in
-from transforms.stream.crew import Crew
 from transforms.stream.dead_letters import encode_letters, event_letter, letter, set_letter
 from transforms.stream.debounce import Debounce, Owed
 from transforms.stream.messages import Cause, decode_control, decode_messages, encode_sets, identify
@@ -41,12 +39,9 @@ from transforms.stream.step import REASON, Merged, Step
 MOST_MESSAGES, MOST_SETS = 500, 256
 """Of one batch: more at once makes a set cheaper and everybody wait longer."""
 IDLE_S, TTL_S = 1.0, 48 * 3600
-GATHER_S = 0.03
-"""While sets are made, so long what comes is gathered before it is merged: a batch of few messages costs as much as one of many."""
 _LOOK_S, _SWEEP_S = 1.0, 60.0
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 0.1, 2.0
 REJECTED, PARKED, ERASED = "rejected", "parked", "erased"
-Made = tuple[pa.Table, dict[str, Cause]]
 _T = TypeVar("_T")
 
 
@@ -86,10 +81,8 @@ class Stream:
         self._debounce, self._quarantine = Debounce(self.store.owed()), Quarantine()
         self._looked_s, self._swept_s, self._refused = 0.0, self.clock(), ""
         self._judged_s, self._alerts, self._warning = 0.0, Alerts(), threading.Lock()
-        self._maker = concurrent.futures.ThreadPoolExecutor(1, "make")
         self._publisher = concurrent.futures.ThreadPoolExecutor(1, "publish")
-        self._rounds: list[_Round] = []  # the oldest first
-        self._to_acknowledge: list[str] = []
+        self._under_way: _UnderWay | None = None
         self._sent: dict[str, int | None] = {}  # as `Commit.sequences`, of the next commit
         buried = self.store.tombstones()
         self.step, self._over = self.step.without(buried), campaigns_in(buried)
@@ -109,7 +102,6 @@ class Stream:
         except BrokerDown as error:
             self.say(f"left while the broker was down ({error}); what was not acknowledged will be delivered again")
         finally:
-            self._maker.shutdown()
             self._publisher.shutdown()
 
     def tick(self) -> int:
@@ -119,115 +111,74 @@ class Stream:
         return came
 
     def advance(self) -> int:
-        """Take in one batch, and begin with the sets that are due if no others are being made; return how many messages it had."""
+        """Do one batch, whose sets may still be on their way then; return how many messages it had."""
         self._look_around()
-        self._attend()
         pause = self._debounce.wait_s(self.clock())
-        wait = IDLE_S if pause is None else min(IDLE_S, pause)
-        if self._rounds:
-            wait = GATHER_S if self._is_free() else 0.0
+        wait = 0.0 if self._under_way else IDLE_S if pause is None else min(IDLE_S, pause)
         received = self._reach(lambda: self.broker.pull(EVENTS, MOST_MESSAGES, wait))
-        now = self.clock()
-        oldest = min((one.published_s for one in received), default=now)
-        self.metrics.set("lag_seconds", max(0.0, now - oldest))
-        self._take_in(self._quarantine.admit(received, now))
-        self._begin()
+        began = self.clock()
+        oldest = min((one.published_s for one in received), default=began)
+        self.metrics.set("lag_seconds", max(0.0, began - oldest))
+        admitted = self._quarantine.admit(received, began)
+        self._work(admitted)
+        if admitted:
+            self.metrics.set("batch_messages", len(admitted))
+            self.metrics.set("batch_seconds", self.clock() - began)
         return len(received)
 
-    def _take_in(self, received: Sequence[Received]) -> None:
-        """Merge messages and write down what came of them; they are acknowledged with the next round."""
+    def _work(self, received: Sequence[Received]) -> None:
         batch, causes = self._merge(received)
+        due = self._debounce.due(self.clock(), MOST_SETS, self._quarantine.holds_s)
         letters = [letter(received[i], cause, self.code_version) for i, cause in sorted(causes.items())]
         letters += [event_letter(one, self.code_version) for one in batch.displaced]
-        # Before the commit: what is merged once more has no letters.
-        self._publish(DEAD_LETTERS, encode_letters(letters))
-        self._count_letters(letters)
-        self._commit(batch)
-        self._to_acknowledge += [one.ack_id for one in received]
-        if received:
-            self.metrics.set("batch_messages", len(received))
-
-    def _attend(self) -> None:
-        """Take note of rounds that have ended, and begin another; wait for what is being made.
-
-        Where other processes make it, and no whole round waits, only so long as to gather messages. In one process merging and
-        making would hold each other up.
-        """
-        while self._rounds and self._rounds[0].sent.done():
-            self._end()
-        if not self._is_free():
-            blocking: concurrent.futures.Future[Any] = (
-                self._rounds[0].sent if self._rounds[-1].made.done() else self._rounds[-1].made
-            )
-            beside = isinstance(self.step, Crew) and len(self._due()) < MOST_SETS
-            concurrent.futures.wait([blocking], GATHER_S if beside else None)
-        self._begin()
-
-    def _is_free(self) -> bool:
-        """Tell whether another round may begin: none is being made, and one at the most is being published."""
-        return all(one.made.done() for one in self._rounds) and len(self._rounds) < 2
-
-    def _begin(self) -> None:
-        """Begin with the sets that are due, unless others are being made."""
-        if self._is_free():
-            self._serve(self._due())
+        self._serve(batch, due, letters, [one.ack_id for one in received])
         self.metrics.set("owed", len(self._debounce))
         self.metrics.set("held", len(self._quarantine))
 
-    def _due(self) -> dict[str, Owed]:
-        return self._debounce.due(self.clock(), MOST_SETS, self._quarantine.holds_s)
-
-    def _serve(self, due: Mapping[str, Owed]) -> None:
-        """Have sets made and published, and what came by now acknowledged after them."""
-        ack_ids, self._to_acknowledge = self._to_acknowledge, []
-        if not (due or ack_ids):
-            return
-        states = {user: state for user, state in self.store.states(due).items() if state is not None}
-        now = self.clock()
-        self._debounce.settle(due, now)
-        made = self._maker.submit(make_sets, self.step, states, self._over)
-        sent = self._publisher.submit(self._send, made, states, due, ack_ids)
-        self._rounds.append(_Round(due, self.step.bundle, now, made, sent))
+    def _serve(
+        self, batch: "_Batch", due: Mapping[str, Owed], letters: list[dict[str, Any]], ack_ids: Sequence[str]
+    ) -> None:
+        """Make the sets that are due; commit the batch; then have them published and its messages acknowledged."""
+        told = self._publisher.submit(self._publish, DEAD_LETTERS, encode_letters(letters))
+        known = {**self.store.states(user for user in due if user not in batch.states), **batch.states}
+        states = {user: state for user in due if (state := known[user]) is not None}
+        sets, causes = make_sets(self.step, states, self._over)
+        unmade = [set_letter(user, states[user], cause, self.code_version) for user, cause in sorted(causes.items())]
+        self._debounce.settle(due, self.clock())
+        self.finish()
+        told.result()  # before the commit: what is merged once more has no letters
+        self._count_letters(letters + unmade)
+        self._commit(batch)
+        if due or ack_ids:
+            done = self._publisher.submit(self._send, sets, due, unmade, ack_ids)
+            self._under_way = _UnderWay(due, self.step.bundle, sets, done)
 
     def _send(
-        self,
-        made: concurrent.futures.Future[Made],
-        states: Mapping[str, bytes],
-        due: Mapping[str, Owed],
-        ack_ids: Sequence[str],
-    ) -> "_Sent":
-        """Publish sets and dead letters once they are made, then acknowledge."""
-        sets, causes = made.result()
-        letters = [set_letter(user, states[user], cause, self.code_version) for user, cause in sorted(causes.items())]
+        self, sets: pa.Table, due: Mapping[str, Owed], letters: Sequence[dict[str, Any]], ack_ids: Sequence[str]
+    ) -> float:
+        """Publish sets and dead letters, then acknowledge; return when they were published."""
         traces = {user: owed.trace for user, owed in due.items() if owed.trace}
         self._publish(SETS, encode_sets(sets, traces))
         self._publish(DEAD_LETTERS, encode_letters(letters))
         published = self.clock()
         if ack_ids:
             self._reach(lambda: self.broker.acknowledge(EVENTS, ack_ids))
-        return _Sent(sets, letters, published)
+        return published
 
     def finish(self) -> None:
-        """Wait for what is being made and published; it is owed no more from the next commit on."""
-        while self._rounds:
-            self._end()
-
-    def _end(self) -> None:
-        """Wait for the oldest round and take note of it."""
-        done = self._rounds[0]
-        sets, letters, now = done.sent.result()
-        del self._rounds[0]
-        users = sets["user_id"].to_pylist()
+        """Wait for what is being published; it is owed no more from the next commit on."""
+        sent, self._under_way = self._under_way, None
+        if sent is None:
+            return
+        now, users = sent.done.result(), sent.sets["user_id"].to_pylist()
         if self.validation:
-            self.validation.add(sets, now)
-        self._count_letters(letters)
-        self.metrics.count("sets", done.bundle, by=len(users))
-        for reason, number in collections.Counter(_reasons(sets)).items():
+            self.validation.add(sent.sets, now)
+        self.metrics.count("sets", sent.bundle, by=len(users))
+        for reason, number in collections.Counter(_reasons(sent.sets)).items():
             self.metrics.count("degraded", reason, by=number)
-        answered = [done.due[user].since_s for user in users]
+        answered = [sent.due[user].since_s for user in users]
         self.metrics.observe(now - since for since in answered if since is not None)
-        self.metrics.set("batch_seconds", now - done.began_s)
-        self._sent |= dict.fromkeys(done.due) | dict(zip(users, sets["sequence"].to_pylist()))
+        self._sent |= dict.fromkeys(sent.due) | dict(zip(users, sent.sets["sequence"].to_pylist()))
 
     def _merge(self, received: Sequence[Received]) -> tuple["_Batch", dict[int, Cause]]:
         """Apply messages to states; return what changed, and why what did not count is dead."""
@@ -280,21 +231,19 @@ class Stream:
         """Write down what changed and what is owed, and what was published since the last time."""
         if batch.states or batch.dirty or self._sent:
             sent, self._sent = self._sent, {}
-            again = {user for user in sent if user in self._debounce or any(user in one.due for one in self._rounds)}
             now_us = int(self.clock() * 1e6)
-            self.store.commit(Commit(batch.states, batch.touched_us, sent, frozenset(again.union(batch.dirty)), now_us))
+            self.store.commit(Commit(batch.states, batch.touched_us, sent, frozenset(batch.dirty), now_us))
 
     def _settle(self) -> None:
-        """Wait for what is being made and published, and write down that it was."""
+        """Wait for what is being published, and write down that it was."""
         self.finish()
         self._commit(_NOTHING)
 
     def _flush(self) -> None:
-        """Merge everything that is held back and publish everything that is owed, whether or not its pause is over."""
-        self._take_in(self._quarantine.rest())
-        while (owed := self._debounce.owed()[:MOST_SETS]) or self._to_acknowledge:
-            self._serve(dict.fromkeys(owed, Owed(None, None)))
-            self.finish()
+        """Work on everything that is held back and publish everything that is owed, whether or not its pause is over."""
+        self._work(self._quarantine.rest())
+        while owed := self._debounce.owed()[:MOST_SETS]:
+            self._serve(_NOTHING, dict.fromkeys(owed, Owed(None, None)), [], [])
         self._settle()
         self.metrics.set("owed", 0)
 
@@ -411,22 +360,13 @@ _NOTHING = _Batch({}, {}, ())
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class _Round:
-    """Sets that are being made, then published: for whom, of which bundle, begun when, s since 1970."""
+class _UnderWay:
+    """Sets that are being published; `done` says when they were, s since 1970."""
 
     due: Mapping[str, Owed]
     bundle: str
-    began_s: float
-    made: concurrent.futures.Future[Made]
-    sent: concurrent.futures.Future["_Sent"]
-
-
-class _Sent(NamedTuple):
-    """Sets, the letters of those that could not be made, and when they were published, s since 1970."""
-
     sets: pa.Table
-    letters: list[dict[str, Any]]
-    published_s: float
+    done: concurrent.futures.Future[float]
 
 
 def _reasons(sets: pa.Table) -> list[str]:

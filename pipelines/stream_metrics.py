@@ -32,7 +32,7 @@ GAUGES = {
     "lag_seconds": "Age of the oldest message of the last batch when it was pulled.",
     "watermark_seconds": "Latest event time so far, since 1970.",
     "batch_messages": "Messages in the last batch.",
-    "batch_seconds": "Time from the beginning of the last round of sets to their publication.",
+    "batch_seconds": "Time the last batch took.",
     "broker_up": "1 while the broker can be reached.",
     "bundle_behind": "1 while what is live is not what is served, because it was refused.",
     "validation_lag_seconds": "How long the oldest minute of published sets has waited for its checks.",

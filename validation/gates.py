@@ -10,7 +10,7 @@ from schemas.contract import Contract
 from schemas.manifest import CheckResult, Manifest
 from validation.calibration_gates import judge_calibration
 from validation.candidate_gates import judge_candidate_sets, judge_exposure
-from validation.checks import graded, percent, skipped
+from validation.checks import broken, graded, percent, skipped
 from validation.drift import poisson_noise
 from validation.event_gates import MIN_ROWS_TO_VANISH, judge_events
 from validation.index_gates import judge_index
@@ -136,8 +136,13 @@ def _machines(manifest: Manifest, limits: DatasetThresholds) -> CheckResult:
 
 def _known_items(manifest: Manifest, limits: DatasetThresholds) -> CheckResult:
     """Judge whether the catalogue knows what listeners like."""
-    unknown, positives = manifest.counters.get("positives_unknown", 0), manifest.counters.get("positives", 0)
-    known = 1 - unknown / max(positives, 1)
+    n = manifest.counters
+    if missing := {"positives", "positives_unknown"} - n.keys():
+        return broken("items_known", "every figure counted", f"the stage did not count {', '.join(sorted(missing))}")
+    unknown, positives = n["positives_unknown"], n["positives"]
+    if not positives:
+        return skipped("items_known", "no positives in histories")
+    known = 1 - unknown / positives
     message = (
         f"{unknown:,} of {positives:,} positives in histories are of items that the catalogue does not have: is it delivered whole,"
         " and are the ids of both those of one service? Items that are withdrawn must stay in it, with deleted_at"

@@ -17,7 +17,6 @@ from pipelines.stream import PARKED, REJECTED, TTL_S, Stream
 from transforms.decode import POSITION, decode_lines
 from transforms.io.broker import CONTROL, EVENTS, SETS, BrokerDown, Message
 from transforms.stream import messages
-from transforms.stream.crew import Crew
 from transforms.stream.debounce import PAUSE_S
 from transforms.stream.messages import decode_set
 
@@ -89,68 +88,6 @@ def test_the_next_batch_goes_on_from_states_whose_sets_are_still_on_their_way(ma
     assert stream.store.sequences(["u1"]) == {"u1": published(broker)[-1]["sequence"]}
 
 
-@dataclasses.dataclass
-class Slow(ToyStep):
-    """Makes no set before it may."""
-
-    may: threading.Event = dataclasses.field(default_factory=threading.Event)
-
-    def sets(self, states):
-        assert self.may.wait(30)
-        return super().sets(states)
-
-
-def test_while_sets_are_made_what_comes_is_merged_and_written_down(make, broker):
-    """What came meanwhile is owed until its own set is published, though a set of the same listener is published before."""
-    may = threading.Event()
-    stream = make(Crew(Slow(may=may), []))
-    send(broker, event(1), event(1, "u2"))
-    stream.advance()
-    send(broker, event(2), event(1, "u3"))
-    stream.advance()
-    assert stream.store.owed() == ["u1", "u2", "u3"]
-    assert published(broker) == []
-    assert len(broker.topics[EVENTS]) == 4
-    may.set()
-    stream.tick()
-    assert {one["user_id"]: one["sequence"] % 1000 for one in published(broker)}.items() >= {("u1", 1), ("u2", 1)}
-    assert "u1" in stream.store.owed()
-    settle(stream, broker)
-    assert sorted((one["user_id"], one["sequence"] % 1000) for one in published(broker)) == [
-        ("u1", 1), ("u1", 2), ("u2", 1), ("u3", 1),
-    ]  # fmt: skip
-
-
-def test_told_to_stop_it_writes_down_what_was_being_made(make, broker, clock):
-    may = threading.Event()
-    stream = make(Crew(Slow(may=may), []))
-    send(broker, event(1))
-    stream.advance()
-    may.set()
-    clock.stopped = True
-    stream.run()
-    assert (stream.store.owed(), broker.topics[EVENTS]) == ([], [])
-    assert stream.store.sequences(["u1"]) == {"u1": published(broker)[0]["sequence"]}
-
-
-def test_no_more_is_pulled_than_one_round_makes_up_for(make, broker, monkeypatch):
-    """A whole round waits for the one that is being made: nothing is merged meanwhile, and memory has its bound."""
-    may = threading.Event()
-    monkeypatch.setattr("pipelines.stream.MOST_SETS", 4)
-    monkeypatch.setattr("pipelines.stream.MOST_MESSAGES", 4)
-    stream = make(Crew(Slow(may=may), []))
-    send(broker, *(event(1, f"u{n}") for n in range(40)))
-    working = threading.Thread(target=lambda: [stream.advance() for _ in range(5)])
-    working.start()
-    working.join(1.0)
-    assert working.is_alive()
-    assert stream.metrics.total("messages") <= 12
-    may.set()
-    working.join()
-    settle(stream, broker)
-    assert len(published(broker)) == 40
-
-
 def test_dead_letters_go_before_the_commit_and_sets_after_it_and_then_it_is_acknowledged(make, broker):
     """What was merged has no letters when it comes again, and what was published must have been made of what is kept."""
     stream, calls = make(), list[str]()
@@ -219,7 +156,6 @@ def die_at(stream: Stream, broker: MemoryBroker, point: int) -> None:
     broker.before, stream.store.commit = dies, committing
     with pytest.raises(Killed):
         work(stream)
-    stream._maker.shutdown()
     stream._publisher.shutdown()
     broker.before = lambda call: None
 

@@ -274,7 +274,7 @@ def main() -> int:
     parser.add_argument("--raw", required=True)
     parser.add_argument("--minutes", type=float, default=10.0)
     parser.add_argument("--rate", type=float, default=50.0, help="messages a second")
-    parser.add_argument("--processes", type=int, default=2, help="the driver, and those that make sets")
+    parser.add_argument("--processes", type=int, default=1, help="that make sets")
     parser.add_argument("--seed", type=int, default=7)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="segue-soak-") as folder:

@@ -466,3 +466,13 @@ def test_likes_of_items_that_the_catalogue_does_not_have_are_told(unknown, sever
             "51 of 10,000 positives in histories are of items that the catalogue does not"
             in found["items_known"].message
         )
+
+
+def test_what_was_not_counted_is_not_called_known():
+    before_it_was_counted = manifest("vocabulary", Statistics(9, {}, {}), counters={"positives": 10_000})
+    uncounted = results(CONTRACTS["vocabulary"], before_it_was_counted)["items_known"]
+    assert (uncounted.outcome, uncounted.severity) == ("broken", "critical")
+    nobody = manifest("vocabulary", Statistics(9, {}, {}), counters={"positives": 0, "positives_unknown": 0})
+    unjudged = results(CONTRACTS["vocabulary"], nobody)["items_known"]
+    assert (unjudged.outcome, unjudged.threshold) == ("passed", "not judged")
+    assert "no positives" in unjudged.message

@@ -1,9 +1,8 @@
-"""Sets of one step, made by other processes of a machine.
+"""Sets of one step, made by several processes of a machine.
 
-    states, by listener -> as many parts as there are other processes -> sets -> one table
+    states, by listener -> as many parts as there are processes -> sets of the first part here, of the others there -> one table
 
-Which process makes a set changes nothing in it. They are made here where no other process is ready: the driver has its own work, and
-in one process the two would wait for each other. Memory: each process holds the bundle by itself, but for what is mapped.
+Which process makes a set changes nothing in it. Memory: each process holds the bundle by itself, but for what is mapped.
 """
 
 import concurrent.futures
@@ -28,7 +27,7 @@ from transforms.stream.step import Merged, Step
 from transforms.stream.trial import tried
 
 LEAST = 64
-"""Sets of one part, where there are several: fewer cost as much as these, most of it fixed."""
+"""Sets of one part: fewer cost as much as these, most of it fixed."""
 PAUSE_S, LONGEST_PAUSE_S = 5.0, 300.0
 Opens = Callable[[], Step]
 _LOG = logging.getLogger(__name__)
@@ -105,17 +104,17 @@ class Other:
 
 @dataclasses.dataclass(frozen=True)
 class Crew:
-    """A step whose sets are made in other processes (`transforms.stream.step.Step`)."""
+    """A step whose sets are made here and in other processes (`transforms.stream.step.Step`)."""
 
     own: Step
     others: Sequence[Other]
 
     @classmethod
     def of(cls, own: Step, opens: Opens, processes: int) -> Step:
-        """Return a step whose sets are made by one process less than so many, but for one by this one.
+        """Return a step that is made by so many processes, this one counted.
 
         Args:
-          own: opened here, makes sets where no other can. opens: opens the same elsewhere; is pickled.
+          own: opened here. opens: opens the same elsewhere; is pickled.
         """
         if processes < 2:
             return own
@@ -141,19 +140,17 @@ class Crew:
 
     def sets(self, states: Mapping[str, bytes]) -> pa.Table:
         """Return the candidate set of every user who may have one."""
-        ready = [one for one in self.others if one.is_ready()][: max(len(states) // LEAST, 1)]
-        if not ready:
-            return self.own.sets(states)
-        parts = _parts(states, len(ready))
-        asked = [(one, part, one.ask(part)) for one, part in zip(ready, parts, strict=True)]
-        return pa.concat_tables([self._answer(*each) for each in asked])
-
-    def _answer(self, one: Other, part: Mapping[str, bytes], asked: concurrent.futures.Future[pa.Table]) -> pa.Table:
-        try:
-            return asked.result()
-        except BrokenProcessPool:
-            one.replace()
-            return self.own.sets(part)
+        ready = [one for one in self.others if one.is_ready()][: max(len(states) // LEAST - 1, 0)]
+        parts = _parts(states, len(ready) + 1)
+        asked = [one.ask(part) for one, part in zip(ready, parts[1:], strict=True)]
+        made = [self.own.sets(parts[0])]
+        for one, part, answer in zip(ready, parts[1:], asked, strict=True):
+            try:
+                made.append(answer.result())
+            except BrokenProcessPool:
+                one.replace()
+                made.append(self.own.sets(part))
+        return pa.concat_tables(made) if len(made) > 1 else made[0]
 
 
 def _parts(states: Mapping[str, bytes], number: int) -> list[dict[str, bytes]]:

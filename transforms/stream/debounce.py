@@ -53,9 +53,6 @@ class Debounce:
     def __len__(self) -> int:
         return len(self._owed)
 
-    def __contains__(self, user: str) -> bool:
-        return user in self._owed
-
     def wait_s(self, now_s: float) -> float | None:
         """Return how long until somebody is due, None where nothing is owed."""
         pauses = [self._published.get(user, -PAUSE_S) + PAUSE_S - now_s for user in self._owed]
