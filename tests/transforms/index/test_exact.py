@@ -100,6 +100,16 @@ def test_a_gpu_is_taken_where_there_is_one(monkeypatch):
     assert factors.fastest() == ON_GPU
 
 
+@pytest.mark.parametrize(("narrow", "wide", "taken"), [(1.0, 2.0, BFLOAT16), (2.0, 1.0, FLOAT32)])
+def test_a_processor_is_taken_by_how_fast_it_is(monkeypatch, narrow, wide, taken):
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)
+    monkeypatch.setattr(factors, "_seconds", {torch.bfloat16: narrow, torch.float32: wide}.get)
+    assert factors._faster.__wrapped__() == taken
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+    assert factors._faster.__wrapped__() == FLOAT32, "what it cannot do is not tried"
+
+
 @PRECISIONS
 def test_a_part_finds_its_own_items_and_all_it_was_asked_for(precision):
     rng = np.random.default_rng(2)
