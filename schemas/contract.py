@@ -98,8 +98,7 @@ class Contract:
 
     def given_columns(self) -> list[str]:
         """Return the columns a producer delivers, in order: those derived first from a raw column of that name."""
-        raw = f"raw_{self.name}."
-        return [name for name, sources in self.derivations().items() if sources[:1] == (raw + name,)]
+        return list(_given_columns(self))
 
     def describe(self, name: str) -> str:
         """Return the description of a column."""
@@ -141,6 +140,12 @@ def per_contract(make: Callable[[Contract], _T]) -> Callable[[Contract], _T]:
         return made[id(contract)][1]
 
     return remembered
+
+
+@per_contract
+def _given_columns(contract: Contract) -> tuple[str, ...]:
+    raw = f"raw_{contract.name}."
+    return tuple(name for name, sources in contract.derivations().items() if sources[:1] == (raw + name,))
 
 
 def _metadata(field: pa.Field, key: str) -> str | None:

@@ -332,8 +332,9 @@ def _to_string(given: pl.Series, wanted: pl.DataType) -> pl.Series:
 def _to_bool(given: pl.Series, wanted: pl.DataType) -> pl.Series:
     if given.dtype == pl.Boolean:
         return given
-    words = {"true": True, "false": False, "1": True, "0": False}
-    return _to_string(given, wanted).str.to_lowercase().replace_strict(words, default=None, return_dtype=pl.Boolean)
+    word = pl.col(given.name).str.to_lowercase()
+    truth = pl.when((word == "true") | (word == "1")).then(True).when((word == "false") | (word == "0")).then(False)
+    return _to_string(given, wanted).to_frame().select(truth.alias(given.name)).to_series()
 
 
 def _to_integer(given: pl.Series, wanted: pl.DataType) -> pl.Series:
@@ -363,6 +364,10 @@ def _to_timestamp(given: pl.Series, wanted: pl.DataType) -> pl.Series:
         return (given.dt.replace_time_zone("UTC") if naive else given.dt.convert_time_zone("UTC")).cast(
             wanted, strict=False
         )
+    if given.dtype == pl.String and given.str.contains(r"(?i)(z|[+-]\d\d:?\d\d)$").all():  # in a tenth of the time
+        stamps = given.str.to_datetime("%+", time_unit="us", time_zone="UTC", strict=False)
+        if stamps.null_count() == given.null_count():
+            return stamps
     text = _to_string(given, wanted).str.strip_chars()
     column = pl.col(given.name)
     zoned = column.str.replace(r"(?i)z$", "+00:00").str.replace(r"^(.{10}) ", "${1}T")

@@ -80,11 +80,13 @@ def check_rows(decoded: Decoded, contract: Contract, source: str | None, code_ve
     """
     decoded = decoded if source is None else _named(decoded, source)
     good, bad = split_rows(decoded.rows, given_contract(contract))
-    details = [f"{_column(rule)}={_shown(row, rule)}" for rule, row in zip(bad[RULE], bad.iter_rows(named=True))]
-    shown = pl.Series(DETAIL, details, pl.String), pl.Series("payload", payloads(bad.drop(RULE)), pl.String)
-    broken = bad.select(POSITION, RULE, *shown, SOURCE)
-    rejected = rejections(pl.concat([decoded.rejected.select(broken.columns), broken]), contract, code_version)
-    return Checked(good, rejected, decoded.total)
+    rejected = decoded.rejected
+    if bad.height:
+        details = [f"{_column(rule)}={_shown(row, rule)}" for rule, row in zip(bad[RULE], bad.iter_rows(named=True))]
+        shown = pl.Series(DETAIL, details, pl.String), pl.Series("payload", payloads(bad.drop(RULE)), pl.String)
+        broken = bad.select(POSITION, RULE, *shown, SOURCE)
+        rejected = pl.concat([rejected.select(broken.columns), broken])
+    return Checked(good, rejections(rejected, contract, code_version), decoded.total)
 
 
 def _column(rule: str) -> str:

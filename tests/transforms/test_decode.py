@@ -33,14 +33,32 @@ def test_every_line_is_a_row_or_a_rejection_with_its_position():
         ("2026-01-01T01:00:00.5+01:00", 1767225600_500000),
         ("2026-01-01T00:00:00", 1767225600_000000),
         ("2026-01-01 00:00:00.000001", 1767225600_000001),
+        (" 2026-01-01T00:00:00z ", 1767225600_000000),
+        ("2026-01-01T00:00:00-0130", 1767231000_000000),
+        ("2026-01-01 00:00:00+00:00", 1767225600_000000),
+        ("2026-01-01T00:00:00\u221201:00", None),
+        ("2026-01-01T00:00:00+01", None),
+        ("2026-01-01T24:00:00Z", None),
         (1767225600, 1767225600_000000),
         (1767225600123, 1767225600_123000),
         (1767225600123456, 1767225600_123456),
     ],
 )
 def test_timestamps(text, micros):
-    rows = decode_lines(lines(GOOD | {"event_ts": text}), EVENT).rows
-    assert rows["event_ts"].dt.epoch("us").to_list() == [micros]
+    """Whatever stands in other lines, which are read faster where all of them are written as they should be."""
+    for others in ([], [GOOD], [GOOD | {"event_ts": "2026-01-01 00:00:00"}], [GOOD | {"event_ts": "soon"}]):
+        rows = decode_lines(lines(GOOD | {"event_ts": text}, *others), EVENT).rows
+        found = dict(rows.select(POSITION, pl.col("event_ts").dt.epoch("us")).iter_rows())
+        assert found.get(0) == micros
+
+
+@pytest.mark.parametrize(
+    ("given", "typed"),
+    [(True, True), ("TRUE", True), ("1", True), (1, True), (False, False), ("false", False), (0, False), (None, None)],
+)
+def test_booleans(given, typed):
+    rows = decode_lines(lines(GOOD | {"private_session": given}, GOOD | {"private_session": "?"}), EVENT).rows
+    assert dict(rows.select(POSITION, "private_session").iter_rows()) == {0: typed}
 
 
 NO_CLOCK = [
