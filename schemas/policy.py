@@ -9,6 +9,8 @@ from typing import Any
 
 AUTO, EXACT, IVF = "auto", "exact", "ivf"
 INDICES = (AUTO, EXACT, IVF)
+WIDENED = {"np.transition": 0.5, "np.similar": 2.0, "np.familiar": 2.0}
+"""What becomes of quotas where three fast skips in a row say that a set is off (domain reference, section 5)."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -45,6 +47,13 @@ class Quota:
             raise ValueError(
                 f"{self.source_id}: expected personal = false of what is for newcomers, came true; they have told nothing"
             )
+
+    @property
+    def widened(self) -> "Quota":
+        """The quota where a listener's set has been off."""
+        by = WIDENED.get(self.source_id, 1.0)
+        low, aim, high = (int(slots * by) for slots in (self.minimum, self.target, self.maximum))
+        return dataclasses.replace(self, minimum=low, target=aim, maximum=max(high, 1))
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -137,6 +146,11 @@ class SurfacePolicy:
                 f"surface {self.name}: explore {self.explore!r} needs a source with minimum = target = maximum, below the"
                 f' size of {self.size}; came {quota}. Write its slots three times, or explore = "" to explore nothing'
             )
+
+    @property
+    def widened(self) -> "SurfacePolicy":
+        """The policy with less of what usually follows, and more of what is alike and what is known."""
+        return dataclasses.replace(self, sources=tuple(quota.widened for quota in self.sources))
 
     @property
     def by_seed(self) -> bool:

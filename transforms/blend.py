@@ -222,10 +222,11 @@ def _passed(rows: Rows, judged: Judged, facts: Facts, instant: Instant, chances:
     passed, starts = by_code(np.where(judged.rule == 0, rows.k, NO_CODE), facts.records.height)
     hashes = mix_text(facts.records["record_key"].to_arrow()), facts.item_codes.ties
     wanted = no_floors(facts.records.height) if facts.floors is None else facts.floors
+    widened = np.zeros(facts.records.height) if facts.at_a_loss is None else facts.at_a_loss
     seed, known = np.uint64(hash64_one(instant.seed)), np.zeros(0) if chances is None else chances
     known = np.require(known, np.float64, "W")  # compiled functions take what may be written to for another type
     return Passed(
-        starts, wanted, passed, rows.p, rows.i, rows.s, rows.r, judged.tired, known, *hashes, seed,
+        starts, wanted, widened.astype(np.int64), passed, rows.p, rows.i, rows.s, rows.r, judged.tired, known, *hashes, seed,
         judged.rule, judged.detail,
     )  # fmt: skip
 
@@ -236,16 +237,18 @@ def _limits(policy: SurfacePolicy) -> tuple[Limits, Quotas]:
     limits = Limits(_names(policy).index(policy.fallback), policy.size - policy.explore_slots, **told)
     turns = {source: place for place, source in enumerate(policy.flow)}
     turn = np.array([min(turns.get(quota.source_id, MOST_TURNS), MOST_TURNS) for quota in policy.sources], np.int64)
-    return limits, Quotas(_slot_table(policy), turn, np.array([quota.leads for quota in policy.sources], bool))
+    most = max(_DEEPEST, *(max(quota.maximum, quota.widened.maximum) for quota in policy.sources))
+    slots = np.stack([_slot_table(policy, most), _slot_table(policy.widened, most)])
+    return limits, Quotas(slots, turn, np.array([quota.leads for quota in policy.sources], bool))
 
 
-def _slot_table(policy: SurfacePolicy) -> np.ndarray:
+def _slot_table(policy: SurfacePolicy, most: int) -> np.ndarray:
     """Return the slot of the n-th proposal of each source, `(num_sources, most + 1) int64`; `OVER` beyond its maximum.
 
     A fallback whose maximum is the whole set has slots behind `OVER`: what stands there is in order, and may be of a kind of
     content that the set has too little of. What is for newcomers stands evenly among the fallback's: charts are a better guess.
     """
-    n = np.arange(max(_DEEPEST, *(quota.maximum for quota in policy.sources)) + 1)
+    n = np.arange(most + 1)
     turn = {source: place for place, source in enumerate(policy.flow)}
     whole = next(quota.maximum for quota in policy.sources if quota.source_id == policy.fallback)
     slots = []
@@ -254,8 +257,8 @@ def _slot_table(policy: SurfacePolicy) -> np.ndarray:
         last = turn[policy.fallback] if quota.newcomers else turn.get(quota.source_id, len(turn))
         behind = (1 + n) * (quota.source_id == policy.fallback and high >= policy.size)
         phase = np.where(n < low, 0, np.where(n < aim, 1, 2 + last))
-        most = high * whole // policy.size if quota.newcomers else high
-        done, end = np.select([n < low, n < aim], [0, low], aim), np.select([n < low, n < aim], [low, aim], most)
+        last_slot = high * whole // policy.size if quota.newcomers else high
+        done, end = np.select([n < low, n < aim], [0, low], aim), np.select([n < low, n < aim], [low, aim], last_slot)
         step = ((2 * (n - done) + 1) << SLOT_BITS) // (2 * np.maximum(end - done, 1))
         slots.append(np.where(n < high, (phase << SLOT_BITS) + step, (OVER >> TIE_BITS) + behind))
     return np.stack(slots)

@@ -77,7 +77,7 @@ def settle(passed: Passed, items: np.ndarray, limits: Limits, quotas: Quotas) ->
 @compiled
 def _settle_all(passed, items, limits, quotas, scratch, bits, found):
     (
-        (starts, floors, rows, p, i, s, r, tired, chances, own_hash, item_hash, seed, rules, details),
+        (starts, floors, widened, rows, p, i, s, r, tired, chances, own_hash, item_hash, seed, rules, details),
         (candidates, packed, other, merged, of, number, counters),
     ) = passed, scratch
     counts, taken_rows, num_behind, behind = found
@@ -88,7 +88,7 @@ def _settle_all(passed, items, limits, quotas, scratch, bits, found):
         size = _merge_works(size, items, number, candidates, of[: len(own)], packed)
         _hash_ties(candidates[:size], own_hash[k], item_hash, seed)
         num_merged = _by_source(own, (i, s, r), of, items, candidates, (packed, other, bits), merged)
-        _take_slots(merged[:num_merged], quotas.slots, candidates)
+        _take_slots(merged[:num_merged], quotas.slots[widened[k]], candidates)
         if len(chances):
             _miss(merged[:num_merged], p, tired, chances, candidates)
             _compete(candidates[:size], quotas.turns, limits.fallback)

@@ -23,7 +23,8 @@ class Limits(NamedTuple):
 class Passed(NamedTuple):
     """Rows that pass the hard filters, by record.
 
-    `floors`: `(num_records, num_kinds) int64`, candidates of each kind there must be.
+    `floors`: `(num_records, num_kinds) int64`, candidates of each kind there must be. `widened`: `(num_records,) int64`, which of
+    the quotas' slots are a record's.
     `rows`: places in the other arrays, those of record k from `starts[k]` to `starts[k + 1]`. Of every row, proposal, item, source,
     rank, and whether the item was shown or played too often; `chances`: by proposal, `(0,) float64` where nothing is known of
     them. `own_hash`, `item_hash`: uint64 of records and of items, with `seed` by which equal slots are told apart. `rule`,
@@ -32,6 +33,7 @@ class Passed(NamedTuple):
 
     starts: np.ndarray
     floors: np.ndarray
+    widened: np.ndarray
     rows: np.ndarray
     p: np.ndarray
     i: np.ndarray
@@ -49,8 +51,8 @@ class Passed(NamedTuple):
 class Quotas(NamedTuple):
     """What sources may take.
 
-    `slots`: `(num_sources, most + 1) int64`, of the n-th proposal of each source where nothing is known of chances; `OVER` beyond its
-    maximum. `turns`: `(num_sources,) int64`, whose turn it is among equal chances. `leads`: `(num_sources,) bool`.
+    `slots`: `(2, num_sources, most + 1) int64`, as they are and widened, of the n-th proposal of each source where nothing is known
+    of chances; `OVER` beyond its maximum. `turns`: `(num_sources,) int64`, whose turn it is among equal chances. `leads`: `(num_sources,) bool`.
     """
 
     slots: np.ndarray

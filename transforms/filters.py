@@ -92,6 +92,7 @@ class Facts:
       floors: `(num_records, num_kinds) int64`, how many of each kind of content there must be (`transforms.content_mix`); None: any.
       pool: what is explored, where somebody holds it; else it is coded of the proposals.
       max_run: `(num_records,) int64`, how many candidates of one artist may follow each other, 0 for any; None: as the policy says.
+      at_a_loss: `(num_records,) bool`, whose sets have been off, so that quotas are widened; None: nobody's.
       catalogue: `items` and `gone` in codes, where somebody holds them; else they are coded for these facts alone.
     """
 
@@ -111,6 +112,7 @@ class Facts:
     floors: np.ndarray | None = None
     pool: Pool | None = None
     max_run: np.ndarray | None = None
+    at_a_loss: np.ndarray | None = None
 
     @functools.cached_property
     def item_codes(self) -> ItemCodes:

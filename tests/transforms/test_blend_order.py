@@ -145,6 +145,21 @@ def test_runs_are_as_long_as_each_record_has_it():
     ]  # fmt: skip
 
 
+def test_whoever_is_at_a_loss_has_other_quotas_than_the_others_of_a_block():
+    surface = policy(
+        quota("np.transition", 2, 6, 6), quota("np.similar", 2, 2, 3), quota("chart", 0, 0, 8, personal=False), size=8, fill_to=8
+    )  # fmt: skip
+    offered = {"np.transition": names("a", 20), "np.similar": names("b", 20)}
+    told = facts([item(one) for one in names("a", 20) + names("b", 20)], [record(f"u{n}") for n in range(3)])
+    lost = dataclasses.replace(told, at_a_loss=np.array([False, True, False]))
+    found = blend(pl.concat(proposals(offered, f"u{n}") for n in range(3)), lost, surface, instant(surface))
+    first = [[one[0] for one in ids(found, k)] for k in range(3)]
+    assert [(own.count("a"), own.count("b")) for own in first] == [(6, 2), (3, 5), (6, 2)]
+    alone = facts([item(one) for one in names("a", 20) + names("b", 20)], [record("u1")])
+    widened = blend(proposals(offered, "u1"), alone, surface.widened, instant(surface))
+    assert ids(found, 1) == ids(widened)
+
+
 @pytest.mark.parametrize("seed", range(10))
 def test_runs_are_broken_as_long_as_another_artist_waits(seed):
     dice = random.Random(seed)

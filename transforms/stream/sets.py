@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from schemas.candidates import CANDIDATE_SET, PROPOSAL
 from schemas.hashing import hash64, hash64_one, mix64
-from schemas.policy import Quota, SurfacePolicy
+from schemas.policy import SurfacePolicy
 from transforms.candidate_sets import Provenance
 from transforms.codes import ItemCodes
 from transforms.facts import group_of, proposed_items, user_facts
@@ -47,8 +47,6 @@ from transforms.stream.session import (
 from transforms.tallies import first_artist, primary_artist
 
 QUARANTINED = "quarantined"
-WIDENED = {"np.transition": 0.5, "np.similar": 2.0, "np.familiar": 2.0}
-"""What becomes of quotas where three fast skips in a row say that the set is off (domain reference, section 5)."""
 HOUR_US = 3_600_000_000
 STANDS_HOURS = 2
 """Counted from the full hour: an hour at least after the newest event, by when a session is over; what is taken down later
@@ -94,9 +92,9 @@ class Listening:
         return self.user_id, market, seed.item_id if seed else None, self.last_event_ts
 
     @property
-    def block(self) -> tuple[int, bool]:
-        """What listeners must share to be served together: the hour, and whether quotas are widened."""
-        return self.last_event_ts // HOUR_US, at_a_loss(self.session)
+    def hour(self) -> int:
+        """Full hours of the newest event since 1970, which listeners must share to be served together."""
+        return self.last_event_ts // HOUR_US
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,22 +117,22 @@ class SessionSets:
         Who opted out of personalisation, asked to be deleted or has an empty window has none.
         """
         heard = [Listening.of(user, window) for user, window in sorted(windows.items()) if window.heard]
-        blocks: dict[tuple[int, bool], list[Listening]] = {}
+        blocks: dict[int, list[Listening]] = {}
         for one in heard:
-            blocks.setdefault(one.block, []).append(one)
-        tables = [self._block(hour, lost, own) for (hour, lost), own in sorted(blocks.items())]
+            blocks.setdefault(one.hour, []).append(one)
+        tables = [self._block(hour, own) for hour, own in sorted(blocks.items())]
         if len(tables) == 1:  # in order already
             return tables[0]
         return pa.concat_tables([CANDIDATE_SET.schema.empty_table(), *tables]).sort_by("record_key")
 
-    def _block(self, hour: int, lost: bool, heard: Sequence[Listening]) -> pa.Table:
-        policy, instant = widened(self.policy) if lost else self.policy, _instant(hour, self.policy)
+    def _block(self, hour: int, heard: Sequence[Listening]) -> pa.Table:
+        policy, instant = self.policy, _instant(hour, self.policy)
         told = pl.DataFrame([one.told for one in heard], schema=_TOLD, orient="row")
         known = self.bundle.listeners(told.select("user_id", "market"))
         users = known.filter(~pl.col("personalization_opt_out")) if known["personalization_opt_out"].any() else known
         if not users.height:
             return CANDIDATE_SET.schema.empty_table()
-        audience = self._audience(users, told, heard, policy, instant)
+        audience = self._audience(users, told, heard, instant)
         offered, pool, left_out = self._proposals(audience, users)
         facts = dataclasses.replace(_facts(users, heard, audience, offered, self.bundle, instant), pool=pool)
         provenance = dataclasses.replace(self.provenance, left_out=left_out)
@@ -143,12 +141,7 @@ class SessionSets:
         return stamped(table, heard)
 
     def _audience(
-        self,
-        users: pl.DataFrame,
-        told: pl.DataFrame,
-        heard: Sequence[Listening],
-        policy: SurfacePolicy,
-        instant: Instant,
+        self, users: pl.DataFrame, told: pl.DataFrame, heard: Sequence[Listening], instant: Instant
     ) -> Audience:
         known = self.bundle.lookup("item", "item_id", told["seed_item_id"].unique(), SEED_COLUMNS)
         seeds = known.select(
@@ -172,7 +165,7 @@ class SessionSets:
             rights = rights.with_columns(may_begin=free, other_books=free)
         own = users.select("positives", key="user_id")
         unwanted = _unwanted(users, heard)
-        return Audience(keys, liked, skips, instant.effective_from, policy, rights, unwanted, histories=own)
+        return Audience(keys, liked, skips, instant.effective_from, self.policy, rights, unwanted, histories=own)
 
     def _proposals(self, audience: Audience, users: pl.DataFrame) -> tuple[pl.DataFrame, Pool | None, tuple[str, ...]]:
         heard = dataclasses.replace(audience, keys=audience.keys.filter(pl.col("seed_item_id").is_not_null()))
@@ -211,17 +204,6 @@ def _instant(hour: int, policy: SurfacePolicy) -> Instant:
 def starting_at(hour: int) -> datetime.datetime:
     """Return when an hour begins, counted since 1970."""
     return datetime.datetime.fromtimestamp(hour * 3600, datetime.UTC)
-
-
-def widened(policy: SurfacePolicy) -> SurfacePolicy:
-    """Return the policy with less of what usually follows, and more of what is alike and what is known."""
-    return dataclasses.replace(policy, sources=tuple(_widened(quota) for quota in policy.sources))
-
-
-def _widened(quota: Quota) -> Quota:
-    by = WIDENED.get(quota.source_id, 1.0)
-    low, aim, high = (int(slots * by) for slots in (quota.minimum, quota.target, quota.maximum))
-    return dataclasses.replace(quota, minimum=low, target=aim, maximum=high)
 
 
 def _listens(said: Mapping[str, Sequence[Heard]], keys: pl.Series, sign: int) -> pl.DataFrame:
@@ -289,6 +271,7 @@ def _facts(
         in_session=_in_session(session_items, proposals, facts.item_codes),
         skipped=_skipped(heard, facts),
         max_run=_max_runs([sessions[user] for user in users["user_id"]], audience.policy.max_run, bundle),
+        at_a_loss=np.array([at_a_loss(sessions[user]) for user in users["user_id"]]),
         catalogue=facts.item_codes,
     )
 
