@@ -106,9 +106,10 @@ def concerned(near: np.ndarray, items: ItemArrays, records: RecordArrays) -> tup
     """Return records and places in `near`, codes of items, of the pairs that a record's own rules may be about, sorted."""
     place = np.full(len(items.items), -1, np.int64)
     place[near] = np.arange(len(near))
+    own = near, np.ascontiguousarray(items.items["canonical"][near]), np.ascontiguousarray(items.items["work"][near])
     scratch = np.zeros(_num_owners(items), np.bool_), np.zeros(len(near), np.bool_)
-    pairs = np.empty((_concern_all(place, near, items, records, scratch, np.empty((0, 2), np.int64)), 2), np.int64)
-    _concern_all(place, near, items, records, scratch, pairs)
+    pairs = np.empty((_concern_all(place, own, items, records, scratch, np.empty((0, 2), np.int64)), 2), np.int64)
+    _concern_all(place, own, items, records, scratch, pairs)
     return pairs[:, 0], pairs[:, 1]
 
 
@@ -328,20 +329,30 @@ def _until_all(k, i, items, records, moment, found):
 
 
 @compiled
-def _concern_all(place, near, items, records, scratch, pairs):
-    """Write down the pairs where there is room for them, and return how many there are."""
+def _concern_all(place, own, items, records, scratch, pairs):
+    """Write down the pairs where there is room for them, and return how many there are.
+
+    Args:
+      own: items, their recordings and their works, side by side: a seed is looked for among them all.
+    """
     (every, _, owners, _), (people, told, _, blocked, _, _), (barred, found) = items, records, scratch
+    near, recordings, works = own
     size = 0
     for k in range(len(people)):
         record = people[k]
         for at in range(record.pair, record.pairs):
             if place[told[at].item] >= 0:
                 found[place[told[at].item]] = True
-        if record.barred < record.bars or _has_seed(record):
+        if record.seed != _NO_CODE:
+            for at in range(len(near)):
+                found[at] |= recordings[at] == record.seed
+        if record.seed_work != _NO_CODE:
+            for at in range(len(near)):
+                found[at] |= works[at] == record.seed_work
+        if record.barred < record.bars:
             _set_all(blocked[record.barred : record.bars], barred, True)
             for at in range(len(near)):
-                item = every[near[at]]
-                found[at] |= _is_seed(item, record) or _owned(item, owners, barred)
+                found[at] |= _owned(every[near[at]], owners, barred)
             _set_all(blocked[record.barred : record.bars], barred, False)
         for at in range(len(near)):
             if found[at]:
