@@ -411,12 +411,11 @@ def _favourites(near: pl.LazyFrame, audience: Audience) -> pl.DataFrame:
     """
     assert audience.histories is not None
     pair = ["key", "item_id"]
-    ordered = near.sort("key", "other_item_id", "score", "item_id", descending=[False, False, True, False])
-    best = ordered.group_by("key", "other_item_id").agg(
-        pl.col("score").first(), pl.col("item_id").first().alias("seed")
-    )
-    best = best.rename({"other_item_id": "item_id"}).join(audience.unwanted.lazy(), on=pair, how="anti")
     listens = audience.histories.lazy().explode("positives").drop_nulls("positives").unnest("positives")
+    near = near.rename({"item_id": "seed", "other_item_id": "item_id"}).join(listens, on=pair, how="semi")
+    ordered = near.sort(*pair, "score", "seed", descending=[False, False, True, False])
+    best = ordered.group_by(pair).agg(pl.col("score", "seed").first())
+    best = best.join(audience.unwanted.lazy(), on=pair, how="anti")
     told = listens.join(best, on=pair).sort(*pair, "event_ts").group_by(pair, maintain_order=True).agg(
         (pl.col("label") * halved(age_days("event_ts", audience.now), FAVOURITE_HALF_LIFE_DAYS)).sum().alias("liking"),
         pl.col("event_ts").dt.date().n_unique().alias("days"),
