@@ -231,7 +231,7 @@ TOMBSTONE = Contract(
         [
             _t("entity", pa.string(), "What kind of thing.", OneOf(("user", "item", "campaign")), nullable=False),
             _t("id", pa.string(), "Which one.", *ID, nullable=False),
-            _t("reason", pa.string(), "Why.", OneOf(("erasure", "takedown", "legal")), nullable=False),
+            _t("reason", pa.string(), "Why.", OneOf(("erasure", "takedown", "legal", "exhausted")), nullable=False),
             _t("effective_ts", TIMESTAMP, "From when.", nullable=False),
         ]
     ),

@@ -39,7 +39,7 @@ class Promoting(WindowStep):
 
 
 def over(campaign: str) -> bytes:
-    told = {"entity": "campaign", "id": campaign, "reason": "takedown", "effective_ts": BEGIN.isoformat()}
+    told = {"entity": "campaign", "id": campaign, "reason": "exhausted", "effective_ts": BEGIN.isoformat()}
     return json.dumps(told).encode()
 
 
