@@ -99,7 +99,8 @@ def random_calibration(surface: SurfacePolicy, seed: int) -> pl.DataFrame:
     """Return chances by source and rank; of every other world none were counted."""
     rng = np.random.default_rng(seed)
     rows = [
-        {"source_id": one.source_id, "source_rank": rank, "trials": 9.0 * (seed % 2), "positives": 1.0, "probability": chance}
+        {"source_id": one.source_id, "source_rank": rank, "trials": 9.0 * (seed % 2), "positives": 1.0, "probability": chance,
+         "first_trials": 3.0 * (seed % 2), "first_positives": 0.2, "first_probability": chance / 5}
         for one in surface.sources
         for rank, chance in enumerate(sorted(rng.uniform(0.001, 1, 9), reverse=True))
     ]  # fmt: skip

@@ -81,3 +81,19 @@ def test_a_calibration_of_another_model_is_not_used_for_the_new_one(runner, road
     told = [check for check in after.checks if check.outcome != "passed"]
     assert [(check.name, check.severity) for check in told] == [("calibration_of_model:home.sequence", "warning")]
     assert told[0].observed == counted["home.sequence"]
+
+
+def test_a_calibration_that_counted_something_else_is_not_gone_on_from(runner, road, made):
+    def over(before: Manifest) -> dict[str, float]:
+        of = served(road, made, None)
+        runner.previous = {
+            "calibration/home": before,
+            "proposal/home": dataclasses.replace(made["proposal/home"], date=DAY),
+        }
+        tables = of.tables.histories, of.tables.transition_partial
+        return trials(runner, runner.run(calibrate(runner, road, SURFACES[HOME], of.models, of.ingested, *tables)))
+
+    first = calibrated(runner, road, made, made["proposal/home"])
+    anew = trials(runner, first)
+    assert over(first)["home.two_tower"] > anew["home.two_tower"] > 0
+    assert over(dataclasses.replace(first, fingerprint="of another contract")) == anew
