@@ -79,9 +79,13 @@ def random_kind(dice: random.Random) -> dict:
 
 
 def random_models(world: Mapping[str, pl.DataFrame], seed: int, surface: SurfacePolicy) -> MemoryModels:
-    """Return the world with vectors of most items and users; what few played is in no vocabulary."""
+    """Return the world with vectors of most items and of most users who listen; what few played is in no vocabulary."""
     rng = np.random.default_rng(seed)
-    ids = {"item": world["item"]["item_id"], "user": world["user"]["user_id"]}
+    listens = world["history"].filter(pl.col("positives").list.len() > 0)["user_id"]
+    ids = {
+        "item": world["item"]["item_id"],
+        "user": world["user"]["user_id"].filter(world["user"]["user_id"].is_in(listens.implode())),
+    }
     tables = {
         "vocabulary": table(
             "vocabulary", [{"item_id": i, "number": 0, "positives": 3} for i in sorted(ids["item"])[::2]]

@@ -15,7 +15,7 @@ from schemas.manifest import Manifest
 DAY = "2026-01-25"
 """Proposals of the small road are taken for those of this day: what was played since has come of them."""
 OF_THE_ENCODER = {
-    HOME: {"home.fresh_content", "home.sequence", "home.two_tower"},
+    HOME: {"home.fresh_content", "home.fresh_market", "home.sequence", "home.two_tower"},
     NOW_PLAYING: {"np.session", "np.similar"},
 }
 
