@@ -149,6 +149,7 @@ def test_a_source_nobody_saw_has_the_rate_of_the_others_and_halves_at_its_target
 
 
 SURFACE = policy(A, quota("b", 0, 1, 2))
+BY_FLOW = dataclasses.replace(SURFACE, by_flow=True)
 
 
 def fitted(folder, before=None, fade=1.0, surface=SURFACE, **counts_of) -> pl.DataFrame:
@@ -259,7 +260,9 @@ def test_chances_are_told_where_something_was_counted():
     assert known is not None
     assert known.tolist() == [0.5, 0.25]
     first = Calibration(tables, counted=True, first={"a": np.array([0.4, 0.01])})
-    assert first.chances(offered, SURFACE).tolist() == [0.4, 0.01]
+    assert first.chances(offered, SURFACE).tolist() == [0.5, 0.25], "where sources that agree add up"
+    assert first.chances(offered, BY_FLOW).tolist() == [0.4, 0.01]
+    assert Calibration(tables, counted=True).chances(offered, BY_FLOW).tolist() == [0.5, 0.25]
     assert first.of(offered["source_id"], np.array([0, 1]), SURFACE).tolist() == [0.5, 0.25], "as the ranker is told"
 
 
@@ -269,4 +272,4 @@ def test_a_calibration_from_before_what_comes_first_was_counted_is_read_as_it_wa
     offered = pl.DataFrame({"source_id": ["a"], "source_rank": [0]}, schema_overrides={"source_rank": pl.Int32})
     for rows, chance in ((of_today, 0.1), (of_today.select(~pl.selectors.starts_with("first_")), 0.5)):
         rows.write_parquet(tmp_path / "one.parquet")
-        assert Calibration.read([str(tmp_path / "one.parquet")]).chances(offered, SURFACE).tolist() == [chance]
+        assert Calibration.read([str(tmp_path / "one.parquet")]).chances(offered, BY_FLOW).tolist() == [chance]
