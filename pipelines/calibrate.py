@@ -31,7 +31,7 @@ def calibrate(
       histories, followed: of the date; the partials of transitions.
     """
     proposals = _judgeable(runner, road, surface)
-    earlier = runner.previous.get(f"{CALIBRATION.name}/{surface.name}")
+    earlier = _of_this_contract(runner.previous.get(f"{CALIBRATION.name}/{surface.name}"))
     data = {"user": ingested.users, "history": histories, "transition_partial": followed}
     given = {name: _since(data[name], proposals) for name in surface.judged_by} if proposals else {}
     own = recipes(surface.sources, models.families)
@@ -50,13 +50,21 @@ def calibrate(
         inputs=tuple(refs),
         tasks=_tasks(road, proposals, ingested, given) if proposals else (),
         transform=functools.partial(
-            _calibrate, count=CountTaken(surface.since, after), fit=fit, before=paths(earlier.files) if earlier else ()
+            _calibrate,
+            count=CountTaken(surface.since, after, fit.policy.flow),
+            fit=fit,
+            before=paths(earlier.files) if earlier else (),
         ),
         num_emits=road.num_shards if proposals else 0,
         num_parts=1,
         num_shards=1,
         config=_config(fit) | {"models": own},
     )
+
+
+def _of_this_contract(earlier: Manifest | None) -> Manifest | None:
+    """Return an earlier calibration if it counts what this one does."""
+    return earlier if earlier and earlier.fingerprint == CALIBRATION.fingerprint else None
 
 
 def _fade(road: Road, earlier: Manifest | None) -> float:
@@ -69,6 +77,7 @@ def _config(fit: FitCalibration) -> dict[str, object]:
     """Return what decides a fit besides what was counted."""
     quotas = fit.policy.sources
     told = {"sources": [quota.source_id for quota in quotas], "targets": [quota.target for quota in quotas]}
+    told |= {"flow": list(fit.policy.flow)}
     return told | {"fade": fit.fade, "left_out": [fit.strange, fit.strange_before]}
 
 

@@ -72,6 +72,11 @@ CALIBRATION = Contract(
                    rules=(Between(0, 1e15),)),
             column("positives", pa.float64(), "Those that were taken up, weighed likewise.", rules=(Between(0, 1e15),)),
             column("probability", pa.float64(), "P(taken up | proposed at the rank).", rules=(Between(0, 1),)),
+            column("first_trials", pa.float64(), "Of the trials, those of items that no source before it in the flow proposed.",
+                   rules=(Between(0, 1e15),)),
+            column("first_positives", pa.float64(), "Those that were taken up.", rules=(Between(0, 1e15),)),
+            column("first_probability", pa.float64(), "P(taken up | proposed at the rank, and by no source before it).",
+                   rules=(Between(0, 1),)),
         ]
     ),
 )  # fmt: skip

@@ -105,9 +105,10 @@ def small_policy(made_once: MadeOnce) -> Path:
         new = [f"{key} = {size}" for key, size in zip(("size", "minimum_size", "fill_to"), sizes, strict=True)]
         assert "\n".join(old) in text, f"the sizes of {name} are no longer on three lines in a row"
         text = text.replace("\n".join(old), "\n".join(new))
-    company = 'popular_company" = {{ minimum = 0, target = {}, maximum = {},'
-    assert company.format(0, 30) in text, "what goes with charts is no longer a tenth of a set of 300"
-    text = text.replace(company.format(0, 30), company.format(0, 6))
+    for source, most in {"popular_company": 30, "fresh_market": 15}.items():
+        quota = source + '" = {{ minimum = 0, target = 0, maximum = {},'
+        assert quota.format(most) in text, f"{source} no longer has so much of a set of 300"
+        text = text.replace(quota.format(most), quota.format(most // 5))
     text = text.replace("\nholdout = 0.01\n", "\nholdout = 0.0\n")
     text = text.replace(f"encoder_epochs = {tables['road']['encoder_epochs']}\n", "encoder_epochs = 1\n")
     return made_once("policy", lambda folder: _write(folder / "surfaces.toml", text)) / "surfaces.toml"

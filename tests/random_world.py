@@ -79,9 +79,13 @@ def random_kind(dice: random.Random) -> dict:
 
 
 def random_models(world: Mapping[str, pl.DataFrame], seed: int, surface: SurfacePolicy) -> MemoryModels:
-    """Return the world with vectors of most items and users; what few played is in no vocabulary."""
+    """Return the world with vectors of most items and of most users who listen; what few played is in no vocabulary."""
     rng = np.random.default_rng(seed)
-    ids = {"item": world["item"]["item_id"], "user": world["user"]["user_id"]}
+    listens = world["history"].filter(pl.col("positives").list.len() > 0)["user_id"]
+    ids = {
+        "item": world["item"]["item_id"],
+        "user": world["user"]["user_id"].filter(world["user"]["user_id"].is_in(listens.implode())),
+    }
     tables = {
         "vocabulary": table(
             "vocabulary", [{"item_id": i, "number": 0, "positives": 3} for i in sorted(ids["item"])[::2]]
@@ -99,7 +103,8 @@ def random_calibration(surface: SurfacePolicy, seed: int) -> pl.DataFrame:
     """Return chances by source and rank; of every other world none were counted."""
     rng = np.random.default_rng(seed)
     rows = [
-        {"source_id": one.source_id, "source_rank": rank, "trials": 9.0 * (seed % 2), "positives": 1.0, "probability": chance}
+        {"source_id": one.source_id, "source_rank": rank, "trials": 9.0 * (seed % 2), "positives": 1.0, "probability": chance,
+         "first_trials": 3.0 * (seed % 2), "first_positives": 0.2, "first_probability": chance / 5}
         for one in surface.sources
         for rank, chance in enumerate(sorted(rng.uniform(0.001, 1, 9), reverse=True))
     ]  # fmt: skip

@@ -92,10 +92,12 @@ def _settle_all(passed, items, limits, quotas, scratch, bits, found):
         if len(chances):
             _miss(merged[:num_merged], p, tired, chances, candidates)
             _compete(candidates[:size], quotas.turns, limits.fallback)
+        elif limits.by_flow:
+            _miss_by_flow(merged[:num_merged], quotas.turns, candidates)
         order = _in_order(candidates[:size], packed[:size], other[:size])
         _cap(order, candidates, items, counters, (2 * k + 1) << _TURN_SHIFT, limits)
         chosen = _cut(order, candidates, items, floors[k], limits)
-        if len(chances) or np.any(quotas.leads):
+        if len(chances) or limits.by_flow or np.any(quotas.leads):
             chosen = _by_chance(chosen, candidates, quotas.leads, items, counters, (2 * k + 2) << _TURN_SHIFT, limits)
         stood = _account(own, (i, s, r), of, candidates, chosen, (behind, rules, details), stood)
         for n in chosen:
@@ -269,6 +271,14 @@ def _miss(merged, p, tired, chances, candidates):
     for at in range(len(merged)):
         row = merged[at].row
         candidates[merged[at].candidate].missed *= 1.0 - chances[p[row]] * (FATIGUE if tired[row] else 1.0)
+
+
+@compiled
+def _miss_by_flow(merged, turns, candidates):
+    """Take what a source earlier in the flow proposed for likelier, and of one source what it ranks better; no slot changes."""
+    for at in range(len(merged)):
+        one = candidates[merged[at].candidate]
+        one.missed = min(one.missed, (turns[merged[at].source] + at / len(merged)) / (MOST_TURNS + 1))
 
 
 @compiled

@@ -18,6 +18,7 @@ class Limits(NamedTuple):
     publisher: int
     artist_early: int
     artist_early_slots: int
+    by_flow: bool
 
 
 class Passed(NamedTuple):

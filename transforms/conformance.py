@@ -19,6 +19,7 @@ from schemas.candidates import PROPOSAL
 from transforms.filters import Instant
 from transforms.index.exact import ExactIndex
 from transforms.kin import Kin
+from transforms.market_profiles import MarketProfiles
 from transforms.reach import Reach, read_world
 from transforms.sources import SEEDS_SHOWN, Audience, Bundle, Source, none_found, propose
 from transforms.vector_sources import Items, long_form
@@ -66,6 +67,10 @@ class MemoryModels(MemoryBundle):
     def items(self) -> Items:
         """Return all items with a vector."""
         return self._items
+
+    def market_profiles(self) -> MarketProfiles:
+        """Return what markets play."""
+        return MarketProfiles.of(self, self.items().numbers, self.items().index.take)
 
     @functools.cached_property
     def _items(self) -> Items:

@@ -24,6 +24,7 @@ from transforms.index.exact import ExactIndex
 from transforms.index.files import Terms, open_index
 from transforms.io.store import open_store
 from transforms.kin import KIN_COLUMNS, Kin
+from transforms.market_profiles import MarketProfiles
 from transforms.reach import REACH_COLUMNS, Reach, read_world
 from transforms.retrieve import ShardBundle
 from transforms.shards import Shard, Task, read_tables
@@ -31,6 +32,7 @@ from transforms.vector_sources import Index, Items, long_form
 
 ENCODER, ENCODER_VOCABULARY, SESSION_KNN = "encoder", "encoder_vocabulary", "session_knn"
 Embedded = tuple[pl.Series, np.ndarray]
+Inputs = tuple[tuple[str, tuple[str, ...]], ...]
 _ONE_AT_A_TIME = threading.Lock()
 _OF_ITEMS = ("item_embedding", INDEX.name, "item", "tombstone", "popularity")
 
@@ -53,10 +55,19 @@ class ModelBundle(ShardBundle):
 
     def items(self) -> Items:
         """Return all items with a vector."""
+        with _ONE_AT_A_TIME:  # tasks in threads of one process would each make their own
+            return _items(*self._of_items)
+
+    def market_profiles(self) -> MarketProfiles:
+        """Return what markets play, once for the bundle; of items as the bundle was made with them."""
+        with _ONE_AT_A_TIME:
+            return _market_profiles(*self._of_items)
+
+    @property
+    def _of_items(self) -> tuple[str, Inputs, Terms, Instant]:
         inputs = tuple((name, self.shard.task.inputs.get(name, ())) for name in _OF_ITEMS)
         terms = Terms(self.space, self.code_version)
-        with _ONE_AT_A_TIME:  # tasks in threads of one process would each make their own
-            return _items(self.shard.store.root, inputs, terms, dataclasses.replace(self.instant, seed=""))
+        return self.shard.store.root, inputs, terms, dataclasses.replace(self.instant, seed="")
 
     def user_vectors(self, keys: pl.Series) -> Embedded:
         """Return those of the keys that have a vector, sorted, and the vectors."""
@@ -117,13 +128,19 @@ def _matrix(rows: pl.DataFrame, space: Space) -> np.ndarray:
 
 
 @functools.lru_cache(maxsize=1)
-def _items(root: str, inputs: tuple[tuple[str, tuple[str, ...]], ...], terms: Terms, instant: Instant) -> Items:
+def _items(root: str, inputs: Inputs, terms: Terms, instant: Instant) -> Items:
     shard = Shard(Task("items", 0, dict(inputs)), open_store(root))
     ids, index = _index(shard, terms)
     paths = shard.paths("item")
     reach = Reach.of((read_tables([path], ITEM, REACH_COLUMNS) for path in paths), ids, instant, read_world(shard))
     kin = Kin.read((read_tables([path], ITEM, KIN_COLUMNS) for path in paths), ids)
     return Items(ids, index, reach, kin)
+
+
+@functools.lru_cache(maxsize=1)
+def _market_profiles(root: str, inputs: Inputs, terms: Terms, instant: Instant) -> MarketProfiles:
+    items, shard = _items(root, inputs, terms, instant), Shard(Task("profiles", 0, dict(inputs)), open_store(root))
+    return MarketProfiles.of(ShardBundle(shard), items.numbers, items.index.take)
 
 
 def _index(shard: Shard, terms: Terms) -> tuple[pl.Series, Index]:

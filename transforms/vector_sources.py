@@ -18,8 +18,9 @@ from transforms.id_index import NO_CODE, IdIndex
 from transforms.index.exact import NOTHING, Found, Limits
 from transforms.interests import interests
 from transforms.kin import Kin, looked_at
+from transforms.market_profiles import MarketProfiles
 from transforms.sorted_groups import starts
-from transforms.sources import TALK, Audience, Bundle, Source, none_found, of_seeds
+from transforms.sources import TALK, Audience, Bundle, Source, no_seed, none_found, of_seeds
 
 Rows = np.ndarray | slice
 MASKS_AT_ONCE = 64
@@ -83,6 +84,9 @@ class Models(Bundle, Protocol):
 
     def items(self) -> Items:
         """Return all items with a vector."""
+
+    def market_profiles(self) -> MarketProfiles:
+        """Return what markets play."""
 
     def user_vectors(self, keys: pl.Series) -> tuple[pl.Series, np.ndarray]:
         """Return the keys that have a vector, sorted, and the vectors."""
@@ -253,13 +257,39 @@ def fresh_content(audience: Audience, bundle: Models) -> pl.DataFrame:
     Score: cosine of the user's vector and the item's, which rests on content alone where nobody played it.
     Memory: the releases of a month.
     """
+    keys, vectors = bundle.user_vectors(audience.keys["key"])
+    items = bundle.items()
+    found = nearest(audience, keys, vectors, items, FRESH_LIMIT, _fresh(audience, bundle, items))
+    return _explained(found, audience.listens)
+
+
+def _fresh(audience: Audience, bundle: Models, items: Items) -> np.ndarray:
+    """Return the rows of items of the last 30 days that few have played yet."""
     since = audience.now - datetime.timedelta(days=FRESH_DAYS)
     new = bundle.read("item", ["item_id"], (pl.col("release_ts") > since) & (pl.col("release_ts") <= audience.now))
     played = bundle.read("vocabulary", ["item_id"], pl.col("positives") >= FRESH_PLAYS)["item_id"]
-    fresh = new["item_id"].filter(~new["item_id"].is_in(played.implode()))
-    keys, vectors = bundle.user_vectors(audience.keys["key"])
-    items = bundle.items()
-    return _explained(nearest(audience, keys, vectors, items, FRESH_LIMIT, items.rows(fresh)), audience.listens)
+    return items.rows(new["item_id"].filter(~new["item_id"].is_in(played.implode())))
+
+
+def fresh_market(audience: Audience, bundle: Models) -> pl.DataFrame:
+    """Propose the same to whoever has neither listens nor a vector, by what their market plays in their languages.
+
+    Score: cosine of the item's vector and the mean of those the market plays, weighed by plays: of what is in a language of the
+    account, where the market plays any, else of all (`transforms.market_profiles`). Memory: as `fresh_content`.
+    """
+    embedded, _ = bundle.user_vectors(audience.keys["key"])
+    known = pl.concat([embedded, audience.listens["key"].unique()])
+    cold = audience.rights.filter(~pl.col("key").is_in(known.implode())).sort("key")
+    if not cold.height:
+        return none_found()
+    profiles = bundle.market_profiles()
+    every = ((key, profiles.of_listener(*told)) for key, *told in cold.select("key", "market", "languages").iter_rows())
+    asked = {key: vector for key, vector in every if vector is not None}
+    if not asked:
+        return none_found()
+    keys, vectors, items = pl.Series(list(asked)), np.stack(list(asked.values())), bundle.items()
+    found = nearest(audience, keys, vectors, items, FRESH_LIMIT, _fresh(audience, bundle, items))
+    return found.with_columns(no_seed()).select(none_found().columns)
 
 
 def _explained(found: pl.DataFrame, listens: pl.DataFrame) -> pl.DataFrame:
@@ -325,6 +355,7 @@ HOME_VECTOR_SOURCES: dict[str, Source] = {
     "home.two_tower": Source(two_tower, "cosine", "user_vector", "like_what_you_play", TWO_TOWER_LIMIT),
     "home.sequence": Source(sequence, "cosine", "recent_vector", "goes_on_from_recent", SEQUENCE_LIMIT),
     "home.fresh_content": Source(fresh_content, "cosine", "item_vector", "new_and_like_yours", FRESH_LIMIT),
+    "home.fresh_market": Source(fresh_market, "cosine", "item_vector", "new_and_like_market", FRESH_LIMIT),
 }
 NOW_PLAYING_VECTOR_SOURCES: dict[str, Source] = {
     "np.session": Source(session, "cosine", "session_vector", "goes_on_from_this", SESSION_LIMIT, in_every_place=True),

@@ -15,7 +15,7 @@ from schemas.manifest import Manifest
 DAY = "2026-01-25"
 """Proposals of the small road are taken for those of this day: what was played since has come of them."""
 OF_THE_ENCODER = {
-    HOME: {"home.fresh_content", "home.sequence", "home.two_tower"},
+    HOME: {"home.fresh_content", "home.fresh_market", "home.sequence", "home.two_tower"},
     NOW_PLAYING: {"np.session", "np.similar"},
 }
 
@@ -74,10 +74,27 @@ def test_a_calibration_of_another_model_is_not_used_for_the_new_one(runner, road
     before = calibrated(runner, road, made, proposals)
     assert {check.outcome for check in before.checks} == {"passed"}
     counted = trials(runner, before)
-    assert all(counted[name] for name in own)
+    new = {"home.fresh_market"}  # for who is new; of these proposals nobody is new who listened since
+    assert {name for name in own if counted[name]} == own.keys() - new
     older = changed(proposals, models=own | {"home.sequence": "another recipe"})
     after = calibrated(runner, road, made, older)
     assert trials(runner, after) == counted | {"home.sequence": 0.0}
     told = [check for check in after.checks if check.outcome != "passed"]
     assert [(check.name, check.severity) for check in told] == [("calibration_of_model:home.sequence", "warning")]
     assert told[0].observed == counted["home.sequence"]
+
+
+def test_a_calibration_that_counted_something_else_is_not_gone_on_from(runner, road, made):
+    def over(before: Manifest) -> dict[str, float]:
+        of = served(road, made, None)
+        runner.previous = {
+            "calibration/home": before,
+            "proposal/home": dataclasses.replace(made["proposal/home"], date=DAY),
+        }
+        tables = of.tables.histories, of.tables.transition_partial
+        return trials(runner, runner.run(calibrate(runner, road, SURFACES[HOME], of.models, of.ingested, *tables)))
+
+    first = calibrated(runner, road, made, made["proposal/home"])
+    anew = trials(runner, first)
+    assert over(first)["home.two_tower"] > anew["home.two_tower"] > 0
+    assert over(dataclasses.replace(first, fingerprint="of another contract")) == anew

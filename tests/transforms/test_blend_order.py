@@ -96,6 +96,24 @@ def test_what_leads_stands_first_without_chances_too():
     assert set(ids(found)[2:]) == {"a", "b", "c", "d"}
 
 
+def test_where_nothing_is_known_a_set_stands_in_the_order_of_the_flow():
+    quotas = quota("own", 1, 2, 4), quota("near", 1, 2, 4), quota("charts", 0, 0, 4)
+    offered = proposals({"own": ["c", "a", "d"], "near": ["a", "b", "e"], "charts": ["x"]})
+    in_step = policy(*quotas, flow=("near", "own", "charts"))
+    by_flow = dataclasses.replace(in_step, by_flow=True)
+    told = facts([item(one) for one in "abcdex"])
+    found = {surface.by_flow: ids(blend(offered, told, surface, instant(surface))) for surface in (in_step, by_flow)}
+    assert found[True] == ["a", "b", "e", "c", "d", "x"], "a is near's first, whichever slot it took"
+    assert found[False] != found[True]
+    assert sorted(found[False]) == sorted(found[True])
+    leading = dataclasses.replace(by_flow, sources=(dataclasses.replace(quotas[0], leads=True), *quotas[1:]))
+    assert ids(blend(offered, told, leading, instant(leading)))[0] == "c"
+    known = np.linspace(0.1, 0.9, offered.height)
+    assert_same(
+        blend(offered, told, by_flow, instant(by_flow), known), blend(offered, told, in_step, instant(in_step), known)
+    )
+
+
 # Runs of one artist.
 
 

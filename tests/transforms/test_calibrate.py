@@ -16,15 +16,19 @@ from transforms.calibrate import (
     Calibration,
     CountTaken,
     FitCalibration,
+    Since,
     counts,
+    first_of_sources,
     fit,
     since_of_seeds,
     since_of_users,
+    tried,
 )
 from transforms.shards import Output
 from validation.statistics import Statistics
 
 A = quota("a", 1, 2, 4)
+FLOW = ("a", "charts")
 YESTERDAY = days_ago(1)
 
 
@@ -40,8 +44,8 @@ def given(folder, **tables):
     return shard(folder, {name: table("proposal" if name == "groups" else name, rows) for name, rows in tables.items()})
 
 
-def counted(made) -> dict[tuple[str, int], tuple[float, float]]:
-    rows = made["counts"].select("source_id", "source_rank", "trials", "positives").rows()
+def counted(made, which: str = "") -> dict[tuple[str, int], tuple[float, float]]:
+    rows = made["counts"].select("source_id", "source_rank", f"{which}trials", f"{which}positives").rows()
     return {(source, rank): (trials, positives) for source, rank, trials, positives in rows}
 
 
@@ -59,7 +63,7 @@ def test_of_users_only_those_who_came_back_count_and_only_what_they_played_since
     charts = [*proposal("*|SE|free", "charts", "y", "x"), *proposal("*|*|free", "charts", "x")]
     users = [user("ann"), user("bob"), user("cid"), user("dan", personalization_opt_out=True)]
     task = given(tmp_path, proposal=mine, groups=charts, user=users, history=histories, tombstone=[])
-    found = counted(CountTaken(since_of_users, YESTERDAY)(task))
+    found = counted(CountTaken(since_of_users, YESTERDAY, FLOW)(task))
     assert found == {("a", 0): (2, 0), ("a", 1): (2, 2), ("charts", 0): (2, 1), ("charts", 1): (2, 1)}
 
 
@@ -74,27 +78,52 @@ def test_of_seeds_a_follower_counts_by_its_share(tmp_path):
     mine = [*proposal("s", "a", "x", "z"), *proposal("t", "a", "y", "x"), *proposal("quiet", "a", "x")]
     charts = proposal("*|*|*", "charts", "x")
     task = given(tmp_path, proposal=mine, groups=charts, transition_partial=followed)
-    found = counted(CountTaken(since_of_seeds, YESTERDAY)(task))
-    assert found == {("a", 0): (4.5, 3), ("a", 1): (4.5, 0.5), ("charts", 0): (4.5, 3.5)}
+    made = CountTaken(since_of_seeds, YESTERDAY, FLOW)(task)
+    assert counted(made) == {("a", 0): (4.5, 3), ("a", 1): (4.5, 0.5), ("charts", 0): (4.5, 3.5)}
+    assert counted(made, "first_")["charts", 0] == (0, 0), "both seeds were told of x before"
+
+
+def test_what_an_earlier_source_proposed_too_counts_as_its_own(tmp_path):
+    """Ann's x is of near first, whatever far ranks it; of the two who are charted, the chart is first with nobody but Bob."""
+    histories = [history("ann", [listen("x", 0.5)]), history("bob", [listen("x", 0.5)])]
+    mine = [*proposal("ann", "far", "x", "y"), *proposal("ann", "near", "z", "x"), *proposal("bob", "far", "y")]
+    charts = proposal("*|SE|free", "charts", "x", "y", "w")
+    task = given(
+        tmp_path, proposal=mine, groups=charts, user=[user("ann"), user("bob")], history=histories, tombstone=[]
+    )
+    made = CountTaken(since_of_users, YESTERDAY, ("near", "far", "charts"))(task)
+    assert counted(made, "first_") == {
+        ("near", 0): (1, 0), ("near", 1): (1, 1), ("far", 0): (1, 0), ("far", 1): (1, 0),
+        ("charts", 0): (1, 1), ("charts", 1): (0, 0), ("charts", 2): (2, 0),
+    }  # fmt: skip
+    assert counted(made)["far", 0] == (2, 1)
+    assert counted(made)["charts", 0] == (2, 2)
+    turned = CountTaken(since_of_users, YESTERDAY, ("far", "near", "charts"))(task)
+    assert counted(turned, "first_")["far", 0] == (2, 1)
+    assert counted(turned, "first_")["near", 1] == (0, 0)
 
 
 def test_counts_do_not_depend_on_the_order_of_rows():
     rng = np.random.default_rng(0)
-    asked = [f"k{n}" for n in range(40)]
-    mine = table(
-        "proposal", [row for key in asked for row in proposal(key, "a", *rng.choice(list("vwxyz"), 3, replace=False))]
-    )
-    trials = pl.DataFrame({"key": asked, "weight": rng.random(40)})
-    taken = mine.sample(60, seed=1).select("key", "item_id").with_columns(weight=pl.lit(0.1))
-    expected = counts(mine, trials, taken)
+    asked = [(f"k{n}", source) for n in range(40) for source in "ab"]
+    drawn = [proposal(key, source, *rng.choice(list("vwxyz"), 3, replace=False)) for key, source in asked]
+    mine = table("proposal", [row for rows in drawn for row in rows])
+    trials = pl.DataFrame({"key": [f"k{n}" for n in range(40)], "weight": rng.random(40)})
+    taken = mine.select("key", "item_id").unique().sample(60, seed=1).with_columns(weight=pl.lit(0.1))
+
+    def added(mine, trials, taken):
+        since = Since(trials, taken, trials.select("key", group="key"))
+        return counts(first_of_sources(tried(mine, since), ("b", "a")))
+
     shuffled = [frame.sample(fraction=1.0, shuffle=True, seed=3) for frame in (mine, trials, taken)]
-    assert counts(*shuffled).equals(expected)
+    assert added(*shuffled).equals(added(mine, trials, taken))
 
 
-def rows(source: str, trials, positives) -> pl.DataFrame:
+def rows(source: str, trials, positives, first: float = 0.0) -> pl.DataFrame:
     ranks = pl.Series("source_rank", range(len(trials)), dtype=pl.Int32)
     named = pl.DataFrame({"source_id": [source] * len(trials), "trials": trials, "positives": positives})
-    return named.with_columns(ranks, pl.col("trials", "positives").cast(pl.Float64))
+    sums = pl.col("trials", "positives").cast(pl.Float64)
+    return named.with_columns(ranks, sums, (sums * first).name.prefix("first_"))
 
 
 def test_a_fit_falls_with_the_rank_and_keeps_the_sum_of_what_was_seen():
@@ -120,6 +149,7 @@ def test_a_source_nobody_saw_has_the_rate_of_the_others_and_halves_at_its_target
 
 
 SURFACE = policy(A, quota("b", 0, 1, 2))
+BY_FLOW = dataclasses.replace(SURFACE, by_flow=True)
 
 
 def fitted(folder, before=None, fade=1.0, surface=SURFACE, **counts_of) -> pl.DataFrame:
@@ -137,6 +167,18 @@ def made(before=None, fade=1.0, surface=SURFACE, strange=((), ()), **counts_of) 
             return [] if before is None else [str(before)]
 
     return FitCalibration(surface, fade, *strange)(Parts())
+
+
+def test_what_came_first_is_fitted_by_itself(tmp_path):
+    write = tmp_path / "before.parquet"
+    fitted(tmp_path, a=([1e6, 1e6], [4e5, 1e5], 0.5), b=([1e6], [1e5])).write_parquet(write)
+    found = fitted(tmp_path, write, 0.5, a=([1e6, 1e6], [0.0, 0.0], 1.0))
+    top = found.row(by_predicate=(pl.col("source_id") == "a") & (pl.col("source_rank") == 0), named=True)
+    assert (top["trials"], top["positives"], top["first_trials"], top["first_positives"]) == (1.5e6, 2e5, 1.25e6, 1e5)
+    assert top["probability"] == pytest.approx(2 / 15, abs=1e-4)
+    assert top["first_probability"] == pytest.approx(1 / 12.5, abs=1e-4)
+    unseen = found.filter(source_id="b")["first_probability"].to_list()
+    assert unseen == pytest.approx([0.05, 0.025]), "at the rate of what came first of the others: 125,000 of 2.5 M"
 
 
 def test_what_was_seen_before_counts_for_less(tmp_path):
@@ -217,3 +259,17 @@ def test_chances_are_told_where_something_was_counted():
     known = Calibration(tables, counted=True).chances(offered, SURFACE)
     assert known is not None
     assert known.tolist() == [0.5, 0.25]
+    first = Calibration(tables, counted=True, first={"a": np.array([0.4, 0.01])})
+    assert first.chances(offered, SURFACE).tolist() == [0.5, 0.25], "where sources that agree add up"
+    assert first.chances(offered, BY_FLOW).tolist() == [0.4, 0.01]
+    assert Calibration(tables, counted=True).chances(offered, BY_FLOW).tolist() == [0.5, 0.25]
+    assert first.of(offered["source_id"], np.array([0, 1]), SURFACE).tolist() == [0.5, 0.25], "as the ranker is told"
+
+
+def test_a_calibration_from_before_what_comes_first_was_counted_is_read_as_it_was(tmp_path):
+    of_today = table("calibration", [{"source_id": "a", "source_rank": 0, "trials": 9.0, "positives": 1.0, "probability": 0.5,
+                                      "first_trials": 9.0, "first_positives": 1.0, "first_probability": 0.1}])  # fmt: skip
+    offered = pl.DataFrame({"source_id": ["a"], "source_rank": [0]}, schema_overrides={"source_rank": pl.Int32})
+    for rows, chance in ((of_today, 0.1), (of_today.select(~pl.selectors.starts_with("first_")), 0.5)):
+        rows.write_parquet(tmp_path / "one.parquet")
+        assert Calibration.read([str(tmp_path / "one.parquet")]).chances(offered, BY_FLOW).tolist() == [chance]

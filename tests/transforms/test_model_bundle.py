@@ -32,6 +32,26 @@ def test_vectors_are_read_in_the_order_of_their_ids(tmp_path):
     assert found.reach.servable.tolist() == [True, False]
 
 
+def test_what_a_market_plays_is_read_once_from_the_files_of_the_bundle(tmp_path):
+    turned = [0.0, 1.0] + [0.0] * (EMBEDDING_DIM - 2)
+    second = table("item_embedding", [{"item_id": "b", "space_id": SPACE.id, "made_from": 1, "vector": turned}])
+    vectors = pl.concat([rows("item_embedding", "item_id", SPACE, "a"), second])
+    charts = [
+        {"market": market, "tier": "*", "item_type": "track", "item_id": one, "weight": weight, "rank": 0}
+        for market, one, weight in [("SE", "a", 3.0), ("SE", "b", 4.0), ("NO", "b", 1.0)]
+    ]
+    items = [item("a", languages=["sv"]), item("b", languages=["en"])]
+    tables = {"item_embedding": vectors, "item": table("item", items), "popularity": table("popularity", charts)}
+    bundle = ModelBundle(shard(tmp_path, tables), SPACE, AT, "code")
+    found = bundle.market_profiles()
+    assert found.of_listener("SE", None)[:2].tolist() == pytest.approx([0.6, 0.8])
+    assert found.of_listener("SE", ["sv"])[:2].tolist() == [1.0, 0.0]
+    assert bundle.market_profiles() is found
+    other = dataclasses.replace(bundle, space=OTHER)
+    with pytest.raises(SpaceMismatch, match="2 rows of item_embedding are in the space"):
+        other.market_profiles()
+
+
 def indexed(tmp_path, ids: list[str], code_version: str) -> ModelBundle:
     """Return a bundle that was given an index of one segment, of the items a and b, with a catalogue of some items."""
     vectors = np.eye(2, EMBEDDING_DIM, dtype=np.float32)

@@ -64,7 +64,9 @@ def with_models(surface: SurfacePolicy, *names: str) -> SurfacePolicy:
     return dataclasses.replace(surface, sources=(*more, *surface.sources), flow=(*names, *surface.flow))
 
 
+FRESH = quota("home.fresh_market", 0, 2, 4, personal=False, discovery=True, newcomers=True)
 FULL_HOME = with_models(HOME, "home.next_part", "home.two_tower", "home.sequence", "home.fresh_content")
+FULL_HOME = dataclasses.replace(FULL_HOME, sources=(FRESH, *FULL_HOME.sources), flow=(FRESH.source_id, *FULL_HOME.flow))
 FULL_NOW_PLAYING = with_models(NOW_PLAYING, "np.next_part", "np.session", "np.similar", "np.session_knn")
 SPACE, PARTS = (
     "a space",
@@ -475,13 +477,14 @@ def test_where_no_seed_may_be_played_there_is_no_set(tmp_path):
     assert (made.table.num_rows, made.counters["empty_sets"]) == (0, 0)
 
 
+@pytest.mark.parametrize("source", ["home.popular_company", "home.fresh_market"])
 @each([one for one in CASES if one[2] == "users"])
-def test_what_goes_with_charts_is_for_whoever_has_no_history_to_go_by(made, seed, surface, who):
+def test_what_is_for_newcomers_is_for_whoever_has_no_history_to_go_by(made, seed, surface, who, source):
     one, shown = made(seed, surface, who), set()
     heard = {row["user_id"] for row in one.world["history"].to_dicts() if row["positives"]}
     opted_out = set(one.world["user"].filter("personalization_opt_out")["user_id"])
     for row in one.table.to_pylist():
         names = {source["source_id"] for c in row["candidates"] for source in c["sources"]}
-        shown |= {row["user_id"]} if "home.popular_company" in names else set()
+        shown |= {row["user_id"]} if source in names else set()
     assert not shown & (heard - opted_out)
-    assert shown
+    assert bool(shown) == (source in one.offered["source_id"])

@@ -11,10 +11,12 @@ from toy_road import audience, days_ago, instant, item, listen, offer_in, policy
 from transforms.conformance import MemoryBundle
 from transforms.index.exact import ExactIndex
 from transforms.kin import CAPS, Kin
+from transforms.market_profiles import MarketProfiles
 from transforms.reach import Reach, World
 from transforms.vector_sources import (
     Items,
     fresh_content,
+    fresh_market,
     nearest,
     sequence,
     session,
@@ -50,6 +52,11 @@ class PlaneBundle(MemoryBundle):
     def user_vectors(self, keys):
         known = pl.Series([key for key in sorted(keys) if key in self.users], dtype=pl.String)
         return known, np.array([at(self.users[key]) for key in known], np.float32).reshape(-1, 2)
+
+    def market_profiles(self):
+        return MarketProfiles(
+            {("SE", ""): np.array(at(0)), ("SE", "sv"): np.array(at(90)), ("*", ""): np.array(at(180))}
+        )
 
     def encode(self, listens, keys):
         last = dict(listens.group_by("key").agg(pl.col("item_id").last()).rows())
@@ -224,6 +231,27 @@ def test_fresh_items_are_new_and_little_played():
     assert found(frame, "ann") == ["east"]
 
 
+def test_who_has_told_nothing_is_proposed_what_is_new_and_like_the_market():
+    """Ann has listened and Bob has a vector; the others are new, of whom Eva speaks Swedish and Tom is somewhere unknown."""
+    items = [item(one, release_ts=days_ago(3 if one != "north_east" else 400)) for one in PLACES]
+    who = audience([{"key": one} for one in ("ann", "bob", "eva", "sam", "tom")], LISTENS)
+    own = pl.col("key")
+    rights = who.rights.with_columns(
+        market=pl.when(own == "tom").then(pl.lit("FI")).otherwise("market"),
+        languages=pl.when(own == "eva").then(pl.lit(["sv"])).otherwise("languages"),
+    )
+    frame = fresh_market(dataclasses.replace(who, rights=rights), bundle({"bob": 0}, items, [("west", 500)]))
+    assert found(frame, "ann") == found(frame, "bob") == []
+    assert found(frame, "sam") == ["east", "near_east", "north"]
+    assert found(frame, "eva")[0] == "north"
+    assert found(frame, "tom")[0] == "north", "of what is left least far from the west"
+    assert frame["seed_item_ids"].list.len().sum() == 0
+    nowhere = bundle({}, items)
+    nowhere.market_profiles = lambda: MarketProfiles({})
+    assert fresh_market(who, nowhere).height == 0
+    assert fresh_market(audience([{"key": "ann"}], LISTENS), bundle({}, items)).height == 0
+
+
 def test_a_session_goes_on_without_its_seed():
     assert found(session(audience([{"key": "east"}]), bundle()), "east") == ["near_east", "north_east", "north", "west"]
 
@@ -243,7 +271,7 @@ def test_neighbour_sessions_do_not_propose_the_seed():
     assert frame.select("item_id", "seed_item_ids").rows() == [("north", ["east"])]
 
 
-@pytest.mark.parametrize("source", [two_tower, sequence, fresh_content, session, similar])
+@pytest.mark.parametrize("source", [two_tower, sequence, fresh_content, fresh_market, session, similar])
 def test_every_source_gives_the_columns_of_proposals(source):
     frame = source(audience([{"key": "east"}], [{"key": "east", **listen("west")}]), bundle({"east": 0}))
     assert frame.columns == ["key", "item_id", "raw_score", "seed_item_ids", "seed_event_ts"]

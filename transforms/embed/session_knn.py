@@ -4,13 +4,11 @@ Jannach and Ludewig, "When recurrent neural networks meet the neighborhood for s
 Garg et al., "Sequence and time aware neighborhood for session-based recommendations" (2019), with votes that fall with
 the distance from a shared item, ahead and behind.
 
-A model over one part of the rows is a shard: `neighbours` of the shards merge exactly, and so do their scores by adding.
 Memory: 8 bytes per interaction, 12 per row and 16 per item; to score, 16 more per row and 16 per item, besides the answer.
 """
 
 import dataclasses
 import functools
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -98,11 +96,9 @@ class SessionKnn:
     """Rows to find neighbours among.
 
     Attributes:
-      rows: the rows of this shard, oldest first.
+      rows: oldest first.
       list_starts, list_rows: `(num_items + 1,) int64` and `(num_interactions,) int32`, which rows have an item, each once.
-      counts: `(num_items,) int64`, rows with an item, in all shards.
-      first_row: number of this shard's first row among all rows.
-      num_rows: rows in all shards.
+      counts: `(num_items,) int64`, rows with an item.
     """
 
     settings: SessionKnnSettings
@@ -110,15 +106,6 @@ class SessionKnn:
     list_starts: np.ndarray
     list_rows: np.ndarray
     counts: np.ndarray
-    first_row: int
-    num_rows: int
-
-    def shard(self, rows: slice) -> "SessionKnn":
-        """Return the model over some of its rows, which weighs items as the whole does."""
-        low, high, _ = rows.indices(len(self.rows))
-        part = self.rows.take(np.arange(low, high))
-        lists = _inverted(part)
-        return SessionKnn(self.settings, part, *lists, self.counts, self.first_row + low, self.num_rows)
 
     def neighbours(self, contexts: Interactions) -> np.ndarray:
         """Return `(num_contexts, neighbours) int64` keys, best last: likeness as float32 bits, then the row's number.
@@ -127,16 +114,16 @@ class SessionKnn:
         """
         found = np.zeros((len(contexts), self.settings.neighbours), np.int64)
         read = contexts.last(_CONTEXT)
-        _find_all(read.starts, read.items, self._rows(), self._weights, self._scratch(), self.first_row, found)
+        _find_all(read.starts, read.items, self._rows(), self._weights, self._scratch(), found)
         found.sort(axis=1)
         return found
 
-    def score(self, contexts: Interactions, neighbours: np.ndarray | None = None) -> np.ndarray:
-        """Return `(num_contexts, num_items) float32` votes; of a shard, those of its own rows among the neighbours."""
-        keys = self.neighbours(contexts) if neighbours is None else neighbours
+    def score(self, contexts: Interactions) -> np.ndarray:
+        """Return `(num_contexts, num_items) float32` votes."""
+        keys = self.neighbours(contexts)
         scores = np.zeros((len(contexts), self.rows.num_items), np.float32)
         read = contexts.last(_CONTEXT)
-        _vote_all(read.starts, read.items, self._rows(), self._weights, (keys, self.first_row), self._scratch(), scores)
+        _vote_all(read.starts, read.items, self._rows(), self._weights, keys, self._scratch(), scores)
         return scores
 
     def top(self, contexts: Interactions, best: int) -> tuple[np.ndarray, np.ndarray]:
@@ -144,7 +131,7 @@ class SessionKnn:
         keys = self.neighbours(contexts)
         found = np.zeros((len(contexts), best), np.int64)
         read = contexts.last(_CONTEXT)
-        _top_all(read.starts, read.items, self._rows(), self._weights, (keys, self.first_row), self._scratch(), found)
+        _top_all(read.starts, read.items, self._rows(), self._weights, keys, self._scratch(), found)
         found.sort(axis=1)
         items = np.where(found > 0, self.rows.num_items - 1 - (found & 0xFFFFFFFF), -1).astype(np.int32)
         return items[:, ::-1], (found >> 32).astype(np.int32).view(np.float32)[:, ::-1]
@@ -162,8 +149,8 @@ class SessionKnn:
         found = np.zeros((len(candidates.items), len(_TOLD)), np.float32)
         slots = np.zeros((2, self.rows.num_items), np.int64)
         read, asked = contexts.last(_CONTEXT), (candidates.starts, candidates.items, found)
-        _tell_all(read.starts, read.items, self._rows(), self._weights, (keys, self.first_row), slots, asked)
-        found[:, _TOLD.index("newest")] /= self.num_rows
+        _tell_all(read.starts, read.items, self._rows(), self._weights, keys, slots, asked)
+        found[:, _TOLD.index("newest")] /= len(self.rows)
         return dict(zip(_TOLD, found.T, strict=True))
 
     def _rows(self) -> _Rows:
@@ -173,8 +160,8 @@ class SessionKnn:
     def _weights(self) -> _Weights:
         s = self.settings
         counts = np.maximum(self.counts, 1)
-        rare = np.log((self.num_rows + 1) / counts)
-        newer = (self.num_rows - 1 - self.first_row - np.arange(len(self.rows))) / max(self.num_rows, 1)
+        rare = np.log((len(self.rows) + 1) / counts)
+        newer = np.arange(len(self.rows))[::-1] / max(len(self.rows), 1)
         distances, ages = np.arange(_REACH), np.arange(_CONTEXT)
         return _Weights(
             pull=_single(rare**s.rarity),
@@ -206,7 +193,6 @@ class SessionKnn:
             "starts": self.rows.starts,
             "items": self.rows.items,
             "counts": self.counts,
-            "rows": np.array([self.first_row, self.num_rows], np.int64),
         }
 
     @classmethod
@@ -215,21 +201,14 @@ class SessionKnn:
         neighbours, *others = arrays["settings"].tolist()
         items = arrays["items"]
         rows = Interactions(arrays["starts"], items, np.ones(len(items), np.float32), len(arrays["counts"]))
-        first_row, num_rows = arrays["rows"].tolist()
         settings = SessionKnnSettings(int(neighbours), *others)
-        return cls(settings, rows, *_inverted(rows), arrays["counts"], first_row, num_rows)
+        return cls(settings, rows, *_inverted(rows), arrays["counts"])
 
 
 def fit_session_knn(interactions: Interactions, settings: SessionKnnSettings, seed: int = 0) -> SessionKnn:
     """Return a model over rows that lie in time order; `seed` is not used, as nothing is drawn."""
     list_starts, list_rows = _inverted(interactions)
-    counts = np.diff(list_starts)
-    return SessionKnn(settings, interactions, list_starts, list_rows, counts, 0, len(interactions))
-
-
-def merge_neighbours(found: Sequence[np.ndarray]) -> np.ndarray:
-    """Return the best neighbours among those of several shards, as one model over all their rows finds them."""
-    return np.sort(np.concatenate(found, axis=1), axis=1)[:, -found[0].shape[1] :]
+    return SessionKnn(settings, interactions, list_starts, list_rows, np.diff(list_starts))
 
 
 def _single(values: np.ndarray) -> np.ndarray:
@@ -272,7 +251,7 @@ def _keep(key, heap):
 
 
 @compiled
-def _find(context, rows, weights, scratch, first_row, heap):
+def _find(context, rows, weights, scratch, heap):
     """Keep the keys of the rows most like the context, in no order."""
     size = 0
     for at in range(len(context)):
@@ -289,16 +268,16 @@ def _find(context, rows, weights, scratch, first_row, heap):
     for at in range(size):
         row = scratch.reached[at]
         scratch.likeness[row] *= weights.fresh[row]
-        _keep((np.int64(bits[row]) << 32) | (first_row + row), heap)
+        _keep((np.int64(bits[row]) << 32) | row, heap)
         scratch.likeness[row] = 0
 
 
 @compiled
-def _find_all(starts, items, rows, weights, scratch, first_row, found):
+def _find_all(starts, items, rows, weights, scratch, found):
     for number in range(len(starts) - 1):
         context = items[starts[number] : starts[number + 1]]
         _mark(context, scratch)
-        _find(context, rows, weights, scratch, first_row, found[number])
+        _find(context, rows, weights, scratch, found[number])
         _unmark(context, scratch)
 
 
@@ -322,18 +301,16 @@ def _spread(row, voice, weights, scratch, votes, size):
 
 
 @compiled
-def _vote(rows, weights, neighbours, scratch, votes):
+def _vote(rows, weights, keys, scratch, votes):
     """Add the votes of all neighbours, the best first; return how many items have some."""
-    keys, first_row = neighbours
     size = 0
     likeness = (keys >> 32).astype(np.int32).view(np.float32)
     for at in range(len(keys) - 1, -1, -1):
-        row = (keys[at] & 0xFFFFFFFF) - first_row
+        row = keys[at] & 0xFFFFFFFF
         if keys[at] == 0:
             break
-        if 0 <= row < len(rows.starts) - 1:
-            voice = likeness[at] ** weights.power
-            size = _spread(rows.items[rows.starts[row] : rows.starts[row + 1]], voice, weights, scratch, votes, size)
+        voice = likeness[at] ** weights.power
+        size = _spread(rows.items[rows.starts[row] : rows.starts[row + 1]], voice, weights, scratch, votes, size)
     for at in range(size):
         item = scratch.voted[at]
         votes[item] *= weights.common[item] * (weights.repeats if scratch.place[item] else np.float32(1.0))
@@ -341,23 +318,21 @@ def _vote(rows, weights, neighbours, scratch, votes):
 
 
 @compiled
-def _vote_all(starts, items, rows, weights, neighbours, scratch, scores):
-    keys, first_row = neighbours
+def _vote_all(starts, items, rows, weights, keys, scratch, scores):
     for number in range(len(starts) - 1):
         context = items[starts[number] : starts[number + 1]]
         _mark(context, scratch)
-        _vote(rows, weights, (keys[number], first_row), scratch, scores[number])
+        _vote(rows, weights, keys[number], scratch, scores[number])
         _unmark(context, scratch)
 
 
 @compiled
-def _top_all(starts, items, rows, weights, neighbours, scratch, found):
-    keys, first_row = neighbours
+def _top_all(starts, items, rows, weights, keys, scratch, found):
     bits = scratch.votes.view(np.int32)
     for number in range(len(starts) - 1):
         context = items[starts[number] : starts[number + 1]]
         _mark(context, scratch)
-        size = _vote(rows, weights, (keys[number], first_row), scratch, scratch.votes)
+        size = _vote(rows, weights, keys[number], scratch, scratch.votes)
         for at in range(size):
             item = scratch.voted[at]
             _keep((np.int64(bits[item]) << 32) | (len(scratch.votes) - 1 - item), found[number])
@@ -410,8 +385,7 @@ def _weight(context, weights, places):
 
 
 @compiled
-def _tell_all(starts, items, rows, weights, neighbours, slots, asked):
-    keys, first_row = neighbours
+def _tell_all(starts, items, rows, weights, keys, slots, asked):
     ask_starts, ask_items, told = asked
     for number in range(len(starts) - 1):
         context = items[starts[number] : starts[number + 1]]
@@ -424,9 +398,9 @@ def _tell_all(starts, items, rows, weights, neighbours, slots, asked):
         for at in range(len(likeness) - 1, -1, -1):
             if keys[number, at] == 0:
                 break
-            row = (keys[number, at] & 0xFFFFFFFF) - first_row
+            row = keys[number, at] & 0xFFFFFFFF
             held = rows.items[rows.starts[row] : rows.starts[row + 1]]
-            _tell(context, held, (likeness[at] / likeness[-1], row + first_row), slots, told[low:high])
+            _tell(context, held, (likeness[at] / likeness[-1], row), slots, told[low:high])
         if len(context):
             told[low:high, 8] = likeness[-1] / max(_weight(context, weights, slots[1]), np.float32(1e-12))
         for at in range(low, high):

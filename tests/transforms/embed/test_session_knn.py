@@ -1,4 +1,3 @@
-import itertools
 import math
 from collections import defaultdict
 
@@ -6,7 +5,7 @@ import numpy as np
 import pytest
 
 from transforms.embed.interactions import Interactions, from_lists
-from transforms.embed.session_knn import SessionKnn, SessionKnnSettings, fit_session_knn, merge_neighbours
+from transforms.embed.session_knn import SessionKnn, SessionKnnSettings, fit_session_knn
 
 ITEMS = 30
 SETTINGS = SessionKnnSettings(neighbours=8)
@@ -76,16 +75,6 @@ def test_the_top_is_the_best_of_all_scores(whole, contexts):
     best = np.take_along_axis(scores, order, 1)
     np.testing.assert_array_equal(votes, best)
     np.testing.assert_array_equal(items, np.where(best > 0, order, -1))
-
-
-@pytest.mark.parametrize("cuts", [(20,), (1, 30, 59)])
-def test_shards_merge_to_the_whole(whole, contexts, cuts):
-    edges = [0, *cuts, len(ROWS)]
-    shards = [whole.shard(slice(low, high)) for low, high in itertools.pairwise(edges)]
-    merged = merge_neighbours([shard.neighbours(contexts) for shard in shards])
-    np.testing.assert_array_equal(merged, whole.neighbours(contexts))
-    summed = sum(shard.score(contexts, merged) for shard in shards)
-    np.testing.assert_allclose(summed, whole.score(contexts), rtol=1e-5)
 
 
 def test_of_equally_like_rows_the_newer_is_kept():
