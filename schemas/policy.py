@@ -67,7 +67,8 @@ class SurfacePolicy:
       explore: the source whose slots are drawn by lot and given to nobody else; empty where nothing is explored.
       flow: the order of sources among what is equally likely, or beyond their targets where nothing is known; all but `explore`.
       by_flow: whether an item is the first source's in this order that proposed it: chances are of what none before proposed too, and
-        where none are known sets stand in this order. Else sources that agree add up, and without chances they stand in step.
+        where none are known sets stand in this order, but for listeners at a loss. Else sources that agree add up, and without
+        chances they stand in step.
       expires_hours: how long a set may be served after it takes effect.
       fresh_days: how long after its release an item counts as fresh.
       recent_skip_days: a skipped item stays out that long. `recent_play_days`: a played one, for discovery sources.

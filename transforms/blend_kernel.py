@@ -92,12 +92,12 @@ def _settle_all(passed, items, limits, quotas, scratch, bits, found):
         if len(chances):
             _miss(merged[:num_merged], p, tired, chances, candidates)
             _compete(candidates[:size], quotas.turns, limits.fallback)
-        elif limits.by_flow:
+        elif limits.by_flow and not widened[k]:
             _miss_by_flow(merged[:num_merged], quotas.turns, candidates)
         order = _in_order(candidates[:size], packed[:size], other[:size])
         _cap(order, candidates, items, counters, (2 * k + 1) << _TURN_SHIFT, limits)
         chosen = _cut(order, candidates, items, floors[k], limits)
-        if len(chances) or limits.by_flow or np.any(quotas.leads):
+        if len(chances) or (limits.by_flow and not widened[k]) or np.any(quotas.leads):
             chosen = _by_chance(chosen, candidates, quotas.leads, items, counters, (2 * k + 2) << _TURN_SHIFT, limits)
         stood = _account(own, (i, s, r), of, candidates, chosen, (behind, rules, details), stood)
         for n in chosen:

@@ -106,6 +106,8 @@ def test_where_nothing_is_known_a_set_stands_in_the_order_of_the_flow():
     assert found[True] == ["a", "b", "e", "c", "d", "x"], "a is near's first, whichever slot it took"
     assert found[False] != found[True]
     assert sorted(found[False]) == sorted(found[True])
+    lost = dataclasses.replace(told, at_a_loss=np.array([True]))
+    assert ids(blend(offered, lost, by_flow, instant(by_flow))) == found[False], "what usually follows was off"
     leading = dataclasses.replace(by_flow, sources=(dataclasses.replace(quotas[0], leads=True), *quotas[1:]))
     assert ids(blend(offered, told, leading, instant(leading)))[0] == "c"
     known = np.linspace(0.1, 0.9, offered.height)
