@@ -2,6 +2,7 @@
 
 import dataclasses
 import datetime
+import functools
 import hashlib
 import json
 import re
@@ -12,16 +13,18 @@ from pipelines.bundle import write_bundle
 from pipelines.calibrate import calibrate
 from pipelines.experiments import experiments, write_experiments
 from pipelines.models import Models, model_all
+from pipelines.overlap import count_kept
 from pipelines.publish import publish
 from pipelines.recommend import SURFACES, Served, Tables
 from pipelines.road import SNAPSHOTS, Ingested, Road
 from pipelines.runner import Runner, load_manifest
-from schemas.candidates import EXPOSURE
-from schemas.inputs import CAMPAIGN, EVENT, ITEM, TOMBSTONE, USER
+from schemas.candidates import CANDIDATE_SET, EXPOSURE, PROPOSAL
+from schemas.inputs import EVENT, TOMBSTONE, USER
 from schemas.manifest import InputRef, Manifest
 from transforms.embed.language import digest_of
 from transforms.io.store import Store
 
+WEEK_DAYS = 7
 TREND_DAYS = 42, 28
 """What changes by a little every day shows after weeks, and is compared with the same weekday."""
 _STEP = re.compile(r" \[while running '[^']*'\]")
@@ -57,10 +60,12 @@ def run_road(runner: Runner, road: Road, raw: Store, surfaces: tuple[str, ...]) 
     finished = {}
     for name in surfaces:
         surface = SURFACES[name]
-        proposals = runner.run(recommend.retrieve(surface, served))
+        week = week_before(runner.store, road.date, f"{PROPOSAL.name}/{name}")
+        proposals = runner.run(recommend.retrieve(surface, served, week))
         sets = runner.run(recommend.blend(surface, served, proposals))
         before = weeks_ago(runner.store, road.date, f"{EXPOSURE.name}/{name}")
-        shown = runner.run(recommend.exposure(road, surface, sets, ingested.items, before))
+        kept = functools.partial(count_kept, runner.store, sets, runner.previous.get(f"{CANDIDATE_SET.name}/{name}"))
+        shown = runner.run(recommend.exposure(road, surface, sets, ingested.items, before, kept))
         finished[name] = (sets, shown)
         manifests |= {f"{m.dataset}/{name}": m for m in (proposals, sets, shown)}
     released = {name: publish(runner.store, name, *pair) for name, pair in finished.items()}
@@ -71,9 +76,9 @@ def run_road(runner: Runner, road: Road, raw: Store, surfaces: tuple[str, ...]) 
 
 def ingest_all(runner: Runner, road: Road, raw: Store) -> Ingested:
     """Ingest snapshots first: events are checked against them."""
-    items = runner.run(ingest.ingest_snapshot(road, raw, ITEM, required=True))
     users = runner.run(ingest.ingest_snapshot(road, raw, USER, required=False))
-    campaigns = runner.run(ingest.ingest_snapshot(road, raw, CAMPAIGN, required=False))
+    items = runner.run(ingest.ingest_items(road, raw, users))
+    campaigns = runner.run(ingest.ingest_campaigns(road, raw, items))
     tombstones = runner.run(ingest.ingest_snapshot(road, raw, TOMBSTONE, required=False))
     events = runner.run(ingest.ingest_events(road, raw, users, tombstones))
     runner.admit(EVENT, events, road.day)
@@ -188,6 +193,14 @@ def weeks_ago(store: Store, date: datetime.date, name: str) -> Manifest | None:
         if path:
             return load_manifest(store, path)
     return None
+
+
+def week_before(store: Store, date: datetime.date, name: str) -> list[Manifest]:
+    """Return what the good roads of the seven days before a date made, by `dataset/qualifier`, the earliest first."""
+    first, day = (date - datetime.timedelta(days=WEEK_DAYS)).isoformat(), date.isoformat()
+    records = [read_record(store, one) for one in dates_with(store, "record.json") if first <= one < day]
+    paths = [record["manifests"].get(name) for record in records if record]
+    return [load_manifest(store, path) for path in paths if path]
 
 
 def last_good(store: Store, day: str) -> dict[str, Manifest]:

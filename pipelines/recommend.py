@@ -38,6 +38,7 @@ from transforms.tallies import to_shards
 from transforms.vector_sources import HOME_VECTOR_SOURCES, NOW_PLAYING_VECTOR_SOURCES, VECTOR_SIGNALS
 from validation.arm_gates import ARMS
 from validation.candidate_gates import TRENDS, WEEKS_AGO
+from validation.score_gates import week_of_scores
 
 GROUPS = "groups"
 HOME, NOW_PLAYING = "home", "now_playing"
@@ -188,8 +189,12 @@ def whole(name: str, manifest: Manifest) -> tuple[str, ...]:
     return paths(manifest.artifacts if name in _WEIGHTS else manifest.files)
 
 
-def retrieve(surface: Surface, served: Served) -> Stage:
-    """Return the stage in which every source of a surface proposes."""
+def retrieve(surface: Surface, served: Served, week: Sequence[Manifest] = ()) -> Stage:
+    """Return the stage in which every source of a surface proposes.
+
+    Args:
+      week: of this stage, of the days before; what its scores are measured against. It does not change what is proposed.
+    """
     road, data = served.road, served.parts
     inputs = _inputs(surface, data)
     whole = {name: paths(data[name].files) for name in ("popularity", "co_listen", "item", "tombstone")}
@@ -197,6 +202,7 @@ def retrieve(surface: Surface, served: Served) -> Stage:
     policy = road.policy.surfaces[surface.name]
     instant = Instant.of(road.date, policy)
     used = sorted({*inputs, *whole})
+    models = recipes(surface.sources, served.models.families)
     work = WorkOfShard(
         RetrieveGroups(asked(surface.group_sources, policy), policy, instant),
         functools.partial(
@@ -219,8 +225,13 @@ def retrieve(surface: Surface, served: Served) -> Stage:
         num_shards=road.num_shards,
         config={"sources": sorted([*surface.sources, *asked(surface.group_sources, policy)])}
         | {name: getattr(policy, name) for name in _ASKED_OF_POLICY}
-        | {"models": recipes(surface.sources, served.models.families)},
+        | {"models": models},
+        figures=functools.partial(_week, ours=models, encoder=data["encoder"].digest, week=week),
     )
+
+
+def _week(staged: Sequence[str], ours: Mapping[str, str], encoder: str, week: Sequence[Manifest]) -> dict[str, int]:
+    return week_of_scores(ours, encoder, week)
 
 
 def _opens(served: Served, instant: Instant) -> Callable[[Shard], ModelBundle]:
@@ -343,11 +354,15 @@ def rests_on(parts: Mapping[str, Manifest], space: str) -> dict[str, Rests]:
     return on_tables | {signal: Rests("encoder", parts["encoder"].run, space, *index) for signal in VECTOR_SIGNALS}
 
 
-def exposure(road: Road, surface: Surface, sets: Manifest, items: Manifest, weeks_ago: Manifest | None = None) -> Stage:
+def exposure(
+    road: Road, surface: Surface, sets: Manifest, items: Manifest, weeks_ago: Manifest | None = None,
+    kept: Callable[[], Mapping[str, int]] = dict,
+) -> Stage:  # fmt: skip
     """Return the stage that counts in how many sets each item is.
 
     Args:
       weeks_ago: of this stage; what a slow change is measured against. It does not change what is counted.
+      kept: counts how much of the sets of the day before stayed; nor does it.
     """
     earlier = {
         f"{WEEKS_AGO}{name}": n for name, n in (weeks_ago.counters if weeks_ago else {}).items() if name in TRENDS
@@ -370,8 +385,19 @@ def exposure(road: Road, surface: Surface, sets: Manifest, items: Manifest, week
         num_parts=road.num_shards,
         num_shards=road.num_shards,
         config={"sets": sets.rows_out, "eligible_items": eligible},
-        figures=functools.partial(concentration, sets=sets.rows_out, eligible_items=eligible, earlier=earlier),
-    )
+        figures=functools.partial(
+            _shown, kept=kept,
+            concentrated=functools.partial(concentration, sets=sets.rows_out, eligible_items=eligible, earlier=earlier),
+        ),
+    )  # fmt: skip
+
+
+def _shown(
+    staged: Sequence[str],
+    kept: Callable[[], Mapping[str, int]],
+    concentrated: Callable[[Sequence[str]], dict[str, int]],
+) -> dict[str, int]:
+    return concentrated(staged) | dict(kept())
 
 
 def _exposure(space: Workspace, tasks: Sequence[Task], common: Sequence[str], num_shards: int) -> beam.PTransform:

@@ -217,6 +217,8 @@ CAMPAIGN = Contract(
             _c("status", pa.string(), "State.", OneOf(("draft", "active", "paused", "ended"))),
         ]
     ),
+    rows_from=("raw_campaign.item_ids", "raw_campaign.market", "raw_campaign.start_ts", "raw_campaign.end_ts",
+               "raw_campaign.status", "item.item_id", "item.rec_eligible", "item.deleted_at", "item.availability"),
 )  # fmt: skip
 
 _t = given("tombstone")

@@ -37,6 +37,7 @@ from schemas.tallies import (
 )
 from transforms import explore_pool, groups, recommend, retrieve, tallies, train
 from transforms.audit import flatten
+from transforms.campaigns import offending
 from transforms.candidate_sets import Provenance
 from transforms.conformance import MemoryBundle, MemoryModels
 from transforms.decode import POSITION
@@ -135,7 +136,7 @@ def ingest_events(tables: Tables) -> pl.DataFrame:
 
 def ingest_rows(contract: Contract, tables: Tables) -> pl.DataFrame:
     given = Given(tables, {"rows": located(tables[f"raw_{contract.name}"]), "totals": pl.DataFrame({"lines": [1]})})
-    return MergeRows(contract, "1")(given).frame
+    return MergeRows(contract, "1", offending if contract is CAMPAIGN else None)(given).frame
 
 
 def located(rows: pl.DataFrame) -> pl.DataFrame:
@@ -254,7 +255,7 @@ STEPS = {
     for step in (
         Step(ITEM, ("raw_item",), functools.partial(ingest_rows, ITEM), ("duration_ms",)),
         Step(USER, ("raw_user",), functools.partial(ingest_rows, USER)),
-        Step(CAMPAIGN, ("raw_campaign",), functools.partial(ingest_rows, CAMPAIGN)),
+        Step(CAMPAIGN, ("raw_campaign", "item"), functools.partial(ingest_rows, CAMPAIGN)),
         Step(TOMBSTONE, ("raw_tombstone",), functools.partial(ingest_rows, TOMBSTONE)),
         Step(EXAMPLE, ("raw_example",), functools.partial(ingest_rows, EXAMPLE)),
         Step(EVENT, ("raw_event", "user", "tombstone"), ingest_events),

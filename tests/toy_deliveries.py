@@ -98,8 +98,14 @@ def raw_users() -> list[dict]:
 
 
 def raw_campaigns() -> list[dict]:
-    whole = {"campaign_id": "c1", "kind": "paid", "start_ts": NOW, "end_ts": NOW, "budget": 1.0}
-    return [whole, whole | {"campaign_id": "c2", "kind": "strategic", "budget": 2.0}]
+    whole = {"campaign_id": "c1", "kind": "paid", "start_ts": NOW, "end_ts": NOW, "budget": 1.0, "market": "SE",
+             "item_ids": ["i01", "i02"], "status": "active"}  # fmt: skip
+    return [
+        whole,
+        whole | {"campaign_id": "c2", "kind": "strategic", "budget": 2.0, "market": "NO", "item_ids": ["i03"]},
+        whole | {"campaign_id": "c3", "item_ids": ["i10"], "start_ts": days_ago(5), "end_ts": days_ago(2)},
+        whole | {"campaign_id": "c4", "item_ids": ["yet to come"], "status": "draft"},
+    ]
 
 
 def raw_tombstones() -> list[dict]:
@@ -125,7 +131,6 @@ def raw_table(contract: Contract, rows: list[dict]) -> pl.DataFrame:
         pl.lit(value).alias(name)
         for name, value in (
             ("pacing", [1.0, 2.0]),
-            ("item_ids", ["i", "j"]),
             ("tiers", ["free"]),
             ("surfaces", ["home"]),
             ("include_segments", ["a"]),

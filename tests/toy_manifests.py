@@ -55,7 +55,8 @@ def month(seed: int = 0, rows: int = 10_000, days: int = 29, weekend: float = 1.
 def events(days: dict[str, DayStatistics], **fields) -> Manifest:
     rows = sum(day.rows for day in days.values())
     columns = {name: ColumnStatistics() for name in EVENT.schema.names}
-    return manifest("event", Statistics(rows, columns, days), **fields)
+    counters = {"users_known": 500} | fields.pop("counters", {})
+    return manifest("event", Statistics(rows, columns, days), counters=counters, **fields)
 
 
 def results(contract: Contract, now: Manifest, previous: Manifest | None = None) -> dict[str, CheckResult]:
@@ -79,7 +80,9 @@ def items(rows: int, eligible: int | None = None, described: int | None = None, 
     columns = {name: ColumnStatistics() for name in contract.schema.names}
     columns["description"] = ColumnStatistics(nulls=rows - (rows if described is None else described))
     columns["rec_eligible"] = ColumnStatistics(values={"true": rows if eligible is None else eligible})
-    return manifest("item", Statistics(rows, columns, {}), **fields)
+    counters = {"items_of_strange_markets": 0, "eligible_in:*": rows if eligible is None else eligible, "items_of:track": rows,
+                "described:track": rows if described is None else described} | fields.pop("counters", {})  # fmt: skip
+    return manifest("item", Statistics(rows, columns, {}), counters=counters, **fields)
 
 
 SETS = {

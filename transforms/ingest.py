@@ -7,6 +7,7 @@ where copies of one id under different users meet. Everything else takes one, by
 import dataclasses
 import datetime
 import hashlib
+from collections.abc import Callable
 
 import apache_beam as beam
 import polars as pl
@@ -14,18 +15,23 @@ import pyarrow as pa
 
 from schemas.contract import Contract, per_contract
 from schemas.hashing import shard_of
-from schemas.inputs import EVENT, SESSION_GAP_S
+from schemas.inputs import EVENT, ITEM, SESSION_GAP_S
 from schemas.rules import Required, dump_rules, load_rules
+from transforms.catalogue_counts import count_catalogue
 from transforms.decode import DETAIL, POSITION, PRIVATE_FIELDS, RULE, Decoded, decode, payloads
 from transforms.label import LABEL_VERSION, label_strength
 from transforms.shards import TARGET, EmitParts, MergeParts, Output, Part, Shard, Task, Workspace
+from validation.campaign_gates import REFUSED
+from validation.event_gates import OF_UNKNOWN_USERS, USERS_KNOWN
 from validation.rows import split_rows
+from validation.statistics import KEEP_DAYS
 
 SOURCE = "__source"
 _ID_1, _ID_2, _USER_SHARD = "__id_1", "__id_2", "__user_shard"
 _ROW, _BEGAN = "__row", "__began"
 _DUPLICATE, _CONFLICT, _ERASED = "duplicate", "event_id:conflict", "erased"
 FILLED = frozenset({"session_id", "canonical_id", "explicit", "rec_eligible"})
+Refuse = Callable[[pl.DataFrame, Shard], pl.DataFrame]
 _WHERE = {SOURCE: pl.String, POSITION: pl.Int64}
 
 
@@ -209,20 +215,21 @@ class MergeEvents:
         conflicts = shard.parts("repeats", {_ID_1: pl.UInt64, _ID_2: pl.UInt64})
         rejected = [shard.parts("rejected", {})] if shard.task.inputs.get("rejected") else []
         totals = int(shard.parts("totals", {"lines": pl.Int64})["lines"].sum())
+        users = shard.read("user", ["user_id"])["user_id"]
         if not events.height:
-            return self._nothing(rejected, totals)
+            return self._nothing(rejected, totals, {USERS_KNOWN: users.len()})
         kept, lost = deduplicate(events, conflicts)
         kept, erased = self._erase(shard, kept)
         refused = _lost_rows(lost.filter(pl.col(RULE) == _CONFLICT), self.code_version)
-        counters = {"duplicates": int((lost[RULE] == _DUPLICATE).sum()), "erased": erased}
+        counters = {"duplicates": int((lost[RULE] == _DUPLICATE).sum()), "erased": erased} | count_unknown(kept, users)
         refusals = pl.concat([*rejected, refused])
         if not kept.height:
             return self._nothing([refusals], totals, counters)
         return Output(label_events(kept), totals, refusals, counters, by_day=True)
 
-    def _nothing(self, rejected: list[pl.DataFrame], totals: int, counters: dict[str, int] | None = None) -> Output:
+    def _nothing(self, rejected: list[pl.DataFrame], totals: int, counters: dict[str, int]) -> Output:
         empty = pl.from_arrow(EVENT.schema.empty_table())
-        return Output(empty, int(totals), pl.concat(rejected) if rejected else None, counters or {})
+        return Output(empty, int(totals), pl.concat(rejected) if rejected else None, counters)
 
     def _erase(self, shard: Shard, events: pl.DataFrame) -> tuple[pl.DataFrame, int]:
         """Drop the events of users whose erasure was asked for: nothing later may learn from them."""
@@ -230,6 +237,19 @@ class MergeEvents:
         asked = shard.read("user", ["user_id"], pl.col("deletion_requested_at").is_not_null())["user_id"]
         kept = events.filter(~pl.col("user_id").is_in(pl.concat([gone, asked]).implode()))
         return kept, events.height - kept.height
+
+
+def count_unknown(events: pl.DataFrame, users: pl.Series) -> dict[str, int]:
+    """Return the counters of users known, and by date of the events of users who are not; the latest dates that statistics keep.
+
+    Args:
+      events: `user_id` and `event_ts`. users: ids of the snapshot, of the same shard.
+    """
+    dates = events.select(
+        pl.col("event_ts").dt.date().alias("date"), pl.col("user_id").is_in(users.implode()).alias("known")
+    )
+    counted = dates.filter(~pl.col("known")).group_by("date").len().sort("date").tail(KEEP_DAYS)
+    return {USERS_KNOWN: users.len()} | {f"{OF_UNKNOWN_USERS}{date}": n for date, n in counted.rows()}
 
 
 def deduplicate(events: pl.DataFrame, conflicts: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
@@ -323,10 +343,14 @@ class MergeRows:
     """Keep one row per key of a snapshot shard and fill in what can be derived.
 
     Memory: one shard of the snapshot.
+
+    Attributes:
+      refuse: returns the rows that other datasets forbid, with `rule` and `detail`; they are counted as `refused`.
     """
 
     contract: Contract
     code_version: str
+    refuse: Refuse | None = None
 
     def __call__(self, shard: Shard) -> Output:
         columns = dict.fromkeys(self.contract.given_columns(), pl.Null) | _WHERE
@@ -334,12 +358,29 @@ class MergeRows:
         rejected = [shard.parts("rejected", {})] if shard.task.inputs.get("rejected") else []
         totals = int(shard.parts("totals", {"lines": pl.Int64})["lines"].sum())
         if not rows.height:
-            empty = pl.from_arrow(self.contract.schema.empty_table())
-            return Output(empty, totals, pl.concat(rejected) if rejected else None)
+            empty = pl.DataFrame(self.contract.schema.empty_table())
+            return Output(empty, totals, pl.concat(rejected) if rejected else None, self._counted(empty, 0))
         kept, lost, duplicates = latest(rows, self.contract)
-        refused = rejections(lost, self.contract, self.code_version)
+        kept, lost, refused = self._without(kept, lost, shard)
         frame = complete(kept, self.contract).sort(self.contract.key)
-        return Output(frame, totals, pl.concat([*rejected, refused]), {"duplicates": duplicates})
+        counters = {"duplicates": duplicates} | self._counted(frame, refused)
+        return Output(
+            frame, totals, pl.concat([*rejected, rejections(lost, self.contract, self.code_version)]), counters
+        )
+
+    def _without(self, kept: pl.DataFrame, lost: pl.DataFrame, shard: Shard) -> tuple[pl.DataFrame, pl.DataFrame, int]:
+        """Return the rows without those that are refused, the lost with them, and how many they are."""
+        if self.refuse is None:
+            return kept, lost, 0
+        out = self.refuse(kept, shard)
+        shown = pl.Series("payload", payloads(out.select(self.contract.given_columns())), pl.String)
+        both = pl.concat([lost, out.with_columns(shown).select(lost.columns)])
+        return kept.join(out, on=list(self.contract.key), how="anti", maintain_order="left"), both, out.height
+
+    def _counted(self, frame: pl.DataFrame, refused: int) -> dict[str, int]:
+        """Return what the checks of the snapshot ask for."""
+        counted = count_catalogue(frame) if self.contract.name == ITEM.name else {}
+        return counted if self.refuse is None else counted | {REFUSED: refused}
 
 
 def latest(rows: pl.DataFrame, contract: Contract) -> tuple[pl.DataFrame, pl.DataFrame, int]:

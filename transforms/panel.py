@@ -20,9 +20,10 @@ import polars as pl
 from schemas.candidates import PROPOSAL
 from schemas.models import SpaceMismatch
 from transforms.io.store import StoreError
+from transforms.score_bins import count_scores
 from transforms.shards import Output, Shard, read_tables
 from transforms.sources import Audience, Bundle, Source, proposed, ranked
-from validation.proposal_gates import ANSWERED
+from validation.score_gates import ANSWERED
 
 FAILED, SLOW = "failed", "slow"
 ASKED, LEFT_OUT = "asked", "left_out"
@@ -94,7 +95,8 @@ class Panel:
             rows_in=rows,
             counters={ASKED: rows}
             | {f"{ANSWERED}{name}": answered.get(name, 0) for name in sorted(self.sources)}
-            | {f"{LEFT_OUT}:{name}:{reason}": rows for name, (reason, _) in self.left_out.items()},
+            | {f"{LEFT_OUT}:{name}:{reason}": rows for name, (reason, _) in self.left_out.items()}
+            | count_scores(kept),
             artifacts={f"left-out-{shard.task.name}.json": json.dumps(reasons, indent=1, sort_keys=True).encode()}
             if reasons
             else {},

@@ -25,6 +25,7 @@ from transforms.releases import eligible_releases
 from transforms.retrieve import ShardBundle, blocks, seed_table, user_table
 from transforms.shards import Output, Shard, Task, read_tables
 from transforms.sources import Source
+from validation.quota_gates import GRANTED, PLACED
 
 BLEND_BLOCK = 2_000
 
@@ -62,7 +63,30 @@ def finished(
     blended, table = made(proposals, facts, policy, instant, sources, provenance)
     removed = blended.removed_by_rule().group_by("rule").agg(pl.col("len").sum()).rows()
     counters = audit(table, facts, policy, instant) | {f"removed:{rule}": n for rule, n in removed}
-    return table, counters | fairness(blended.explored.cells)
+    return table, counters | fairness(blended.explored.cells) | count_granted(
+        proposals, facts.records, blended.sources, policy
+    )
+
+
+def count_granted(
+    proposals: pl.DataFrame, records: pl.DataFrame, sources: pl.DataFrame, policy: SurfacePolicy
+) -> dict[str, int]:
+    """Return by source with a minimum the slots it grants, as far as that much is proposed for a record, and those it is in.
+
+    What is proposed for a market and not for the record itself is granted nothing: it fills what others leave.
+
+    Args:
+      sources: `k`, `position` and `source_id` of all that proposed a candidate, whoever got the slot.
+    """
+    least = {quota.source_id: quota.minimum for quota in policy.sources if quota.minimum}
+    mine = pl.col("source_id").is_in(list(least))
+    counted = proposals.filter(mine).group_by("key", "source_id").len()
+    own = records.select(key="record_key").join(counted, on="key")
+    most = pl.col("source_id").replace_strict(least, return_dtype=pl.Int64)
+    granted = own.group_by("source_id").agg(pl.min_horizontal(pl.col("len").cast(pl.Int64), most).sum()).rows()
+    placed = sources.filter(mine).select("k", "position", "source_id").unique()["source_id"].value_counts().rows()
+    told = {GRANTED: dict(granted), PLACED: dict(placed)}
+    return {f"{name}{source}": found.get(source, 0) for name, found in told.items() for source in sorted(least)}
 
 
 def added(counts: Iterable[Mapping[str, int]]) -> dict[str, int]:

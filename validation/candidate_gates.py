@@ -10,7 +10,10 @@ from collections.abc import Iterator, Mapping
 from schemas.manifest import CheckResult, Manifest
 from validation.arm_gates import ARM_COUNTERS, judge_arms
 from validation.checks import broken, graded, percent, skipped
+from validation.drift import poisson_noise
 from validation.freshness_gates import FRESHNESS_GATES, judge_freshness
+from validation.overlap_gates import judge_kept
+from validation.quota_gates import judge_quotas
 from validation.thresholds import CandidateSetThresholds
 
 _ZERO = {
@@ -102,6 +105,7 @@ def judge_candidate_sets(
         _parity(manifest, limits, overlaid),
         *judge_freshness(n, limits, overlaid),
         *_sources(n, previous.counters if previous else {}, limits),
+        *judge_quotas(manifest, limits),
         *_fairness(n, limits),
     ]
 
@@ -117,7 +121,8 @@ def judge_exposure(manifest: Manifest, previous: Manifest | None, limits: Candid
     before = previous.counters if previous else {}
     weeks = {name: n[WEEKS_AGO + name] for name in TRENDS if WEEKS_AGO + name in n}
     spread = [*_spread(n, before, limits), *_spread(n, weeks, limits, "_in_weeks")]
-    return [*_concentration(n, before, limits), *spread, judge_arms(n, weeks, limits)]
+    kept = judge_kept(n, manifest.qualifier, limits)
+    return [*_concentration(n, before, limits), *spread, judge_arms(n, weeks, limits), kept]
 
 
 def _spread(
@@ -235,12 +240,22 @@ def _concentration(
     by_chance = min(1.0, limits.single_item_times_chance * slots / sets / items)
     least = limits.single_item_small if items < limits.single_item_small_items else limits.single_item_block
     most = max(least, by_chance)
-    share = n["max_item_sets_chosen"] / sets
+    share, then = (
+        n["max_item_sets_chosen"] / sets,
+        before.get("max_item_sets_chosen", 0) / max(before.get("sets", 0), 1),
+    )
+    chance = 4 * poisson_noise(before.get("max_item_sets_chosen", 0))
+    risen = (
+        share > max(limits.single_item_block, by_chance)
+        and 0 < then * max(limits.single_item_rise_warn, 1 + chance) < share
+    )
     message = (
-        f"one item is in {percent(share)} of the sets, popularity aside: popularity collapse. "
+        f"one item is in {percent(share)} of the sets, popularity aside, {percent(then)} in the last run: popularity collapse. "
         "Look at the weights of co-listens and transitions, and for a bot"
     )
-    yield graded("single_item_share", share, f"<= {percent(most)}", sets, block=share > most, message=message)
+    rise = f"W > {percent(limits.single_item_block)} and > {limits.single_item_rise_warn:g} times the last run's"
+    threshold = f"<= {percent(most)}, {rise}"
+    yield graded("single_item_share", share, threshold, sets, warn=risen, block=share > most, message=message)
 
 
 def _top100(n: Mapping[str, int], before: Mapping[str, int], limits: CandidateSetThresholds) -> CheckResult:

@@ -4,7 +4,7 @@ import functools
 from collections.abc import Callable, Iterator
 
 from schemas.manifest import CheckResult, Manifest
-from validation.checks import graded, percent, skipped
+from validation.checks import broken, graded, percent, skipped
 from validation.drift import Drift, earlier_days, poisson_noise, recent_drift, weekday_drift
 from validation.statistics import Counts, DayStatistics, Statistics, psi
 from validation.thresholds import EventThresholds
@@ -15,6 +15,9 @@ _MIXES = ("event_type", "device_type", "market")
 _LIST_LIMIT = 10
 MIN_ROWS_TO_VANISH = 20
 """A column that half of the rows fill is empty on 20 of them by chance once in a million."""
+
+USERS_KNOWN, OF_UNKNOWN_USERS = "users_known", "events_of_unknown_users:"
+"""Counters: users of the snapshot, and by date the events of whoever is not in it."""
 
 Days = dict[str, DayStatistics]
 
@@ -33,6 +36,7 @@ def judge_events(
         _rows_on_date(days, manifest.date, limits),
         _silent_markets(days, manifest.date, limits),
         _market_present(days[manifest.date], manifest.date, limits),
+        _users_known(manifest, days[manifest.date].rows, limits),
         *(_mix(days, manifest.date, column, limits) for column in _MIXES),
         *_behaviour(days, manifest.date, limits),
         *_vanished(days, manifest.date, vanished_share),
@@ -152,6 +156,23 @@ def _market_present(day: DayStatistics, date: str, limits: EventThresholds) -> C
     )
     threshold = f">= {percent(limits.market_present)}"
     return graded("market_present", share, threshold, day.rows, block=share < limits.market_present, message=message)
+
+
+def _users_known(manifest: Manifest, rows: int, limits: EventThresholds) -> CheckResult:
+    """Judge whether the users who did something are those that were delivered; whoever came since the snapshot is a few."""
+    name, n = "users_known", manifest.counters
+    if USERS_KNOWN not in n:
+        return broken(name, "every figure counted", f"the stage did not count {USERS_KNOWN}")
+    if not n[USERS_KNOWN]:
+        return skipped(name, "no users are delivered")
+    unknown = n.get(f"{OF_UNKNOWN_USERS}{manifest.date}", 0)
+    known, warn, block = 1 - unknown / rows, limits.known_users_warn, limits.known_users_block
+    message = (
+        f"{unknown:,} of {rows:,} events of {manifest.date} are of users that are not among the {n[USERS_KNOWN]:,} delivered: their"
+        " age, filters and opt-outs are unknown. Is the snapshot whole and of this date, and are both ids of one salt?"
+    )
+    threshold = f"W < {percent(warn)}, B < {percent(block)}"
+    return graded(name, known, threshold, rows, warn=known < warn, block=known < block, message=message)
 
 
 def _mix(days: Days, date: str, column: str, limits: EventThresholds) -> CheckResult:

@@ -3,13 +3,14 @@
 Thresholds are in `thresholds.toml`. Missing history never fails a check: the result says what was missing.
 """
 
-import datetime
 from collections.abc import Iterator
 
 from schemas.contract import Contract
 from schemas.manifest import CheckResult, Manifest
 from validation.calibration_gates import judge_calibration
+from validation.campaign_gates import judge_campaigns
 from validation.candidate_gates import judge_candidate_sets, judge_exposure
+from validation.catalogue_gates import judge_delivered, judge_items
 from validation.checks import broken, graded, percent, skipped
 from validation.drift import poisson_noise
 from validation.event_gates import MIN_ROWS_TO_VANISH, judge_events
@@ -17,7 +18,7 @@ from validation.index_gates import judge_index
 from validation.model_gates import judge_training, judge_vectors
 from validation.proposal_gates import judge_proposals
 from validation.statistics import Statistics
-from validation.thresholds import DatasetThresholds, ItemThresholds, Thresholds, default_thresholds
+from validation.thresholds import DatasetThresholds, Thresholds, default_thresholds
 
 DELTA = "delta"
 """Qualifies a delivery of items of which most have not changed and are not in it."""
@@ -52,11 +53,13 @@ def _of_dataset(
         case "event":
             return judge_events(manifest, statistics, limits.events, limits.dataset.vanished_share)
         case "item" if manifest.qualifier == DELTA:
-            return list(_delivered(statistics))
+            return list(judge_delivered(statistics))
         case "item":
-            return list(_items(statistics, previous, limits.item, manifest.date))
+            return list(judge_items(manifest, statistics, previous, limits.item))
         case "candidate_set":
             return judge_candidate_sets(manifest, previous, limits.candidate_set)
+        case "campaign":
+            return [judge_campaigns(manifest)]
         case "proposal":
             return list(judge_proposals(manifest, previous, limits.candidate_set))
         case "calibration":
@@ -163,80 +166,3 @@ def _tombstones(manifest: Manifest) -> Iterator[CheckResult]:
         hits = n.get(name, 0)
         message = f"{hits:,} rows or slots of erased users and of items taken down {what}"
         yield graded(name, hits, "0", files, warn=hits > 0, block=block and hits > 0, message=message)
-
-
-def _delivered(statistics: Statistics) -> Iterator[CheckResult]:
-    rows = statistics.rows
-    message = "the catalogue is empty: check the path and the format of the items that were delivered, then run again"
-    yield graded("items_present", rows, "at least 1 item", None, block=not rows, message=message)
-    if not rows:
-        return
-    unknown = statistics.columns["explicit"].nulls
-    message = f"explicit is unknown on {unknown:,} of {rows:,} items: ingest must fill it in, look at its defaults"
-    yield graded("explicit_known", unknown, "0 items", rows, block=unknown > 0, message=message)
-
-
-def _items(
-    statistics: Statistics, previous: Manifest | None, limits: ItemThresholds, day: str
-) -> Iterator[CheckResult]:
-    yield from _delivered(statistics)
-    rows = statistics.rows
-    if not rows:
-        return
-    described = 1 - statistics.columns["description"].nulls / rows
-    message = f"only {percent(described)} of {rows:,} items have a description: their text vectors will be poor"
-    threshold, warn = f"W < {percent(limits.description_warn)}", described < limits.description_warn
-    yield graded("description_present", described, threshold, rows, warn=warn, message=message)
-    yield _item_rows(rows, previous, limits)
-    yield _eligible(statistics, previous, limits)
-    yield _catalogue_age(statistics, limits, day)
-
-
-def _catalogue_age(statistics: Statistics, limits: ItemThresholds, day: str) -> CheckResult:
-    """Judge how old the latest change in the catalogue is: vectors and index of a date are as old as what was delivered."""
-    last = statistics.columns["updated_at"].high
-    if last is None:
-        return skipped("catalogue_age", "updated_at is not delivered")
-    end = datetime.datetime.fromisoformat(day).replace(tzinfo=datetime.UTC) + datetime.timedelta(days=1)
-    days = (end.timestamp() - float(last) / 1e6) / 86_400
-    message = (
-        f"nothing in the catalogue changed for {days:.1f} days: is an old delivery read again? New releases are missing"
-    )
-    threshold, warn = f"W > {limits.age_days_warn:g} days", days > limits.age_days_warn
-    return graded("catalogue_age", days, threshold, statistics.rows, warn=warn, message=message)
-
-
-def _item_rows(rows: int, previous: Manifest | None, limits: ItemThresholds) -> CheckResult:
-    name = "items_vs_previous"
-    if previous is None or not previous.rows_out:
-        return skipped(name, "no earlier catalogue to compare with")
-    change = rows / previous.rows_out - 1
-    message = (
-        f"the catalogue went from {previous.rows_out:,} items ({previous.date}) to {rows:,}, {change:+.1%}: "
-        "check that the delivery is whole; a mass takedown needs a signed waiver"
-    )
-    warn = change < -limits.rows_fall_warn or change > limits.rows_rise_warn
-    fall, rise = percent(limits.rows_fall_warn), percent(limits.rows_rise_warn)
-    threshold = f"W < -{fall} or > {rise}, B < -{percent(limits.rows_fall_block)}"
-    block = change < -limits.rows_fall_block
-    return graded(name, change, threshold, previous.rows_out, warn=warn, block=block, message=message)
-
-
-def _eligible(statistics: Statistics, previous: Manifest | None, limits: ItemThresholds) -> CheckResult:
-    name, now = "eligible_items", _eligible_count(statistics)
-    before = _eligible_count(Statistics.from_json(previous.statistics)) if previous else 0
-    if not now:
-        message = f"none of {statistics.rows:,} items may be recommended: look at rec_eligible in the delivery"
-        return graded(name, 0, "at least 1 item", statistics.rows, block=True, message=message)
-    if not before:
-        return graded(name, now, "at least 1 item", statistics.rows)
-    change = now / before - 1
-    message = (
-        f"recommendable items went from {before:,} to {now:,}, {change:+.1%}: look at rec_eligible in the delivery"
-    )
-    threshold, block = f"B < -{percent(limits.eligible_fall_block)}", change < -limits.eligible_fall_block
-    return graded(name, change, threshold, before, block=block, message=message)
-
-
-def _eligible_count(statistics: Statistics) -> int:
-    return (statistics.columns["rec_eligible"].values or {}).get("true", 0)

@@ -5,10 +5,9 @@ from collections.abc import Iterator, Mapping
 from schemas.manifest import CheckResult, Manifest
 from validation.checks import graded, percent, skipped
 from validation.drift import poisson_noise
+from validation.score_gates import ANSWERED, judge_scores
 from validation.thresholds import CandidateSetThresholds
 
-ANSWERED = "answered:"
-"""Counters by source: keys for which it proposed anything."""
 _LEFT_OUT = "left_out:"
 _SAID = {"failed": "failed", "slow": "was too slow"}
 _KEYS = "keys_by_source"
@@ -17,7 +16,7 @@ _KEYS = "keys_by_source"
 def judge_proposals(
     manifest: Manifest, previous: Manifest | None, limits: CandidateSetThresholds
 ) -> Iterator[CheckResult]:
-    """Yield that every source answered, and for as many as in the last run; one warning per source that did not."""
+    """Yield that every source answered, for as many as in the last run and with such scores; one result per source that did not."""
     n = manifest.counters
     out = {name.removeprefix(_LEFT_OUT): keys for name, keys in n.items() if name.startswith(_LEFT_OUT)}
     asked = n.get("asked", 0)
@@ -31,6 +30,7 @@ def judge_proposals(
         )
         yield graded(f"sources_answer:{source}", keys, "0 keys left out", asked, warn=True, message=message)
     yield from _coverage(n, previous.counters if previous else {}, limits)
+    yield from judge_scores(manifest, limits)
 
 
 def _coverage(n: Mapping[str, int], before: Mapping[str, int], limits: CandidateSetThresholds) -> Iterator[CheckResult]:

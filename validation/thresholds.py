@@ -29,6 +29,8 @@ class EventThresholds:
     market_present: float
     ms_played_plausible: float
     clock: float
+    known_users_warn: float
+    known_users_block: float
     psi_warn: float
     psi_block: float
     psi_design_effect: float
@@ -44,6 +46,7 @@ class ItemThresholds:
     rows_rise_warn: float
     rows_fall_block: float
     eligible_fall_block: float
+    market_users: float
     description_warn: float
     age_days_warn: float
 
@@ -75,14 +78,22 @@ class CandidateSetThresholds:
     single_item_small: float
     single_item_small_items: int
     single_item_times_chance: float
+    single_item_rise_warn: float
     jaccard_warn: float
     jaccard_block: float
     jaccard_times_chance: float
     source_change_warn: float
     source_keys_warn: float
+    scores_warn: float
+    scores_block: float
+    scores_days: int
+    slots_below_least_warn: float
     source_share: float
     coverage_fall_warn: float
     gini_rise_warn: float
+    kept_least_warn: float
+    kept_most_warn: float
+    kept_least_users: int
     arms_fall_warn: float
     arms_least_slots: float
     exploration_block: float

@@ -15,6 +15,7 @@ from schemas.catalogue import CONTRACTS
 from schemas.manifest import Manifest
 from validation.arm_gates import HELD_OUT, OTHERS
 from validation.candidate_gates import TRENDS
+from validation.score_gates import week_of_scores
 from validation.statistics import ColumnStatistics, Statistics
 
 LAST = datetime.date(2026, 3, 31)
@@ -63,12 +64,13 @@ def clean_days(days: int, seed: int) -> list[dict[str, Manifest]]:
         date = LAST - datetime.timedelta(days=days - 1 - n)
         day = Day(date, n, random.Random(seed * 1_000_003 + n))
         weeks_ago = every[n - WEEKS]["exposure"].counters if n >= WEEKS else {}
-        made = {one.dataset: dataclasses.replace(one, date=date.isoformat()) for one in _made(day, weeks_ago)}
+        week = week_of_scores({}, "", [one["proposal"] for one in every[max(0, n - 7) : n]])
+        made = {one.dataset: dataclasses.replace(one, date=date.isoformat()) for one in _made(day, weeks_ago, week)}
         every.append(made)
     return every
 
 
-def _made(day: Day, weeks_ago: dict[str, int]) -> Iterator[Manifest]:
+def _made(day: Day, weeks_ago: dict[str, int], week: dict[str, int]) -> Iterator[Manifest]:
     yield _items(day)
     for name, rows in TALLIES.items():
         yield _table(name, day.about(rows), rows_in=rows, counters={"machine_plays": round(day.share(rows / 5_000))})
@@ -81,12 +83,27 @@ def _made(day: Day, weeks_ago: dict[str, int]) -> Iterator[Manifest]:
     yield _table("vocabulary", day.about(90_000), counters={"positives": likes, "positives_unknown": likes // 1_000})
     asked = day.about(PERSONAL)
     answered = {f"answered:{name}": round(asked * day.share(0.8, 0.01)) for name in SOURCES}
-    yield _table("proposal", day.about(50_000_000), counters={"asked": asked, **answered})
+    yield _table(
+        "proposal", day.about(50_000_000), counters={"asked": asked, **answered, **_scores(day, answered), **week}
+    )
+    yield _table("campaign", 40, counters={"refused": 0})
     yield _table("calibration", 900, rows_in=900)
     sets = _sets(day)
     yield sets
     yield _exposure(day, sets, weeks_ago)
     yield _table("tombstone_scan", 40, counters={"files": 400, "live_hits": 0, "overdue_hits": 0, "kept_hits": 0})
+
+
+def _scores(day: Day, answered: dict[str, int]) -> dict[str, int]:
+    """A hundred proposals a listener, over forty bins of which those in the middle hold most."""
+    usual = [math.exp(-(((bin_ - 20) / 8) ** 2)) for bin_ in range(40)]
+    return {
+        f"scores:{name.removeprefix('answered:')}:{bin_}": max(
+            1, round(100 * keys * day.share(share, 0.05) / sum(usual))
+        )
+        for name, keys in answered.items()
+        for bin_, share in enumerate(usual)
+    }
 
 
 def _table(name: str, rows: int, **fields) -> Manifest:
@@ -104,7 +121,15 @@ def _items(day: Day) -> Manifest:
     columns["description"]["nulls"] = round(rows * day.share(0.05))
     columns["rec_eligible"]["values"] = {"true": round(rows * day.share(0.97, 0.002)), "false": rows // 40}
     columns["updated_at"]["high"] = int((end - day.chance.uniform(0, 3_600)) * 1e6)
-    return made
+    eligible = columns["rec_eligible"]["values"]["true"]
+    counters = {
+        "items_of_strange_markets": 0,
+        "items_of:track": rows,
+        "described:track": round(rows * day.share(0.95, 0.005)),
+    }
+    counters |= {"eligible_in:*": eligible // 2, "users_in:SE": 150_000, "users_in:JP": 50_000, "users_in:IS": 900}
+    counters |= {f"eligible_in:{market}": round(eligible * day.share(0.2)) for market in ("SE", "JP", "IS")}
+    return dataclasses.replace(made, counters=counters)
 
 
 def _vectors(name: str, day: Day, rows: int) -> Manifest:
@@ -143,7 +168,11 @@ def _sets(day: Day) -> Manifest:
         for cell in range(cells):
             counters |= {f"explored:{prefix}{cell}": day.poisson(mean)}
             counters |= {f"explored_expected_ppm:{prefix}{cell}": round(1e6 * mean)}
-    return _table("candidate_set", sets, qualifier="home", counters=counters)
+    least = dict.fromkeys(("two_tower", "co_listen", "relisten"), 20)
+    counters |= {f"granted_by_source:{name}": round(listeners * n * day.share(0.98, 0.01)) for name, n in least.items()}
+    counters |= {f"placed_by_source:{name}": counters[f"slots_by_source:{name}"] for name in least}
+    policy = {"sources": [{"source_id": name, "minimum": least.get(name, 0)} for name in SOURCES]}
+    return _table("candidate_set", sets, qualifier="home", counters=counters, config={"policy": policy})
 
 
 def _none() -> Iterator[str]:
@@ -159,6 +188,7 @@ def _exposure(day: Day, sets: Manifest, weeks_ago: dict[str, int]) -> Manifest:
         "sets": n, "slots_chosen": n * EXPOSED, "max_item_sets_chosen": round(n * day.share(0.03)),
         "top100_slots_chosen": round(n * EXPOSED * day.share(0.06)), "eligible_items": items,
         "covered_items": round(items * day.share(0.4, 0.01)), "gini_ppm": round(1e6 * day.share(0.6, 0.005)),
+        "kept_users": 2_000, "kept_ppm": round(1e6 * day.share(0.75, 0.02)),
     }  # fmt: skip
     for arm, share, alike in ((OTHERS, 0.9, 0.1 * items), (HELD_OUT, 0.009, 900)):
         slots = round(n * 300 * share)

@@ -1,4 +1,4 @@
-"""Faults to plant in the raw events of a day, or in its items, each a function from the true rows to the delivered ones."""
+"""Faults to plant in the raw events of a day, or in its items, users or campaigns, each a function from the true rows to the delivered ones."""
 
 import datetime
 
@@ -79,3 +79,30 @@ def most_items_gone(items: pl.DataFrame) -> pl.DataFrame:
 def most_items_deleted(items: pl.DataFrame) -> pl.DataFrame:
     """Deliver 60 % of the catalogue as not to be recommended any more."""
     return items.with_columns(rec_eligible=pl.col("rec_eligible") & (pl.col("item_id").hash(5) % 5 < 2))
+
+
+def one_market_left(items: pl.DataFrame) -> pl.DataFrame:
+    """Deliver what may be played everywhere as if it were for the first market alone."""
+    market = pl.col("availability").list.first().struct.field("market")
+    us = [{"market": "US", "tiers": None, "from_ts": None, "to_ts": None}]
+    everywhere = pl.col("availability").is_null() | (market == "*").fill_null(False)
+    only = pl.lit(pl.Series([us], dtype=items.schema["availability"]))
+    return items.with_columns(availability=pl.when(everywhere).then(only).otherwise("availability"))
+
+
+def markets_in_words(items: pl.DataFrame) -> pl.DataFrame:
+    """Write market codes in small letters."""
+    field = pl.element().struct
+    lower = field.with_fields(market=field.field("market").str.to_lowercase())
+    return items.with_columns(availability=pl.col("availability").list.eval(lower))
+
+
+def another_salt(users: pl.DataFrame) -> pl.DataFrame:
+    """Deliver users under other pseudonyms than those of the events."""
+    return users.with_columns(user_id=pl.format("{}-salted", "user_id"))
+
+
+def nothing_to_promote(campaigns: pl.DataFrame) -> pl.DataFrame:
+    """Let the first campaign promote an item that the catalogue does not have."""
+    first = pl.int_range(pl.len()) == 0
+    return campaigns.with_columns(item_ids=pl.when(first).then(pl.lit(["no such item"])).otherwise("item_ids"))

@@ -93,7 +93,16 @@ BAD_DAYS = {
     "index": ("recall", lambda one: counted(one, hits=180_000)),
     "candidate_set": ("fallback_share", lambda one: counted(one, fallback_of_listeners=30_000)),
     "exposure": ("single_item_share", lambda one: counted(one, max_item_sets_chosen=50_000)),
+    "proposal": ("psi:scores:relisten", lambda one: halved_scores(one, "relisten")),
 }
+
+
+def halved_scores(one: Manifest, source: str) -> Manifest:
+    """Return proposals whose scores are half of what they were: four bins lower."""
+    own = f"scores:{source}:"
+    others = {name: n for name, n in one.counters.items() if not name.startswith(own)}
+    bins = {name.removeprefix(own): n for name, n in one.counters.items() if name.startswith(own)}
+    return dataclasses.replace(one, counters=others | {f"{own}{int(bin_) - 4}": n for bin_, n in bins.items()})
 
 
 def counted(one: Manifest, **counters: int) -> Manifest:

@@ -1,5 +1,6 @@
 """Planted faults: each is stopped by its check, in words, and what was live stays live."""
 
+import dataclasses
 import re
 import shutil
 
@@ -7,9 +8,10 @@ import faults
 import numpy as np
 import polars as pl
 import pytest
-from road_folders import TODAY, contents, ingest, reader_finds, write_raw
+from road_folders import TODAY, YESTERDAY, contents, ingest, reader_finds, write_raw
 
 from pipelines.recommend import SURFACES
+from schemas.manifest import Manifest
 from transforms import explore, filters
 from transforms.filter_kernel import MARKET, TIER
 from transforms.sources import Source, no_seed
@@ -91,22 +93,55 @@ def test_without_a_fault_the_same_delivery_is_let_in(delivered):
 ITEM_FAULTS = {
     faults.most_items_gone: ("items_vs_previous [failed]", "a mass takedown needs a signed waiver"),
     faults.most_items_deleted: ("eligible_items [failed]", "look at rec_eligible in the delivery"),
+    faults.one_market_left: ("eligible_items_in_markets [failed]", "recommendable items fell in 1 of 2 markets: BR"),
+    faults.markets_in_words: ("market_codes [failed]", "have them delivered again with the right codes"),
 }
+
+
+def redelivered(folders, tmp_path, name: str, fault):
+    """Return folders whose raw items, users or campaigns a fault was planted into."""
+    raw = tmp_path / "raw"
+    shutil.copytree(folders.raw, raw)
+    rows = pl.concat([pl.read_parquet(file) for file in sorted(raw.glob(f"{name}/*.parquet"))])
+    shutil.rmtree(raw / name)
+    (raw / name).mkdir()
+    fault(rows).write_parquet(raw / name / "delivery.parquet")
+    return folders._replace(raw=raw)
 
 
 @pytest.mark.parametrize("fault", ITEM_FAULTS, ids=lambda fault: fault.__name__)
 def test_a_catalogue_that_lost_most_of_its_items_upstream_is_stopped(yesterday, copied, capsys, tmp_path, fault):
-    raw = tmp_path / "raw"
-    shutil.copytree(yesterday.raw, raw)
-    items = pl.concat([pl.read_parquet(file) for file in sorted(raw.glob("items/*.parquet"))])
-    shutil.rmtree(raw / "items")
-    (raw / "items").mkdir()
-    fault(items).write_parquet(raw / "items/delivery.parquet")
-    said = stopped(copied(yesterday)._replace(raw=raw), capsys)
+    said = stopped(redelivered(copied(yesterday), tmp_path, "items", fault), capsys)
     check, words = ITEM_FAULTS[fault]
     assert said.startswith(f"ingest_item of {TODAY} stopped")
     assert check in said
     assert words in said
+
+
+def test_users_of_other_pseudonyms_than_the_events_are_stopped(yesterday, copied, capsys, tmp_path):
+    said = stopped(redelivered(copied(yesterday), tmp_path, "users", faults.another_salt), capsys)
+    assert said.startswith(f"ingest_event of {TODAY} stopped")
+    assert "users_known [failed]" in said
+    assert "are both ids of one salt?" in said
+
+
+def test_a_campaign_for_an_item_that_is_not_there_is_paused_and_told(yesterday, copied, tmp_path):
+    folders = redelivered(copied(yesterday), tmp_path, "campaigns", faults.nothing_to_promote)
+    ingest(*folders)
+    (path,) = folders.root.glob(f"data/campaign/date={TODAY}/*/manifest.json")
+    told = Manifest.from_json(path.read_text(), str(path))
+    (check,) = [one for one in told.checks if one.name == "campaigns_sane"]
+    assert (check.outcome, check.severity, check.observed, check.of) == ("failed", "warning", 1, 8)
+    assert (told.rows_out, told.rejected) == (7, {"item_ids:known": 1})
+
+
+def test_a_normal_day_keeps_most_of_what_listeners_had(today):
+    paths = today.root.glob(f"data/exposure/date={TODAY}/*/manifest.json")
+    found = [Manifest.from_json(path.read_text(), str(path)) for path in paths]
+    (check,) = [c for one in found if one.qualifier == "home" for c in one.checks if c.name == "kept_since_yesterday"]
+    assert check.outcome == "passed"
+    assert 0.2 < check.observed < 0.95
+    assert check.of > 100
 
 
 def test_what_a_check_stopped_is_kept_as_evidence(delivered, capsys):
@@ -192,6 +227,23 @@ def test_a_popularity_collapse_is_stopped(unmade, capsys, monkeypatch):
     said = stopped(folders, capsys, "--surface", "home")
     assert "mean_jaccard [failed]" in said or "single_item_share [failed]" in said
     assert "popularity aside" in said
+
+
+def test_scores_that_are_spread_otherwise_than_in_the_week_are_stopped(unmade, capsys, monkeypatch):
+    """Three more days like the one before are made up, so that there is a week to compare with."""
+    folders = unmade("proposal", "candidate_set", "exposure")
+    for day in ("27", "28", "29"):
+        shutil.copytree(folders.root / f"runs/date={YESTERDAY}", folders.root / f"runs/date=2026-01-{day}")
+    one = SURFACES["home"].sources["home.co_listen"]
+
+    def fainter(audience, bundle):
+        return one.propose(audience, bundle).with_columns(pl.col("raw_score") / 256)
+
+    monkeypatch.setitem(SURFACES["home"].sources, "home.co_listen", dataclasses.replace(one, propose=fainter))
+    said = stopped(folders, capsys, "--surface", "home")
+    assert "psi:scores:home.co_listen [failed]" in said
+    assert said.count("[failed]") == 1
+    assert "the scores of home.co_listen are not spread as in the 4 days before" in said
 
 
 def broken(audience, bundle) -> pl.DataFrame:

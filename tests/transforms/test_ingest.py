@@ -22,6 +22,7 @@ from transforms.ingest import (
     IngestEvents,
     MergeEvents,
     MergeRows,
+    Refuse,
     _id_task,
     deduplicate,
     find_repeats,
@@ -68,7 +69,8 @@ class Ingested:
     def account(self) -> dict[str, int]:
         """Return what became of the lines; the sum of all but `lines` must be `lines`."""
         given = {"lines": sum(entry["rows_in"] for entry in self.entries), "rows": self.rows.height}
-        return given | {"rejected": self.rejected.height} | self.counters
+        fates = {name: n for name, n in self.counters.items() if name in ("duplicates", "erased")}
+        return given | {"rejected": self.rejected.height} | fates
 
 
 class Folder:
@@ -98,9 +100,9 @@ class Folder:
     def targets(self) -> dict[str, Task]:
         return {name: Task(name, int(name), self.known) for name in sorted(NAMES)}
 
-    def ingest(self) -> Ingested:
+    def ingest(self, refuse: Refuse | None = None) -> Ingested:
         emit = EmitEvents(SHARDS, "v1") if self.contract is EVENT else EmitRows(self.contract, SHARDS, "v1")
-        merge = MergeEvents("v1") if self.contract is EVENT else MergeRows(self.contract, "v1")
+        merge = MergeEvents("v1") if self.contract is EVENT else MergeRows(self.contract, "v1", refuse)
         parts = [part for task in self.tasks() for part in emit_parts(task, self.space, emit)]
         by_id: dict = collections.defaultdict(list)
         for target, (kind, path) in parts:
@@ -169,6 +171,19 @@ def test_users_who_asked_for_erasure_leave_no_event(tmp_path):
     found = folder.ingest()
     assert sorted(found.rows["user_id"]) == ["u0", "u2"]
     assert found.account() == {"lines": 4, "rows": 2, "rejected": 0, "duplicates": 0, "erased": 2}
+
+
+def test_events_of_users_who_were_not_delivered_are_counted_by_date(tmp_path):
+    """Whoever is erased leaves no event, and one that is delivered twice is one."""
+    day = 24 * 60
+    rows = [raw_event("e0", "u1"), raw_event("e1", "who"), raw_event("e2", "who", day), raw_event("e3", "else", day),
+            raw_event("e4", "gone")]  # fmt: skip
+    folder = Folder(tmp_path).lines("a", [*rows, rows[1]])
+    folder.knows("user", [{"user_id": "u1"}, {"user_id": "gone", "deletion_requested_at": NOON}])
+    counted = {name: n for name, n in folder.ingest().counters.items() if "user" in name}
+    assert counted == {
+        "users_known": 2 * SHARDS, "events_of_unknown_users:2026-01-30": 1, "events_of_unknown_users:2026-01-31": 2,
+    }, "every shard is given the same two users here"  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -311,7 +326,7 @@ def test_of_two_rows_of_one_item_the_one_updated_last_stays(tmp_path):
     (refused,) = found.rejected.to_dicts()
     assert {row["title"], json.loads(refused["payload"])["title"]} == {"New", "Clash"}
     assert refused["rule"] == "item_id:conflict"
-    assert found.counters == {"duplicates": 2}
+    assert found.counters["duplicates"] == 2
     assert (row["canonical_id"], row["explicit"], row["rec_eligible"]) == ("i1", True, True)
 
 
@@ -320,6 +335,27 @@ def test_an_item_s_text_hash_changes_with_its_text_only(tmp_path):
     rows = [one, one | {"item_id": "b", "duration_ms": 5}, one | {"item_id": "c", "title": "U"}]
     found = Folder(tmp_path, ITEM).lines("a", rows).ingest().rows.sort("item_id")["text_hash"].to_list()
     assert found[0] == found[1] != found[2]
+
+
+def test_a_snapshot_counts_what_its_checks_ask_for(tmp_path):
+    one = {"item_id": "a", "item_type": "track", "description": "d", "availability": [{"market": "se"}]}
+    found = Folder(tmp_path, ITEM).lines("a", [one]).ingest().counters
+    assert (found["items_of_strange_markets"], found["items_of:track"], found["eligible_in:*"]) == (1, 1, 0)
+    assert "refused" not in found
+
+
+def test_what_another_dataset_forbids_is_rejected_with_its_rule_and_counted(tmp_path):
+    folder = Folder(tmp_path, USER).lines("a", [{"user_id": f"u{n}"} for n in range(4)])
+
+    def refuse(rows, shard):
+        return rows.filter(user_id="u1").with_columns(rule=pl.lit("user_id:known"), detail=pl.lit("user_id=u1"))
+
+    found = folder.ingest(refuse)
+    assert sorted(found.rows["user_id"]) == ["u0", "u2", "u3"]
+    assert found.rejected.select("rule", "detail", "source").rows() == [
+        ("user_id:known", "user_id=u1", "users/a.jsonl")
+    ]
+    assert found.counters["refused"] == 1
 
 
 def test_snapshot_lines_are_accounted_for(tmp_path):

@@ -55,21 +55,23 @@ def rows(output: Output) -> list[tuple]:
     return pl.DataFrame(output.frame).select("key", "source_id", "item_id").rows()
 
 
-ALONE = {"asked": 3, "answered:good": 3}
+ONE = 133
+"""The bin of a score of 1."""
+ALONE = {"asked": 3, "answered:good": 3, f"scores:good:{ONE}": 3}
 GOOD = [(key, "good", "a") for key in ("ann", "bob", "cid")]
 
 
 def test_sources_that_answer_are_not_spoken_of():
     found = asked({"good": source(of_item("a"))})
     assert rows(found) == GOOD
-    assert (found.rows_in, found.counters, found.artifacts) == (3, {"asked": 3, "answered:good": 3}, {})
+    assert (found.rows_in, found.counters, found.artifacts) == (3, ALONE, {})
 
 
 def test_what_each_source_took_is_told_beside_what_is_committed():
     ticks = iter(range(100))
     found = asked({"good": source(of_item("a")), "other": source(of_item("b"))}, lambda: float(next(ticks)))
     assert found.spent == {"good": len(BLOCKS), "other": len(BLOCKS)}, "a tick for every block"
-    assert (found.counters, found.artifacts) == ({"asked": 3, "answered:good": 3, "answered:other": 3}, {})
+    assert (found.counters, found.artifacts) == (ALONE | {"answered:other": 3, f"scores:other:{ONE}": 3}, {})
 
 
 def test_a_source_is_counted_for_whom_it_proposes_anything():
@@ -78,7 +80,7 @@ def test_a_source_is_counted_for_whom_it_proposes_anything():
         return pl.concat(found).filter(pl.col("key") == "bob")
 
     found = asked({"good": source(of_item("a")), "some": source(twice_for_bob)})
-    assert found.counters == ALONE | {"answered:some": 1}
+    assert found.counters == ALONE | {"answered:some": 1, f"scores:some:{ONE}": 2}
 
 
 @pytest.mark.parametrize("key", ["ann", "cid"], ids=["in the first block", "in the last block"])
@@ -170,7 +172,7 @@ def test_a_source_that_hangs_is_not_waited_for_and_its_late_answer_changes_nothi
     hanging.release()
     assert rows(found) == GOOD
     assert panel.ask(BLOCKS[0], MemoryBundle({}))["source_id"].to_list() == ["good", "good"]
-    assert asked(sources).counters == ALONE | {"answered:hangs": 3}
+    assert asked(sources).counters == ALONE | {"answered:hangs": 3, f"scores:hangs:{ONE}": 3}
     assert hanging.asked == 3
 
 

@@ -21,6 +21,7 @@ from toy_road import (
     listen,
     offer_in,
     policy,
+    proposals,
     quota,
     shard,
     table,
@@ -34,7 +35,7 @@ from schemas.policy import SurfacePolicy
 from transforms import retrieve
 from transforms.groups import KEEP, RetrieveGroups
 from transforms.io.tables import conform
-from transforms.recommend import Recommend
+from transforms.recommend import Recommend, count_granted
 from transforms.vector_sources import VECTOR_SIGNALS
 from transforms.works import work
 from validation.rows import split_rows
@@ -488,3 +489,18 @@ def test_what_is_for_newcomers_is_for_whoever_has_no_history_to_go_by(made, seed
         shown |= {row["user_id"]} if source in names else set()
     assert not shown & (heard - opted_out)
     assert bool(shown) == (source in one.offered["source_id"])
+
+
+def test_a_source_is_granted_no_more_than_its_minimum_and_what_it_proposed_and_is_in_what_others_proposed_too():
+    """For `u1` both minima are full, `u2` is proposed one item, and a group none of its own."""
+    surface = policy(quota("near", 2, 4, 8), quota("own", 1, 3, 6), quota("chart", 0, 2, 30))
+    offered = [proposals({"near": ["a", "b", "c"], "own": ["a"], "chart": ["d"]}, "u1"),
+               proposals({"near": ["e"]}, "u2", {"near": ["x", "y"]}), proposals({"near": ["z"]}, "stranger")]  # fmt: skip
+    placed = pl.DataFrame(
+        [(0, 0, "near"), (0, 0, "own"), (0, 0, "near"), (0, 1, "chart"), (1, 0, "near")],
+        schema={"k": pl.UInt32, "position": pl.Int32, "source_id": pl.String}, orient="row",
+    )  # fmt: skip
+    records = pl.DataFrame({"record_key": ["u1", "u2"]})
+    assert count_granted(pl.concat(offered), records, placed, surface) == {
+        "granted_by_source:near": 3, "granted_by_source:own": 1, "placed_by_source:near": 2, "placed_by_source:own": 1,
+    }  # fmt: skip

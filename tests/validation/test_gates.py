@@ -355,7 +355,11 @@ def test_a_source_that_vanished_is_a_warning():
     [
         ({}, {}),
         ({"max_item_sets_chosen": 51}, {"single_item_share": "critical"}),
-        ({"max_item_sets_chosen": 490, "eligible_items": 10_000, "covered_items": 1_500}, {}),
+        ({"max_item_sets_chosen": 399, "eligible_items": 10_000, "covered_items": 1_500}, {}),
+        (
+            {"max_item_sets_chosen": 490, "eligible_items": 10_000, "covered_items": 1_500},
+            {"single_item_share": "warning"},
+        ),
         (
             {"max_item_sets_chosen": 510, "eligible_items": 10_000, "covered_items": 1_500},
             {"single_item_share": "critical"},
@@ -391,6 +395,8 @@ WARN_ONLY = {
     "gini_in_weeks",
     "freshest_item",
     "arms_in_weeks",
+    "kept_since_yesterday",
+    "least_slots",
 }
 
 
