@@ -55,11 +55,22 @@ def test_scores_that_are_spread_otherwise_are_told_and_then_stopped(psi, severit
         assert "the scores of a are not spread as in the 7 days before (median bin 4, it was 4)" in found.message
 
 
-def test_a_week_that_varies_by_itself_grants_as_much():
-    """Releases of a Friday are fresh: what moves by 0.2 from day to day may do so today."""
-    varied = [day(EVEN), day(shifted(0.2))] * 3
-    assert judged(day(shifted(0.252)), varied).outcome == "passed"
-    assert judged(day({"9": 1000}), varied).severity == "critical"
+@pytest.mark.parametrize(
+    ("observed", "psi", "severity"),
+    [
+        (0.109, 0.3, None),
+        (0.171, 0.4, None),
+        (0.238, 0.5, "warning"),
+        (0.308, 0.6, "warning"),
+        (0.344, 0.65, "critical"),
+    ],
+)
+def test_a_week_that_varies_by_itself_grants_as_much(observed, psi, severity):
+    """Releases of a Friday are fresh: a day of this week is 0.075 from the others, and today may be as much further."""
+    found = judged(day(shifted(psi)), [day(EVEN), day(shifted(0.2))] * 3)
+    assert found.observed == pytest.approx(observed, abs=1e-3)
+    assert found.threshold == "W > 0.1, B > 0.25, plus 0.075 of noise"
+    assert (found.outcome, found.severity) == (("failed", severity) if severity else ("passed", "critical"))
 
 
 @pytest.mark.parametrize(("keys", "outcome"), [(4, "passed"), (1_000, "failed")])
@@ -82,7 +93,8 @@ def test_after_a_training_other_scores_are_told_and_do_not_stop_and_days_of_the_
     first = judged(after, [before] * 7, ours=("a",))
     assert (first.outcome, first.severity) == ("failed", "warning")
     assert "Some of these days were of another model" in first.message
-    assert judged(after, [before] * 3 + [after] * 4, ours=("a",)).outcome == "passed"
+    later = judged(after, [before] * 3 + [after] * 4, ours=("a",))
+    assert (later.outcome, later.threshold) == ("passed", "W > 0.1, B > 0.25, plus 0.000 of noise")
     assert judged(after, [before] * 7).severity == "critical", "a source without a model has no such excuse"
 
 
