@@ -27,6 +27,8 @@ from transforms.index.ivf import IvfIndex
 
 BATCHES = (1, 4, 16, 64, 256, 999, 1_024, 4_096)
 SHARES = (0.9, 0.5, 0.1, 0.01)
+FEW = 32
+"""Queries of what looks at one at a time."""
 CLUSTERS = 1_000
 DEFAULT_THRESHOLD = 128_000
 Search = Callable[[np.ndarray, int], tuple[np.ndarray, np.ndarray]]
@@ -214,15 +216,30 @@ def filtered(items: np.ndarray, queries: np.ndarray, k: int, rounds: int) -> dic
         )  # fmt: skip
         wide = min(int(2 * k / share), len(items))
         after = mask[np.maximum(index.search(batch[:64], wide).rows, 0)].sum(axis=1)
+        faiss_spent = in_turns(faiss_filtered(items, mask, batch, k), 1)
         got = (index.search(batch, k, limits).rows != NOTHING).sum(axis=1)
         there = min(k, int(mask.sum()))
         found[share] = {
             "per item": ratio(spent["some"], spent["all"]) * float(mask.mean()),
             "of an index of them alone": ratio(spent["some"], spent["own"]),
+            "us a query": 1e6 * min(spent["some"]) / len(batch),
+            "us a query, flat FAISS with a selector": 1e6 * min(faiss_spent["selector"]) / FEW,
+            "us a query, flat FAISS of them alone": 1e6 * min(faiss_spent["own"]) / len(batch),
             "short": float((got < there).mean()), "short, filtered afterwards": float((after < there).mean()),
         }  # fmt: skip
         print(f"  {share:.0%} may be found: {found[share]}", flush=True)
     return found
+
+
+def faiss_filtered(items: np.ndarray, mask: np.ndarray, batch: np.ndarray, k: int) -> dict[str, Callable[[], object]]:
+    """Return what FAISS offers where some items may be found: a selector, for `FEW` queries, or a flat index of just them."""
+    every, own = faiss.IndexFlatIP(items.shape[1]), faiss.IndexFlatIP(items.shape[1])
+    every.add(items)
+    own.add(items[mask])
+    bits = np.packbits(mask, bitorder="little")
+    given: Any = faiss.SearchParameters(sel=faiss.IDSelectorBitmap(len(mask), faiss.swig_ptr(bits)))
+    alone = flat_faiss(own, 1)
+    return {"selector": lambda bits=bits: every.search(batch[:FEW], k, params=given), "own": lambda: alone(batch, k)}
 
 
 def growth(items: np.ndarray, queries: np.ndarray, k: int, rounds: int) -> dict[str, float]:

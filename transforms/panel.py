@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future, wait
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 
 from schemas.candidates import PROPOSAL
@@ -22,6 +23,7 @@ from schemas.models import SpaceMismatch
 from transforms.io.store import StoreError
 from transforms.score_bins import count_scores
 from transforms.shards import Output, Shard, read_tables
+from transforms.sorted_groups import runs_in_order, starts
 from transforms.sources import Audience, Bundle, Source, proposed, ranked
 from validation.score_gates import ANSWERED
 
@@ -86,12 +88,13 @@ class Panel:
           rows: keys of the shard.
         """
         found = [self.ask(audience, bundle) for audience in blocks]
-        frame = pl.concat([read_tables([], PROPOSAL), *found])
-        kept = frame.filter(~pl.col("source_id").is_in(list(self.left_out)))
+        kept = pl.concat([read_tables([], PROPOSAL), *found])
+        if self.left_out:
+            kept = kept.filter(~pl.col("source_id").is_in(list(self.left_out)))
         answered = dict(kept.filter(pl.col("source_rank") == 0)["source_id"].value_counts().rows())
         reasons = {name: {"reason": reason, "detail": detail} for name, (reason, detail) in self.left_out.items()}
         return Output(
-            kept.sort(PROPOSAL.key),
+            _by_key(kept),
             rows_in=rows,
             counters={ASKED: rows}
             | {f"{ANSWERED}{name}": answered.get(name, 0) for name in sorted(self.sources)}
@@ -102,6 +105,13 @@ class Panel:
             else {},
             spent=dict(self.spent),
         )
+
+
+def _by_key(rows: pl.DataFrame) -> pl.DataFrame:
+    """Return rows by the contract's key: those of a key and source follow each other, by item."""
+    first = np.flatnonzero(starts(rows["key"].rle_id().to_numpy(), rows["source_id"].rle_id().to_numpy()))
+    order = rows[["key", "source_id"]][first].select(pl.arg_sort_by("key", "source_id")).to_series().to_numpy()
+    return rows if (order[1:] > order[:-1]).all() else rows[runs_in_order(order, first, rows.height)]
 
 
 def _answer(ask: Callable[[], pl.DataFrame]) -> Future[pl.DataFrame]:

@@ -41,6 +41,40 @@ def within(begins: np.ndarray) -> np.ndarray:
     return index - np.maximum.accumulate(np.where(begins, index, 0))
 
 
+def ranks(begins: np.ndarray, scores: np.ndarray) -> np.ndarray:
+    """Return the rank of each row in its group, 0 for the greatest score; of equal ones, the first row before the others.
+
+    Args:
+      begins: `(num_rows,) bool`, see `starts`. scores: `(num_rows,) float32`; one that is no number is the greatest.
+
+    Returns:
+      `(num_rows,) int32`.
+    """
+    place, first = within(begins), np.flatnonzero(begins)
+    group, width = np.cumsum(begins) - 1, int(place.max(initial=0)).bit_length()
+    bits = (scores.astype(np.float32) + np.float32(0)).view(np.uint32)
+    down = np.where(bits >> 31, bits, ~(bits | np.uint32(1 << 31))).astype(np.uint64)
+    if len(first).bit_length() + 32 + width > 64:
+        order = np.lexsort((down, group))
+    else:  # equal integers there are none, so that the fastest sort will do
+        packed = group.astype(np.uint64) << np.uint64(32 + width) | down << np.uint64(width) | place.astype(np.uint64)
+        packed.sort()
+        order = first[group] + (packed & np.uint64((1 << width) - 1)).astype(np.int64)
+    found = np.empty(len(place), np.int32)
+    found[order] = place
+    return found
+
+
+def runs_in_order(order: np.ndarray, first: np.ndarray, num_rows: int) -> np.ndarray:
+    """Return the rows, run after run in an order; rows of a run keep theirs.
+
+    Args:
+      order: `(num_runs,)`, a permutation. first: the first row of each run, ascending.
+    """
+    counts = np.diff(np.append(first, num_rows))[order]
+    return np.repeat(first[order], counts) + numbered(counts)
+
+
 def numbered(counts: np.ndarray) -> np.ndarray:
     """Number what is counted of each group from 0, groups one after the other."""
     return np.arange(int(counts.sum())) - np.repeat(np.cumsum(counts) - counts, counts)

@@ -1,18 +1,19 @@
 """Sources that rest on trained models: vectors of users, sessions and items, and neighbour sessions.
 
 Search is among what each listener may be offered (`transforms.reach`), exact or by an index. Memory: the items of a space
-with their index, once per worker; `MASKS_AT_ONCE` bytes per item; what a search holds, and at times most of the vectors again, packed
+with their index, once per worker, and `MASKS_AT_ONCE` bits for each; `MASKS_AT_ONCE` bytes per item; what a search holds, and at times most of the vectors again, packed
 (`transforms.index.exact`).
 """
 
 import dataclasses
 import datetime
 import functools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Protocol
 
 import numpy as np
 import polars as pl
+from polars import selectors as cs
 
 from transforms.id_index import NO_CODE, IdIndex
 from transforms.index.exact import NOTHING, Found, Limits
@@ -73,6 +74,18 @@ class Items:
     def numbers(self) -> IdIndex:
         """The ids, to look rows up by; 22 to 43 bytes for each."""
         return IdIndex.of(self.ids)
+
+    def mask(self, rights: Mapping[str, Any]) -> np.ndarray:
+        """Return what a kind of listener may be offered, `(num_items,) bool`, see `transforms.reach.Reach.mask`.
+
+        The last `MASKS_AT_ONCE` are kept, a bit for each item: every source that searches asks for the same kinds.
+        """
+        kind = tuple((name, tuple(told) if isinstance(told, list) else told) for name, told in rights.items())
+        return np.unpackbits(self._bits(kind), count=len(self.ids)).view(bool)
+
+    @functools.cached_property
+    def _bits(self) -> Callable[[tuple], np.ndarray]:
+        return functools.lru_cache(MASKS_AT_ONCE)(lambda kind: np.packbits(self.reach.mask(**dict(kind))))
 
     def rows(self, ids: pl.Series) -> np.ndarray:
         """Return the rows of those of the ids that have one, ascending."""
@@ -155,7 +168,7 @@ def _nearest(
         some_kinds = kinds[first : first + MASKS_AT_ONCE]
         masks = np.zeros((len(some_kinds), len(items.ids)), bool)
         for mask, rights in zip(masks, some_kinds, strict=True):
-            mask[among] = items.reach.mask(**rights)[among]
+            mask[among] = items.mask(rights)[among]
         some = np.flatnonzero((kind >= first) & (kind < first + MASKS_AT_ONCE))
         limits = Limits(masks, kind - first, without).take(some)
         best = items.index.search(vectors[some], looked_at(limit, audience.policy), limits)
@@ -167,14 +180,12 @@ def _nearest(
 
 def _kinds(keys: pl.Series, audience: Audience) -> tuple[np.ndarray, list[dict[str, Any]]]:
     """Return the kind of each key, `(num_keys,) int64`, and of each kind what `transforms.reach.Reach.mask` asks."""
-    asked = keys.to_frame("key").join(audience.rights, on="key", how="left", maintain_order="left")
-    kinds: dict[tuple, int] = {}
-    rows = (
-        tuple(tuple(sorted(one, key=str)) if isinstance(one, list) else one for one in row[1:])
-        for row in asked.iter_rows()
-    )
-    kind = [kinds.setdefault(row, len(kinds)) for row in rows]
-    return np.array(kind, np.int64), [dict(zip(asked.columns[1:], row, strict=True)) for row in kinds]
+    asked = keys.to_frame("key").join(audience.rights, on="key", how="left", maintain_order="left").drop("key")
+    alike = asked.with_columns(cs.list().list.sort()).with_row_index("of")
+    kinds = alike.group_by(asked.columns, maintain_order=True).agg("of")
+    kind = np.empty(len(keys), np.int64)
+    kind[kinds["of"].explode().to_numpy()] = np.repeat(np.arange(len(kinds)), kinds["of"].list.len().to_numpy())
+    return kind, kinds.drop("of").rows(named=True)
 
 
 def _without(keys: pl.Series, audience: Audience, items: Items) -> np.ndarray:
@@ -186,13 +197,18 @@ def _without(keys: pl.Series, audience: Audience, items: Items) -> np.ndarray:
 
 
 def long_form(keys: pl.Series, item_ids: pl.Series, best: np.ndarray, values: np.ndarray) -> pl.DataFrame:
-    """Return `key`, `item_id`, `raw_score` of the best items of each key, `(num_keys, k)` both; `NOTHING` is left out."""
-    key, place = np.nonzero(best != NOTHING)
+    """Return `key`, `item_id`, `raw_score` of the best items of each key, `(num_keys, k)` both; `NOTHING` is left out.
+
+    By key, as they are given, and row: so by item, where ids are sorted.
+    """
+    order = np.argsort(best, axis=1)
+    rows, scores = (np.take_along_axis(one, order, axis=1) for one in (best, values))
+    there = rows != NOTHING
     return pl.DataFrame(
         {
-            "key": keys[key],
-            "item_id": item_ids[best[key, place]],
-            "raw_score": values[key, place].astype(np.float64),
+            "key": keys[np.repeat(np.arange(len(keys)), there.sum(axis=1))],
+            "item_id": item_ids[rows[there]],
+            "raw_score": scores[there].astype(np.float64),
         }
     )
 

@@ -74,6 +74,16 @@ def test_what_each_source_took_is_told_beside_what_is_committed():
     assert (found.counters, found.artifacts) == (ALONE | {"answered:other": 3, f"scores:other:{ONE}": 3}, {})
 
 
+def test_proposals_are_by_key_source_and_item_whatever_order_they_come_in():
+    def backwards(audience, bundle):
+        return pl.concat([of_item(one)(audience, bundle).reverse() for one in ("b", "a")])
+
+    found = asked({"z": source(of_item("a")), "good": source(backwards)})
+    assert rows(found) == [
+        (key, name, one) for key in ("ann", "bob", "cid") for name, one in (("good", "a"), ("good", "b"), ("z", "a"))
+    ]
+
+
 def test_a_source_is_counted_for_whom_it_proposes_anything():
     def twice_for_bob(audience, bundle):
         found = [of_item(one)(audience, bundle) for one in ("a", "b")]

@@ -87,6 +87,19 @@ def test_the_nearest_come_first_and_what_points_away_comes_last():
     assert found(everything, "x") == ["east", "near_east", "north_east", "north", "west"]
 
 
+def test_what_a_kind_of_listener_may_be_offered_is_made_out_once_for_all_that_search(monkeypatch):
+    made, mask = [], Reach.mask
+    monkeypatch.setattr(Reach, "mask", lambda self, **rights: made.append(rights["languages"]) or mask(self, **rights))
+    items = dataclasses.replace(ITEMS)
+    who = audience([{"key": "x"}, {"key": "y"}, {"key": "z"}])
+    spoken = pl.Series("languages", [["sv", "en"], None, ["en", "sv"]])
+    who = dataclasses.replace(who, rights=who.rights.sort("key").with_columns(spoken))
+    for _ in range(2):
+        frame = nearest(who, pl.Series(["x", "y", "z"]), np.array([at(0)] * 3, np.float32), items, 3)
+        assert all(found(frame, key) == ["east", "near_east", "north_east"] for key in "xyz")
+    assert made == [("en", "sv"), None]
+
+
 def test_a_market_against_the_taste_of_a_listener_gives_as_many_as_it_has():
     """NO has 1 % of the catalogue, and all of it points away from what everybody likes."""
     rng, num_items, limit = np.random.default_rng(5), 2_000, 10

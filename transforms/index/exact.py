@@ -23,7 +23,8 @@ import torch
 
 from transforms.index.aligned import aligned
 from transforms.index.factors import Factors, Product, blocks, fastest, norms
-from transforms.index.survivors import Barred, Pool
+from transforms.index.inner_product import LAST, score
+from transforms.index.survivors import Barred, Pool, floors, narrow
 
 NOTHING = -1
 """Fills up where there are fewer items than asked for."""
@@ -34,8 +35,6 @@ SAMPLED_SHARE, LEAST_SAMPLE, MOST_SAMPLE = 1 / 16, 1_024, 16_384
 PACKING = 40
 """What packing an item costs, in scores of one query and one item; `python -m benchmarks.retrieval` shows it."""
 _ALIGNED_BYTES = 2**28
-LAST = np.uint64(0xFFFFFFFFFFFFFFFF)
-"""The key of nothing."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -65,16 +64,23 @@ class Limits:
         int64`, which one is a query's.
       without: `query << 32 | row` in int64, ascending, each once: rows of the index that one query may not find though its
         mask is open to them.
+      num_open: `(num_masks,) int64`, how many items each mask is open to; None: not counted yet.
     """
 
     masks: np.ndarray
     mask_of: np.ndarray
     without: np.ndarray
+    num_open: np.ndarray | None = None
+
+    @property
+    def counted(self) -> "Limits":
+        """These, with `num_open`."""
+        return self if self.num_open is not None else dataclasses.replace(self, num_open=self.masks.sum(axis=1))
 
     @property
     def open_to(self) -> np.ndarray:
         """How many items each query's mask is open to."""
-        return np.asarray(self.masks.sum(axis=1)[self.mask_of])
+        return np.asarray(self.counted.num_open)[self.mask_of]
 
     def count_without(self, num_queries: int) -> np.ndarray:
         """Return how many items each query goes without."""
@@ -88,17 +94,17 @@ class Limits:
         query, row = without >> 32, without & 0xFFFFFFFF
         place = np.minimum(np.searchsorted(rows, row), max(len(rows) - 1, 0))
         found = (rows[place] == row) & self.masks[mask_of[query], place]
-        return Limits(self.masks, mask_of, without[found])
+        return Limits(self.masks, mask_of, without[found], self.num_open)
 
     def take(self, queries: np.ndarray) -> "Limits":
         """Return those of some queries, ascending."""
         query = self.without >> 32
         if not len(queries):
-            return Limits(self.masks, self.mask_of[queries], self.without[:0])
+            return Limits(self.masks, self.mask_of[queries], self.without[:0], self.num_open)
         place = np.minimum(np.searchsorted(queries, query), len(queries) - 1)
         kept = queries[place] == query
         without = place[kept] << 32 | self.without[kept] & 0xFFFFFFFF
-        return Limits(self.masks, self.mask_of[queries], without)
+        return Limits(self.masks, self.mask_of[queries], without, self.num_open)
 
     def packed(self, size: int) -> "Limits":
         """Return those of a part that holds just what the mask is open to."""
@@ -186,7 +192,8 @@ class ExactIndex:
         """
         if limits is None:
             return self._whole.search(queries, k)
-        open_to = limits.masks.sum(axis=1)
+        limits = limits.counted
+        open_to = np.asarray(limits.num_open)
         asked = np.bincount(limits.mask_of, minlength=len(limits.masks))
         packed = asked * (len(self) - open_to) > PACKING * open_to
         rows, scores = np.full((len(queries), k), NOTHING, np.int32), np.full((len(queries), k), -np.inf, np.float32)
@@ -216,12 +223,14 @@ class ExactIndex:
         """Return the scores of each query's own items, `(num_queries, n) float32`.
 
         Args:
-          queries: `(num_queries, dim) float32`. rows: `(num_queries, n) int64`, `NOTHING` allowed: minus infinity.
+          queries: `(num_queries, dim) float32`. rows: `(num_queries, n)` integers, `NOTHING` allowed: minus infinity.
         """
-        ask, of, found = np.ascontiguousarray(queries), np.ascontiguousarray(rows), np.empty(rows.shape, np.float32)
-        pointers = faiss.swig_ptr(found), faiss.swig_ptr(of)
-        if rows.size:
-            self._flat.compute_distance_subset(len(ask), faiss.swig_ptr(ask), of.shape[1], *pointers)
+        return to_scores(self.keys(queries, rows))
+
+    def keys(self, queries: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        """Return the keys of each query's own items, `(num_queries, n) uint64`, see `to_keys`; otherwise as `scores`."""
+        found = np.empty(rows.shape, np.uint64)
+        score(queries, self._matrix, rows, found)
         return found
 
 
@@ -281,7 +290,8 @@ class Part:
         sampled = np.full(len(queries), len(self._sample))
         if limits:
             masks = limits.masks[:, self._sampled]
-            scores[~masks[limits.mask_of]] = -np.inf
+            for mask in np.flatnonzero(~masks.all(axis=1)):
+                scores[np.ix_(limits.mask_of == mask, ~masks[mask])] = -np.inf
             sampled = masks.sum(axis=1)[limits.mask_of]
         expected = wanted * sampled / np.maximum(open_to, 1)
         rank = np.ceil(expected + 4 * np.sqrt(expected) + 4).astype(int)
@@ -315,16 +325,14 @@ class Part:
     def _best(self, queries: np.ndarray, keys: np.ndarray, pool: Pool, product: Product) -> np.ndarray:
         """Score what is in the pool in full and return the best keys, of these and of those there were."""
         k, keys = keys.shape[1], keys.copy()
+        last: np.ndarray = np.empty(len(keys), product.bits)
+        floors(pool, k, last)
+        no_more = last == np.iinfo(product.bits).min
+        narrow(pool, np.where(no_more, last, product.rival(last)), self._rows)
         for some in _alike(pool.counts):
-            most = int(pool.counts[some[-1]])
-            own, bounds = pool.places[some, :most], pool.bounds[some, :most]
-            there = np.arange(most) < pool.counts[some, None]
-            if most > k:
-                last = np.partition(np.where(there, bounds, np.iinfo(bounds.dtype).min), most - k, axis=1)[:, most - k]
-                there &= bounds >= product.rival(last, some)[:, None]
-            rows = np.where(there, self._rows[np.where(there, own, 0)], NOTHING).astype(np.int64)
-            both = np.hstack([keys[some], to_keys(self._index.scores(queries[some], rows), rows)])
-            keys[some] = np.sort(np.partition(both, k - 1, axis=1)[:, :k], axis=1)
+            there = np.arange(pool.counts[some[-1]]) < pool.counts[some, None]
+            found = self._index.keys(queries[some], np.where(there, pool.places[some, : there.shape[1]], NOTHING))
+            keys[some] = best_of(k, *([keys[some]] if (keys[some, 0] != LAST).any() else []), found)
         return keys
 
 
@@ -357,6 +365,16 @@ def to_keys(scores: np.ndarray, rows: np.ndarray) -> np.ndarray:
     ascending = np.where(bits >> 31, ~bits, bits | np.uint32(0x80000000))
     keys = (~ascending).astype(np.uint64) << np.uint64(32) | (rows & 0xFFFFFFFF).astype(np.uint64)
     return np.where(rows == NOTHING, LAST, keys)
+
+
+def best_of(k: int, *keys: np.ndarray) -> np.ndarray:
+    """Return the k best of the keys of each query, in order, `(num_queries, k) uint64`; `LAST` where there are fewer."""
+    every = keys[0] if len(keys) == 1 else np.hstack(keys)
+    if every.shape[1] < k:
+        every = np.hstack([every, np.full((len(every), k - every.shape[1]), LAST)])
+    if every.shape[1] > 2 * k:  # sorting what is just above k costs less than finding out which it is
+        every = np.partition(every, k - 1, axis=1)[:, :k]
+    return np.sort(every, axis=1)[:, :k]
 
 
 def to_scores(keys: np.ndarray) -> np.ndarray:

@@ -7,6 +7,7 @@ import numpy as np
 from transforms.compiled import compiled
 
 _AT_ONCE = 64
+_STEP_BITS = 10
 
 
 class Barred(NamedTuple):
@@ -47,24 +48,24 @@ def collect(bounds, least, first, barred, pool):
     """Add the items of a block whose bounds are `least` or more, and that are not barred; there must be room for all.
 
     Args:
-      bounds: `(num_queries, size)` integers. least: `(num_queries,)` of the same. first: the block's first place.
+      bounds: `(num_queries, size)` integers, the bits of floats; these below 0 are told from each other in their own order.
+      least: `(num_queries,)` of the same, in the order of the floats. first: the block's first place.
     """
     size, masked = bounds.shape[1], barred.masks.shape[1] > 0
+    reach, top = np.empty(size + 1, np.int32), least.dtype.type(np.iinfo(least.dtype).max)
     for q in range(bounds.shape[0]):
-        limit, n, at, last, mask = least[q], pool.counts[q], pool.passed[q], barred.starts[q + 1], barred.mask_of[q]
-        for start in range(0, size, _AT_ONCE):
-            end = min(start + _AT_ONCE, size)
-            if end - start == _AT_ONCE and not _any_reach(bounds[q, start : start + _AT_ONCE], limit):
+        num_reach = _reach(bounds[q], least[q], top, reach)
+        n, at, last, mask = pool.counts[q], pool.passed[q], barred.starts[q + 1], barred.mask_of[q]
+        for i in range(num_reach):
+            place = first + reach[i]
+            if masked and not barred.masks[mask, place]:
                 continue
-            for j in range(start, end):
-                place = first + j
-                if bounds[q, j] < limit or (masked and not barred.masks[mask, place]):
-                    continue
-                while at < last and barred.places[at] < place:
-                    at += 1
-                if at == last or barred.places[at] != place:
-                    pool.places[q, n], pool.bounds[q, n] = place, bounds[q, j]
-                    n += 1
+            while at < last and barred.places[at] < place:
+                at += 1
+            if at == last or barred.places[at] != place:
+                bits = bounds[q, reach[i]]
+                pool.places[q, n], pool.bounds[q, n] = place, bits if bits >= 0 else bits ^ top
+                n += 1
         pool.counts[q], pool.passed[q] = n, at
 
 
@@ -84,6 +85,62 @@ def add(queries, places, bounds, first, barred, pool):
             n = pool.counts[q]
             pool.places[q, n], pool.bounds[q, n] = place, bounds[row]
             pool.counts[q] = n + 1
+
+
+@compiled
+def floors(pool, k, found):
+    """Write down for each query an integer that k of its bounds reach, and as few more as 1,024 steps can tell; the least
+    there is where it has no more than k bounds.
+
+    Args:
+      found: `(num_queries,)` of the type of bounds.
+    """
+    steps = np.empty(1 << _STEP_BITS, np.int32)
+    for q in range(len(found)):
+        own = pool.bounds[q, : pool.counts[q]]
+        if len(own) <= k:
+            found[q] = np.iinfo(found.dtype).min
+            continue
+        low, shift, left, at = np.int64(own.min()), 0, k, len(steps)
+        while np.int64(own.max()) - low >> shift >= len(steps):
+            shift += 1
+        steps[:] = 0
+        for bound in own:
+            steps[np.int64(bound) - low >> shift] += 1
+        while left > 0:
+            at -= 1
+            left -= steps[at]
+        found[q] = low + (at << shift)
+
+
+@compiled
+def narrow(pool, least, rows):
+    """Keep what reaches `least`, `(num_queries,)` integers, and write the row of each place in its stead."""
+    for q in range(len(least)):
+        n = 0
+        for i in range(pool.counts[q]):
+            pool.places[q, n] = rows[pool.places[q, i]]
+            n += pool.bounds[q, i] >= least[q]
+        pool.counts[q] = n
+
+
+@compiled
+def _reach(bounds, limit, top, reach):
+    """Write down which bounds are `limit` or more; return how many. There must be room for one more."""
+    n, size = 0, len(bounds)
+    for start in range(0, size, _AT_ONCE):
+        end = min(start + _AT_ONCE, size)
+        if limit > 0:
+            if end - start == _AT_ONCE and not _any_reach(bounds[start : start + _AT_ONCE], limit):
+                continue
+            for j in range(start, end):
+                reach[n] = j
+                n += bounds[j] >= limit
+        else:
+            for j in range(start, end):
+                reach[n] = j
+                n += (bounds[j] if bounds[j] >= 0 else bounds[j] ^ top) >= limit
+    return n
 
 
 @compiled

@@ -18,6 +18,8 @@ ROW_GROUP_ROWS = 131_072
 NESTED_ROW_GROUP_ROWS = (ROW_GROUP_ROWS, 16_384, 1_024)
 """Rows per group by depth of lists of records: a reader holds a whole group, of 200 listens or 300 candidates a row."""
 
+_DICTIONARY_BYTES = 2**20  # of a dictionary, pyarrow's own limit: `dictionary_pagesize_limit`
+
 
 def conform(frame: pl.DataFrame | pa.Table, contract: Contract, *, nulls_allowed: bool = False) -> pa.Table:
     """Return the table with exactly the contract's columns, order and types, and its name and fingerprint attached.
@@ -61,7 +63,9 @@ def write_parquet(table: pa.Table) -> str:
     with _temporary() as path:
         pq.write_table(
             table, path, compression="zstd", row_group_size=rows, store_schema=True,
-            use_dictionary=[leaf for field in table.schema for leaf in _repeating(field.type, field.name)],
+            use_dictionary=[
+                leaf for field in table.schema for leaf in _repeating(field.type, field.name) if not _single(table, leaf, rows)
+            ],
         )  # fmt: skip
     return path
 
@@ -75,6 +79,20 @@ def _repeating(type_: pa.DataType, path: str) -> Iterator[str]:
         yield from _repeating(type_.value_type, f"{path}.list.element")
     elif not pa.types.is_floating(type_):
         yield path
+
+
+def _single(table: pa.Table, name: str, rows: int) -> bool:
+    """Tell whether most strings of a column come once and would not fit a dictionary: it would be begun and given up.
+
+    Judged by the first of the groups of so many rows.
+    """
+    if name not in table.column_names or not pa.types.is_string(table.schema.field(name).type):
+        return False
+    first = table.column(name).slice(0, rows)
+    if first.nbytes < _DICTIONARY_BYTES:
+        return False
+    each = first.unique()
+    return each.nbytes > _DICTIONARY_BYTES and 2 * len(each) > len(first)
 
 
 def _depth(type_: pa.DataType) -> int:

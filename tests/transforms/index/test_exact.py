@@ -6,8 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from transforms.index import exact, factors
-from transforms.index.exact import LEAST_SAMPLE, NOTHING, ExactIndex, Limits
+from transforms.index.exact import LEAST_SAMPLE, NOTHING, ExactIndex, Limits, to_keys, to_scores
 from transforms.index.factors import BFLOAT16, FLOAT32, ON_GPU, OnGpu, OnProcessor
+from transforms.index.inner_product import score
+from transforms.index.survivors import Pool, floors
 
 EVERY = [FLOAT32, BFLOAT16, ON_GPU]
 PRECISIONS = pytest.mark.parametrize("precision", EVERY)
@@ -110,6 +112,33 @@ def test_a_processor_is_taken_by_how_fast_it_is(monkeypatch, narrow, wide, taken
     assert factors._faster.__wrapped__() == FLOAT32, "what it cannot do is not tried"
 
 
+def test_scores_are_the_same_where_vectors_are_mapped_at_an_odd_address():
+    rng = np.random.default_rng(8)
+    items, queries = normal(rng, 300, 50), normal(rng, 20, 50)
+    odd = np.frombuffer(b"x" * 45 + items.tobytes(), np.float32, offset=45).reshape(items.shape)
+    assert not odd.flags.aligned
+    rows, found = np.tile(np.arange(300), (20, 1)), np.empty((2, 20, 300), np.uint64)
+    for keys, vectors in zip(found, (items, odd), strict=True):
+        score(queries, vectors, rows, keys)
+    assert found[0].tobytes() == found[1].tobytes()
+    np.testing.assert_array_equal(found[0], to_keys(to_scores(found[0]), rows))
+    exact = queries.astype(float) @ items.T.astype(float)
+    np.testing.assert_allclose(to_scores(found[0]), exact, atol=1e-5)
+
+
+@pytest.mark.parametrize("bits", [np.int16, np.int32])
+@given(bounds=st.lists(st.integers(-(2**15), 2**15 - 1), min_size=1, max_size=300), k=st.integers(1, 310))
+@settings(deadline=None)
+def test_a_floor_is_reached_by_k_bounds(bits, bounds, k):
+    given_, found = np.array([bounds], bits) * bits(1 if bits is np.int16 else 2**14), np.empty(1, bits)
+    floors(Pool(np.empty((1, 0), np.int32), given_, np.array([len(bounds)]), np.zeros(1, int)), k, found)
+    if len(bounds) <= k:
+        assert found[0] == np.iinfo(bits).min
+        return
+    last = int(np.sort(given_[0])[-k])
+    assert 0 <= last - int(found[0]) <= (int(given_.max()) - int(given_.min())) / 2**9
+
+
 @PRECISIONS
 def test_a_part_finds_its_own_items_and_all_it_was_asked_for(precision):
     rng = np.random.default_rng(2)
@@ -172,8 +201,8 @@ def test_where_everything_is_equal_the_first_rows_are_found_in_little_memory(pre
     for kind in (OnProcessor, OnGpu):
         monkeypatch.setattr(kind, "bounds_at_once", 2**12)
     index, scored = ExactIndex.of(np.ones((30_000, 4), np.float32), precision), []
-    scores = index.scores
-    monkeypatch.setattr(index, "scores", lambda queries, rows: scored.append(rows.size) or scores(queries, rows))
+    keys = index.keys
+    monkeypatch.setattr(index, "keys", lambda queries, rows: scored.append(rows.size) or keys(queries, rows))
     found = index.search(np.ones((3, 4), np.float32), 20)
     np.testing.assert_array_equal(found.rows, np.tile(np.arange(20), (3, 1)))
     assert max(scored) <= 3 * 1_020 + 2**12
