@@ -12,6 +12,7 @@ from pipelines import ingest, recommend, tallies
 from pipelines.bundle import write_bundle
 from pipelines.calibrate import calibrate
 from pipelines.experiments import experiments, write_experiments
+from pipelines.inputs import raw_names
 from pipelines.models import Models, model_all
 from pipelines.overlap import count_kept
 from pipelines.publish import publish
@@ -19,7 +20,7 @@ from pipelines.recommend import SURFACES, Served, Tables
 from pipelines.road import SNAPSHOTS, Ingested, Road
 from pipelines.runner import Runner, load_manifest
 from schemas.candidates import CANDIDATE_SET, EXPOSURE, PROPOSAL
-from schemas.inputs import EVENT, TOMBSTONE, USER
+from schemas.inputs import EVENT, ITEM, TOMBSTONE, USER
 from schemas.manifest import InputRef, Manifest
 from transforms.embed.language import digest_of
 from transforms.io.store import Store
@@ -75,7 +76,13 @@ def run_road(runner: Runner, road: Road, raw: Store, surfaces: tuple[str, ...]) 
 
 
 def ingest_all(runner: Runner, road: Road, raw: Store) -> Ingested:
-    """Ingest snapshots first: events are checked against them."""
+    """Ingest snapshots first: events are checked against them.
+
+    Raises:
+      InputError: there are no items or no events; told before anything is read.
+    """
+    for contract in (ITEM, EVENT):
+        raw_names(raw, contract, road.day, required=True)
     users = runner.run(ingest.ingest_snapshot(road, raw, USER, required=False))
     items = runner.run(ingest.ingest_items(road, raw, users))
     campaigns = runner.run(ingest.ingest_campaigns(road, raw, items))

@@ -40,7 +40,13 @@ class RawFile:
 
 
 def raw_files(raw: Store, contract: Contract, as_of: str, *, required: bool) -> list[RawFile]:
-    """List a dataset's raw files as of a date, by name.
+    """List a dataset's raw files as of a date, by name, and digest each. Raises what `raw_names` does."""
+    names = raw_names(raw, contract, as_of, required=required)
+    return [RawFile(name, f"{raw.root}/{name}", raw.digest(name)) for name in names]
+
+
+def raw_names(raw: Store, contract: Contract, as_of: str, *, required: bool) -> list[str]:
+    """List the paths of a dataset's raw files as of a date, sorted; nothing is read.
 
     Raises:
       InputError: there are none and `required`, or a file of another kind lies among them.
@@ -59,7 +65,7 @@ def raw_files(raw: Store, contract: Contract, as_of: str, *, required: bool) -> 
             f"raw_files: no {', '.join(SUFFIXES)} files under {raw.root}/{folder}/{later}. Point RAW= at a folder with events/ and"
             " items/ (users/, campaigns/ and tombstones/ are optional), or name an importer with FORMAT=."
         )
-    return [RawFile(name, f"{raw.root}/{name}", raw.digest(name)) for name in chosen]
+    return chosen
 
 
 def _arrived(name: str) -> str:
