@@ -38,6 +38,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+os.environ.setdefault("POLARS_MAX_THREADS", "1")  # as `jobs.stream` does, for the bare loop too
+
 from benchmarks.stock_stream import compare
 from jobs.batch import open_raw
 from jobs.options import iso_date, leave

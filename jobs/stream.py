@@ -15,6 +15,8 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+os.environ.setdefault("POLARS_MAX_THREADS", "1")  # read when Polars is loaded: what a batch of a stream holds is small
+
 from jobs.batch import guarded
 from jobs.broker import add_broker, own_broker, state_folder
 from jobs.options import leave, parse_beam, positive

@@ -34,5 +34,14 @@ def test_each_library_has_one_thread(module):
     assert _threads(module) == {1}
 
 
+def test_the_stream_works_on_small_tables_with_one_thread_of_polars():
+    told = "import jobs.stream, polars; print(polars.thread_pool_size())"
+    free = {name: value for name, value in os.environ.items() if name != "POLARS_MAX_THREADS"}
+    done = subprocess.run(
+        [sys.executable, "-c", told], cwd=REPOSITORY, env=free, capture_output=True, text=True, check=True
+    )
+    assert int(done.stdout) == 1
+
+
 def test_what_the_environment_says_stands():
     assert 2 in _threads("transforms.index.exact", OMP_NUM_THREADS="2", OPENBLAS_NUM_THREADS="2")

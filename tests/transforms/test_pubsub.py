@@ -1,13 +1,9 @@
 """Pub/Sub's client against the official emulator; what needs none is judged without."""
 
-import contextlib
-import itertools
 import json
 import os
-import queue
 import shutil
 import subprocess
-import threading
 import time
 
 import fastavro
@@ -155,32 +151,6 @@ def test_what_there_is_no_schema_of_is_created_with_one(monkeypatch):
     assert registered == {f"segue-{topic}": SCHEMAS[topic] for topic in TOPICS}
     for one in registered.values():
         fastavro.parse_schema(one)
-
-
-def test_what_came_while_nobody_asked_comes_along(monkeypatch):
-    """Pulls end with the first that come: without a second look, what came after them waits for a whole batch."""
-    monkeypatch.setenv(EMULATOR, "127.0.0.1:9")
-    broker, waiting, ended, lock = PubSub(), queue.SimpleQueue(), threading.Semaphore(0), threading.Lock()
-
-    def pull(subscription, most, wait_s=0.5):
-        with lock, contextlib.suppress(queue.Empty):
-            found = [waiting.get(timeout=wait_s)]
-            found += [waiting.get_nowait() for _ in range(min(most - 1, waiting.qsize()))]
-            ended.release()
-            return found
-        return []
-
-    monkeypatch.setattr(broker, "_pull", pull)
-    assert broker.pull(EVENTS, 40, 0.0) == []
-    for number in range(4):
-        waiting.put(number)
-        ended.acquire(timeout=5)
-    for number in range(4, 60):
-        waiting.put(number)
-    found = [broker.pull(EVENTS, 40, 1.0) for _ in range(8)]
-    assert sorted(itertools.chain(*found)) == list(range(60))
-    assert len(found[0]) > 4
-    broker.close()
 
 
 def test_a_broker_out_of_reach_is_down(monkeypatch):

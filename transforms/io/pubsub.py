@@ -1,6 +1,5 @@
 """Google Cloud Pub/Sub, or its emulator where `PUBSUB_EMULATOR_HOST` is set. The one module that imports its client."""
 
-import concurrent.futures
 import contextlib
 import datetime
 import json
@@ -33,6 +32,7 @@ from transforms.io.broker import (
     Message,
     Received,
 )
+from transforms.io.intake import Intake
 from transforms.stream.messages import EVENT_AVRO
 
 EMULATOR = "PUBSUB_EMULATOR_HOST"
@@ -48,9 +48,7 @@ SCHEMAS = {
 _MESSAGE, _REQUEST = PubsubMessage.pb(), PublishRequest.pb()
 _EMULATOR_KEPT_S = 7 * 86_400
 _CALL_S, _PULL_S = 20.0, 20.0
-_PULLS, _WATCHED = 4, 20
-_MORE_S = 0.02
-"""What came while nobody asked is there within a round trip, or later."""
+_WATCHED, _CLOSED_S = 20, 2.0
 _PUBLISH_MESSAGES, _PUBLISH_BYTES = 1_000, 8_000_000  # a request holds 1,000 messages and 10 MB at most
 _OPTIONS = (
     ("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1),
@@ -65,10 +63,10 @@ _TRANSIENT = (
 class PubSub:
     """Topics `<prefix>-events` and so on of one project, each with one subscription of its name.
 
-    Pulls are unary, four at a time, and stay underway between calls: the emulator's streaming pull is capped at 2,000
+    Pulls are unary, and go on between calls, one at a time for each topic: the emulator's streaming pull is capped at 2,000
     messages a second, and a pull that is given up takes its messages along until they are delivered again.
 
-    Memory: two times four pulls of a quarter of a batch.
+    Memory: two batches for each topic that is pulled.
     """
 
     def __init__(self, project: str = LOCAL_PROJECT, prefix: str = PREFIX) -> None:
@@ -89,8 +87,7 @@ class PubSub:
                 f"no credentials for project {project}: run `gcloud auth application-default login`, or leave PROJECT= out to"
                 " use the emulator"
             ) from error
-        self._pool = concurrent.futures.ThreadPoolExecutor(_PULLS * len(TOPICS), "pull")
-        self._underway: dict[str, list[concurrent.futures.Future[list[Received]]]] = {topic: [] for topic in TOPICS}
+        self._intakes: dict[str, Intake] = {}
 
     def _through(self, transport: Callable[..., Any]) -> Any:
         return transport(channel=self._channel) if self._channel else None
@@ -134,33 +131,9 @@ class PubSub:
     def pull(self, topic: str, most: int, wait_s: float) -> list[Received]:
         if topic == DEAD_LETTERS:  # a command reads these and ends: no pull that stays underway may take some along
             return self._pull(self.subscription(topic), most, wait_s)
-        late = any(one.done() for one in self._underway[topic])
-        received = self._take(topic, most, wait_s)
-        if late and 0 < len(received) < most:  # the pulls ended with what came first
-            with contextlib.suppress(BrokerDown):  # the next call meets it again
-                received += self._take(topic, most - len(received), _MORE_S)
-        return received
-
-    def _take(self, topic: str, most: int, wait_s: float) -> list[Received]:
-        """Return what the pulls brought that are underway, as many as there may be."""
-        underway, pulls = self._underway[topic], _PULLS if topic == EVENTS else 1
-        underway += [
-            self._pool.submit(self._pull, self.subscription(topic), -(-most // pulls))
-            for _ in range(pulls - len(underway))
-        ]
-        done, _ = concurrent.futures.wait(underway, wait_s, concurrent.futures.FIRST_COMPLETED)
-        self._underway[topic] = [one for one in underway if one not in done]
-        failed = [error for one in done if (error := one.exception()) is not None]
-        received = [message for one in done if one.exception() is None for message in one.result()]
-        if failed and not received:
-            self._forget_failures()
-            raise failed[0]
-        return received
-
-    def _forget_failures(self) -> None:
-        """Drop what else one outage has ended: told of later, it would pass for another."""
-        for topic, underway in self._underway.items():
-            self._underway[topic] = [one for one in underway if not (one.done() and one.exception())]
+        if topic not in self._intakes:
+            self._intakes[topic] = Intake(lambda: self._pull(self.subscription(topic), most), most, f"pull-{topic}")
+        return self._intakes[topic].take(most, wait_s)
 
     def _pull(self, subscription: str, most: int, wait_s: float = _PULL_S) -> list[Received]:
         request = {"subscription": subscription, "max_messages": most}
@@ -234,14 +207,14 @@ class PubSub:
                 self._subscriber.delete_subscription(subscription=name, timeout=_CALL_S, retry=None)
 
     def close(self) -> None:
-        for topic, underway in self._underway.items():
-            for one in underway:
-                if one.done() and one.exception() is None and one.result():
-                    with contextlib.suppress(BrokerDown, BrokerError):  # they come again by themselves, only later
-                        self.extend(topic, [message.ack_id for message in one.result()], 0)
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        for topic, intake in self._intakes.items():
+            if left := intake.close():
+                with contextlib.suppress(BrokerDown, BrokerError):  # they come again by themselves, only later
+                    self.extend(topic, [message.ack_id for message in left], 0)
         for client in (self._publisher, self._subscriber, self._schemas):
             client.transport.close()
+        for intake in self._intakes.values():
+            intake.join(_CLOSED_S)
 
     @contextlib.contextmanager
     def _explained(self, what: str) -> Iterator[None]:
