@@ -102,7 +102,7 @@ def _hnswlib(items: np.ndarray, k: int) -> Search:
     index = hnswlib.Index("ip", items.shape[1])
     index.init_index(len(items), M=32, ef_construction=200, random_seed=0)
     index.add_items(items, num_threads=1)
-    index.set_ef(2_000)
+    index.set_ef(4 * k)
     return lambda queries, k: index.knn_query(queries, k, num_threads=1)
 
 
@@ -111,7 +111,7 @@ def _voyager(items: np.ndarray, k: int) -> Search:
 
     index = voyager.Index(voyager.Space.InnerProduct, items.shape[1], M=32, ef_construction=200)
     index.add_items(items, num_threads=1)
-    return lambda queries, k: index.query(queries, k, num_threads=1, query_ef=2_000)
+    return lambda queries, k: index.query(queries, k, num_threads=1, query_ef=4 * k)
 
 
 def _scann(items: np.ndarray, k: int) -> Search:

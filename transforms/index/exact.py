@@ -128,7 +128,7 @@ class ExactIndex:
     """The vectors of a space, immutable.
 
     Memory: `4 * dim` bytes per item, which `open` maps for all processes of a machine; of up to `_ALIGNED_BYTES` each holds
-    a copy. In bfloat16, `2 * dim` more. While some items are searched by themselves, their factors again.
+    a copy. In bfloat16, `2 * dim` more.
     """
 
     def __init__(self, flat: faiss.IndexFlatIP, precision: str | None = None, seed: int = 0):
@@ -188,7 +188,7 @@ class ExactIndex:
     def search(self, queries: np.ndarray, k: int, limits: Limits | None = None) -> Found:
         """Return the best of all items, see `Part.search`.
 
-        Items a mask is open to are packed and searched by themselves where that costs less than to look at the others.
+        Items a mask is open to are searched by themselves where that costs less than to look at the others.
         """
         if limits is None:
             return self._whole.search(queries, k)
@@ -203,7 +203,6 @@ class ExactIndex:
             own = limits.take(some)
             found = part.search(queries[some], k, own if one is None else own.packed(len(part)))
             rows[some], scores[some] = found.rows, found.scores
-            del part  # before the next one is packed
         return Found(rows, scores)
 
     @functools.cached_property
@@ -211,7 +210,7 @@ class ExactIndex:
         return Part(self, np.arange(len(self), dtype=np.int32), self._factors, self._seed)
 
     def part(self, rows: np.ndarray) -> "Part":
-        """Return some items to search among, packed: a search costs what they cost, not what the index holds.
+        """Return some items to search among: a search costs what they cost, not what the index holds.
 
         Args:
           rows: ascending, each once.
@@ -235,7 +234,7 @@ class ExactIndex:
 
 
 class Part:
-    """Items of an index to search among. Memory: their factors, `4 * dim` or `2 * dim` bytes each, and the sample's."""
+    """Items of an index to search among. Memory: four bytes each, a block of their factors, and the sample's vectors."""
 
     def __init__(self, index: ExactIndex, rows: np.ndarray, factors: Factors, seed: int):
         self._index, self._rows, self._factors = index, rows, factors
