@@ -1,7 +1,7 @@
 """Sources that rest on trained models: vectors of users, sessions and items, and neighbour sessions.
 
 Search is among what each listener may be offered (`transforms.reach`), exact or by an index. Memory: the items of a space
-with their index, once per worker, and `MASKS_AT_ONCE` bits for each; `MASKS_AT_ONCE` bytes per item; what a search holds, and at times most of the vectors again, packed
+with their index, once per worker, and `MASKS_AT_ONCE` bits for each; `MASKS_AT_ONCE` bytes per item; what a search holds
 (`transforms.index.exact`).
 """
 

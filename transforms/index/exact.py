@@ -33,7 +33,7 @@ ROOM, LEAST_ROOM = 4, 1_024
 """Survivors of a query that are held, in k, and besides, 8 bytes each; and a block of bounds: 40 MB in all for k = 500."""
 SAMPLED_SHARE, LEAST_SAMPLE, MOST_SAMPLE = 1 / 16, 1_024, 16_384
 PACKING = 40
-"""What packing an item costs, in scores of one query and one item; `python -m benchmarks.retrieval` shows it."""
+"""What gathering an item costs, in scores of one query and one item; `python -m benchmarks.retrieval` shows it."""
 _ALIGNED_BYTES = 2**28
 
 

@@ -24,6 +24,8 @@ RESULT_BYTES = 8
 """An int32 row and a float32 score."""
 FLAG_BYTES, MASK_BYTES = 6 + 32, 64
 """Of an item besides a byte per market (`transforms.reach`, `transforms.kin`); masks of the listeners in hand."""
+ROW_BYTES = 12
+"""Of a market's item: where it is in the index, in eight bytes and in four."""
 PROCESS_BYTES = 585_000_000
 """A worker before it holds an item: 435 MB with Beam, torch, faiss and polars loaded, 150 MB for a search."""
 REFINED = 4
@@ -40,7 +42,7 @@ class Speeds:
       score_floor: the share of a score that does not grow with dim, below dim 128; on the same machine a score took 1.4,
         1.8, 2.4, 4.2, 8.4 and 16 ns at dim 16, 32, 64, 128, 256 and 512.
       query: a query by itself: sample, scoring again, sorting; the same benchmark. With a GPU it is done beside it, on one core.
-      packing: what packing an item costs, in scores; the same benchmark.
+      packing: what gathering an item costs, in scores; the same benchmark.
       pq_items, pq_lists, pq_probed: the index that was measured, IVF4096,PQ64x4fs at 1 M items, and the lists looked into.
       pq_queries, pq_queries_deep: queries a second with refinement x4, at `pq_probed` lists and at `pq_probed_deep`;
         measured on one core with AMX. The difference is what codes cost, the rest what a query costs by itself.
@@ -250,14 +252,14 @@ class _Way:
     """What a method takes: bytes per item, and seconds per query and item, per query and shard, and per item.
 
     Attributes:
-      stored: bytes that every worker gets, besides the vectors. packs: of a market's items packed, at the most all of them.
+      stored: bytes that every worker gets, besides the vectors. places: of where a market's items are, at the most of all.
       scans_mapped: every query reads all that is mapped, the vectors, or else a few rows of it.
       most_in_shard: vectors, beside what the worker's memory asks. units: how many cores or GPUs there are.
     """
 
     method: str
     stored: int
-    packs: int
+    places: int
     scans_mapped: bool
     of_pair: float
     of_query: float
@@ -286,9 +288,9 @@ def _ways(sizes: Sizes, speeds: Speeds) -> tuple[_Way, ...]:
     no_gpu = "" if sizes.gpus else "no GPU (GPUS=)"
     on_card = int(speeds.gpu_memory / (2 * dim * 1.3))  # bfloat16, and room for scores
     return (
-        _Way(FLOAT32, 0, 4 * dim, True, speeds.float32_score * score, speeds.query * query, units=cores),
+        _Way(FLOAT32, 0, ROW_BYTES, True, speeds.float32_score * score, speeds.query * query, units=cores),
         _Way(
-            BFLOAT16, 2 * dim, 2 * dim, True, speeds.bfloat16_score * score, speeds.query * query, units=cores,
+            BFLOAT16, 2 * dim, ROW_BYTES, True, speeds.bfloat16_score * score, speeds.query * query, units=cores,
             lacks="" if sizes.bfloat16 else "no bfloat16 (BFLOAT16=1)",
         ),
         _Way(
@@ -339,11 +341,11 @@ def _weigh(way: _Way, sizes: Sizes) -> Option:
 
 def _per_item(way: _Way, sizes: Sizes) -> tuple[tuple[str, int], ...]:
     """Return the bytes of an item by what they are, the mapped vectors first."""
-    packed = way.packs if sizes.markets > 1 else 0
+    places = way.places if sizes.markets > 1 else 0
     every = (
         ("of vectors, mapped and shared by the processes of a machine", 4 * sizes.dim),
         ("of codes and ids" if way.method == IVF_PQ else "of vectors in bfloat16", way.stored),
-        ("of a market's items packed, at the most all of them", packed),
+        ("of where a market's items are, at the most of all", places),
         ("of what is open to whom and what is alike", sizes.markets + FLAG_BYTES + MASK_BYTES),
     )
     return tuple((words, size) for words, size in every if size)
@@ -406,7 +408,7 @@ def _warnings(chosen: Option, sizes: Sizes, speeds: Speeds) -> list[str]:
     alike = sizes.users // (sizes.workers + sizes.markets - 1)
     if chosen.method in (FLOAT32, BFLOAT16) and sizes.markets > 1 and alike < speeds.packing:
         found.append(
-            f"{alike:,} users per market and worker: packing a market's items costs what {speeds.packing} users do"
+            f"{alike:,} users per market and worker: gathering a market's items costs what {speeds.packing} users do"
         )
     return [*found, *(_of_pq(chosen, sizes, speeds) if chosen.method == IVF_PQ else _of_gpu(chosen))]
 
