@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from typing import Any, ClassVar, Self
 
+import faiss
 import numpy as np
 import torch
 
@@ -173,8 +174,18 @@ class OnProcessor(Product):
     def collect(self, first: int, least: np.ndarray, barred: Barred, pool: Pool) -> None:
         """See `Product.collect`."""
         block = self.factors.block(first, self.width)
-        bounds = torch.mv(block, self.asked[0])[None] if len(self.asked) == 1 else torch.mm(self.asked, block.T)
+        bounds = _of_one(self.asked[0], block) if len(self.asked) == 1 else torch.mm(self.asked, block.T)
         collect(bounds.view(torch.int16 if self.bits is np.int16 else torch.int32).numpy(), least, first, barred, pool)
+
+
+def _of_one(query: torch.Tensor, block: torch.Tensor) -> torch.Tensor:
+    """Return the products of one query, `(1, num_items)`: of float32 as FAISS takes them, which reads memory faster than torch."""
+    if block.dtype != torch.float32:
+        return torch.mv(block, query)[None]
+    found = torch.empty(1, len(block))
+    pointers = (faiss.swig_ptr(one.numpy()) for one in (found, query, block))
+    faiss.fvec_inner_products_ny(*pointers, block.shape[1], len(block))  # type: ignore[attr-defined]
+    return found
 
 
 class OnGpu(Product):
