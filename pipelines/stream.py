@@ -32,6 +32,7 @@ from transforms.stream.campaigns import campaigns_in
 from transforms.stream.dead_letters import encode_letters, event_letter, letter, set_letter
 from transforms.stream.debounce import Debounce, Owed
 from transforms.stream.messages import Cause, decode_control, decode_messages, encode_sets, identify
+from transforms.stream.one_core import one_core
 from transforms.stream.poison import make_sets, merge
 from transforms.stream.quarantine import Quarantine
 from transforms.stream.step import REASON, Merged, Step
@@ -142,7 +143,8 @@ class Stream:
         told = self._publisher.submit(self._publish, DEAD_LETTERS, encode_letters(letters))
         known = {**self.store.states(user for user in due if user not in batch.states), **batch.states}
         states = {user: state for user in due if (state := known[user]) is not None}
-        sets, causes = make_sets(self.step, states, self._over)
+        with one_core():
+            sets, causes = make_sets(self.step, states, self._over)
         unmade = [set_letter(user, states[user], cause, self.code_version) for user, cause in sorted(causes.items())]
         self._debounce.settle(due, self.clock())
         self.finish()
@@ -184,9 +186,10 @@ class Stream:
         """Apply messages to states; return what changed, and why what did not count is dead."""
         if not received:
             return _NOTHING, {}
-        events = decode_messages(received, self.code_version)
-        rows, causes = self._without_erased(events.rows, events.causes, received)
-        merged, poisoned = merge(self.step, self.store.states(rows["user_id"].unique()), rows)
+        with one_core():
+            events = decode_messages(received, self.code_version)
+            rows, causes = self._without_erased(events.rows, events.causes, received)
+            merged, poisoned = merge(self.step, self.store.states(rows["user_id"].unique()), rows)
         for outcome, number in merged.counts.items():
             self.metrics.count("outcomes", outcome, by=number)
         self.metrics.count("messages", by=len(received))

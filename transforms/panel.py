@@ -6,7 +6,9 @@ else; the reason stands in their `degraded_reasons` and in the file `left-out-<s
 source stops the run all the same: two spaces, a store that cannot be read, no memory.
 """
 
+import contextlib
 import json
+import queue
 import threading
 import time
 import traceback
@@ -51,19 +53,20 @@ class Panel:
     def ask(self, audience: Audience, bundle: Bundle) -> pl.DataFrame:
         """Return what the sources propose for one block of the shard."""
         asked = [name for name in self.sources if name not in self.left_out]
-        found = [(name, self.sources[name], self._ask(name, audience, bundle)) for name in asked]
+        with contextlib.closing(_Answering()) as answering:
+            found = [(name, self.sources[name], self._ask(name, audience, bundle, answering)) for name in asked]
         there = [(name, source, frame) for name, source, frame in found if frame is not None]
         few = sum(frame.height for *_, frame in there) <= FEW
         tables = [ranked(some) for some in ([there] if few and there else [[one] for one in there])]
         return pl.concat([read_tables([], PROPOSAL), *tables])
 
-    def _ask(self, name: str, audience: Audience, bundle: Bundle) -> pl.DataFrame | None:
+    def _ask(self, name: str, audience: Audience, bundle: Bundle, answering: "_Answering") -> pl.DataFrame | None:
         source = self.sources[name]
         if id(source.propose) in _UNANSWERED:
             self.left_out[name] = (SLOW, "has yet to answer what it was asked before")
             return None
         begun, found = self.clock(), None
-        answer = _answer(lambda: proposed(source, audience, bundle))
+        answer = answering.ask(lambda: proposed(source, audience, bundle))
         wait([answer], min(self.seconds - self.spent[name], threading.TIMEOUT_MAX))
         self.spent[name] += self.clock() - begun
         if answer.done():
@@ -76,6 +79,7 @@ class Panel:
                 return None
         else:
             _UNANSWERED[id(source.propose)] = answer
+            answering.leave()
         if found is None or self.spent[name] > self.seconds:
             self.left_out[name] = (SLOW, f"more than {self.seconds:g} s for a shard")
             return None
@@ -114,18 +118,41 @@ def _by_key(rows: pl.DataFrame) -> pl.DataFrame:
     return rows if (order[1:] > order[:-1]).all() else rows[runs_in_order(order, first, rows.height)]
 
 
-def _answer(ask: Callable[[], pl.DataFrame]) -> Future[pl.DataFrame]:
-    """Ask in a thread of its own, a daemon: where it hangs, the process ends all the same."""
-    answer: Future[pl.DataFrame] = Future()
+class _Answering:
+    """A thread that answers in turn; a daemon: where it hangs, the process ends all the same, and another one goes on."""
 
-    def run() -> None:
+    def __init__(self) -> None:
+        self._start()
+
+    def ask(self, question: Callable[[], pl.DataFrame]) -> Future[pl.DataFrame]:
+        """Have a question answered once those before it are."""
+        answer: Future[pl.DataFrame] = Future()
+        self._asked.put((question, answer))
+        return answer
+
+    def leave(self) -> None:
+        """Leave the thread to what it hangs at; it ends when it is through."""
+        self.close()
+        self._start()
+
+    def close(self) -> None:
+        """End the thread when it has answered."""
+        self._asked.put(None)
+
+    def _start(self) -> None:
+        self._asked: queue.SimpleQueue[tuple[Callable[[], pl.DataFrame], Future[pl.DataFrame]] | None]
+        self._asked = queue.SimpleQueue()
+        threading.Thread(target=_answer, args=(self._asked,), daemon=True).start()
+
+
+def _answer(asked: queue.SimpleQueue) -> None:
+    while (one := asked.get()) is not None:
+        question, answer = one
         try:
-            answer.set_result(ask())
+            answer.set_result(question())
         except BaseException as error:  # raised again where the answer is read
             answer.set_exception(error)
-
-    threading.Thread(target=run, daemon=True).start()
-    return answer
+        del one, question, answer  # nothing is kept while it waits
 
 
 def _told(error: Exception) -> str:

@@ -3,6 +3,7 @@
 import base64
 import dataclasses
 import json
+import os
 import random
 import re
 import threading
@@ -16,7 +17,7 @@ from toy_stream import BEGIN, ToyStep, event, final, published, send
 from pipelines.stream import PARKED, REJECTED, TTL_S, Stream
 from transforms.decode import POSITION, decode_lines
 from transforms.io.broker import CONTROL, EVENTS, SETS, BrokerDown, Message
-from transforms.stream import messages
+from transforms.stream import messages, one_core
 from transforms.stream.debounce import PAUSE_S
 from transforms.stream.messages import decode_set
 
@@ -382,3 +383,23 @@ def test_freshness_runs_from_the_oldest_message_that_a_set_answers(make, broker,
     assert stream.metrics.freshness()[0.99] == pytest.approx(PAUSE_S, abs=0.1)
     text = stream.metrics.render()
     assert re.search(r"^segue_stream_freshness_seconds_count 2$", text, re.MULTILINE)
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system keeps no thread on a core")
+def test_a_batch_is_merged_and_its_sets_are_made_on_one_core(make, broker, monkeypatch):
+    class OnCores(ToyStep):
+        def merge(self, states, events):
+            cores.append(os.sched_getaffinity(0))
+            return super().merge(states, events)
+
+        def sets(self, states):
+            cores.append(os.sched_getaffinity(0))
+            return super().sets(states)
+
+    cores = []
+    monkeypatch.setattr(one_core, "pool", lambda: (threading.get_native_id(),))
+    before, stream = os.sched_getaffinity(0), make(OnCores())
+    send(broker, event(1))
+    settle(stream, broker)
+    assert [len(some) for some in cores] == [1, 1]
+    assert os.sched_getaffinity(0) == before

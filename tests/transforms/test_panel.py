@@ -186,6 +186,28 @@ def test_a_source_that_hangs_is_not_waited_for_and_its_late_answer_changes_nothi
     assert hanging.asked == 3
 
 
+def test_one_thread_answers_for_all_sources_of_a_block_but_those_it_hangs_at(hanging):
+    answered = dict[str, threading.Thread]()
+
+    def noted(name):
+        def propose(audience, bundle):
+            answered[name] = threading.current_thread()
+            return of_item("a")(audience, bundle)
+
+        return source(propose)
+
+    sources = {"a": noted("a"), "b": noted("b"), "hangs": source(hanging), "c": noted("c"), "d": noted("d")}
+    found = Panel(sources, 2.0).ask(BLOCKS[0], MemoryBundle({}))
+    assert found["source_id"].unique().sort().to_list() == ["a", "b", "c", "d"]
+    assert answered["a"] is answered["b"] is hanging.threads[0]
+    assert answered["c"] is answered["d"]
+    assert answered["c"] is not answered["a"]
+    hanging.release()
+    for thread in answered.values():
+        thread.join(60)
+        assert not thread.is_alive()
+
+
 _HANGS = """
 import threading
 from test_panel import BLOCKS, of_item, source

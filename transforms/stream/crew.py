@@ -23,6 +23,7 @@ from multiprocessing import connection
 import polars as pl
 import pyarrow as pa
 
+from transforms.stream.one_core import any_core
 from transforms.stream.step import Merged, Step
 from transforms.stream.trial import tried
 
@@ -99,7 +100,8 @@ class Other:
     def _start(self) -> None:
         self._pool = concurrent.futures.ProcessPoolExecutor(1, multiprocessing.get_context("spawn"))
         _POOLS.add(self._pool)
-        self._opened = self._pool.submit(_open, self._opens, self._gone)
+        with any_core():
+            self._opened = self._pool.submit(_open, self._opens, self._gone)
 
 
 @dataclasses.dataclass(frozen=True)
