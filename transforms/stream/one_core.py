@@ -13,7 +13,8 @@ from pathlib import Path
 
 import polars as pl
 
-_CAN = hasattr(os, "sched_setaffinity")  # Linux
+_STAT, _TASKS = Path("/proc/thread-self/stat"), Path("/proc/self/task")
+_CAN = hasattr(os, "sched_setaffinity") and _STAT.exists()  # Linux
 _ALLOWED = frozenset(os.sched_getaffinity(0)) if _CAN else frozenset()
 _CORE = 36
 """Place in `/proc/<pid>/stat`, behind the name of the command, of the core a thread was on last: field 39 of proc_pid_stat(5)."""
@@ -44,8 +45,7 @@ def pool() -> tuple[int, ...]:
     if not _CAN or pl.thread_pool_size() != 1:
         return ()
     pl.select(a=1, b=2).select(pl.all() + 1)  # by then it runs under its name
-    threads = {task.name: (task / "comm").read_text().strip() for task in Path("/proc/self/task").iterdir()}
-    return tuple(int(thread) for thread, name in threads.items() if name == "polars-0")
+    return tuple(int(task.name) for task in _TASKS.iterdir() if _name(task) == "polars-0")
 
 
 @contextlib.contextmanager
@@ -65,5 +65,12 @@ def _move(thread: int, cores: Set[int]) -> None:
         os.sched_setaffinity(thread, cores)
 
 
+def _name(task: Path) -> str:
+    try:
+        return (task / "comm").read_text().strip()
+    except OSError:  # it has ended since
+        return ""
+
+
 def _core() -> int:
-    return int(Path("/proc/thread-self/stat").read_text().rsplit(")", 1)[1].split()[_CORE])
+    return int(_STAT.read_text().rsplit(")", 1)[1].split()[_CORE])
