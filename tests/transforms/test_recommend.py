@@ -2,110 +2,21 @@ import dataclasses
 import json
 from collections import Counter
 from collections.abc import Mapping
-from pathlib import Path
-from types import SimpleNamespace
-from typing import NamedTuple
 
 import polars as pl
-import pyarrow as pa
 import pytest
-from random_world import MARKETS, random_calibration, random_models, random_world
-from toy_road import (
-    DATE,
-    END,
-    NOW,
-    PROVENANCE,
-    history,
-    instant,
-    item,
-    listen,
-    offer_in,
-    policy,
-    proposals,
-    quota,
-    shard,
-    table,
-    user,
-)
+from random_world import MARKETS, random_world
+from recommended import FULL_HOME, FULL_NOW_PLAYING, PARTS, SPACE, Made, recommend
+from toy_road import END, NOW, policy, proposals, quota
 
-from pipelines.recommend import SURFACES, rests_on
 from schemas.candidates import CANDIDATE_SET
-from schemas.inputs import TIERS
 from schemas.policy import SurfacePolicy
 from transforms import retrieve
-from transforms.groups import KEEP, RetrieveGroups
 from transforms.io.tables import conform
-from transforms.recommend import Recommend, count_granted
+from transforms.recommend import count_granted
 from transforms.vector_sources import VECTOR_SIGNALS
 from transforms.works import work
 from validation.rows import split_rows
-
-HOME = policy(
-    quota("home.co_listen", 2, 4, 8, discovery=True), quota("home.relisten", 1, 3, 6),
-    quota("home.follow_new", 0, 2, 5, discovery=True), quota("home.explore", 3, 3, 3, personal=False, discovery=True),
-    quota("home.popular_company", 0, 2, 4, personal=False, discovery=True, newcomers=True),
-    quota("home.popular_market", 1, 2, 30, personal=False), explore="home.explore",
-    size=20, minimum_size=5, fill_to=15, artist_early=2, artist_early_slots=5, artist=4, album=2, show=1,
-)  # fmt: skip
-NOW_PLAYING = policy(
-    quota("np.transition", 2, 4, 8), quota("np.familiar", 1, 1, 3), quota("np.artist_radio", 0, 2, 5),
-    quota("np.explore", 2, 2, 2, personal=False), quota("np.popular_market", 0, 0, 30, personal=False),
-    explore="np.explore", name="now_playing", size=12, minimum_size=4, fill_to=6, max_run=2, artist=6, recent_play_days=0,
-)  # fmt: skip
-
-
-PLAIN = dataclasses.replace(
-    HOME, explore="", sources=tuple(quota for quota in HOME.sources if quota.source_id != HOME.explore)
-)
-
-
-def with_models(surface: SurfacePolicy, *names: str) -> SurfacePolicy:
-    """Return a policy with a few slots for sources of parts and on vectors too."""
-    more = tuple(quota(name, 1, 2, 5, discovery=not name.endswith("_part")) for name in names)
-    return dataclasses.replace(surface, sources=(*more, *surface.sources), flow=(*names, *surface.flow))
-
-
-FRESH = quota("home.fresh_market", 0, 2, 4, personal=False, discovery=True, newcomers=True)
-FULL_HOME = with_models(HOME, "home.next_part", "home.two_tower", "home.sequence", "home.fresh_content")
-FULL_HOME = dataclasses.replace(FULL_HOME, sources=(FRESH, *FULL_HOME.sources), flow=(FRESH.source_id, *FULL_HOME.flow))
-FULL_NOW_PLAYING = with_models(NOW_PLAYING, "np.next_part", "np.session", "np.similar", "np.session_knn")
-SPACE, PARTS = (
-    "a space",
-    ("co_listen", "history", "popularity", "transition", "artist_top", "item", "session_knn", "encoder"),
-)
-RESTS = rests_on({name: SimpleNamespace(dataset=name, run=f"run of {name}") for name in PARTS}, SPACE)
-
-
-# The road over a random world.
-
-
-class Made(NamedTuple):
-    """Finished sets with what they were made from."""
-
-    table: pa.Table
-    counters: Mapping[str, int]
-    offered: pl.DataFrame
-    world: Mapping[str, pl.DataFrame]
-    surface: SurfacePolicy
-
-
-def recommend(folder: Path, world: Mapping[str, pl.DataFrame], surface: SurfacePolicy, who: str, seed: int = 0) -> Made:
-    """Run retrieve, blend, assemble and audit over one shard; `who` is users, seeds or groups."""
-    wanted, every = {quota.source_id for quota in surface.sources}, SURFACES[surface.name]
-    own = {name: source for name, source in every.sources.items() if name in wanted}
-    shared = {name: source for name, source in every.group_sources.items() if name in wanted}
-    read = shard(folder / "world", world)
-    groups = RetrieveGroups(shared, surface, instant(surface))(read).frame
-    models = random_models(world, seed, surface)
-    answered = every.retrieve(read, own, surface, instant(surface), lambda shard: models)
-    assert not answered.artifacts, answered.artifacts
-    proposed = answered.frame
-    given = {**world, "groups": groups, "proposal": proposed, "calibration": random_calibration(surface, seed)}
-    provenance = dataclasses.replace(PROVENANCE, artifacts=RESTS)
-    blending = Recommend(surface, instant(surface), {**own, **shared}, provenance)
-    made = getattr(blending, who)(shard(folder / "proposed", given))
-    return Made(made.frame, made.counters, pl.concat([proposed, groups]), world, surface)
-
 
 KINDS = ((FULL_HOME, "users"), (FULL_HOME, "groups"), (FULL_NOW_PLAYING, "seeds"), (FULL_NOW_PLAYING, "groups"))
 FEW = [(seed, *case) for seed in range(4) for case in KINDS]
@@ -278,106 +189,6 @@ def test_a_second_run_and_smaller_blocks_give_the_same_sets(made, seed, surface,
     assert again.table.equals(one.table)
 
 
-# Who nobody has seen, and where nobody played.
-
-
-def tiny_world(**tables) -> dict[str, pl.DataFrame]:
-    """Return two items anybody may play, one of them played once in SE, and nobody."""
-    names = (
-        "item",
-        "user",
-        "history",
-        "tombstone",
-        "popularity",
-        "popularity_partial",
-        "co_listen",
-        "transition",
-        "artist_top",
-    )
-    world = {name: [] for name in names} | {
-        "item": [item("a"), item("b")],
-        "popularity": [
-            {"market": m, "tier": t, "item_type": "track", "item_id": "a", "weight": 1, "rank": 0}
-            for m, t in (("SE", "free"), ("SE", "*"), ("*", "*"))
-        ],
-    }  # fmt: skip
-    return {name: table(name, rows) for name, rows in (world | tables).items()}
-
-
-def home(folder, **tables) -> dict[str, dict]:
-    """Return the Home sets of a tiny world by user, without what is explored."""
-    made = recommend(folder, tiny_world(**tables), PLAIN, "users")
-    assert made.counters["empty_sets"] == 0
-    return {row["record_key"]: row for row in made.table.to_pylist()}
-
-
-@pytest.mark.parametrize("tier", TIERS)
-@pytest.mark.parametrize("market", ["SE", "ZZ", None])
-def test_one_servable_item_is_enough_for_a_user_nobody_has_seen(tmp_path, market, tier):
-    row = home(tmp_path, user=[user("u", market=market, tier=tier)])["u"]
-    assert [c["item_id"] for c in row["candidates"]] == ["a"]
-    assert (row["market"], row["tier"]) == (market or "*", tier)
-    assert row["fallback_level"] == (3 if market else 4)
-    assert row["degraded_reasons"] == ["no_history", *([] if market else ["unknown_market"]), "below_minimum_size"]
-
-
-def test_however_explicit_the_charts_a_child_has_what_is_left(tmp_path):
-    rude = [item(f"rude{n:03d}", f"artist{n}", explicit=True) for n in range(KEEP + 50)]
-    clean = [item(f"clean{n:02d}", f"other{n}") for n in range(30)]
-    charts = [
-        {"market": m, "tier": t, "item_type": "track", "item_id": one["item_id"], "weight": 900 - n, "rank": n}
-        for m, t in (("SE", "free"), ("SE", "*"), ("*", "*"))
-        for n, one in enumerate([*rude, *clean])
-    ]
-    users = [user("child", market="SE", age_band="0-12"), user("grown", market="SE", age_band="45-54")]
-    sets = home(tmp_path, item=[*rude, *clean], popularity=charts, user=users)
-    heard = {who: [c["item_id"] for c in row["candidates"]] for who, row in sets.items()}
-    assert [len(ids) for ids in heard.values()] == [HOME.fill_to, HOME.fill_to]
-    assert all(one.startswith("clean") for one in heard["child"])
-    assert all(one.startswith("rude") for one in heard["grown"])
-
-
-def test_a_listener_of_talk_finds_it_where_music_is_played_most(tmp_path):
-    music = [item(f"m{n:03d}", f"artist{n}") for n in range(KEEP + 50)]
-    talk = [item(f"t{n:02d}", item_type="episode", artists=None, show_id=f"show{n}") for n in range(30)]
-    charts = [
-        {"market": m, "tier": t, "item_type": one["item_type"], "item_id": one["item_id"], "weight": 900 - n, "rank": n}
-        for m, t in (("SE", "free"), ("SE", "*"), ("*", "*"))
-        for n, one in enumerate([*music, *talk])
-    ]
-    heard = [{"band": 1, "device": "car", "kind": "talk", "plays": 20}]
-    told = {"item": [*music, *talk], "popularity": charts, "user": [user("u", market="SE"), user("v", market="SE")],
-            "history": [history("u", [listen("a", 70)], market="SE") | {"habits": heard}]}  # fmt: skip
-    surface = dataclasses.replace(PLAIN, page=5, show=20)
-    made = recommend(tmp_path, tiny_world(**told), surface, "users")
-    kinds = {row["record_key"]: Counter(c["item_type"] for c in row["candidates"]) for row in made.table.to_pylist()}
-    assert kinds["u"]["episode"] >= 0.7 * surface.fill_to
-    assert kinds["v"]["episode"] == 0
-    assert made.counters["content_floors_missed"] == 0
-
-
-def test_a_user_the_snapshot_does_not_know_has_a_set(tmp_path):
-    row = home(tmp_path, history=[history("u", [listen("b", 70)], market=None)])["u"]
-    assert {c["item_id"] for c in row["candidates"]} == {"a", "b"}
-    assert (row["market"], row["tier"], row["user_id"]) == ("*", "free", "u")
-
-
-def test_a_world_without_markets_has_sets(tmp_path):
-    chart = [{"market": "*", "tier": "*", "item_type": "track", "item_id": "a", "weight": 1, "rank": 0}]
-    everywhere = [item("a", availability=[offer_in("*")])]
-    made = recommend(tmp_path / "groups", tiny_world(popularity=chart, item=everywhere), HOME, "groups")
-    assert made.counters["empty_sets"] == 0
-    assert {row["tier"]: len(row["candidates"]) for row in made.table.to_pylist()} == dict.fromkeys(("*", *TIERS), 1)
-    row = home(tmp_path / "users", popularity=chart, item=everywhere, user=[user("u", market=None)])["u"]
-    assert [c["item_id"] for c in row["candidates"]] == ["a"]
-
-
-def test_who_is_erased_has_no_set(tmp_path):
-    gone = [{"entity": "user", "id": "gone", "reason": "erasure", "effective_ts": NOW}]
-    users = [user("gone"), user("asked", deletion_requested_at=NOW), user("here")]
-    assert list(home(tmp_path, user=users, tombstone=gone)) == ["here"]
-
-
 @pytest.mark.parametrize("seed", range(4))
 def test_whoever_is_held_out_has_charts_and_what_is_drawn(tmp_path, made, seed):
     usual, held = made(seed, FULL_HOME, "users"), dataclasses.replace(FULL_HOME, holdout=0.5)
@@ -397,85 +208,6 @@ def test_whoever_is_held_out_has_charts_and_what_is_drawn(tmp_path, made, seed):
     charts = sum(row["fallback_level"] >= 3 for key, row in rows.items() if key not in out)
     assert other.counters["fallback_level_3_or_more"] == charts, "who is held out is no sign of trouble"
     assert other.counters["listeners"] <= len(rows) - len(out)
-
-
-def test_who_opted_out_has_the_charts(tmp_path):
-    plays = [listen("b", 70) for _ in range(9)]
-    sets = home(
-        tmp_path,
-        user=[user("u", personalization_opt_out=True), user("v")],
-        history=[history("u", plays), history("v", plays)],
-    )
-    assert [c["item_id"] for c in sets["u"]["candidates"]] == ["a"]
-    assert (sets["u"]["fallback_level"], sets["u"]["degraded_reasons"]) == (3, ["opted_out", "below_minimum_size"])
-    assert {c["item_id"] for c in sets["v"]["candidates"]} == {"a", "b"}
-    assert sets["v"]["context"]["last_event_ts"] is not None
-    assert sets["u"]["context"]["last_event_ts"] is None
-
-
-def test_nothing_of_what_who_opted_out_heard_shows(tmp_path):
-    plays = [listen("a", 70) for _ in range(9)]
-    users = [user("u", personalization_opt_out=True), user("v")]
-    sets = home(tmp_path, user=users, history=[history("u", plays), history("v", plays)])
-    assert [[c["familiarity"] for c in sets[name]["candidates"]] for name in "uv"] == [["new_artist"], ["known"]]
-
-
-def test_a_seed_is_followed_by_what_everybody_who_may_play_it_may_play(tmp_path):
-    items = [
-        item("seed", availability=[offer_in("SE", ["free", "kids"])], age_rating=13),
-        item("free", availability=[offer_in("SE", ["free"])]),
-        item("both", availability=[offer_in("*", ["kids", "free"])]), item("far", availability=[offer_in("NO")]),
-        item("old", age_rating=18), item("rude", explicit=True), item("twin", canonical_id="seed"),
-    ]  # fmt: skip
-    follows = [
-        {
-            "level": "item",
-            "context_id": "seed",
-            "next_item_id": one["item_id"],
-            "probability": 0.1,
-            "weight": 1,
-            "rank": n,
-        }
-        for n, one in enumerate(items)
-    ]
-    plays = [
-        {
-            "event_date": DATE,
-            "item_id": "seed",
-            "item_type": "track",
-            "market": m,
-            "tier": "free",
-            "weight": 1,
-            "plays": 1,
-        }
-        for m in ("SE", "NO")
-    ]
-    chart = [{"market": "SE", "tier": "*", "item_type": "track", "item_id": "seed", "weight": 1, "rank": 0}]
-    made = recommend(
-        tmp_path,
-        tiny_world(item=items, transition=follows, popularity_partial=plays, popularity=chart),
-        NOW_PLAYING,
-        "seeds",
-    )
-    (row,) = made.table.to_pylist()  # it may not be played in NO itself
-    named = row["record_key"], row["user_id"], row["context_key"], row["context"]["seed_item_id"]
-    assert named == ("seed", None, "market=SE", "seed")
-    assert [c["item_id"] for c in row["candidates"]] == ["both"]
-    assert {e["rule"]: e["count"] for e in row["counts"]["filtered_by_rule"]} == {
-        "age": 1,
-        "explicit": 1,
-        "market": 1,
-        "seed": 1,
-        "tier": 1,
-    }
-
-
-def test_where_no_seed_may_be_played_there_is_no_set(tmp_path):
-    items = [item("seed", availability=[offer_in("NO")]), item("a")]
-    plays = [{"event_date": DATE, "item_id": "seed", "item_type": "track", "market": "SE", "tier": "free"}]
-    plays = [row | {"weight": 1, "plays": 1} for row in plays]
-    made = recommend(tmp_path, tiny_world(item=items, popularity_partial=plays), NOW_PLAYING, "seeds")
-    assert (made.table.num_rows, made.counters["empty_sets"]) == (0, 0)
 
 
 @pytest.mark.parametrize("source", ["home.popular_company", "home.fresh_market"])

@@ -32,7 +32,7 @@ QUERIES_AT_ONCE, PADDED_AT_ONCE = 1_024, 2**19
 ROOM, LEAST_ROOM = 4, 1_024
 """Survivors of a query that are held, in k, and besides, 8 bytes each; and a block of bounds: 40 MB in all for k = 500."""
 SAMPLED_SHARE, LEAST_SAMPLE, MOST_SAMPLE = 1 / 16, 1_024, 16_384
-PACKING = 40
+GATHERING = 40
 """What gathering an item costs, in scores of one query and one item; `python -m benchmarks.retrieval` shows it."""
 _ALIGNED_BYTES = 2**28
 
@@ -195,10 +195,10 @@ class ExactIndex:
         limits = limits.counted
         open_to = np.asarray(limits.num_open)
         asked = np.bincount(limits.mask_of, minlength=len(limits.masks))
-        packed = asked * (len(self) - open_to) > PACKING * open_to
+        gathered = asked * (len(self) - open_to) > GATHERING * open_to
         rows, scores = np.full((len(queries), k), NOTHING, np.int32), np.full((len(queries), k), -np.inf, np.float32)
-        for one in (*np.flatnonzero(packed), None):
-            some = np.flatnonzero(~packed[limits.mask_of] if one is None else limits.mask_of == one)
+        for one in (*np.flatnonzero(gathered), None):
+            some = np.flatnonzero(~gathered[limits.mask_of] if one is None else limits.mask_of == one)
             part = self._whole if one is None else self.part(np.flatnonzero(limits.masks[one]))
             own = limits.take(some)
             found = part.search(queries[some], k, own if one is None else own.packed(len(part)))

@@ -42,7 +42,7 @@ class Speeds:
       score_floor: the share of a score that does not grow with dim, below dim 128; on the same machine a score took 1.4,
         1.8, 2.4, 4.2, 8.4 and 16 ns at dim 16, 32, 64, 128, 256 and 512.
       query: a query by itself: sample, scoring again, sorting; the same benchmark. With a GPU it is done beside it, on one core.
-      packing: what gathering an item costs, in scores; the same benchmark.
+      gathering: what gathering an item costs, in scores; the same benchmark.
       pq_items, pq_lists, pq_probed: the index that was measured, IVF4096,PQ64x4fs at 1 M items, and the lists looked into.
       pq_queries, pq_queries_deep: queries a second with refinement x4, at `pq_probed` lists and at `pq_probed_deep`;
         measured on one core with AMX. The difference is what codes cost, the rest what a query costs by itself.
@@ -59,7 +59,7 @@ class Speeds:
     bfloat16_score: float = 1.2e-9
     score_floor: float = 0.21
     query: float = 0.35e-3
-    packing: int = 40
+    gathering: int = 40
     pq_items: int = 1_000_000
     pq_lists: int = 4_096
     pq_probed: int = 256
@@ -406,9 +406,9 @@ def _warnings(chosen: Option, sizes: Sizes, speeds: Speeds) -> list[str]:
             f"{sizes.workers - batches:,} workers have nothing to do: users go in {batches:,} batch(es) of {QUERIES_AT_ONCE:,}"
         )
     alike = sizes.users // (sizes.workers + sizes.markets - 1)
-    if chosen.method in (FLOAT32, BFLOAT16) and sizes.markets > 1 and alike < speeds.packing:
+    if chosen.method in (FLOAT32, BFLOAT16) and sizes.markets > 1 and alike < speeds.gathering:
         found.append(
-            f"{alike:,} users per market and worker: gathering a market's items costs what {speeds.packing} users do"
+            f"{alike:,} users per market and worker: gathering a market's items costs what {speeds.gathering} users do"
         )
     return [*found, *(_of_pq(chosen, sizes, speeds) if chosen.method == IVF_PQ else _of_gpu(chosen))]
 

@@ -22,7 +22,7 @@ _CORE = 36
 
 @contextlib.contextmanager
 def one_core() -> Iterator[None]:
-    """Keep this thread, those it starts meanwhile, and the pool of Polars where that is one thread on the core this one is on.
+    """Keep this thread, those it starts meanwhile and the pool of Polars, where that is one thread, on the core this one is on.
 
     The scheduler chose the core, and may choose another one for the next time. Where the system has no such call or refuses it,
     all stay where they are.

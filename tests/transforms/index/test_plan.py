@@ -154,7 +154,7 @@ def test_fewer_items_than_asked_for_are_all_there_is_to_move():
 
 
 def test_gathering_costs_what_the_exact_index_says():
-    assert Speeds().packing == exact.PACKING
+    assert Speeds().gathering == exact.GATHERING
 
 
 def test_other_speeds_choose_otherwise():

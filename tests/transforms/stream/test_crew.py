@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
@@ -15,6 +16,7 @@ import pyarrow as pa
 import pytest
 from plain_step import Forgetful, PlainStep, Unable
 
+from transforms.stream import one_core
 from transforms.stream.crew import PAUSE_S, Crew, Other
 
 HERE = Path(__file__).parent
@@ -77,6 +79,18 @@ def test_a_process_that_dies_costs_nobody_a_set_and_is_replaced(crew, caplog):
     assert "a process that makes sets died" in caplog.text
     until_ready(crew)
     assert by_process(crew.sets(some)) == [20, 20, 20]
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system keeps no thread on a core")
+def test_a_successor_may_go_to_any_core_though_it_is_started_from_one(crew, monkeypatch):
+    until_ready(crew)
+    monkeypatch.setattr(one_core, "pool", lambda: (threading.get_native_id(),))
+    kill(crew.others[0])
+    with one_core.one_core():
+        crew.sets(states(60))
+    until_ready(crew)
+    (process,) = crew.others[0]._pool._processes.values()
+    assert os.sched_getaffinity(process.pid) == os.sched_getaffinity(0)
 
 
 class Full:
