@@ -110,7 +110,7 @@ delta: need-RAW $(STAMP) ## Serve new and changed items before the next batch: R
 	  $(call flag,--device,DEVICE) $(call flag,--text_model,TEXT_MODEL)
 
 replay: need-RAW $(STAMP) ## Publish events for the stream: RAW= [SPEED=20x or RATE=200, DUPLICATES=.05 DISORDER= LATE= MALFORMED= LIMIT=]
-	@$(PY) -m jobs.replay $(INPUT) $(root) $(call flag,--project,PROJECT) $(call flag,--speed,SPEED) $(call flag,--rate,RATE) \
+	@$(PY) -m jobs.replay $(RAW_INPUT) $(root) $(call flag,--project,PROJECT) $(call flag,--speed,SPEED) $(call flag,--rate,RATE) \
 	  $(call flag,--duplicates,DUPLICATES) $(call flag,--disorder,DISORDER) $(call flag,--late,LATE) \
 	  $(call flag,--malformed,MALFORMED) $(call flag,--limit,LIMIT) $(call flag,--seed,SEED) $(call flag,--date,DATE)
 

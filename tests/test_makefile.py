@@ -73,6 +73,16 @@ def test_values_reach_the_command_whole():
         assert option in command
 
 
+@pytest.mark.parametrize("target", TARGETS)
+def test_every_value_that_help_or_a_need_names_reaches_the_command(target):
+    rule, told = re.search(rf"^{target}:(.*?)##(.*)$", MAKEFILE, re.MULTILINE).groups()
+    names = sorted({*re.findall(r"need-([A-Z]+)", rule), *re.findall(r"\b([A-Z_]+)=", told)})
+    shown = make("-n", target, *(f"{name}=its-{name}" for name in names)).stdout
+    forms = {name: (f'"${name}"', f"its-{name}", f"--{name.lower().replace('_', '-')}") for name in names}
+    reach = {name for name, some in forms.items() if any(form in shown for form in some)}
+    assert reach == set(names)
+
+
 @pytest.mark.parametrize(("given", "dry"), [("DRY_RUN=1", True), ("DRY_RUN=0", False), ("DRY_RUN=", False)])
 def test_dry_run_is_a_switch(given, dry):
     shown = make("-n", "backfill", "RAW=x", "FROM=2026-01-01", "TO=2026-01-02", given).stdout
