@@ -77,7 +77,7 @@ def test_values_reach_the_command_whole():
 def test_every_value_that_help_or_a_need_names_reaches_the_command(target):
     rule, told = re.search(rf"^{target}:(.*?)##(.*)$", MAKEFILE, re.MULTILINE).groups()
     names = sorted({*re.findall(r"need-([A-Z]+)", rule), *re.findall(r"\b([A-Z_]+)=", told)})
-    shown = make("-n", target, *(f"{name}=its-{name}" for name in names)).stdout
+    shown = make("-n", "-W", "setup.py", target, *(f"{name}=its-{name}" for name in names)).stdout
     forms = {name: (f'"${name}"', f"its-{name}", f"--{name.lower().replace('_', '-')}") for name in names}
     reach = {name for name, some in forms.items() if any(form in shown for form in some)}
     assert reach == set(names)
