@@ -322,9 +322,9 @@ class Stream:
         """Call the broker; while it is down, wait longer and longer and say so once.
 
         Raises:
-          BrokerDown: it is down and it is time to leave.
+          BrokerDown: it is time to leave, and it was down when it was tried once more.
         """
-        wait, down = _FIRST_WAIT_S, False
+        wait, down, leaving = _FIRST_WAIT_S, False, False
         while True:
             try:
                 done = call()
@@ -335,8 +335,9 @@ class Stream:
                     self.metrics.set("broker_up", 0)
                 down = True
                 self._warn(self.clock())
-                if self.stop.wait(wait):
+                if leaving:
                     raise
+                leaving = self.stop.wait(wait)
                 wait = min(2 * wait, _LONGEST_WAIT_S)
             else:
                 if down:

@@ -343,6 +343,22 @@ def test_it_leaves_while_the_broker_is_down(make, broker, clock, said):
     assert said[-1].startswith("left while the broker was down")
 
 
+def test_it_ends_its_work_where_the_broker_is_back_when_it_is_told_to_stop(make, broker, clock, said):
+    stream = make()
+    send(broker, event(1))
+    broker.down_until = clock.now + 0.1  # less than it waits before it tries again
+
+    def wait(seconds: float) -> bool:
+        clock.now += seconds
+        clock.stopped = True
+        return True
+
+    clock.wait = wait
+    stream.run()
+    assert said == ["the broker cannot be reached, trying again: connection refused", "the broker is back"]
+    assert [one["sequence"] % 1000 for one in published(broker)] == [1]
+
+
 def test_states_without_an_event_for_48_hours_are_forgotten(make, broker, clock):
     stream = make()
     send(broker, event(1))

@@ -80,18 +80,20 @@ def test_an_emulator_that_is_started_again_is_waited_for_and_nothing_sent_to_it_
             insist(producer.create)  # whoever comes first makes the topics anew
             for start in range(10, 60, 5):
                 insist(lambda start=start: producer.publish(EVENTS, messages[start : start + 5]))
-            until(lambda: metrics.total("outcomes", APPLIED) == 60, "what was sent since is applied")
+            last = dict[str, int]()
+
+            def answered() -> bool:
+                for one in producer.pull(SETS, 500, 0.5):
+                    user, sequence = one.attributes["user_id"], int(one.attributes["sequence"])
+                    last[user] = max(sequence, last.get(user, 0))
+                return sorted(sequence % 1_000 for sequence in last.values()) == [20, 20, 20]  # events of each user
+
+            until(answered, "the set of all events of everybody is read")
         users = {one["user_id"] for one in sent}
-        states, read = store.states(users), dict[str, int]()
-
-        def answered() -> bool:
-            for one in producer.pull(SETS, 500, 0.5):
-                user, sequence = one.attributes["user_id"], int(one.attributes["sequence"])
-                read[user] = max(sequence, read.get(user, 0))
-            return read == store.sequences(users)
-
-        until(answered, "the last set of everybody is read")
+        states = store.states(users)
+        assert last == store.sequences(users)
     assert {id_ for state in states.values() for id_ in json.loads(state)} == {one["event_id"] for one in sent}
+    assert metrics.total("outcomes", APPLIED) == 60
     assert metrics.gauge("owed") == 0
     assert metrics.gauge("broker_up") == 1
     told = [line for line in said if line.startswith("the broker ")]
