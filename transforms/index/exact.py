@@ -30,11 +30,11 @@ NOTHING = -1
 """Fills up where there are fewer items than asked for."""
 QUERIES_AT_ONCE, PADDED_AT_ONCE = 1_024, 2**19
 ROOM, LEAST_ROOM = 4, 1_024
-"""Survivors of a query that are held, in k, and besides, 8 bytes each; and a block of bounds: 40 MB in all for k = 500."""
-SAMPLED_SHARE, LEAST_SAMPLE, MOST_SAMPLE = 1 / 16, 1_024, 16_384
+"""Survivors of a query that are held, in k, and besides, 8 bytes each; with a block of bounds and what is scored, 50 MB in all for k = 500."""
+SAMPLED_SHARE, LEAST_SAMPLE, MOST_SAMPLE, SAMPLED_AT_ONCE = 1 / 16, 1_024, 16_384, 64
 GATHERING = 40
 """What gathering an item costs, in scores of one query and one item; `python -m benchmarks.retrieval` shows it."""
-_ALIGNED_BYTES = 2**28
+_ALIGNED_BYTES, _SCORED_AT_ONCE = 2**28, 2**12
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -228,8 +228,8 @@ class ExactIndex:
 
     def keys(self, queries: np.ndarray, rows: np.ndarray) -> np.ndarray:
         """Return the keys of each query's own items, `(num_queries, n) uint64`, see `to_keys`; otherwise as `scores`."""
-        found = np.empty(rows.shape, np.uint64)
-        score(queries, self._matrix, rows, found)
+        found = np.full(rows.shape, LAST)
+        score(queries, self._matrix, rows, _SCORED_AT_ONCE, found)
         return found
 
 
@@ -283,21 +283,23 @@ class Part:
     ) -> np.ndarray:
         """Return for each query a score that rather more than the wanted items reach, `(num_queries,) float32`.
 
-        Its rank in the sample is four standard deviations above what is expected of the last one wanted.
+        Its rank in the sample is four standard deviations above what is expected of the last one wanted. Of `SAMPLED_AT_ONCE`
+        queries after the other, so that the scores of the sample, 4 MB, stay in the cache.
         """
-        scores = torch.mm(torch.from_numpy(np.array(queries)), self._sample.T).numpy()
-        sampled = np.full(len(queries), len(self._sample))
-        if limits:
-            masks = limits.masks[:, self._sampled]
-            for mask in np.flatnonzero(~masks.all(axis=1)):
-                scores[np.ix_(limits.mask_of == mask, ~masks[mask])] = -np.inf
-            sampled = masks.sum(axis=1)[limits.mask_of]
+        closed = np.zeros((1, len(self._sample)), bool) if limits is None else ~limits.masks[:, self._sampled]
+        mask_of = np.zeros(len(queries), np.int64) if limits is None else limits.mask_of
+        sampled = (~closed).sum(axis=1)[mask_of]
         expected = wanted * sampled / np.maximum(open_to, 1)
         rank = np.ceil(expected + 4 * np.sqrt(expected) + 4).astype(int)
-        deepest = min(int(rank.max()), len(self._sample))
-        scores.partition(-deepest, axis=1)
-        best = np.sort(scores[:, -deepest:], axis=1)
-        found = best[np.arange(len(queries)), np.maximum(deepest - rank, 0)]
+        found = np.empty(len(queries), np.float32)
+        for some in (slice(first, first + SAMPLED_AT_ONCE) for first in range(0, len(queries), SAMPLED_AT_ONCE)):
+            scores = torch.mm(torch.from_numpy(np.array(queries[some])), self._sample.T)
+            if (sampled[some] < len(self._sample)).any():
+                scores.masked_fill_(torch.from_numpy(closed[mask_of[some]]), -torch.inf)
+            numbers, deepest = scores.numpy(), min(int(rank[some].max()), len(self._sample))
+            numbers.partition(-deepest, axis=1)
+            best = np.sort(numbers[:, -deepest:], axis=1)
+            found[some] = best[np.arange(len(best)), np.maximum(deepest - rank[some], 0)]
         return np.where(rank > sampled, np.float32("-inf"), found)
 
     def _reaching(self, queries: np.ndarray, threshold: np.ndarray, k: int, limits: Limits | None) -> np.ndarray:
@@ -328,9 +330,11 @@ class Part:
         floors(pool, k, last)
         no_more = last == np.iinfo(product.bits).min
         narrow(pool, np.where(no_more, last, product.rival(last)), self._rows)
+        most = pool.counts.max()
+        there = np.arange(most) < pool.counts[:, None]
+        scored = self._index.keys(queries, np.where(there, pool.places[:, :most], NOTHING))
         for some in _alike(pool.counts):
-            there = np.arange(pool.counts[some[-1]]) < pool.counts[some, None]
-            found = self._index.keys(queries[some], np.where(there, pool.places[some, : there.shape[1]], NOTHING))
+            found = scored[some, : pool.counts[some[-1]]]
             keys[some] = best_of(k, *([keys[some]] if (keys[some, 0] != LAST).any() else []), found)
         return keys
 

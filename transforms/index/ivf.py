@@ -153,6 +153,7 @@ class IvfIndex:
         _, rows = self._lists.search(queries, min(wanted, len(self)), params=parameters)
         query = np.repeat(np.arange(len(queries)), rows.shape[1])
         rows[limits.deny(query, rows.ravel()).reshape(rows.shape)] = NOTHING
+        rows.sort(axis=1)  # as scores are taken fastest
         scores = np.full(rows.shape, -np.inf, np.float32)
         for segment, first, last in self._runs():
             own = np.where((rows >= first) & (rows < last), rows - first, NOTHING)

@@ -119,11 +119,23 @@ def test_scores_are_the_same_where_vectors_are_mapped_at_an_odd_address():
     assert not odd.flags.aligned
     rows, found = np.tile(np.arange(300), (20, 1)), np.empty((2, 20, 300), np.uint64)
     for keys, vectors in zip(found, (items, odd), strict=True):
-        score(queries, vectors, rows, keys)
+        score(queries, vectors, rows, 64, keys)
     assert found[0].tobytes() == found[1].tobytes()
     np.testing.assert_array_equal(found[0], to_keys(to_scores(found[0]), rows))
     exact = queries.astype(float) @ items.T.astype(float)
     np.testing.assert_allclose(to_scores(found[0]), exact, atol=1e-5)
+
+
+@pytest.mark.parametrize("at_once", [1, 7, 100, 1_000])
+def test_pairs_are_scored_whatever_their_order_and_how_many_vectors_are_worked_on_at_once(at_once):
+    rng = np.random.default_rng(9)
+    items, queries, rows = normal(rng, 100, 24), normal(rng, 5, 24), rng.integers(-1, 100, (5, 60))
+    found = np.zeros((2, *rows.shape), np.uint64)
+    score(queries, items, np.sort(rows, axis=1), at_once, found[0])
+    score(queries, items, rows, at_once, found[1])
+    assert np.sort(found[0], axis=1).tobytes() == np.sort(found[1], axis=1).tobytes()
+    scores = np.where(rows < 0, -np.inf, np.take_along_axis(queries @ items.T, np.maximum(rows, 0), axis=1))
+    np.testing.assert_allclose(to_scores(found[1]), scores, atol=1e-5)
 
 
 @pytest.mark.parametrize("bits", [np.int16, np.int32])
