@@ -117,7 +117,7 @@ def _sent(matrix: torch.Tensor) -> tuple[torch.Tensor, str]:
     return (matrix.to(GPU) if matrix.nbytes <= _OF_GPU_MEMORY * free else matrix), GPU
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(frozen=True)  # without slots: the width is told once
 class Product:
     """Products of queries with block after block of items, as integers in the order of the numbers.
 
@@ -136,7 +136,7 @@ class Product:
     lost: np.ndarray
     relative: float
 
-    @property
+    @functools.cached_property
     def width(self) -> int:
         """How many items a block has: an odd multiple of 32 where there are so many.
 
@@ -173,21 +173,26 @@ class OnProcessor(Product):
 
     bounds_at_once, rows_at_once, rows_of_one = 2**20, 2**15, 2**17
 
+    @functools.cached_property
+    def _held(self) -> torch.Tensor:
+        """What every block is written to: memory is cleared once, not for each."""
+        return torch.empty(len(self.asked) * self.width, dtype=self.asked.dtype)
+
     def collect(self, first: int, least: np.ndarray, barred: Barred, pool: Pool) -> None:
         """See `Product.collect`."""
         block = self.factors.block(first, self.width)
-        bounds = _of_one(self.asked[0], block) if len(self.asked) == 1 else torch.mm(self.asked, block.T)
+        bounds = self._held[: len(self.asked) * len(block)].view(len(self.asked), len(block))
+        _multiply(self.asked, block, bounds)
         collect(bounds.view(torch.int16 if self.bits is np.int16 else torch.int32).numpy(), least, first, barred, pool)
 
 
-def _of_one(query: torch.Tensor, block: torch.Tensor) -> torch.Tensor:
-    """Return the products of one query, `(1, num_items)`: of float32 as FAISS takes them, which reads memory faster than torch."""
-    if block.dtype != torch.float32:
-        return torch.mv(block, query)[None]
-    found = torch.empty(1, len(block))
-    pointers = (faiss.swig_ptr(one.numpy()) for one in (found, query, block))
+def _multiply(queries: torch.Tensor, block: torch.Tensor, found: torch.Tensor) -> None:
+    """Write down the products, `(num_queries, num_items)`: those of one query in float32 as FAISS takes them, which reads memory faster."""
+    if len(queries) > 1 or block.dtype != torch.float32:
+        torch.mm(queries, block.T, out=found)
+        return
+    pointers = (faiss.swig_ptr(one.numpy()) for one in (found, queries, block))
     faiss.fvec_inner_products_ny(*pointers, block.shape[1], len(block))  # type: ignore[attr-defined]
-    return found
 
 
 class OnGpu(Product):
