@@ -23,7 +23,7 @@ import torch
 
 from transforms.index.aligned import aligned
 from transforms.index.factors import Factors, Product, blocks, fastest, norms
-from transforms.index.inner_product import LAST, score
+from transforms.index.inner_product import LAST, decode, score
 from transforms.index.survivors import Barred, Pool, floors, narrow
 
 NOTHING = -1
@@ -52,7 +52,9 @@ class Found:
     @classmethod
     def of(cls, keys: np.ndarray) -> "Found":
         """Return what keys stand for, see `to_keys`."""
-        return cls((keys & np.uint64(0xFFFFFFFF)).astype(np.uint32).view(np.int32), to_scores(keys))
+        found = cls(np.empty(keys.shape, np.int32), np.empty(keys.shape, np.float32))
+        decode(keys.ravel(), found.rows.reshape(-1), found.scores.reshape(-1))
+        return found
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -382,6 +384,4 @@ def best_of(k: int, *keys: np.ndarray) -> np.ndarray:
 
 def to_scores(keys: np.ndarray) -> np.ndarray:
     """Return the scores in keys; minus infinity where there is nothing."""
-    ascending = ~(keys >> np.uint64(32)).astype(np.uint32)
-    bits = np.where(ascending >> 31, ascending & np.uint32(0x7FFFFFFF), ~ascending)
-    return np.where(keys == LAST, np.float32("-inf"), bits.view(np.float32))
+    return Found.of(keys).scores

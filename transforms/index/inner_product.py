@@ -41,3 +41,19 @@ def score(queries, vectors, rows, at_once, keys):
                     keys[q, i] = np.uint64(descending) << np.uint64(32) | np.uint64(row)
                 i += 1
             at[q] = i
+
+
+@compiled
+def decode(keys, rows, scores):
+    """Write down what keys stand for, see `transforms.index.exact.to_keys`: -1 and minus infinity where there is nothing.
+
+    Args:
+      keys: `(n,) uint64`. rows: `(n,) int32`. scores: `(n,) float32`.
+    """
+    bits = scores.view(np.uint32)
+    for i in range(len(keys)):
+        rows[i] = np.int32(keys[i] & np.uint64(0xFFFFFFFF))
+        told = ~np.uint32(keys[i] >> np.uint64(32))
+        bits[i] = told & np.uint32(0x7FFFFFFF) if told >> np.uint32(31) else ~told
+        if keys[i] == LAST:
+            scores[i] = -np.inf
