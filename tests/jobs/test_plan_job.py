@@ -27,7 +27,7 @@ def test_the_page_shows_every_option_and_marks_the_chosen_one(capsys):
     assert [line[4:].startswith(one.method) for line, one in zip(rows, planned.options, strict=True)] == [True] * 4
     assert [line[2] for line in rows] == [">", " ", " ", " "]
     assert rows[0].split()[-1] == "yes"
-    assert "70,292 core h" in rows[0]
+    assert "35,067 core h" in rows[0]
     assert rows[-1].endswith("no GPU (GPUS=)")
 
 
@@ -37,12 +37,12 @@ def test_the_page_says_why_what_is_moved_and_what_it_rests_on(capsys):
         "exact, float32. It is the cheapest that fits into 16 GiB and reaches recall 0.99; none of those also is done",
         "IVF-PQ, refined: reached recall 0.949",
         "shards 5, of 20,000,000 items at the most",
-        "15.9 GiB 70,292 core h 70 h 1.000 yes",
+        "15.9 GiB 35,067 core h 35 h 1.000 yes",
         "512 of vectors, mapped and shared by the processes of a machine",
         "286 of what is open to whom",
         "68.4 GiB to the disk of each of 1,000 workers, once; users 286.1 GiB in; results 2,235.2 GiB out",
-        "! more workers are needed to be done in 10 hours: WORKERS=7030",
-        "float32: 4.2 ns per score at dim 128",
+        "! more workers are needed to be done in 10 hours: WORKERS=3507",
+        "float32: 2.1 ns per score at dim 128",
         "python -m benchmarks.retrieval",
         "a roof from data sheets",
     ):
