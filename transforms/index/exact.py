@@ -93,7 +93,7 @@ class Limits:
         mask_of = self.mask_of[some]
         low, high = np.searchsorted(self.without, [n << 32 for n in (some.start, some.start + len(mask_of))])
         without = self.without[low:high] - (some.start << 32)
-        query, row = without >> 32, without & 0xFFFFFFFF
+        query, row = without >> 32, (without & 0xFFFFFFFF).astype(rows.dtype)  # or all rows would be cast
         place = np.minimum(np.searchsorted(rows, row), max(len(rows) - 1, 0))
         found = (rows[place] == row) & self.masks[mask_of[query], place]
         return Limits(self.masks, mask_of, without[found], self.num_open)
@@ -321,7 +321,7 @@ class Part:
         if limits is None:
             nothing = np.zeros(num_queries + 1, np.int64)
             return Barred(np.empty((1, 0), bool), nothing[1:], nothing[:0], nothing)
-        places = np.searchsorted(self._rows, limits.without & 0xFFFFFFFF)
+        places = np.searchsorted(self._rows, (limits.without & 0xFFFFFFFF).astype(np.int32))
         starts = np.append(0, np.cumsum(limits.count_without(num_queries)))
         return Barred(limits.masks, limits.mask_of, places, starts)
 
