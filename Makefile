@@ -82,9 +82,9 @@ report: need-DATE $(STAMP) ## Write the report page of a date again: DATE=
 evaluate: need-FROM need-TO $(STAMP) ## Judge the sets of a range of dates by what was played after each: FROM= TO= [RAW=folder with later events]
 	@$(PY) -m jobs.evaluate run --from "$$FROM" --to "$$TO" $(root) $(call flag,--raw,RAW)
 
-eval-diff: need-BASE need-HEAD $(STAMP) ## May HEAD replace BASE? BASE= HEAD= judged roots or git refs [PRESET= INPUT= DATE= OUT=file WAIVERS=]
+eval-diff: need-BASE need-HEAD $(STAMP) ## May HEAD replace BASE? BASE= HEAD= judged roots or git refs [PRESET= INPUT= DATE= SHARDS= OUT=file WAIVERS=]
 	@$(PY) -m jobs.evaluate diff --base "$$BASE" --head "$$HEAD" $(root) $(call flag,--input,INPUT) $(call flag,--date,DATE) \
-	  $(call flag,--preset,PRESET) $(call flag,--out,OUT) $(call flag,--waivers,WAIVERS)
+	  $(call flag,--preset,PRESET) $(call flag,--shards,SHARDS) $(call flag,--out,OUT) $(call flag,--waivers,WAIVERS)
 
 off-policy: need-FROM need-TO $(STAMP) ## Estimate what another way of exploring would have earned: FROM= TO= [TARGET=popularity RAW=]
 	@$(PY) -m jobs.evaluate off-policy --from "$$FROM" --to "$$TO" $(root) $(call flag,--target,TARGET) $(call flag,--raw,RAW)

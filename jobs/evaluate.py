@@ -11,7 +11,7 @@ from typing import Any
 
 from jobs.batch import guarded, write_page
 from jobs.demo import write_demo_world
-from jobs.options import POLICY_FILE, build_runner, iso_date, leave, read_policy
+from jobs.options import DEFAULT_SHARDS, POLICY_FILE, build_runner, iso_date, leave, positive, read_policy
 from jobs.revision import Trial, commit_of, judged_root, uncommitted
 from pipelines import eval_diff, evaluate, off_policy
 from pipelines.backfill import dates
@@ -31,6 +31,8 @@ SURFACES = (HOME, NOW_PLAYING)
 WINDOWS = 4
 """Dates that the protocol asks for at the least."""
 PRESET = "laptop"
+EVENTS_PER_SHARD = 100_000
+"""Of the synthetic world: some 40,000 pairs of a played item and a market, whose Now Playing sets are 36 kB each in memory."""
 WORLD_END, WORLD_DATE = datetime.date(2026, 1, 31), datetime.date(2026, 1, 23)
 """Of the synthetic world: the last date that a week of events and a day lie after."""
 
@@ -72,6 +74,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     diff.add_argument(
         "--preset", choices=sorted(PRESETS), default=PRESET, help=f"size of the synthetic world ({PRESET})"
+    )
+    diff.add_argument(
+        "--shards",
+        type=positive,
+        help=f"shards per dataset of what is run (one for 100,000 events of the world; of INPUT= {DEFAULT_SHARDS})",
     )
     diff.add_argument("--root", default=os.environ.get("ROOT", ".segue"), help="folder that refs are run under")
     diff.add_argument("--out", type=Path, help="verdict file (default: eval-diff.json in HEAD's root)")
@@ -192,11 +199,14 @@ def _trial(options: argparse.Namespace, folder: Path) -> Trial:
         raise EvaluationError("INPUT= needs DATE=, the date to run: one with events of at least 8 days after it")
     if options.input:
         raw = open_store(options.input).root
-        return Trial(folder / f"{hash64_one(raw):016x}", raw, options.date.isoformat())
+        return Trial(
+            folder / f"{hash64_one(raw):016x}", raw, options.date.isoformat(), options.shards or DEFAULT_SHARDS
+        )
     place = open_store(str(folder / options.preset))
     size: dict[str, Any] = dict(PRESETS[options.preset])
     raw = write_demo_world(Setting(**size, end=WORLD_END), place).root
-    return Trial(folder / options.preset, raw, (options.date or WORLD_DATE).isoformat())
+    shards = options.shards or size["events"] // EVENTS_PER_SHARD
+    return Trial(folder / options.preset, raw, (options.date or WORLD_DATE).isoformat(), shards)
 
 
 if __name__ == "__main__":

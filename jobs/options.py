@@ -64,7 +64,7 @@ def add_common(parser: argparse.ArgumentParser) -> None:
         "--shards",
         type=int,
         default=DEFAULT_SHARDS,
-        help="shards per dataset; about 20,000 users or a million events each",
+        help="shards per dataset; about 20,000 users, a million events or 40,000 pairs of a played item and a market each",
     )
     parser.add_argument(
         "--surface", action="append", choices=("home", "now_playing"), help="only this surface (may be repeated)"

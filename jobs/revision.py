@@ -29,12 +29,13 @@ class Trial:
 
     Attributes:
       folder: where worktrees and roots lie.
-      raw: raw folder with events of the days after the date, too. date: ISO.
+      raw: raw folder with events of the days after the date, too. date: ISO. shards: per dataset.
     """
 
     folder: Path
     raw: str
     date: str
+    shards: int
 
 
 def commit_of(ref: str) -> str:
@@ -86,7 +87,7 @@ def judged_root(ref: str, trial: Trial) -> str:
 def _commands(trial: Trial, root: str) -> list[list[str]]:
     place = ["--raw", trial.raw, "--root", root]
     return [
-        ["jobs.batch", "--date", trial.date, *place, "--shards", "2"],
+        ["jobs.batch", "--date", trial.date, *place, "--shards", str(trial.shards)],
         ["jobs.evaluate", "run", "--from", trial.date, "--to", trial.date, *place],
     ]
 

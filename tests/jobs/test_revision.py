@@ -52,7 +52,7 @@ def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def trial(tmp_path: Path) -> Trial:
-    return Trial(tmp_path / "trials", "/raw", "2026-01-23")
+    return Trial(tmp_path / "trials", "/raw", "2026-01-23", 3)
 
 
 def worktrees(repository: Path) -> int:
@@ -65,7 +65,7 @@ def test_the_code_of_a_ref_runs_the_road_and_judges_it(repository, trial):
     root = trial.folder / commit_
     assert address == f"{root}/runs/date=2026-01-23"
     ran, judged = (root / "said.txt").read_text().splitlines()
-    assert ran == f"batch --date 2026-01-23 --raw /raw --root {root} --shards 2 {commit_} {commit_}"
+    assert ran == f"batch --date 2026-01-23 --raw /raw --root {root} --shards 3 {commit_} {commit_}"
     assert judged.startswith("evaluate run --from 2026-01-23 --to 2026-01-23 --raw /raw ")
     assert worktrees(repository) == 0
     assert not (trial.folder / "code" / commit_).exists()
