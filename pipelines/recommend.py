@@ -3,7 +3,7 @@
 import dataclasses
 import datetime
 import functools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import apache_beam as beam
 import polars as pl
@@ -113,7 +113,7 @@ class WorkOfShard:
     groups: Work
     shard: Work
 
-    def __call__(self, shard: Shard) -> Output | list[Output]:
+    def __call__(self, shard: Shard) -> Output | Iterable[Output]:
         return (self.groups if shard.task.name == GROUPS else self.shard)(shard)
 
 

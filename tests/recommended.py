@@ -14,7 +14,8 @@ from toy_road import PROVENANCE, instant, policy, quota, shard
 from pipelines.recommend import SURFACES, rests_on
 from schemas.policy import SurfacePolicy
 from transforms.groups import RetrieveGroups
-from transforms.recommend import Recommend
+from transforms.recommend import Recommend, added
+from transforms.shards import Output
 
 HOME = policy(
     quota("home.co_listen", 2, 4, 8, discovery=True), quota("home.relisten", 1, 3, 6),
@@ -80,4 +81,7 @@ def recommend(folder: Path, world: Mapping[str, pl.DataFrame], surface: SurfaceP
     provenance = dataclasses.replace(PROVENANCE, artifacts=RESTS)
     blending = Recommend(surface, instant(surface), {**own, **shared}, provenance)
     made = getattr(blending, who)(shard(folder / "proposed", given))
-    return Made(made.frame, made.counters, pl.concat([proposed, groups]), world, surface)
+    outputs = [made] if isinstance(made, Output) else list(made)
+    table, counters = pa.concat_tables([one.frame for one in outputs]), added(one.counters for one in outputs)
+    assert [one.part for one in outputs] == ([None] if len(outputs) == 1 else list(range(len(outputs))))
+    return Made(table, counters, pl.concat([proposed, groups]), world, surface)

@@ -48,7 +48,7 @@ from transforms.group_sources import HOME_GROUP_SOURCES, NOW_PLAYING_GROUP_SOURC
 from transforms.histories import histories
 from transforms.ingest import SOURCE, MergeEvents, MergeRows, given_contract
 from transforms.part_sources import HOME_PART_SOURCES, NOW_PLAYING_PART_SOURCES
-from transforms.shards import TARGET, Task
+from transforms.shards import TARGET, Output, Task
 from transforms.sources import HOME_SOURCES, NOW_PLAYING_SOURCES, Source
 from transforms.vector_sources import HOME_VECTOR_SOURCES, NOW_PLAYING_VECTOR_SOURCES
 from validation.arm_gates import ARMS
@@ -219,7 +219,9 @@ def blended(surface: SurfacePolicy, sources: Mapping[str, Source], who: str, tab
     )
     given = Given(ChainMap({"proposal": mine.filter(~of_group), "groups": mine.filter(of_group)}, tables))
     blend = recommend.Recommend(surface, instant(surface), sources, Provenance(fields, {}))
-    return pl.from_arrow(getattr(blend, who)(given).frame)
+    made = getattr(blend, who)(given)
+    (made,) = [made] if isinstance(made, Output) else made
+    return pl.from_arrow(made.frame)
 
 
 BLENDED = tuple(

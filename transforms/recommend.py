@@ -1,10 +1,11 @@
 """From a shard's proposals to its candidate sets: facts, blend, assembly and audit, block by block.
 
-Memory: one block of `BLEND_BLOCK` records with about 600 proposals each (1 GB at the most), and the shard's finished sets.
+Memory: one block of `BLEND_BLOCK` records with about 600 proposals each (1 GB at the most), and finished sets: those of the users
+of a shard, some 100 kB each; of seed items `SETS_AT_ONCE`, 36 kB each, which are written before the next ones are made.
 """
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 import polars as pl
 import pyarrow as pa
@@ -28,6 +29,7 @@ from transforms.sources import Source
 from validation.quota_gates import GRANTED, PLACED
 
 BLEND_BLOCK = 2_000
+SETS_AT_ONCE = 10 * BLEND_BLOCK
 
 
 def warm_up(policy: SurfacePolicy, instant: Instant) -> None:
@@ -130,11 +132,15 @@ class Recommend:
         offered = offered_to(users, proposals, groups, world)
         return offered, user_facts(users, offered, world, bundle, self.policy, self.instant)
 
-    def seeds(self, shard: Shard) -> Output:
-        """Return the sets of the shard's seed items, one per market it was played in."""
+    def seeds(self, shard: Shard) -> Iterator[Output]:
+        """Yield the sets of the shard's seed items, one per market it was played in, `SETS_AT_ONCE` together."""
         world, bundle, proposals, groups = self._given(shard)
-        wanted = (self._seed_block(b, proposals, groups, world, bundle) for b in blocks(seed_table(shard), BLEND_BLOCK))
-        return self._finished(shard, wanted, proposals.height)
+        seeds = seed_table(shard)
+        for first in range(0, max(seeds.height, 1), SETS_AT_ONCE):
+            some = blocks(seeds.slice(first, SETS_AT_ONCE), BLEND_BLOCK)
+            wanted = (self._seed_block(block, proposals, groups, world, bundle) for block in some)
+            made = self._finished(shard, wanted, 0 if first else proposals.height)
+            yield made if seeds.height <= SETS_AT_ONCE else dataclasses.replace(made, part=first // SETS_AT_ONCE)
 
     def _seed_block(self, seeds: pl.DataFrame, proposals: pl.DataFrame, groups: pl.DataFrame, world: World,
                     bundle: ShardBundle) -> tuple[pl.DataFrame, Facts]:  # fmt: skip

@@ -11,6 +11,7 @@ from toy_road import END, NOW, policy, proposals, quota
 
 from schemas.candidates import CANDIDATE_SET
 from schemas.policy import SurfacePolicy
+from transforms import recommend as recommend_module
 from transforms import retrieve
 from transforms.io.tables import conform
 from transforms.recommend import count_granted
@@ -42,6 +43,16 @@ def each(some):
 
 
 cases = each(CASES)
+
+
+def test_sets_of_seeds_are_the_same_however_many_are_held_at_once(tmp_path, monkeypatch):
+    monkeypatch.setattr(recommend_module, "BLEND_BLOCK", 2)
+    whole = recommend(tmp_path / "whole", random_world(2), FULL_NOW_PLAYING, "seeds", 2)
+    monkeypatch.setattr(recommend_module, "SETS_AT_ONCE", 6)
+    parts = recommend(tmp_path / "parts", random_world(2), FULL_NOW_PLAYING, "seeds", 2)
+    assert parts.table.equals(whole.table)
+    assert parts.counters == whole.counters
+    assert whole.table.num_rows > 2 * 6
 
 
 @cases

@@ -1,5 +1,6 @@
 import threading
 import time
+from collections.abc import Iterator
 
 import apache_beam as beam
 import pytest
@@ -89,3 +90,22 @@ def test_what_work_took_is_added_up_once_and_is_in_no_output(tmp_path):
     assert take_spent(store, "staging") == {"a": 1.5, "b": 0.75}
     assert take_spent(store, "staging") == {}
     assert not store.list("staging/spent")
+
+
+def test_what_work_gives_in_parts_is_staged_part_by_part(tmp_path):
+    store = LocalStore(str(tmp_path))
+    space = Workspace(store.root, "staging", "run", "vocabulary", "stage", "code")
+
+    def work(shard: Shard) -> Iterator[Output]:
+        for part in range(3):
+            assert len(list((tmp_path / "staging").glob("part-*.parquet"))) == part, (
+                "one is written before the next is made"
+            )
+            yield Output(read_tables([], CONTRACTS["vocabulary"]), rows_in=part, part=part, spent={"a": 1.0})
+
+    process_shard(Task("00007", 7, {}), space, work)
+    entries = staged_entries(store, "staging")
+    assert [(entry["name"], entry["shard"], entry["rows_in"]) for entry in entries] == [
+        ("00007-0000", 7, 0), ("00007-0001", 7, 1), ("00007-0002", 7, 2)
+    ]  # fmt: skip
+    assert take_spent(store, "staging") == {"a": 3.0}
