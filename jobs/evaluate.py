@@ -32,7 +32,7 @@ WINDOWS = 4
 """Dates that the protocol asks for at the least."""
 PRESET = "laptop"
 EVENTS_PER_SHARD = 100_000
-"""Of the synthetic world: some 40,000 pairs of a played item and a market, whose Now Playing sets are 36 kB each in memory."""
+"""Of the synthetic world: some 40,000 pairs of a played item and a market."""
 WORLD_END, WORLD_DATE = datetime.date(2026, 1, 31), datetime.date(2026, 1, 23)
 """Of the synthetic world: the last date that a week of events and a day lie after."""
 
