@@ -83,5 +83,4 @@ def recommend(folder: Path, world: Mapping[str, pl.DataFrame], surface: SurfaceP
     made = getattr(blending, who)(shard(folder / "proposed", given))
     outputs = [made] if isinstance(made, Output) else list(made)
     table, counters = pa.concat_tables([one.frame for one in outputs]), added(one.counters for one in outputs)
-    assert [one.part for one in outputs] == ([None] if len(outputs) == 1 else list(range(len(outputs))))
     return Made(table, counters, pl.concat([proposed, groups]), world, surface)

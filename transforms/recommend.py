@@ -29,7 +29,7 @@ from transforms.sources import Source
 from validation.quota_gates import GRANTED, PLACED
 
 BLEND_BLOCK = 2_000
-SETS_AT_ONCE = 10 * BLEND_BLOCK
+SETS_AT_ONCE = 5 * BLEND_BLOCK
 
 
 def warm_up(policy: SurfacePolicy, instant: Instant) -> None:
@@ -139,8 +139,7 @@ class Recommend:
         for first in range(0, max(seeds.height, 1), SETS_AT_ONCE):
             some = blocks(seeds.slice(first, SETS_AT_ONCE), BLEND_BLOCK)
             wanted = (self._seed_block(block, proposals, groups, world, bundle) for block in some)
-            made = self._finished(shard, wanted, 0 if first else proposals.height)
-            yield made if seeds.height <= SETS_AT_ONCE else dataclasses.replace(made, part=first // SETS_AT_ONCE)
+            yield self._finished(shard, wanted, 0 if first else proposals.height)
 
     def _seed_block(self, seeds: pl.DataFrame, proposals: pl.DataFrame, groups: pl.DataFrame, world: World,
                     bundle: ShardBundle) -> tuple[pl.DataFrame, Facts]:  # fmt: skip

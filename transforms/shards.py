@@ -161,8 +161,6 @@ class Output:
       rejected: rows of the `rejection` contract.
       counters: counts under constant names; they add up over tasks.
       event_date: day of the rows, where one task gives an output per day; the file is `part-<day>-<shard>.parquet`.
-      part: number of the output within its task, where the task gives several one after the other, whose rows go on in the
-        order of the key; the file is `part-<task>-<part>.parquet`. None: the only one.
       by_day: the rows are of several days, in order of `event_date`, and become such a file for each. They are checked
         and counted together: the entry of the first day stands for all.
       artifacts: files beside the rows, by name, the weights of a model for example.
@@ -174,7 +172,6 @@ class Output:
     rejected: pl.DataFrame | None = None
     counters: Mapping[str, int] = dataclasses.field(default_factory=dict)
     event_date: str | None = None
-    part: int | None = None
     by_day: bool = False
     artifacts: Mapping[str, bytes] = dataclasses.field(default_factory=dict)
     spent: Mapping[str, float] = dataclasses.field(default_factory=dict)
@@ -358,21 +355,22 @@ def with_parts(group: tuple[str, Iterable[tuple[str, str]]], targets: Mapping[st
 
 
 def process_shard(task: Task, workspace: Workspace, work: Work) -> str:
-    """Do the work of one task, check its rows and stage them; what was staged before a kill is kept."""
+    """Do the work of one task, check its rows and stage them; what was staged before a kill is kept.
+
+    Work may give several outputs, whose rows go on in the order of the key. They are numbered, and each is staged, and forgotten,
+    before the next one is asked for.
+    """
     if not shard_done(task, workspace):
+        given = work(Shard(task, workspace.store))
         entries, spent = list[dict](), list[dict[str, float]]()
-        for output in _each(work(Shard(task, workspace.store))):
-            entries += stage_output(task, workspace, output)
+        for output in [given] if isinstance(given, Output) else given:
+            entries += stage_output(task, workspace, output, None if isinstance(given, Output) else len(entries))
             spent += [dict(output.spent)] if output.spent else []
-            del output  # before the next one is made
+            del output
         if spent:
             workspace.store.write_bytes(f"{workspace.staging}/{SPENT}/{task.name}.json", json.dumps(spent).encode())
         workspace.store.write_bytes(_done(task, workspace), json.dumps(entries, sort_keys=True).encode())
     return task.name
-
-
-def _each(given: Output | Iterable[Output]) -> Iterator[Output]:
-    return iter([given] if isinstance(given, Output) else given)
 
 
 def shard_done(task: Task, workspace: Workspace) -> bool:
@@ -403,10 +401,14 @@ def take_spent(store: Store, staging: str) -> dict[str, float]:
     }
 
 
-def stage_output(task: Task, workspace: Workspace, output: Output) -> list[dict]:
-    """Write the files of one output, and its rejections; return their entries: rows, digests, counts and statistics."""
-    name = f"{output.event_date}-{task.shard:05d}" if output.event_date else task.name
-    name += "" if output.part is None else f"-{output.part:04d}"
+def stage_output(task: Task, workspace: Workspace, output: Output, number: int | None) -> list[dict]:
+    """Write the files of one output, and its rejections; return their entries: rows, digests, counts and statistics.
+
+    Args:
+      number: of the output where the task gives several.
+    """
+    name = task.name if number is None else f"{task.name}-{number:04d}"
+    name = f"{output.event_date}-{task.shard:05d}" if output.event_date else name
     frame, table, broken = _checked(output.frame, workspace, f"part-{name}.parquet")
     rejected = pl.concat([f for f in (output.rejected, broken) if f is not None and f.height] or [_no_rejections()])
     known = {

@@ -1,5 +1,6 @@
 import threading
 import time
+import weakref
 from collections.abc import Iterator
 
 import apache_beam as beam
@@ -92,16 +93,21 @@ def test_what_work_took_is_added_up_once_and_is_in_no_output(tmp_path):
     assert not store.list("staging/spent")
 
 
-def test_what_work_gives_in_parts_is_staged_part_by_part(tmp_path):
+def test_what_work_gives_in_parts_is_staged_part_by_part_and_forgotten(tmp_path):
     store = LocalStore(str(tmp_path))
     space = Workspace(store.root, "staging", "run", "vocabulary", "stage", "code")
+    made: list[weakref.ref] = []
+
+    def output(number: int) -> Output:
+        frame = read_tables([], CONTRACTS["vocabulary"])
+        made.append(weakref.ref(frame))
+        return Output(frame, rows_in=number, spent={"a": 1.0})
 
     def work(shard: Shard) -> Iterator[Output]:
-        for part in range(3):
-            assert len(list((tmp_path / "staging").glob("part-*.parquet"))) == part, (
-                "one is written before the next is made"
-            )
-            yield Output(read_tables([], CONTRACTS["vocabulary"]), rows_in=part, part=part, spent={"a": 1.0})
+        for number in range(3):
+            assert len(list((tmp_path / "staging").glob("part-*.parquet"))) == number
+            assert [ref() for ref in made] == [None] * number
+            yield output(number)
 
     process_shard(Task("00007", 7, {}), space, work)
     entries = staged_entries(store, "staging")

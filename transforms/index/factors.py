@@ -128,7 +128,6 @@ class Product:
 
     bounds_at_once: ClassVar[int]
     rows_at_once: ClassVar[int]
-    rows_of_one: ClassVar[int] = 0
 
     factors: Factors
     asked: torch.Tensor
@@ -143,8 +142,7 @@ class Product:
         A row of products fills whole registers of the matrix unit then, and rows do not all fall on the same lines of the
         cache: on one core, 200 queries take half as long as with 5,242 items in a block, and 256 queries as with 4,096.
         """
-        rows = max(self.rows_at_once, self.rows_of_one // len(self.lost))
-        size = min(max(1, self.bounds_at_once // len(self.lost)), rows, len(self.factors))
+        size = min(max(1, self.bounds_at_once // len(self.lost)), self.rows_at_once, len(self.factors))
         return size if size < _TILE else (size - _TILE) // (2 * _TILE) * (2 * _TILE) + _TILE
 
     def least(self, score: np.ndarray) -> np.ndarray:
@@ -169,9 +167,9 @@ class Product:
 
 
 class OnProcessor(Product):
-    """Compared while they lie in the cache: 4 MB. For one query, calls cost more than the cache saves: blocks are larger."""
+    """Compared while they lie in the cache: 4 MB. With fewer rows in a block, a query alone would wait for calls."""
 
-    bounds_at_once, rows_at_once, rows_of_one = 2**20, 2**15, 2**17
+    bounds_at_once, rows_at_once = 2**20, 2**17
 
     @functools.cached_property
     def _held(self) -> torch.Tensor:
