@@ -50,19 +50,39 @@ def ranks(begins: np.ndarray, scores: np.ndarray) -> np.ndarray:
     Returns:
       `(num_rows,) int32`.
     """
-    place, first = within(begins), np.flatnonzero(begins)
-    group, width = np.cumsum(begins) - 1, int(place.max(initial=0)).bit_length()
-    bits = (scores.astype(np.float32) + np.float32(0)).view(np.uint32)
-    down = np.where(bits >> 31, bits, ~(bits | np.uint32(1 << 31))).astype(np.uint64)
-    if len(first).bit_length() + 32 + width > 64:
-        order = np.lexsort((down, group))
-    else:  # equal integers there are none, so that the fastest sort will do
-        packed = group.astype(np.uint64) << np.uint64(32 + width) | down << np.uint64(width) | place.astype(np.uint64)
-        packed.sort()
-        order = first[group] + (packed & np.uint64((1 << width) - 1)).astype(np.int64)
-    found = np.empty(len(place), np.int32)
-    found[order] = place
-    return found
+    first = np.flatnonzero(begins)
+    width = int(np.diff(first, append=len(begins)).max(initial=0)).bit_length()
+    if len(first).bit_length() + 32 + width > 64:  # a half of the groups at a time
+        middle = first[len(first) // 2]
+        return np.concatenate([ranks(begins[half], scores[half]) for half in (slice(middle), slice(middle, None))])
+    packed = _packed(begins, (scores.astype(np.float32) + np.float32(0)).view(np.uint32), width)
+    packed.sort()  # equal integers there are none, so that the fastest sort will do
+    return _unpacked(begins, packed, width)
+
+
+@compiled
+def _packed(begins, bits, width):
+    """Pack number of the group, score, the greatest first, and number in the group."""
+    packed = np.empty(len(begins), np.uint64)
+    group, place = np.uint64(0), np.uint64(0)
+    for row in range(len(begins)):
+        if begins[row]:
+            group, place = group + np.uint64(1), np.uint64(0)
+        score = np.uint64(bits[row])
+        down = score if score >> np.uint64(31) else score ^ np.uint64((1 << 31) - 1)
+        packed[row] = (group << np.uint64(32) | down) << np.uint64(width) | place
+        place += np.uint64(1)
+    return packed
+
+
+@compiled
+def _unpacked(begins, packed, width):
+    """Number rows within their groups in the order of what is packed of them."""
+    ranks, first = np.empty(len(packed), np.int32), 0
+    for at in range(len(packed)):
+        first = at if begins[at] else first
+        ranks[first + np.int64(packed[at] & np.uint64((1 << width) - 1))] = at - first
+    return ranks
 
 
 def runs_in_order(order: np.ndarray, first: np.ndarray, num_rows: int) -> np.ndarray:

@@ -16,7 +16,7 @@ import polars as pl
 from polars import selectors as cs
 
 from transforms.id_index import NO_CODE, IdIndex
-from transforms.index.exact import NOTHING, Found, Limits
+from transforms.index.exact import Found, Limits
 from transforms.interests import interests
 from transforms.kin import Kin, looked_at
 from transforms.market_profiles import MarketProfiles
@@ -197,18 +197,19 @@ def _without(keys: pl.Series, audience: Audience, items: Items) -> np.ndarray:
 
 
 def long_form(keys: pl.Series, item_ids: pl.Series, best: np.ndarray, values: np.ndarray) -> pl.DataFrame:
-    """Return `key`, `item_id`, `raw_score` of the best items of each key, `(num_keys, k)` both; `NOTHING` is left out.
+    """Return `key`, `item_id`, `raw_score` of the best items of each key, `(num_keys, k)` both; a row below 0 is none.
 
     By key, as they are given, and row: so by item, where ids are sorted.
     """
-    order = np.argsort(best, axis=1)
-    rows, scores = (np.take_along_axis(one, order, axis=1) for one in (best, values))
-    there = rows != NOTHING
+    both = best.astype(np.int64) << 32 | values.astype(np.float32).view(np.uint32)
+    both.sort(axis=1)
+    there = both >= 0
+    found = both[there]
     return pl.DataFrame(
         {
             "key": keys[np.repeat(np.arange(len(keys)), there.sum(axis=1))],
-            "item_id": item_ids[rows[there]],
-            "raw_score": scores[there].astype(np.float64),
+            "item_id": item_ids[found >> 32],
+            "raw_score": found.astype(np.uint32).view(np.float32).astype(np.float64),
         }
     )
 

@@ -31,6 +31,7 @@ _MAX_FLOAT = float(1 << 42)
 _WIDER = 32
 _PROBE_ROWS = 20_000
 _LONG_RUN = 8
+_PER_VALUE = 2
 _SHORT_BYTES = 50
 _CATEGORIES = frozenset({"market", "tier", "item_type", "source_id", "rule", "signal_type", "score_kind"})
 _DAILY_VALUES = ("event_type", "device_type", "market", "is_organic")
@@ -216,7 +217,8 @@ def _bounded(counts: Counts) -> Counts | None:
 
 def _integers(numbers: pl.Series, nulls: int) -> ColumnStatistics:
     low, high = _range(numbers)
-    return ColumnStatistics(nulls, total=_total(numbers, low, high), low=low, high=high, bins=_bits(numbers))
+    total = _total(numbers, low, high)
+    return ColumnStatistics(nulls, total=total, low=low, high=high, bins=_bits(numbers.drop_nulls(), low, high))
 
 
 def _total(numbers: pl.Series, low: Any, high: Any) -> int:
@@ -228,7 +230,7 @@ def _total(numbers: pl.Series, low: Any, high: Any) -> int:
 
 def _floats(numbers: pl.Series, nulls: int) -> ColumnStatistics:
     finite = numbers.filter(numbers.is_finite().fill_null(False))
-    units = (finite.clip(-_MAX_FLOAT, _MAX_FLOAT) * FLOAT_UNITS).round().cast(pl.Int64)
+    units = pl.Series(np.rint(np.clip(finite.to_numpy(), -_MAX_FLOAT, _MAX_FLOAT) * FLOAT_UNITS).astype(np.int64))
     low, high = (None if x is None else x + 0.0 for x in _range(finite))  # -0.0 and 0.0 are one value
     of_units = _integers(units, nulls)
     not_finite = numbers.len() - nulls - finite.len()
@@ -247,13 +249,14 @@ def _range(numbers: pl.Series) -> tuple[Any, Any]:
     return numbers.min(), numbers.max()
 
 
-def _bits(numbers: pl.Series) -> dict[int, int]:
-    """Count int64 numbers by bit length, with their sign."""
-    given = numbers.drop_nulls()
-    if given.is_empty():
-        return {}
-    signed = (64 - given.abs().bitwise_leading_zeros().cast(pl.Int8)) * given.sign().cast(pl.Int8)
-    counts = np.bincount((signed.cast(pl.Int16) + 64).to_numpy(), minlength=129)
+def _bits(numbers: pl.Series, low: Any, high: Any) -> dict[int, int]:
+    """Count int64 numbers from `low` to `high` by bit length, with their sign."""
+    times = None
+    if len(numbers) and len(numbers) > _PER_VALUE * (high - low):  # few values: each is looked at once
+        times = np.bincount(numbers.to_numpy() - low)
+        numbers = pl.Series(np.arange(len(times)) + low)
+    signed = (64 - numbers.abs().bitwise_leading_zeros().cast(pl.Int8)) * numbers.sign().cast(pl.Int8)
+    counts = np.bincount((signed.cast(pl.Int16) + 64).to_numpy(), times, minlength=129)
     return {int(bin_) - 64: int(counts[bin_]) for bin_ in np.flatnonzero(counts)}
 
 

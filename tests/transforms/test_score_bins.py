@@ -1,6 +1,7 @@
 """Scores fall into quarters of octaves, on both sides of zero, whatever their scale."""
 
 import math
+from collections import Counter
 
 import numpy as np
 import polars as pl
@@ -39,3 +40,11 @@ def test_counts_add_up_by_source_and_what_is_no_number_is_left_out():
     )
     assert count_scores(rows) == {"scores:a:133": 2, "scores:b:-133": 1}
     assert count_scores(rows.clear()) == {}
+
+
+def test_counting_agrees_with_the_bin_of_each_score():
+    rng = np.random.default_rng(5)
+    scores = (rng.choice([-1, 0, 1], 5_000) * 2.0 ** rng.uniform(-40, 40, 5_000)).astype(np.float32)
+    sources = rng.choice(["a", "b", "c"], 5_000)
+    expected = Counter(f"scores:{source}:{bin_}" for source, bin_ in zip(sources, score_bins(scores), strict=True))
+    assert count_scores(pl.DataFrame({"source_id": sources, "raw_score": scores})) == expected
