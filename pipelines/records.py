@@ -14,6 +14,7 @@ from pipelines.recommend import HOME, own_and_groups
 from pipelines.road import paths
 from pipelines.runner import load_manifest
 from schemas.manifest import Manifest
+from schemas.tallies import ANY
 from transforms.io.store import Store
 
 
@@ -88,10 +89,13 @@ def find_record(store: Store, sets: Manifest, question: Question) -> tuple[dict,
     markets = [row["market"] for row in rows]
     if question.surface == HOME and rows:
         return rows[0], None
-    if rows and (question.market is None or question.market in markets):
+    if rows and (question.market is None or question.market in markets or ANY in markets):
         chosen = question.market or markets[0]
-        others = [market for market in markets if market != chosen]
-        return rows[markets.index(chosen)], f"sets of other markets: {', '.join(others)}" if others else None
+        served = chosen if chosen in markets else ANY
+        others = [market for market in markets if market != served]
+        unplayed = [f"it was not played in {chosen}: its set for everywhere else serves it"] if served != chosen else []
+        notes = [*unplayed, *([f"sets of other markets: {', '.join(others)}"] if others else [])]
+        return rows[markets.index(served)], "; ".join(notes) or None
     what = "user" if question.surface == HOME else "seed item"
     found = f" in {question.market} (it has sets in {', '.join(markets)})" if rows else ""
     record = _default(store, sets, question)

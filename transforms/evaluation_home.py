@@ -167,7 +167,7 @@ def _of_sets(
     """Find targets in the set each user is served, and in the charts that serve whoever nobody knows."""
     own, groups = shard.paths("candidate_set"), shard.paths("groups")
     personal = shard.read("candidate_set", ["record_key"])["record_key"]
-    served = served_from(units.select("unit", "user_id", chart_of(groups, pl.col("tier"))), "user_id", personal)
+    served = served_from(units.select("unit", "user_id", chart_of(groups, pl.col("tier"))), ["user_id"], personal)
     record = pl.when(pl.col("record_key") == ANY).then(CHART).otherwise("record_key")
     played = exploded(users.join(units, on="user_id", how="semi"), "positives").select("user_id", "item_id")
     known = known_items(shard, pl.concat([items_in([*own, *groups]), played["item_id"]]))

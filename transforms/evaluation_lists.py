@@ -40,13 +40,14 @@ def chart_of(groups: Sequence[str], tier: pl.Expr) -> pl.Expr:
     return pl.coalesce(pl.when(name.is_in(there.implode())).then(name) for name in names).alias("chart")
 
 
-def served_from(units: pl.DataFrame, own: str, there: pl.Series) -> pl.DataFrame:
-    """Return which set each unit is served, as `read_sets` asks: its own where it is there, else the chart, which is FALLBACK.
+def served_from(units: pl.DataFrame, own: Sequence[str], there: pl.Series) -> pl.DataFrame:
+    """Return which set each unit is served, as `read_sets` asks: the first of its own that is there, else the chart, which is FALLBACK.
 
     Args:
-      units: `unit`, `chart` and the name `own` of the unit's own set.
+      units: `unit`, `chart` and the names of the unit's own sets, in the columns `own`.
     """
-    mine = pl.when(pl.col(own).is_in(there.implode())).then(own).otherwise("chart").alias("record")
+    first = pl.coalesce(*(pl.when(pl.col(name).is_in(there.implode())).then(name) for name in own), "chart")
+    mine = first.alias("record")
     return pl.concat(
         [
             units.select("unit", mine, pl.lit(SETS).alias("ranking")),

@@ -153,8 +153,10 @@ class Reach:
             bits |= np.uint8(_TIER_BITS.get(one, _OF_NO_TIER))
         everywhere = self.offered.get(ANY, nowhere)
         markets = (self.markets or (ANY,)) if market == ANY else (market,)
-        each = [(self.offered.get(one, nowhere) | everywhere) & bits == bits for one in markets]
-        return np.asarray(self.everywhere | np.logical_and.reduce(each))
+        found = np.ones(len(self.servable), bool)
+        for one in markets:
+            found &= (self.offered.get(one, nowhere) | everywhere) & bits == bits
+        return self.everywhere | found
 
 
 def _offers(known: pl.DataFrame, instant: Instant) -> pl.DataFrame:
@@ -221,6 +223,8 @@ def seed_rights(items: pl.DataFrame, unfinished: pl.Series) -> pl.DataFrame:
 def tiers_of_seeds(seeds: pl.DataFrame) -> pl.DataFrame:
     """Return to which tiers each seed is offered in its market: `item_id`, `market`, `tiers`; none where it is not at all.
 
+    In `*`, that it is offered to anywhere: whoever plays it somewhere has one of these.
+
     Args:
       seeds: `item_id`, `market`, `availability`.
     """
@@ -230,7 +234,8 @@ def tiers_of_seeds(seeds: pl.DataFrame) -> pl.DataFrame:
         return everywhere
     offers = seeds.select("item_id", "market", "availability").explode("availability").drop_nulls()
     offers = offers.unnest("availability", separator=".")
-    here = offers.filter((pl.col("availability.market") == ANY) | (pl.col("availability.market") == pl.col("market")))
+    there = pl.col("availability.market")
+    here = offers.filter((there == ANY) | (there == pl.col("market")) | (pl.col("market") == ANY))
     tiers = here.select("item_id", "market", pl.col("availability.tiers").fill_null(every).alias("tiers"))
     spread = tiers.explode("tiers").drop_nulls().unique().sort("item_id", "market", "tiers")
     return pl.concat([everywhere, spread.group_by("item_id", "market", maintain_order=True).agg("tiers")])

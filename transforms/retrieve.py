@@ -131,13 +131,20 @@ def retrieve_users(
 
 
 def seed_table(shard: Shard) -> pl.DataFrame:
-    """Return what was played where: `item_id`, `market`, of one item shard, sorted."""
+    """Return what was played where, `item_id` and `market`, of one item shard, sorted; `*` is wherever it was not played yet.
+
+    There it is followed by what may be played in all markets. What is offered in one market alone has no such row.
+    """
     played = shard.read("popularity_partial", ["item_id", "market"]).unique()
-    known = ShardBundle(shard).lookup("item", "item_id", played["item_id"], ["item_id", "deleted_at", "rec_eligible"])
-    known = known.filter(pl.col("deleted_at").is_null() & pl.col("rec_eligible"))
+    columns = ["item_id", "deleted_at", "rec_eligible", "availability"]
+    known = ShardBundle(shard).lookup("item", "item_id", played["item_id"], columns)
     gone = shard.read("tombstone", ["id"], pl.col("entity") == "item")["id"]
-    kept = played.join(known, on="item_id", how="semi").filter(~pl.col("item_id").is_in(gone.implode()))
-    return kept.sort("item_id", "market")
+    there = pl.col("deleted_at").is_null() & ~pl.col("item_id").is_in(gone.implode())
+    known = known.filter(there, "rec_eligible")
+    offered = pl.col("availability").list.eval(pl.element().struct.field("market"))
+    abroad = known.filter(offered.is_null() | offered.list.contains(ANY) | (offered.list.n_unique() > 1))
+    kept = played.join(known, on="item_id", how="semi")
+    return pl.concat([kept, abroad.select("item_id", market=pl.lit(ANY))]).unique().sort("item_id", "market")
 
 
 def retrieve_seeds(

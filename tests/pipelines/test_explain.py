@@ -270,8 +270,12 @@ def test_what_follows_a_seed(store: Store) -> None:
     about = ask(store, surface="now_playing", key=both["record_key"], market=both["market"], item_id=item_id)
     assert about["item"]["verdict"] == "in"
     assert about["verification"]["outcome"] == "reproduced"
-    nowhere = ask(store, surface="now_playing", key=both["record_key"], market="XX")
-    assert f"in XX (it has sets in {both['market']}, {other})" in nowhere["note"]
+    elsewhere = ask(store, surface="now_playing", key=both["record_key"], market="XX")
+    assert (both["market"], elsewhere["set"]["market"]) == ("*", "*")
+    assert elsewhere["note"].startswith("it was not played in XX: its set for everywhere else serves it")
+    alone = rows.filter(~(pl.col("market") == "*").any().over("record_key")).row(0, named=True)
+    nowhere = ask(store, surface="now_playing", key=alone["record_key"], market="XX")
+    assert f"in XX (it has sets in {alone['market']}" in nowhere["note"]
 
 
 @pytest.mark.parametrize("surface", ["home", "now_playing"])

@@ -186,3 +186,34 @@ def test_where_no_seed_may_be_played_there_is_no_set(tmp_path):
     plays = [row | {"weight": 1, "plays": 1} for row in plays]
     made = recommend(tmp_path, tiny_world(item=items, popularity_partial=plays), NOW_PLAYING, "seeds")
     assert (made.table.num_rows, made.counters["empty_sets"]) == (0, 0)
+
+
+def test_a_seed_that_was_not_played_in_a_market_is_followed_by_what_may_be_played_in_all(tmp_path):
+    items = [
+        item("seed", availability=[offer_in("SE", ["free"]), offer_in("NO", ["kids"])]), item("alone", availability=[offer_in("SE", ["free"])]),
+        item("near", availability=[offer_in("SE")]), item("free", availability=[offer_in("*", ["free"])]),
+        item("both", availability=[offer_in("*", ["kids", "free"])]),
+    ]  # fmt: skip
+    follows = [
+        {"level": "item", "context_id": seed, "next_item_id": one["item_id"], "probability": 0.1, "weight": 1, "rank": n}
+        for seed in ("seed", "alone") for n, one in enumerate(items[2:])
+    ]  # fmt: skip
+    plays = [{"event_date": DATE, "item_id": one, "item_type": "track", "market": "SE", "tier": "free", "weight": 1, "plays": 1}
+             for one in ("seed", "alone")]  # fmt: skip
+    charts = [
+        {"market": m, "tier": "*", "item_type": "track", "item_id": "both", "weight": 1, "rank": 0}
+        for m in ("SE", "NO", "*")
+    ]
+    world = tiny_world(item=items, transition=follows, popularity_partial=plays, popularity=charts)
+    made = recommend(tmp_path, world, NOW_PLAYING, "seeds").table.to_pylist()
+    found = {
+        (row["record_key"], row["context_key"]): sorted(
+            c["item_id"] for c in row["candidates"] if not c["is_exploration"]
+        )
+        for row in made
+    }
+    assert found == {
+        ("seed", "market=SE"): ["both", "free", "near"],
+        ("seed", "market=*"): ["both"],
+        ("alone", "market=SE"): ["both", "free", "near"],
+    }, "what is offered in one market alone is played nowhere else"
