@@ -171,11 +171,9 @@ def _diff(options: argparse.Namespace) -> int:
 
 
 def _addresses(options: argparse.Namespace) -> list[str]:
-    """Return the addresses of both sides; a git ref is run and judged first."""
+    """Return the addresses of both sides; a git ref is run and judged first: the commit that it names now, not an hour later."""
     sides = [options.base, options.head]
-    refs = [side for side in sides if not ("://" in side or Path(side).exists())]
-    for ref in refs:
-        commit_of(ref)  # both are known to be there before the first one runs for minutes
+    refs = {side: commit_of(side) for side in sides if not ("://" in side or Path(side).exists())}
     if not refs:
         return sides
     if "://" in options.root:
@@ -186,7 +184,7 @@ def _addresses(options: argparse.Namespace) -> list[str]:
     store = open_store(str(Path(options.root, "eval-diff")))
     with store.lock(f"eval-diff {options.base} {options.head}"):
         trial = _trial(options, Path(store.root))
-        return [judged_root(side, trial) if side in refs else side for side in sides]
+        return [judged_root(side, refs[side], trial) if side in refs else side for side in sides]
 
 
 def _trial(options: argparse.Namespace, folder: Path) -> Trial:

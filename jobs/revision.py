@@ -58,13 +58,15 @@ def uncommitted() -> list[str]:
     return [line[3:] for line in _git("status", "--porcelain").stdout.splitlines()]
 
 
-def judged_root(ref: str, trial: Trial) -> str:
-    """Run the road of a ref's code for the date and judge it, as far as that is not done yet; return the run's address.
+def judged_root(ref: str, commit: str, trial: Trial) -> str:
+    """Run the road of a commit's code for the date and judge it, as far as that is not done yet; return the run's address.
+
+    Args:
+      ref: what the commit was called when it was asked for; it may name another one by now.
 
     Raises:
-      RevisionError: there is no such ref, its code cannot judge, or a command of it failed.
+      RevisionError: its code cannot judge, or a command of it failed.
     """
-    commit = commit_of(ref)
     missing = [path for path in NEEDED if _git("cat-file", "-e", f"{commit}:{path}").returncode]
     if missing:
         raise RevisionError(

@@ -60,7 +60,7 @@ def worktrees(repository: Path) -> int:
 
 
 def test_the_code_of_a_ref_runs_the_road_and_judges_it(repository, trial):
-    address = judged_root("good", trial)
+    address = judged_root("good", commit_of("good"), trial)
     commit_ = commit_of("good")[:16]
     root = trial.folder / commit_
     assert address == f"{root}/runs/date=2026-01-23"
@@ -75,9 +75,9 @@ def test_what_cannot_be_judged_is_said_and_leaves_no_worktree(repository, trial)
     with pytest.raises(RevisionError, match=r"nothing is neither a folder nor a git ref of .*: give the root of a run"):
         commit_of("nothing")
     with pytest.raises(RevisionError, match=r"old \(.{10}\) has no jobs/evaluate.py: it is older than this comparison"):
-        judged_root("old", trial)
+        judged_root("old", commit_of("old"), trial)
     with pytest.raises(RevisionError, match=r"jobs.evaluate of broken \(.{10}\) ended with 3, its own words are above"):
-        judged_root("broken", trial)
+        judged_root("broken", commit_of("broken"), trial)
     assert worktrees(repository) == 0
 
 
@@ -85,7 +85,7 @@ def test_a_place_that_cannot_be_written_is_said(repository, trial):
     trial.folder.mkdir()
     (trial.folder / "code").touch()
     with pytest.raises(RevisionError, match=r"git cannot check .{10} out into .*"):
-        judged_root("good", trial)
+        judged_root("good", commit_of("good"), trial)
 
 
 def test_a_worktree_is_removed_when_its_owner_ends_and_one_left_behind_by_the_next(repository, tmp_path):
@@ -144,6 +144,21 @@ def test_refs_are_judged_and_then_compared(repository, tmp_path, capsys):
     assert worktrees(repository) == 0
 
 
+def test_a_ref_is_the_commit_that_it_named_when_the_comparison_began(repository, tmp_path, monkeypatch):
+    """The first side takes an hour or more, in which work goes on."""
+    commits, ran = {name: commit_of(name) for name in ("broken", "good")}, {}
+
+    def run(ref: str, commit: str, trial: Trial) -> str:
+        ran[ref] = commit
+        git(repository, "tag", "--force", "good", "old")
+        return str(tmp_path / ref)
+
+    monkeypatch.setattr(evaluate, "judged_root", run)
+    compare(tmp_path / "root", "--base", "broken", "--head", "good", "--input", "x", "--date", "2026-01-23")
+    assert commit_of("good") != commits["good"]
+    assert ran == commits
+
+
 def test_a_preset_is_a_world_that_both_refs_are_judged_on(repository, tmp_path, monkeypatch):
     """Without an input refs get a synthetic world of the preset's size, made once, that goes on 8 days after the date."""
     monkeypatch.setitem(PRESETS, "tiny", {"users": 120, "items": 2_000, "events": 3_000, "markets": 2})
@@ -165,4 +180,4 @@ def test_a_preset_is_a_world_that_both_refs_are_judged_on(repository, tmp_path, 
 def test_it_is_this_interpreter(repository, trial, monkeypatch):
     monkeypatch.setattr(sys, "executable", "/bin/false")
     with pytest.raises(RevisionError, match=r"ended with 1"):
-        judged_root("good", trial)
+        judged_root("good", commit_of("good"), trial)
