@@ -345,8 +345,8 @@ def in_words(summary: Summary) -> str:
     if contest:
         mean, low, high = contest.difference
         lines.append(
-            f"\n  the blend {contest.verdict} against the best single source, {contest.best}, on {headline(summary.surface)}:"
-            f" {contest.sets[0]:.4f} and {contest.source[0]:.4f}, {mean:+.4f} ({low:+.4f} to {high:+.4f})"
+            f"\n  the blend {contest.verdict} against the best single source, {contest.best}, before filters, caps and quotas, on"
+            f" {headline(summary.surface)}: {contest.sets[0]:.4f} and {contest.source[0]:.4f}, {mean:+.4f} ({low:+.4f} to {high:+.4f})"
         )
     return "\n".join(lines)
 

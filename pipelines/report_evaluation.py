@@ -46,7 +46,7 @@ _SLICES = {
 _AIMS = {HOME: "what was new", NOW_PLAYING: "what came next"}
 _VERDICTS = {
     "wins": "The blend holds more of {} than its best single source alone.",
-    "loses": "A single source alone holds more of {} than the blend.",
+    "loses": "A single source alone, before filters, caps and quotas, holds more of {} than the blend.",
     "undecided": "The blend and its best single source hold about as much of {}.",
 }
 _LEFT_OUT = {HOME: " Points are lost where sets of some users, blended again without the source, hold less of it."}
