@@ -153,9 +153,10 @@ class Reach:
             bits |= np.uint8(_TIER_BITS.get(one, _OF_NO_TIER))
         everywhere = self.offered.get(ANY, nowhere)
         markets = (self.markets or (ANY,)) if market == ANY else (market,)
-        found = np.ones(len(self.servable), bool)
-        for one in markets:
-            found &= (self.offered.get(one, nowhere) | everywhere) & bits == bits
+        named = sorted(set(markets) & self.offered.keys())
+        found = everywhere & bits == bits if len(named) < len(set(markets)) else np.ones(len(self.servable), bool)
+        for one in named:
+            found &= (self.offered[one] | everywhere) & bits == bits
         return self.everywhere | found
 
 
