@@ -159,7 +159,7 @@ def source(name: str) -> str:
 
 def market(name: str) -> str:
     """Name a market."""
-    return "no market" if name == "*" else name
+    return "any market" if name == "*" else name
 
 
 def reason(code: str, market_name: str) -> str:

@@ -232,7 +232,7 @@ def _fallback_level(policy: SurfacePolicy) -> pl.Expr:
 def _degraded(policy: SurfacePolicy, left_out: Sequence[str]) -> pl.Expr:
     reasons = {
         **dict(zip(NOT_PERSONAL, (~pl.col("seen"), pl.col("opted_out"), pl.col(HELD_OUT)), strict=True)),
-        "unknown_market": pl.col("market") == "*",
+        "unknown_market": (pl.col("market") == "*") & pl.col("user_id").is_not_null(),  # a seed's is for all of them
         "below_minimum_size": pl.col("out") < policy.minimum_size,
         "too_few_to_explore": pl.col("slots") < policy.explore_slots,
     }

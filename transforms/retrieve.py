@@ -133,9 +133,12 @@ def retrieve_users(
 def seed_table(shard: Shard) -> pl.DataFrame:
     """Return what was played where, `item_id` and `market`, of one item shard, sorted; `*` is wherever it was not played yet.
 
-    There it is followed by what may be played in all markets. What is offered in one market alone has no such row.
+    There it is followed by what may be played in all markets. What is offered in one market alone has no such row, nor has what was
+    played in all that have charts.
     """
     played = shard.read("popularity_partial", ["item_id", "market"]).unique()
+    num_markets = shard.read("popularity", ["market"], pl.col("market") != ANY)["market"].n_unique()
+    everywhere = played.filter(pl.col("market") != ANY).group_by("item_id").len().filter(pl.col("len") >= num_markets)
     columns = ["item_id", "deleted_at", "rec_eligible", "availability"]
     known = ShardBundle(shard).lookup("item", "item_id", played["item_id"], columns)
     gone = shard.read("tombstone", ["id"], pl.col("entity") == "item")["id"]
@@ -143,8 +146,8 @@ def seed_table(shard: Shard) -> pl.DataFrame:
     known = known.filter(there, "rec_eligible")
     offered = pl.col("availability").list.eval(pl.element().struct.field("market"))
     abroad = known.filter(offered.is_null() | offered.list.contains(ANY) | (offered.list.n_unique() > 1))
-    kept = played.join(known, on="item_id", how="semi")
-    return pl.concat([kept, abroad.select("item_id", market=pl.lit(ANY))]).unique().sort("item_id", "market")
+    more = abroad.join(everywhere, on="item_id", how="anti").select("item_id", market=pl.lit(ANY))
+    return pl.concat([played.join(known, on="item_id", how="semi"), more]).unique().sort("item_id", "market")
 
 
 def retrieve_seeds(
