@@ -89,13 +89,16 @@ def find_record(store: Store, sets: Manifest, question: Question) -> tuple[dict,
     markets = [row["market"] for row in rows]
     if question.surface == HOME and rows:
         return rows[0], None
-    if rows and (question.market is None or question.market in markets or ANY in markets):
-        chosen = question.market or markets[0]
-        served = chosen if chosen in markets else ANY
-        others = [market for market in markets if market != served]
-        unplayed = [f"it was not played in {chosen}: its set for everywhere else serves it"] if served != chosen else []
-        notes = [*unplayed, *([f"sets of other markets: {', '.join(others)}"] if others else [])]
-        return rows[markets.index(served)], "; ".join(notes) or None
+    wanted = question.market or next(iter(markets), ANY)
+    served = next((market for market in (wanted, ANY) if market in markets), None)
+    if served:
+        others = ", ".join(market for market in markets if market != served)
+        notes = (
+            f"it was not played in {wanted}: its set for everywhere else serves it",
+            f"sets of other markets: {others}",
+        )
+        told = [note for note, says in zip(notes, (served != wanted, others), strict=True) if says]
+        return rows[markets.index(served)], "; ".join(told) or None
     what = "user" if question.surface == HOME else "seed item"
     found = f" in {question.market} (it has sets in {', '.join(markets)})" if rows else ""
     record = _default(store, sets, question)

@@ -49,8 +49,12 @@ class World:
 def read_world(shard: Shard | Bundle) -> World:
     """Read what the task's charts and tombstones say; markets and tombstoned items, a few thousand ids."""
     charts = shard.read("popularity", ["market", "tier", "item_type", "weight"])
-    markets = charts.filter(pl.col("market") != ANY)["market"].unique().sort().to_list()
-    return World(markets, gone_items(shard), market_mix(charts.filter(pl.col("tier") == ANY)))
+    return World(markets_of(charts), gone_items(shard), market_mix(charts.filter(pl.col("tier") == ANY)))
+
+
+def markets_of(charts: pl.DataFrame) -> list[str]:
+    """Return every market anybody played in, sorted."""
+    return charts.filter(pl.col("market") != ANY)["market"].unique().sort().to_list()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -153,8 +157,8 @@ class Reach:
             bits |= np.uint8(_TIER_BITS.get(one, _OF_NO_TIER))
         everywhere = self.offered.get(ANY, nowhere)
         markets = (self.markets or (ANY,)) if market == ANY else (market,)
-        named = sorted(set(markets) & self.offered.keys())
-        found = everywhere & bits == bits if len(named) < len(set(markets)) else np.ones(len(self.servable), bool)
+        named = [one for one in markets if one in self.offered]
+        found = everywhere & bits == bits if len(named) < len(markets) else np.ones(len(self.servable), bool)
         for one in named:
             found &= (self.offered[one] | everywhere) & bits == bits
         return self.everywhere | found

@@ -133,7 +133,7 @@ class Recommend:
         return offered, user_facts(users, offered, world, bundle, self.policy, self.instant)
 
     def seeds(self, shard: Shard) -> Iterator[Output]:
-        """Yield the sets of the shard's seed items, one per market it was played in, `SETS_AT_ONCE` together."""
+        """Yield the sets of the shard's seed items, one per market of `seed_table`, `SETS_AT_ONCE` together."""
         world, bundle, proposals, groups = self._given(shard)
         seeds = seed_table(shard)
         for first in range(0, max(seeds.height, 1), SETS_AT_ONCE):

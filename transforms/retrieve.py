@@ -28,7 +28,7 @@ from transforms.parts import (
     shows_of_seeds,
     unfinished_books,
 )
-from transforms.reach import seed_rights, tiers_of_seeds, unwanted, user_rights
+from transforms.reach import markets_of, seed_rights, tiers_of_seeds, unwanted, user_rights
 from transforms.shards import Output, Shard, read_tables
 from transforms.sources import Audience, Source
 from transforms.tallies import primary_artist
@@ -137,12 +137,11 @@ def seed_table(shard: Shard) -> pl.DataFrame:
     played in all that have charts.
     """
     played = shard.read("popularity_partial", ["item_id", "market"]).unique()
-    num_markets = shard.read("popularity", ["market"], pl.col("market") != ANY)["market"].n_unique()
-    everywhere = played.filter(pl.col("market") != ANY).group_by("item_id").len().filter(pl.col("len") >= num_markets)
+    markets = markets_of(shard.read("popularity", ["market"]))
+    everywhere = played.filter(pl.col("market").is_in(markets)).group_by("item_id").len().filter(len=len(markets))
     columns = ["item_id", "deleted_at", "rec_eligible", "availability"]
     known = ShardBundle(shard).lookup("item", "item_id", played["item_id"], columns)
-    gone = shard.read("tombstone", ["id"], pl.col("entity") == "item")["id"]
-    there = pl.col("deleted_at").is_null() & ~pl.col("item_id").is_in(gone.implode())
+    there = pl.col("deleted_at").is_null() & ~pl.col("item_id").is_in(gone_items(shard).implode())
     known = known.filter(there, "rec_eligible")
     offered = pl.col("availability").list.eval(pl.element().struct.field("market"))
     abroad = known.filter(offered.is_null() | offered.list.contains(ANY) | (offered.list.n_unique() > 1))

@@ -9,6 +9,7 @@ from collections import Counter
 import numpy as np
 import polars as pl
 
+from transforms.sorted_groups import dense
 from validation.score_gates import SCORES
 
 _OCTAVES = 32
@@ -29,7 +30,7 @@ def count_scores(proposals: pl.DataFrame) -> dict[str, int]:
         return {}
     runs = proposals["source_id"].rle().struct.unnest()
     sources = runs["value"].unique().sort()
-    code = np.repeat(runs["value"].replace_strict(sources, np.arange(len(sources))).to_numpy(), runs["len"].to_numpy())
+    code = np.repeat(dense(runs["value"]).astype(np.int64), runs["len"].to_numpy())
     alike = (proposals["raw_score"].to_numpy() + np.float32(0)).view(np.uint32) >> _BELOW  # -0.0 becomes 0.0
     counts = np.bincount(code << _TOLD | alike, minlength=len(sources) << _TOLD).reshape(len(sources), -1)
     every = (np.arange(1 << _TOLD, dtype=np.uint32) << _BELOW).view(np.float32)

@@ -199,7 +199,7 @@ def test_a_seed_that_was_not_played_in_a_market_is_followed_by_what_may_be_playe
         for seed in ("seed", "alone") for n, one in enumerate(items[2:])
     ]  # fmt: skip
     plays = [{"event_date": DATE, "item_id": one, "item_type": "track", "market": m, "tier": "free", "weight": 1, "plays": 1}
-             for one, m in (("seed", "SE"), ("alone", "SE"), ("both", "SE"), ("both", "NO"))]  # fmt: skip
+             for one, m in (("seed", "SE"), ("seed", "ZZ"), ("alone", "SE"), ("both", "SE"), ("both", "NO"))]  # fmt: skip
     charts = [
         {"market": m, "tier": "*", "item_type": "track", "item_id": "both", "weight": 1, "rank": 0}
         for m in ("SE", "NO", "*")
@@ -218,6 +218,6 @@ def test_a_seed_that_was_not_played_in_a_market_is_followed_by_what_may_be_playe
         ("alone", "market=SE"): ["both", "free", "near"],
         ("both", "market=SE"): [],
     }, (
-        "what is offered in one market alone is played nowhere else, and what is played in all of them needs no other set"
+        "what is offered in one market alone is played nowhere else, and what is played in all with charts needs no other set"
     )
     assert not any("unknown_market" in row["degraded_reasons"] for row in made)
