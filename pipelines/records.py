@@ -13,6 +13,7 @@ from pipelines.reblend import DEFAULT_KEY, shard_number
 from pipelines.recommend import HOME, own_and_groups
 from pipelines.road import paths
 from pipelines.runner import load_manifest
+from schemas.candidates import PLACES_OF_CHART, PLACES_OF_SET
 from schemas.manifest import Manifest
 from schemas.tallies import ANY
 from transforms.io.store import Store
@@ -89,15 +90,12 @@ def find_record(store: Store, sets: Manifest, question: Question) -> tuple[dict,
     markets = [row["market"] for row in rows]
     if question.surface == HOME and rows:
         return rows[0], None
-    wanted = question.market or next(iter(markets), ANY)
+    wanted = question.market or next((market for market in markets if market != ANY), ANY)
     served = next((market for market in (wanted, ANY) if market in markets), None)
     if served:
         others = ", ".join(market for market in markets if market != served)
-        notes = (
-            f"it was not played in {wanted}: its set for everywhere else serves it",
-            f"sets of other markets: {others}",
-        )
-        told = [note for note, says in zip(notes, (served != wanted, others), strict=True) if says]
+        told = [_beside_chart(_default(store, sets, question), question)] if served == ANY else []
+        told += [f"sets of other markets: {others}"] if others else []
         return rows[markets.index(served)], "; ".join(told) or None
     what = "user" if question.surface == HOME else "seed item"
     found = f" in {question.market} (it has sets in {', '.join(markets)})" if rows else ""
@@ -105,6 +103,17 @@ def find_record(store: Store, sets: Manifest, question: Question) -> tuple[dict,
     return record, (
         f"{what} {question.key!r} has no set of its own{found}: nobody has seen it, or it was deleted."
         f" The default set of market {record['market']} and tier {record['tier']} serves it."
+    )
+
+
+def _beside_chart(chart: Mapping, question: Question) -> str:
+    """Say that a seed's set for where it was not played is not all that is served, and whether the rest has the item asked about."""
+    there = (one["position"] for one in chart["candidates"][:PLACES_OF_CHART] if one["item_id"] == question.item_id)
+    place = next(there, None)
+    return (
+        f"it was not played in {question.market or ANY}: the first {PLACES_OF_SET} of its set for everywhere else serve it,"
+        f" then the first {PLACES_OF_CHART} of the chart of {chart['market']}"
+        + (f", where {question.item_id} has position {place}" if place is not None else "")
     )
 
 

@@ -10,6 +10,8 @@ CONTRACT_VERSION = "1.0.0"
 FAMILIARITIES = ("known", "discovery", "new_artist")
 RUN_MODES = ("batch", "stream", "backfill")
 DEFAULT_USER = "*"
+PLACES_OF_SET, PLACES_OF_CHART = 80, 20
+"""Where a seed's set of market `*` serves: so many of its candidates, then so many of the market's chart."""
 _TALLIES = ("popularity.weight", "co_listen.score", "transition.probability", "artist_top.rank", "item.release_ts")
 _SCORED = ("history.positives", "history.skips", *_TALLIES, "co_listen.other_return_rate", "transition.level",
            "user.follows")  # fmt: skip
@@ -197,7 +199,7 @@ CANDIDATE_SET = Contract(
                  MaxLength(300), sources=("popularity_partial.market", "proposal.key")),
             _set("context", _CONTEXT, "Seed and session of the set.",
                  sources=("popularity_partial.item_id", "history.positives")),
-            _set("market", pa.string(), "Market it is valid in, * for all.", Required(), MaxLength(2),
+            _set("market", pa.string(), "Market it is valid in, * for all. A seed's set of * is served with the chart of the market in its last 20 places.", Required(), MaxLength(2),
                  sources=("history.market", "user.market", "popularity_partial.market", "proposal.key")),
             _set("tier", pa.string(), "Tier it is valid for, * for all.", Required(), sources=("user.tier", "proposal.key")),
             _set("run_id", pa.string(), "Run that made it.", *ID),

@@ -15,21 +15,13 @@ from transforms.evaluation import Judged
 from transforms.evaluation_arms import arm_figures
 from transforms.evaluation_factors import factored
 from transforms.evaluation_left_out import LeaveOneOut
-from transforms.evaluation_lists import (
-    CHART,
-    HIT,
-    chart_of,
-    items_in,
-    ranked_hits,
-    read_proposals,
-    read_sets,
-    served_from,
-)
+from transforms.evaluation_lists import HIT, items_in, ranked_hits, read_proposals, read_sets
 from transforms.evaluation_variety import known_items, played_leanings, played_popularity
 from transforms.filters import Instant
 from transforms.histories import exploded, personal_events
 from transforms.reach import REACH_COLUMNS, Reach, read_world, user_rights
 from transforms.retrieve import ShardBundle, user_table
+from transforms.serving import CHART, chart_of, served_from
 from transforms.shards import Shard
 from transforms.sources import age_days
 
@@ -175,7 +167,7 @@ def _of_sets(
         played_leanings(played, known), on="user_id", maintain_order="left_right"
     )
     aims = targets.select("unit", "canonical_id")
-    hits, per_unit = read_sets([*own, *groups], record, served, aims, known, leaning.drop("user_id"))
+    hits, per_unit = read_sets(own, groups, record, served, aims, known, leaning.drop("user_id"))
     return hits, _beside_played(per_unit, units, played_popularity(played, known))
 
 

@@ -4,16 +4,16 @@ Memory: `SETS_AT_ONCE` sets at a time, a row for each target that was found, and
 """
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import polars as pl
 import pyarrow.parquet as pq
 
-from schemas.evaluation import FALLBACK, SETS
-from schemas.tallies import ANY
+from schemas.evaluation import SETS
 from transforms.evaluation import PART_OF
 from transforms.evaluation_variety import LEANING, Known, leanings, miscalibration
 from transforms.evaluation_variety import totals as totals_of
+from transforms.serving import lists_of, read_charts
 
 SETS_AT_ONCE = 1_024
 HIT = {"unit": pl.UInt32, "canonical_id": pl.String, "ranking": pl.String, "rank": pl.Int64}
@@ -22,38 +22,6 @@ _NOTHING_PLAYED = pl.DataFrame(schema={"unit": pl.UInt32} | {k: v for k, v in LE
 _ELEMENT = "candidates.list.element"
 _CANDIDATE = [f"{_ELEMENT}.{name}" for name in ("item_id", "canonical_id", "position", "familiarity", "is_fresh")]
 _READ = ["record_key", "market", "tier", *_CANDIDATE, f"{_ELEMENT}.sources.list.element.source_id"]
-
-
-CHART = pl.format("*|{}|{}", "market", "tier")
-"""Names a set that serves whom nobody knows."""
-
-
-def chart_of(groups: Sequence[str], tier: pl.Expr) -> pl.Expr:
-    """Return the name of the chart that serves column `market` and a tier: its own, its market's, or that of everywhere.
-
-    Args:
-      groups: files of the charts.
-    """
-    there = pl.concat([pl.read_parquet(path, columns=["market", "tier"]) for path in groups]).select(CHART).to_series()
-    names = [pl.format("*|{}|{}", market, own) for market, own in
-             ((pl.col("market"), tier), (pl.col("market"), pl.lit(ANY)), (pl.lit(ANY), pl.lit(ANY)))]  # fmt: skip
-    return pl.coalesce(pl.when(name.is_in(there.implode())).then(name) for name in names).alias("chart")
-
-
-def served_from(units: pl.DataFrame, own: Sequence[str], there: pl.Series) -> pl.DataFrame:
-    """Return which set each unit is served, as `read_sets` asks: the first of its own that is there, else the chart, which is FALLBACK.
-
-    Args:
-      units: `unit`, `chart` and the names of the unit's own sets, in the columns `own`.
-    """
-    first = pl.coalesce(*(pl.when(pl.col(name).is_in(there.implode())).then(name) for name in own), "chart")
-    mine = first.alias("record")
-    return pl.concat(
-        [
-            units.select("unit", mine, pl.lit(SETS).alias("ranking")),
-            units.select("unit", pl.col("chart").alias("record"), pl.lit(FALLBACK).alias("ranking")),
-        ]
-    )
 
 
 def items_in(paths: Sequence[str]) -> pl.Series:
@@ -70,6 +38,7 @@ def items_in(paths: Sequence[str]) -> pl.Series:
 
 def read_sets(
     paths: Sequence[str],
+    groups: Sequence[str],
     record: pl.Expr,
     served: pl.DataFrame,
     targets: pl.DataFrame,
@@ -79,23 +48,25 @@ def read_sets(
     """Find targets in candidate sets.
 
     Args:
+      paths, groups: files of own sets, and of charts.
       record: names a set, of its `record_key`, `market` and `tier`.
-      served: `unit`, `record`, `ranking`: which set each unit is served, under which name of a ranking.
+      served: which set each unit is served, beside which chart, under which name of a ranking (`serving.served_from`).
       targets: `unit`, `canonical_id`. known: the items of all sets.
       played: `unit`, `metric`, `of`, `share`: what each unit's user played (`played_leanings`); None: nobody's is known.
 
     Returns:
       Hits, those of a source's part in the sets among them; and the figures of whole sets.
     """
+    listed = pl.concat_str("record", "beside", separator=" + ", ignore_nulls=True)
+    served = served.with_columns(listed.alias("record"), set="record")
+    lists = served.select("set", "beside", "record").unique(maintain_order=True)
+    charts = read_charts(groups, lists["beside"].drop_nulls(), _READ)
     wanted, own = served.join(targets, on="unit"), served.filter(pl.col("ranking") == SETS).select("unit", "record")
     leaning = own.join(_NOTHING_PLAYED if played is None else played, on="unit", maintain_order="left")
     found, totals, gaps = [_no_candidates()], [_no_totals()], [pl.DataFrame(schema=PER_UNIT)]
-    for path in paths:
-        for batch in pq.ParquetFile(path).iter_batches(batch_size=SETS_AT_ONCE, columns=_READ):
-            frame = pl.from_arrow(batch)
-            assert isinstance(frame, pl.DataFrame)
-            asked = frame.select(record.alias("record"), "candidates").join(served, on="record", how="semi")
-            rows = asked.explode("candidates").drop_nulls("candidates").unnest("candidates")
+    for path in [*paths, *groups]:
+        for asked in _asked(path, record, lists):
+            rows = lists_of(asked, charts)
             rows = rows.with_columns(pl.col("sources").list.eval(pl.element().struct.field("source_id")))
             found.append(wanted.join(rows, on=["record", "canonical_id"]).select(_no_candidates().columns))
             told = known.described(rows)
@@ -105,6 +76,13 @@ def read_sets(
     hits = pl.concat(found).with_columns(pl.col("position").cast(pl.Int64).alias("rank"))
     figures = own.join(pl.concat(totals), on="record").select(list(PER_UNIT))
     return pl.concat([hits.select(list(HIT)), _parts(hits)]), pl.concat([figures, *gaps])
+
+
+def _asked(path: str, record: pl.Expr, lists: pl.DataFrame) -> Iterator[pl.DataFrame]:
+    """Yield the sets of a file that are asked for, as often as there are charts they are served beside, so many at a time."""
+    for batch in pq.ParquetFile(path).iter_batches(batch_size=SETS_AT_ONCE, columns=_READ):
+        sets = pl.DataFrame(batch).select(record.alias("set"), "candidates")
+        yield from sets.join(lists, on="set", maintain_order="left_right").iter_slices(SETS_AT_ONCE)
 
 
 def _of_sets(figures: pl.DataFrame) -> pl.DataFrame:

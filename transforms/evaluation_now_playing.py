@@ -24,10 +24,11 @@ from transforms.evaluation_home import (
     target_table,
     unit_table,
 )
-from transforms.evaluation_lists import CHART, PER_UNIT, chart_of, items_in, read_proposals, read_sets, served_from
+from transforms.evaluation_lists import PER_UNIT, items_in, read_proposals, read_sets
 from transforms.evaluation_variety import known_items
 from transforms.histories import personal_events
 from transforms.retrieve import ShardBundle, user_table
+from transforms.serving import CHART, chart_of, served_from
 from transforms.shards import Shard
 
 MOST_USERS = 2_000_000
@@ -123,8 +124,8 @@ def judge_seeds(shard: Shard, contexts: pl.DataFrame) -> Judged:
     sets = pl.format("{}|{}", "seed", "market").alias("own"), pl.format("{}|{}", "seed", pl.lit(ANY)).alias("anywhere")
     seeds = units.select("unit", *sets, chart_of(groups, pl.lit(ANY)))
     record = pl.when(pl.col("record_key") == ANY).then(CHART).otherwise(of_market)
-    served, aims = served_from(seeds, ["own", "anywhere"], there), targets.select("unit", "canonical_id")
-    hits, per_unit = read_sets([*own, *groups], record, served, aims, known_items(shard, items_in([*own, *groups])))
+    served, aims = served_from(seeds, ["own", "anywhere"], there, "anywhere"), targets.select("unit", "canonical_id")
+    hits, per_unit = read_sets(own, groups, record, served, aims, known_items(shard, items_in([*own, *groups])))
     wanted = targets.select(pl.col("seed").alias("key"), "unit", "canonical_id", pl.col("item_ids").alias("item_id"))
     best = oracle(targets.filter("possible").select("unit", "canonical_id"))
     found = pl.concat([hits, read_proposals(shard.paths("proposal"), wanted.explode("item_id")), best])

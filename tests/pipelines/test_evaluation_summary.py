@@ -83,9 +83,11 @@ def summary(tmp_path: Path) -> Summary:
     }
     units = people("SE", "US")
     targets = wants(units, {0: "abcz", 1: "ad"}, known={0: "a"})
-    served = units.select("unit", pl.col("user_id").alias("record"), pl.lit(SETS).alias("ranking"))
+    nothing = pl.lit(None, pl.String).alias("beside")
+    served = units.select("unit", pl.col("user_id").alias("record"), nothing, pl.lit(SETS).alias("ranking"))
     aims = targets.select("unit", "canonical_id")
-    hits, per_unit = read_sets([write_sets(tmp_path / "sets.parquet", sets)], pl.col("record_key"), served, aims, KNOWN)
+    path = write_sets(tmp_path / "sets.parquet", sets)
+    hits, per_unit = read_sets([path], [], pl.col("record_key"), served, aims, KNOWN)
     judged = Judged(units, targets, pl.concat([hits, held(a, (0, "b", 5), (0, "z", 2))]), per_unit)
     sums = measure(judged, [SETS, a, *part_names(SOURCES)])
     return Summary("home", (DAY,), sums, COVERED, {a: 0.5})

@@ -264,16 +264,22 @@ def test_what_follows_a_seed(store: Store) -> None:
     anywhere = (pl.col("market") == "*").any().over("record_key")
     both = rows.filter(pl.len().over("record_key") == 2, anywhere).row(0, named=True)
     answer = ask(store, surface="now_playing", key=both["record_key"])
-    other = next(m for m in rows.filter(record_key=both["record_key"])["market"] if m != both["market"])
-    assert answer["set"]["market"] == both["market"]
-    assert answer["note"] == f"sets of other markets: {other}"
+    played = next(m for m in rows.filter(record_key=both["record_key"])["market"] if m != "*")
+    assert answer["set"]["market"] == played
+    assert answer["note"] == "sets of other markets: *"
     item_id = both["candidates"][0]["item_id"]
     about = ask(store, surface="now_playing", key=both["record_key"], market=both["market"], item_id=item_id)
     assert about["item"]["verdict"] == "in"
     assert about["verification"]["outcome"] == "reproduced"
     elsewhere = ask(store, surface="now_playing", key=both["record_key"], market="XX")
     assert (both["market"], elsewhere["set"]["market"]) == ("*", "*")
-    assert elsewhere["note"].startswith("it was not played in XX: its set for everywhere else serves it")
+    assert elsewhere["note"].startswith(
+        "it was not played in XX: the first 80 of its set for everywhere else serve it, then"
+    )
+    chart = frame(store, live(store, "now_playing")).filter(record_key="*", market="*", tier="*").row(0, named=True)
+    charted = chart["candidates"][3]["item_id"]
+    beside = ask(store, surface="now_playing", key=both["record_key"], market="XX", item_id=charted)
+    assert beside["note"].startswith(f"{elsewhere['note'].split(';')[0]}, where {charted} has position 3")
     alone = rows.filter(~anywhere).row(0, named=True)
     nowhere = ask(store, surface="now_playing", key=alone["record_key"], market="XX")
     assert f"in XX (it has sets in {alone['market']}" in nowhere["note"]

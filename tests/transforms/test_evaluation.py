@@ -21,7 +21,7 @@ from transforms.evaluation import (
     to_frame,
     units_of,
 )
-from transforms.evaluation_lists import PER_UNIT, part_names, served_from
+from transforms.evaluation_lists import PER_UNIT, part_names
 
 RANKINGS = (SETS, ORACLE, "home.a", "only:home.a")
 
@@ -210,17 +210,3 @@ def test_the_interval_is_that_of_the_normal_distribution():
 def test_a_replicate_without_units_is_left_out():
     assert np.isnan(ratios(np.array([1, 0]), np.array([2, 0]))[1])
     assert interval(np.array([1, 2, 0]), np.array([2, 2, 0])) == (0.5, 1.0, 1.0)
-
-
-def test_the_first_of_ones_own_sets_that_is_there_serves_else_the_chart():
-    units = pl.DataFrame(
-        {
-            "unit": [0, 1, 2],
-            "own": ["a|SE", "a|NO", "b|SE"],
-            "anywhere": ["a|*", "a|*", "b|*"],
-            "chart": ["*|SE|*", "*|NO|*", "*|SE|*"],
-        }
-    )
-    served = served_from(units, ["own", "anywhere"], pl.Series(["a|SE", "a|*"]))
-    assert served.filter(ranking="sets")["record"].to_list() == ["a|SE", "a|*", "*|SE|*"]
-    assert served.filter(ranking="fallback")["record"].to_list() == units["chart"].to_list()

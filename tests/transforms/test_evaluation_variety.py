@@ -166,12 +166,13 @@ def test_a_batch_of_sets_tells_only_of_those_who_are_served_from_it(known, tmp_p
     sets = {key: [(one, ["home.a"]) for one in items] for key, items in {"u": "ab", "*": "ad"}.items()}
     path = write_sets(tmp_path / "sets.parquet", sets)
     served = pl.DataFrame(
-        {"unit": [0, 1, 2], "record": ["u", "*", "*"], "ranking": [SETS] * 3}, schema_overrides={"unit": pl.UInt32}
+        {"unit": [0, 1, 2], "record": ["u", "*", "*"], "beside": [None] * 3, "ranking": [SETS] * 3},
+        schema_overrides={"unit": pl.UInt32, "beside": pl.String},
     )
     played = leanings(known.described(lists(p="ad")), "record").drop("record")
     both = pl.concat([played.select(pl.lit(n, pl.UInt32).alias("unit"), pl.all()) for n in (0, 1)])
     aims = pl.DataFrame({"unit": [0], "canonical_id": ["a"]}, schema_overrides={"unit": pl.UInt32})
-    _, figures_ = read_sets([path], pl.col("record_key"), served, aims, known, both)
+    _, figures_ = read_sets([path], [], pl.col("record_key"), served, aims, known, both)
     found = {(unit, metric): value for unit, ranking, metric, value in figures_.rows() if ranking == SETS}
     assert found[0, "calibration_type"] == pytest.approx(0.5 * math.log2(0.5 / 0.995) + 0.5 * math.log2(0.5 / 0.005))
     assert found[1, "calibration_type"] == pytest.approx(0)
