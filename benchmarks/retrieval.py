@@ -285,7 +285,7 @@ def main() -> None:
     parts: dict[str, Callable[[], Any]] = {
         "table": lambda: table(*asked, approximate=not given.exact), "batches": lambda: batches(*asked),
         "filtered": lambda: filtered(*asked), "growth": lambda: growth(*asked),
-        "stage": lambda: stage(given.items, given.queries, given.rounds),
+        "stage": lambda: stage(given.items, given.queries, items.shape[1], given.rounds),
     }  # fmt: skip
     found: dict[str, Any] = {"items": len(items), "dim": items.shape[1], "k": given.k, "product": fastest()}
     for name, part in parts.items():

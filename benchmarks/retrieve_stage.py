@@ -8,17 +8,20 @@ import tempfile
 import time
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import polars as pl
+import pyarrow as pa
 from polars import selectors as cs
 
 from jobs.options import POLICY_FILE, read_policy
 from pipelines.runner import run_beam
 from schemas.candidates import PROPOSAL
 from schemas.catalogue import CONTRACTS
+from schemas.contract import Contract
 from schemas.hashing import shard_of
-from schemas.models import EMBEDDING_DIM, Space
+from schemas.models import Space
 from transforms.filters import Instant
 from transforms.io.store import Store, open_store
 from transforms.io.tables import conform, write_parquet
@@ -30,31 +33,31 @@ from transforms.vector_sources import HOME_VECTOR_SOURCES, TWO_TOWER_LIMIT
 from validation.rows import polars_schema
 
 DATE = datetime.date(2026, 1, 31)
-SPACE = Space("encoder", "benchmark", EMBEDDING_DIM, "cosine")
 SOURCE = "home.two_tower"
 SHARDS = 2
 
 
-def stage(num_items: int, num_users: int, rounds: int) -> dict[str, float]:
+def stage(num_items: int, num_users: int, dim: int, rounds: int) -> dict[str, float]:
     """Return CPU seconds of the stage with one source over vectors, of the search alone, and the share of it in the stage.
 
     What is opened once per worker process is opened before: the vectors, and who may be offered them.
     """
     policy = dataclasses.replace(read_policy(POLICY_FILE).surfaces["home"], holdout=0.0)  # everybody asks
-    instant = Instant.of(DATE, policy)
-    with tempfile.TemporaryDirectory() as folder:
+    instant, space = Instant.of(DATE, policy), Space("encoder", "benchmark", dim, "cosine")
+    wide = {name: _as_wide(CONTRACTS[name], dim) for name in ("item_embedding", "user_embedding")}
+    with tempfile.TemporaryDirectory() as folder, mock.patch.dict(CONTRACTS, wide):
         store = open_store(folder)
-        tasks = _written(store, num_items, num_users)
-        opened = functools.partial(ModelBundle, space=SPACE, instant=instant, code_version="benchmark")
+        tasks = _written(store, num_items, num_users, space)
+        opened = functools.partial(ModelBundle, space=space, instant=instant, code_version="benchmark")
         sources = {SOURCE: HOME_VECTOR_SOURCES[SOURCE]}
         work = functools.partial(retrieve_users, sources=sources, policy=policy, instant=instant, open_bundle=opened)
         spent: dict[str, list[float]] = {"stage": [], "search": []}
         for turn in range(rounds + 1):
-            space = Workspace(folder, f"staging/{turn}", "x", PROPOSAL.name, "retrieve", "benchmark")
+            workspace = Workspace(folder, f"staging/{turn}", "x", PROPOSAL.name, "retrieve", "benchmark")
             started = time.process_time()
-            run_beam(tasks, ProcessShards(space, work), [])
+            run_beam(tasks, ProcessShards(workspace, work), [])
             staged = time.process_time()
-            proposed = sum(len(pl.read_parquet(path)) for path in Path(folder, space.staging).glob("*.parquet"))
+            proposed = sum(len(pl.read_parquet(path)) for path in Path(folder, workspace.staging).glob("*.parquet"))
             if proposed < TWO_TOWER_LIMIT * num_users:  # a source that fails is no error, and nothing else is as fast
                 raise RuntimeError(f"the stage proposed {proposed} items, {TWO_TOWER_LIMIT * num_users} were there")
             searched = time.process_time()
@@ -76,7 +79,14 @@ def _search(opened: Any, tasks: list[Task], store: Store, k: int) -> None:
             items.index.search(vectors[first : first + 4_000], k)
 
 
-def _written(store: Store, num_items: int, num_users: int) -> list[Task]:
+def _as_wide(contract: Contract, dim: int) -> Contract:
+    """Return a contract of vectors with vectors of so many numbers."""
+    place = contract.schema.get_field_index("vector")
+    vector = contract.schema.field(place).with_type(pa.list_(pa.float32(), dim))
+    return dataclasses.replace(contract, schema=contract.schema.set(place, vector))
+
+
+def _written(store: Store, num_items: int, num_users: int, space: Space) -> list[Task]:
     """Write a catalogue that anybody may be offered, and users with one listen each; return a task per shard of users."""
     ids = pl.Series("item_id", [f"i{number:09d}" for number in range(num_items)])
     listen = {
@@ -88,9 +98,9 @@ def _written(store: Store, num_items: int, num_users: int) -> list[Task]:
         "item": pl.DataFrame(ids).with_columns(
             canonical_id="item_id", item_type=pl.lit("track"), explicit=False, rec_eligible=True, text_hash=pl.lit("0")
         ),
-        "item_embedding": _embedded(ids, 1),
+        "item_embedding": _embedded(ids, space, 1),
         "user": pl.DataFrame(users).with_columns(market=pl.lit("SE"), tier=pl.lit("free")),
-        "user_embedding": _embedded(users, 2),
+        "user_embedding": _embedded(users, space, 2),
         "history": pl.DataFrame(users).with_columns(
             market=pl.lit("SE"), positives=pl.lit(pl.Series([[listen]])).first(), skips=pl.lit(pl.Series([[listen]])).first().list.head(0),
             num_events=1, num_positives=1, first_event_ts=listen["event_ts"], last_event_ts=listen["event_ts"],
@@ -112,10 +122,10 @@ def _written(store: Store, num_items: int, num_users: int) -> list[Task]:
     return [Task(f"{number:05d}", number, given) for number, given in enumerate(inputs)]
 
 
-def _embedded(ids: pl.Series, seed: int) -> pl.DataFrame:
-    vectors = np.random.default_rng(seed).standard_normal((len(ids), EMBEDDING_DIM), dtype=np.float32)
+def _embedded(ids: pl.Series, space: Space, seed: int) -> pl.DataFrame:
+    vectors = np.random.default_rng(seed).standard_normal((len(ids), space.dim), dtype=np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     return pl.DataFrame(ids).with_columns(
-        pl.lit(SPACE.id).alias("space_id"), pl.lit(1).alias("made_from"),
-        pl.Series("vector", vectors, pl.Array(pl.Float32, EMBEDDING_DIM)),
+        pl.lit(space.id).alias("space_id"), pl.lit(1).alias("made_from"),
+        pl.Series("vector", vectors, pl.Array(pl.Float32, space.dim)),
     )  # fmt: skip

@@ -13,6 +13,7 @@ import threading
 import time
 import traceback
 import weakref
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future, wait
 from pathlib import Path
@@ -89,21 +90,23 @@ class Panel:
         """Ask for every block and return the proposals of the sources that answered for all of them.
 
         Args:
-          rows: keys of the shard.
+          blocks: by key, one after the other. rows: keys of the shard.
         """
-        found = [self.ask(audience, bundle) for audience in blocks]
-        kept = pl.concat([read_tables([], PROPOSAL), *found])
+        found = [_by_key(self.ask(audience, bundle)) for audience in blocks]
         if self.left_out:
-            kept = kept.filter(~pl.col("source_id").is_in(list(self.left_out)))
-        answered = dict(kept.filter(pl.col("source_rank") == 0)["source_id"].value_counts().rows())
+            found = [each.filter(~pl.col("source_id").is_in(list(self.left_out))) for each in found]
+        answered, scores = Counter[str](), Counter[str]()
+        for each in found:
+            answered.update(dict(each.filter(pl.col("source_rank") == 0)["source_id"].value_counts().rows()))
+            scores.update(count_scores(each))
         reasons = {name: {"reason": reason, "detail": detail} for name, (reason, detail) in self.left_out.items()}
         return Output(
-            _by_key(kept),
+            pl.concat([read_tables([], PROPOSAL), *found]),
             rows_in=rows,
             counters={ASKED: rows}
-            | {f"{ANSWERED}{name}": answered.get(name, 0) for name in sorted(self.sources)}
+            | {f"{ANSWERED}{name}": answered[name] for name in sorted(self.sources)}
             | {f"{LEFT_OUT}:{name}:{reason}": rows for name, (reason, _) in self.left_out.items()}
-            | count_scores(kept),
+            | dict(sorted(scores.items())),
             artifacts={f"left-out-{shard.task.name}.json": json.dumps(reasons, indent=1, sort_keys=True).encode()}
             if reasons
             else {},

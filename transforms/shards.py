@@ -421,7 +421,8 @@ def stage_output(task: Task, workspace: Workspace, output: Output, number: int |
     days = _days(frame, task.shard) if output.by_day and frame.height else one
     start, entries = 0, []
     for name, day, rows in days:
-        file = _stage_table(workspace.store, table.slice(start, rows), f"{workspace.staging}/part-{name}.parquet")
+        path = f"{workspace.staging}/part-{name}.parquet"
+        file = _stage_table(workspace.store, table.slice(start, rows), path, workspace.contract)
         entries.append(_NOTHING | {"name": name, "shard": task.shard, "event_date": day, "file": file})
         start += rows
     path = f"{workspace.staging}/rejected/part-{days[0][0]}.parquet"
@@ -436,8 +437,8 @@ def _days(frame: pl.DataFrame, shard: int) -> list[tuple[str, str | None, int]]:
     return [(f"{day}-{shard:05d}", day.isoformat(), rows) for rows, day in runs.rows()]
 
 
-def _stage_table(store: Store, table: pa.Table, path: str) -> dict:
-    local = write_parquet(table)
+def _stage_table(store: Store, table: pa.Table, path: str, contract: Contract) -> dict:
+    local = write_parquet(table, contract)
     described = {"sha256": file_digest(local), "rows": table.num_rows, "bytes": os.path.getsize(local)}
     store.put(local, path)
     return described
@@ -451,7 +452,8 @@ def _stage_bytes(workspace: Workspace, name: str, body: bytes) -> dict:
 def _stage_rejections(store: Store, rejected: pl.DataFrame, path: str) -> dict | None:
     if not rejected.height:
         return None
-    return _stage_table(store, conform(rejected.sort("source", "position", "rule", "payload"), REJECTION), path)
+    told = conform(rejected.sort("source", "position", "rule", "payload"), REJECTION)
+    return _stage_table(store, told, path, REJECTION)
 
 
 def _checked(

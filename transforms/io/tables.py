@@ -31,7 +31,7 @@ def conform(frame: pl.DataFrame | pa.Table, contract: Contract, *, nulls_allowed
       ValueError: columns are missing or left over, or a value does not fit its type.
     """
     demand_columns(frame, contract)
-    table = frame.to_arrow() if isinstance(frame, pl.DataFrame) else frame
+    table = frame.to_arrow(compat_level=pl.CompatLevel.newest()) if isinstance(frame, pl.DataFrame) else frame
     schema = contract.schema.with_metadata(
         {"contract": contract.name, "contract_version": contract.version, "fingerprint": contract.fingerprint}
     )
@@ -57,28 +57,34 @@ def demand_columns(frame: pl.DataFrame | pa.Table, contract: Contract) -> None:
         )
 
 
-def write_parquet(table: pa.Table) -> str:
-    """Write a table to a temporary file and return its path; equal tables give equal bytes."""
+def write_parquet(table: pa.Table, contract: Contract | None = None) -> str:
+    """Write a table to a temporary file and return its path; equal tables give equal bytes.
+
+    Args:
+      contract: whose texts have bounds for each group of rows only in the columns it is sharded by or keyed by first: rows do not
+        stand in order of others, so that theirs would rule out nothing. None: all have.
+    """
     rows = NESTED_ROW_GROUP_ROWS[min(max(_depth(field.type) for field in table.schema), 2)]
+    leaves = [leaf for field in table.schema for leaf in _leaves(field.type, field.name)]
+    sorted_by = (contract.shard_by, contract.key[0]) if contract else [name for name, _ in leaves]
     with _temporary() as path:
         pq.write_table(
             table, path, compression="zstd", row_group_size=rows, store_schema=True,
-            use_dictionary=[
-                leaf for field in table.schema for leaf in _repeating(field.type, field.name) if not _single(table, leaf, rows)
-            ],
+            use_dictionary=[name for name, type_ in leaves if not pa.types.is_floating(type_) and not _single(table, name, rows)],
+            write_statistics=[name for name, type_ in leaves if name in sorted_by or not pa.types.is_string(type_)],
         )  # fmt: skip
     return path
 
 
-def _repeating(type_: pa.DataType, path: str) -> Iterator[str]:
-    """Yield the leaves of a column whose values are worth a dictionary: fractions seldom come twice."""
+def _leaves(type_: pa.DataType, path: str) -> Iterator[tuple[str, pa.DataType]]:
+    """Yield the leaves of a column, as Parquet names them, with their types."""
     if pa.types.is_struct(type_):
         for field in type_.fields:
-            yield from _repeating(field.type, f"{path}.{field.name}")
+            yield from _leaves(field.type, f"{path}.{field.name}")
     elif pa.types.is_list(type_) or pa.types.is_fixed_size_list(type_):
-        yield from _repeating(type_.value_type, f"{path}.list.element")
-    elif not pa.types.is_floating(type_):
-        yield path
+        yield from _leaves(type_.value_type, f"{path}.list.element")
+    else:
+        yield path, type_
 
 
 def _single(table: pa.Table, name: str, rows: int) -> bool:
