@@ -5,6 +5,7 @@ What is shuffled and committed does not grow with users, but for Now Playing's c
 
 import datetime
 import functools
+import math
 from collections.abc import Mapping, Sequence
 
 import apache_beam as beam
@@ -19,8 +20,7 @@ from schemas.evaluation import EVALUATION, FACTORS, FALLBACK, ORACLE, REPEAT_LAS
 from schemas.inputs import TOMBSTONE, USER
 from schemas.manifest import DataFile, Manifest
 from transforms.evaluation_home import Window
-from transforms.evaluation_left_out import GROUP_PROPOSAL, LeaveOneOut
-from transforms.evaluation_left_out import MOST_USERS as MOST_LEFT_OUT
+from transforms.evaluation_left_out import GROUP_PROPOSAL, MOST_UNITS, LeaveOneOut
 from transforms.evaluation_lists import part_names
 from transforms.evaluation_now_playing import share_of
 from transforms.evaluation_shards import SEEDS, AddSums, EmitContexts, EmitSeedSums, EmitSums, ExchangeTwice
@@ -133,7 +133,8 @@ def evaluate(
     share = share_of(data["history"].rows_out)
     rankings = _rankings(policy, surface, factored is not None)
     settings = {"rankings": rankings, "expires_hours": policy["expires_hours"]}
-    emit = EmitSums(window, rankings, left_out(data)) if surface == HOME else EmitSeedSums(rankings)
+    leave_out = left_out(data)
+    emit = EmitSums(window, rankings, leave_out) if surface == HOME else EmitSeedSums(rankings, leave_out)
     seeds = EmitContexts(window, share, events.num_shards, len(sets)) if surface == NOW_PLAYING else None
     add = AddSums(datetime.date.fromisoformat(day), surface)
     return Stage(
@@ -156,9 +157,9 @@ def evaluate(
 
 
 def left_out(data: Mapping[str, Manifest]) -> LeaveOneOut:
-    """Return how the sets of some users are blended again, a source less: of about `MOST_LEFT_OUT` users with a history."""
-    sets, users = data["candidate_set"], data["history"].rows_out
-    return LeaveOneOut(policy_of(sets), instant_of(sets), min(1.0, MOST_LEFT_OUT / max(users, 1)))
+    """Return how some sets are blended again, a source less: for at most `MOST_UNITS` units, as many in each shard."""
+    sets = data["candidate_set"]
+    return LeaveOneOut(policy_of(sets), instant_of(sets), math.ceil(MOST_UNITS / sets.num_shards))
 
 
 def _rankings(policy: Mapping, surface: str, factored: bool) -> tuple[str, ...]:
@@ -193,10 +194,12 @@ def _tasks(
     shared = {name: paths(data[name].files) for name in _SHARED}
     if factored:
         shared[FACTORS] = paths(factored.artifacts)
+    of_sets = shared | {
+        "groups": groups, GROUP_PROPOSAL: of_groups, "calibration": paths(data["calibration"].files)
+    }  # fmt: skip
     if surface == HOME:
-        shared |= {"groups": groups, GROUP_PROPOSAL: of_groups, "calibration": paths(data["calibration"].files)}
-        return tuple(_spread("", users | made, shared, num_shards)), {}
-    between = _spread(SEEDS, made, {"groups": groups} | {name: shared[name] for name in _DESCRIBING}, num_shards)
+        return tuple(_spread("", users | made, of_sets, num_shards)), {}
+    between = _spread(SEEDS, made, of_sets, num_shards)
     return tuple(_spread("", users, shared, num_shards)), {task.name: task for task in between}
 
 

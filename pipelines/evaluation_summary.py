@@ -143,7 +143,7 @@ class Summary:
         return interval(sums.get(one, np.zeros_like(sums[other])), sums[other])
 
     def marginal(self, source: str) -> _INTERVAL | None:
-        """Return the recall@300 of discovery that sets lose when blended again without a source, paired; None without any.
+        """Return the recall@300 of the headline's target that sets lose when blended again without a source, paired; None without any.
 
         Freed slots are filled up by others, so that it is below 0 where these are better.
         """

@@ -49,7 +49,7 @@ _VERDICTS = {
     "loses": "A single source alone, before filters, caps and quotas, holds more of {} than the blend.",
     "undecided": "The blend and its best single source hold about as much of {}.",
 }
-_LEFT_OUT = {HOME: " Points are lost where sets of some users, blended again without the source, hold less of it."}
+_LEFT_OUT = "Points are lost where some of the sets, blended again without the source, hold less of it."
 _SHOWN = 6
 _PARTS = 24
 
@@ -73,7 +73,7 @@ def _surface(summary: Summary) -> str:
         block(
             "What each source adds",
             _sources(summary),
-            f"Over {_AIMS[summary.surface]}.{_LEFT_OUT.get(summary.surface, '')}",
+            f"Over {_AIMS[summary.surface]}. {_LEFT_OUT}",
         ),
         block(
             "Proposed by both",

@@ -19,18 +19,21 @@ _CANDIDATE = pl.Struct(
 
 
 def write_sets(
-    path: Path, sets: Mapping[str, Sequence[tuple[str, Sequence[str]]]], why: Mapping[str, Sequence[str]] | None = None
+    path: Path,
+    sets: Mapping[str, Sequence[tuple[str, Sequence[str]]]],
+    why: Mapping[str, Sequence[str]] | None = None,
+    where: tuple[str, str] = ("SE", "free"),
 ) -> str:
     """Write sets by record key, each candidate an item and the sources that proposed it; return where.
 
     Args:
-      why: by record key, their `degraded_reasons`.
+      why: by record key, their `degraded_reasons`. where: market and tier of all of them.
     """
     rows = [
         {
             "record_key": key,
-            "market": "SE",
-            "tier": "free",
+            "market": where[0],
+            "tier": where[1],
             "degraded_reasons": list((why or {}).get(key, ())),
             "candidates": [
                 {"item_id": one, "item_type": "track", "canonical_id": one, "position": place,

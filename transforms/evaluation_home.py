@@ -78,7 +78,8 @@ def judge_home(shard: Shard, window: Window, leave_out: LeaveOneOut) -> Judged:
     found = [hits, read_proposals(shard.paths("proposal"), wanted), _repeated(users, wanted),
              factored(shard, users, wanted), oracle(possible(wanted, recordings, units, users, shard, window.instant))]  # fmt: skip
     arms = arm_figures(units, events, targets, hits, leave_out.policy)
-    figures = pl.concat([per_unit, leave_out(shard, units, targets, users), arms])
+    new = targets.filter("discovery").select("unit", "canonical_id")
+    figures = pl.concat([per_unit, leave_out.users(shard, units.select("unit", "user_id"), new, users), arms])
     return Judged(units, targets, pl.concat(found), figures)
 
 

@@ -1,81 +1,111 @@
-"""Leave one source out: what the sets of a sample of users hold when a source had proposed nothing, blended again without it.
+"""Leave one source out: what a sample of sets hold when a source had proposed nothing, blended again without it.
 
 What it held is filled up by the others, as it would be if the source were switched off; quotas, caps and draws move with it. What
 is lost is less than what no other source proposed (`only:`) where the next ones are about as good, more where an item needed its
 rank there as well as another's, and below 0 where the next ones are better.
-Memory: `BLEND_BLOCK` users at a time with their proposals, as `transforms.recommend` has it.
+Memory: `BLEND_BLOCK` sets at a time with their proposals, as `transforms.recommend` has it.
 """
 
 import dataclasses
+import functools
 
 import numpy as np
 import polars as pl
 
 from schemas.candidates import PROPOSAL
 from schemas.evaluation import LEFT_OUT_RECALL, LEFT_OUT_UNITS, SETS
-from schemas.hashing import hash64, hash64_one, mix64, unit_interval
+from schemas.hashing import hash64, hash64_one, mix64
 from schemas.policy import SurfacePolicy
 from transforms.blend import blend
 from transforms.calibrate import Calibration
 from transforms.evaluation import DEPTH
 from transforms.evaluation_lists import PER_UNIT, without
-from transforms.facts import user_facts
+from transforms.facts import SEED_COLUMNS, Facts, seed_facts, user_facts
 from transforms.filters import Instant
 from transforms.reach import read_world
-from transforms.recommend import BLEND_BLOCK, offered_to
+from transforms.recommend import BLEND_BLOCK, offered_to, offered_to_seeds
 from transforms.retrieve import ShardBundle, blocks
 from transforms.shards import Shard, read_tables
 
 GROUP_PROPOSAL = "group_proposal"
 """The input that holds what is proposed to markets and tiers."""
-MOST_USERS = 2_000
+MOST_UNITS = 2_000
 """A paired difference of .001 in recall is told from nothing then, and blending them some 15 times takes half a minute."""
 _SEED = hash64_one("evaluation|left out")
 
 
 @dataclasses.dataclass(frozen=True)
 class LeaveOneOut:
-    """Blend the sets of some users again, with all sources and without each of them in turn.
+    """Blend the sets of some users or seeds again, with all sources and without each of them in turn.
 
     Attributes:
       policy, instant: those that the sets were made by.
-      share: of users, drawn by a hash of their ids.
+      most: units of a shard that are looked at: those whose users and seeds have the smallest hashes.
     """
 
     policy: SurfacePolicy
     instant: Instant
-    share: float
+    most: int
 
-    def __call__(self, shard: Shard, units: pl.DataFrame, targets: pl.DataFrame, users: pl.DataFrame) -> pl.DataFrame:
-        """Return figures of the units drawn that wanted something new: `LEFT_OUT_UNITS`, 1, and `LEFT_OUT_RECALL`.
+    def users(self, shard: Shard, units: pl.DataFrame, wanted: pl.DataFrame, users: pl.DataFrame) -> pl.DataFrame:
+        """Return figures of the units drawn that wanted anything: `LEFT_OUT_UNITS`, 1, and `LEFT_OUT_RECALL`.
 
         Args:
-          units: `unit`, `user_id`. targets: `unit`, `canonical_id`, `discovery`. users: as in `transforms.retrieve.user_table`.
+          units: `unit`, `user_id`. wanted: `unit`, `canonical_id`. users: as in `transforms.retrieve.user_table`.
         """
-        wanted = targets.filter("discovery").select("unit", "canonical_id")
-        asked = units.filter(self.drawn(units["user_id"])).join(wanted, on="unit", how="semi").select("unit", "user_id")
+        asked = self.drawn(units.join(wanted, on="unit", how="semi"), "user_id")
         mine = users.join(asked, on="user_id", how="semi", maintain_order="left")
-        calibration, found = Calibration.read(shard.paths("calibration")), [pl.DataFrame(schema=PER_UNIT)]
+        world, bundle, shared = (
+            read_world(shard),
+            ShardBundle(shard),
+            read_tables(shard.paths(GROUP_PROPOSAL), PROPOSAL),
+        )
+        found = [pl.DataFrame(schema=PER_UNIT)]
         for block in blocks(mine, BLEND_BLOCK):
-            named = asked.join(block.select("user_id").with_row_index("k"), on="user_id")
-            found += self._block(shard, block, wanted.join(named, on="unit"), calibration)
+            own = shard.read("proposal", where=pl.col("key").is_in(block["user_id"].implode()))
+            offered = offered_to(block, own, shared, world)
+            facts = user_facts(block, offered, world, bundle, self.policy, self.instant)
+            named = asked.join(facts.records.select("k", user_id="record_key"), on="user_id").select("unit", "k")
+            found += self._without_each(shard, offered, facts, wanted.join(named, on="unit"))
         return pl.concat(found)
 
-    def drawn(self, users: pl.Series) -> pl.Series:
-        """Tell which users are blended again."""
-        seeded = mix64(hash64(users.to_arrow()), np.full(len(users), _SEED, np.uint64))
-        return pl.Series(unit_interval(seeded) < self.share, dtype=pl.Boolean)
+    def seeds(self, shard: Shard, units: pl.DataFrame, wanted: pl.DataFrame) -> pl.DataFrame:
+        """Return the same figures of plays after a seed: of the seed's set by itself, whatever it is served beside.
 
-    def _block(
-        self, shard: Shard, users: pl.DataFrame, wanted: pl.DataFrame, calibration: Calibration
+        Args:
+          units: `unit`, `user_id`, `seed`, and the `market` of the set that serves. wanted: `unit`, `canonical_id`.
+        """
+        asked = self.drawn(units.join(wanted, on="unit", how="semi"), "user_id", "seed")
+        seeds = asked.select("market", item_id="seed").unique().sort("item_id", "market")
+        world, bundle, shared = (
+            read_world(shard),
+            ShardBundle(shard),
+            read_tables(shard.paths(GROUP_PROPOSAL), PROPOSAL),
+        )
+        found = [pl.DataFrame(schema=PER_UNIT)]
+        for block in blocks(seeds, BLEND_BLOCK):
+            own = shard.read("proposal", where=pl.col("key").is_in(block["item_id"].implode()))
+            offered = offered_to_seeds(block, own, shared, world)
+            items = bundle.lookup("item", "item_id", block["item_id"], SEED_COLUMNS)
+            facts = seed_facts(block, items, offered, world, bundle, self.instant)
+            of_seed = facts.records.select("k", "market", seed="record_key")
+            named = asked.join(of_seed, on=["seed", "market"]).select("unit", "k")
+            found += self._without_each(shard, offered, facts, wanted.join(named, on="unit"))
+        return pl.concat(found)
+
+    def drawn(self, units: pl.DataFrame, *by: str) -> pl.DataFrame:
+        """Return the units that are looked at, in their order."""
+        parts = (np.full(len(units), _SEED, np.uint64), *(hash64(units[name].to_arrow()) for name in by))
+        hashes = functools.reduce(mix64, parts)
+        return units[np.sort(np.argsort(hashes, kind="stable")[: self.most])]
+
+    def _without_each(
+        self, shard: Shard, offered: pl.DataFrame, facts: Facts, wanted: pl.DataFrame
     ) -> list[pl.DataFrame]:
-        world, bundle = read_world(shard), ShardBundle(shard)
-        shared = read_tables(shard.paths(GROUP_PROPOSAL), PROPOSAL)
-        offered = offered_to(users, shard.read("proposal"), shared, world)
-        facts = user_facts(users, offered, world, bundle, self.policy, self.instant)
+        """Return the figures of a block; `wanted`: `unit`, `k`, `canonical_id`."""
+        calibration = Calibration.read(shard.paths("calibration"))
         units = wanted.group_by("unit", maintain_order=True).len("wanted")
-        one = pl.lit(1.0).alias("value")
-        figures = [_figures(units.with_columns(one), SETS, LEFT_OUT_UNITS)]
+        figures = [_figures(units.with_columns(pl.lit(1.0).alias("value")), SETS, LEFT_OUT_UNITS)]
         for name in ("", *sorted(quota.source_id for quota in self.policy.sources)):
             left = offered.filter(pl.col("source_id") != name)
             made = blend(left, facts, self.policy, self.instant, calibration.chances(left, self.policy)).candidates

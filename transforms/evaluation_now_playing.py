@@ -24,6 +24,7 @@ from transforms.evaluation_home import (
     target_table,
     unit_table,
 )
+from transforms.evaluation_left_out import LeaveOneOut
 from transforms.evaluation_lists import PER_UNIT, items_in, read_proposals, read_sets
 from transforms.evaluation_variety import known_items
 from transforms.histories import personal_events
@@ -114,7 +115,7 @@ def followed(events: pl.DataFrame) -> pl.DataFrame:
     return pl.concat([after, whole]).filter(pl.col("seed") != pl.col("item_id")).drop("passed")
 
 
-def judge_seeds(shard: Shard, contexts: pl.DataFrame) -> Judged:
+def judge_seeds(shard: Shard, contexts: pl.DataFrame, leave_out: LeaveOneOut) -> Judged:
     """Return what the lists of an item shard's seeds were worth in their contexts."""
     own, groups = shard.paths("candidate_set"), shard.paths("groups")
     units = contexts.unique("context", keep="first").sort("context").with_row_index("unit")
@@ -122,14 +123,19 @@ def judge_seeds(shard: Shard, contexts: pl.DataFrame) -> Judged:
     of_market = pl.format("{}|{}", "record_key", "market")
     there = shard.read("candidate_set", ["record_key", "market"]).select(of_market).to_series()
     sets = pl.format("{}|{}", "seed", "market").alias("own"), pl.format("{}|{}", "seed", pl.lit(ANY)).alias("anywhere")
-    seeds = units.select("unit", *sets, chart_of(groups, pl.lit(ANY)))
+    seeds = units.select("unit", "user_id", "seed", "market", *sets, chart_of(groups, pl.lit(ANY)))
     record = pl.when(pl.col("record_key") == ANY).then(CHART).otherwise(of_market)
     served, aims = served_from(seeds, ["own", "anywhere"], there, "anywhere"), targets.select("unit", "canonical_id")
     hits, per_unit = read_sets(own, groups, record, served, aims, known_items(shard, items_in([*own, *groups])))
     wanted = targets.select(pl.col("seed").alias("key"), "unit", "canonical_id", pl.col("item_ids").alias("item_id"))
     best = oracle(targets.filter("possible").select("unit", "canonical_id"))
     found = pl.concat([hits, read_proposals(shard.paths("proposal"), wanted.explode("item_id")), best])
-    figures = pl.concat([per_unit, by_age(units, hits)])
+    market = pl.when(record=pl.col("anywhere")).then(pl.lit(ANY)).when(record=pl.col("own")).then("market")
+    blended = (
+        seeds.join(served.filter(ranking=SETS), on="unit").with_columns(market.alias("market")).drop_nulls("market")
+    )
+    left_out = leave_out.seeds(shard, blended, targets.filter("all").select("unit", "canonical_id"))
+    figures = pl.concat([per_unit, by_age(units, hits), left_out])
     return Judged(units.select("unit", "user_id", *UNIT_SLICES), targets, found, figures)
 
 

@@ -88,12 +88,13 @@ class EmitSeedSums:
     """Judge Now Playing for the contexts of a task's seeds, and send the sums of each slice to where they are added."""
 
     rankings: tuple[str, ...]
+    leave_out: LeaveOneOut
 
     def __call__(self, shard: Shard) -> dict[str, pl.DataFrame]:
         def judged() -> Iterator[Sums]:
             for one in each_shard(shard):
                 mine = one.parts("contexts", CONTEXT | {_SHARD: pl.Int32}, pl.col(_SHARD) == one.number)
-                yield measure(judge_seeds(one, mine.drop(_SHARD)), self.rankings)
+                yield measure(judge_seeds(one, mine.drop(_SHARD), self.leave_out), self.rankings)
 
         return _sums(judged())
 

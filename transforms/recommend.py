@@ -107,6 +107,13 @@ def offered_to(users: pl.DataFrame, proposals: pl.DataFrame, groups: pl.DataFram
     return pl.concat([own, groups.join(keys, on="key", how="semi", maintain_order="left")])
 
 
+def offered_to_seeds(seeds: pl.DataFrame, proposals: pl.DataFrame, groups: pl.DataFrame, world: World) -> pl.DataFrame:
+    """Return what is proposed to a block of seeds, `item_id` and `market`: after the items, then for their markets."""
+    own = proposals.filter(pl.col("key").is_in(seeds["item_id"].implode()))
+    keys = seeds.select(group_of(pl.lit(ANY), world).alias("key")).unique()
+    return pl.concat([own, groups.join(keys, on="key", how="semi", maintain_order="left")])
+
+
 @dataclasses.dataclass(frozen=True)
 class Recommend:
     """Blend one shard of a surface.
@@ -144,10 +151,7 @@ class Recommend:
     def _seed_block(self, seeds: pl.DataFrame, proposals: pl.DataFrame, groups: pl.DataFrame, world: World,
                     bundle: ShardBundle) -> tuple[pl.DataFrame, Facts]:  # fmt: skip
         items = bundle.lookup("item", "item_id", seeds["item_id"], SEED_COLUMNS)
-        own = proposals.filter(pl.col("key").is_in(seeds["item_id"].implode()))
-        keys = seeds.select(group_of(pl.lit(ANY), world).alias("key")).unique()
-        shared = groups.join(keys, on="key", how="semi", maintain_order="left")
-        offered = pl.concat([own, shared])
+        offered = offered_to_seeds(seeds, proposals, groups, world)
         return offered, seed_facts(seeds, items, offered, world, bundle, self.instant)
 
     def groups(self, shard: Shard) -> Output:

@@ -34,15 +34,12 @@ def world(tmp_path: Path) -> Shard:
     return Shard(Task("toy", 0, inputs), made.store)
 
 
-def figures(world: Shard, share: float = 1.0, users: tuple[str, ...] = ("u1", "u2", "u3")) -> dict[tuple, float]:
+def figures(world: Shard, most: int = 10, users: tuple[str, ...] = ("u1", "u2", "u3")) -> dict[tuple, float]:
     """Return figures by user, ranking and metric; u3 is unknown at the date."""
     units = pl.DataFrame({"user_id": list(users)}).with_row_index("unit")
-    rows = [(unit, one, one != "c1") for unit, name in enumerate(users) for one in [*WANTED.get(name, ["a1"]), "c1"]]
-    targets = pl.DataFrame(
-        rows, schema={"unit": pl.UInt32, "canonical_id": pl.String, "discovery": pl.Boolean}, orient="row"
-    )
-    leave_out = LeaveOneOut(POLICY, instant(POLICY), share)
-    found = leave_out(world, units, targets, user_table(world))
+    rows = [(unit, one) for unit, name in enumerate(users) for one in WANTED.get(name, ["a1"])]
+    wanted = pl.DataFrame(rows, schema={"unit": pl.UInt32, "canonical_id": pl.String}, orient="row")
+    found = LeaveOneOut(POLICY, instant(POLICY), most).users(world, units, wanted, user_table(world))
     return {(users[unit], ranking, metric): value for unit, ranking, metric, value in found.rows()}
 
 
@@ -59,13 +56,18 @@ def test_what_a_source_held_is_filled_up_by_the_others(world):
     }
 
 
-def test_users_are_drawn_by_a_hash_of_their_ids(world):
-    drawn = LeaveOneOut(POLICY, instant(POLICY), 0.25).drawn
-    users = pl.Series([f"user-{n}" for n in range(4_000)])
-    found = drawn(users)
-    assert 900 < found.sum() < 1_100
-    assert (drawn(users.reverse()) == found.reverse()).all()
-    assert figures(world, share=0.0) == {}
+def test_units_are_drawn_by_a_hash_of_what_they_are_of(world):
+    drawn = LeaveOneOut(POLICY, instant(POLICY), 1_000).drawn
+    units = pl.DataFrame(
+        {"unit": range(4_000), "user_id": [f"user-{n}" for n in range(4_000)], "seed": ["a", "b"] * 2_000}
+    )
+    found, again = drawn(units, "user_id"), drawn(units.reverse(), "user_id")
+    assert found.height == 1_000
+    assert 1_900 < found["unit"].mean() < 2_100
+    assert found["unit"].is_sorted()
+    assert again.reverse().equals(found)
+    assert not drawn(units, "user_id", "seed").equals(found)
+    assert figures(world, most=0) == {}
     both = figures(world)
     alone = figures(world, users=("u2",))
     assert alone == {key: value for key, value in both.items() if key[0] == "u2"}

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+from toy_sets import write_sets
 
-from tests.toy_sets import write_sets
 from transforms.serving import lists_of, read_charts, served_from
 
 UNITS = pl.DataFrame(
