@@ -35,8 +35,7 @@ SPANS = {HOME: datetime.timedelta(days=7), NOW_PLAYING: datetime.timedelta(days=
 FACTOR_SETTINGS = {"dim": 64, "unheard": 0.05, "regularization": 0.01, "sweeps": 8}
 """Those of `ALS_GRID` for catalogues of any size that settle, in as many dimensions as the road's vectors have."""
 _OF_SURFACE = ("candidate_set", "proposal", "calibration")
-_DESCRIBING = ("item", "popularity", "vocabulary", "item_embedding")
-_SHARED = ("tombstone", *_DESCRIBING)
+_SHARED = ("tombstone", "item", "popularity", "vocabulary", "item_embedding")
 _OF_ALL = ("user", "history", *_SHARED)
 
 
@@ -157,7 +156,7 @@ def evaluate(
 
 
 def left_out(data: Mapping[str, Manifest]) -> LeaveOneOut:
-    """Return how some sets are blended again, a source less: for at most `MOST_UNITS` units, as many in each shard."""
+    """Return how some sets are blended again, a source less: for about `MOST_UNITS` units, as many in each shard."""
     sets = data["candidate_set"]
     return LeaveOneOut(policy_of(sets), instant_of(sets), math.ceil(MOST_UNITS / sets.num_shards))
 

@@ -110,10 +110,11 @@ def _beside_chart(chart: Mapping, question: Question) -> str:
     """Say that a seed's set for where it was not played is not all that is served, and whether the rest has the item asked about."""
     there = (one["position"] for one in chart["candidates"][:PLACES_OF_CHART] if one["item_id"] == question.item_id)
     place = next(there, None)
+    where = f"it was not played in {question.market}: " if question.market else ""
+    told = f", where {question.item_id} has position {place}" if place is not None else ""
     return (
-        f"it was not played in {question.market or ANY}: the first {PLACES_OF_SET} of its set for everywhere else serve it,"
-        f" then the first {PLACES_OF_CHART} of the chart of {chart['market']}"
-        + (f", where {question.item_id} has position {place}" if place is not None else "")
+        f"{where}the first {PLACES_OF_SET} of its set for everywhere else serve it, then the first {PLACES_OF_CHART} of the"
+        f" chart of {chart['market']}{told}"
     )
 
 
