@@ -324,7 +324,8 @@ class Part:
             return Barred(np.empty((1, 0), bool), nothing[1:], nothing[:0], nothing)
         places = np.searchsorted(self._rows, (limits.without & 0xFFFFFFFF).astype(np.int32))
         starts = np.append(0, np.cumsum(limits.count_without(num_queries)))
-        return Barred(limits.masks, limits.mask_of, places, starts)
+        masks = limits.masks if (limits.open_to < len(self)).any() else np.empty((1, 0), bool)
+        return Barred(masks, limits.mask_of, places, starts)
 
     def _best(self, queries: np.ndarray, keys: np.ndarray, pool: Pool, product: Product) -> np.ndarray:
         """Score what is in the pool in full and return the best keys, of these and of those there were."""

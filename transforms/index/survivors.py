@@ -4,9 +4,8 @@ from typing import NamedTuple, Self
 
 import numpy as np
 
-from transforms.compiled import compiled
+from transforms.compiled import AT_ONCE, compiled, lowest, reaching
 
-_AT_ONCE, _FEW = 64, 16
 _STEP_BITS = 10
 
 
@@ -52,20 +51,28 @@ def collect(bounds, least, first, barred, pool):
       least: `(num_queries,)` of the same, in the order of the floats. first: the block's first place.
     """
     masked, top = barred.masks.shape[1] > 0, least.dtype.type(np.iinfo(least.dtype).max)
-    reach, ends = _reach(bounds, least, top)
-    i = 0
+    size = bounds.shape[1]
     for q in range(bounds.shape[0]):
-        n, at, last, mask = pool.counts[q], pool.passed[q], barred.starts[q + 1], barred.mask_of[q]
-        while i < ends[q]:
-            bits, place = bounds[q, reach[i]], first + reach[i]
-            i += 1
-            if masked and not barred.masks[mask, place]:
-                continue
-            while at < last and barred.places[at] < place:
-                at += 1
-            if at == last or barred.places[at] != place:
-                pool.places[q, n], pool.bounds[q, n] = place, bits if bits >= 0 else bits ^ top
-                n += 1
+        limit, n, at, last, mask = least[q], pool.counts[q], pool.passed[q], barred.starts[q + 1], barred.mask_of[q]
+        for start in range(0, size, AT_ONCE):
+            if limit > 0 and start + AT_ONCE <= size:
+                found = reaching(bounds, q * size + start, limit)
+            else:
+                found = np.uint64(0)
+                for j in range(start, min(start + AT_ONCE, size)):
+                    bits = bounds[q, j] if bounds[q, j] >= 0 or limit > 0 else bounds[q, j] ^ top
+                    found |= np.uint64(bits >= limit) << np.uint64(j - start)
+            while found != 0:
+                j = start + lowest(found)
+                found &= found - np.uint64(1)
+                if masked and not barred.masks[mask, first + j]:
+                    continue
+                while at < last and barred.places[at] < first + j:
+                    at += 1
+                if at == last or barred.places[at] != first + j:
+                    bits = bounds[q, j]
+                    pool.places[q, n], pool.bounds[q, n] = first + j, bits if bits >= 0 else bits ^ top
+                    n += 1
         pool.counts[q], pool.passed[q] = n, at
 
 
@@ -122,36 +129,3 @@ def narrow(pool, least, rows):
             pool.places[q, n] = rows[pool.places[q, i]]
             n += pool.bounds[q, i] >= least[q]
         pool.counts[q] = n
-
-
-@compiled
-def _reach(bounds, least, top):
-    """Return which bounds are `least` or more, `int32` query by query, and where those of each query end.
-
-    Whether any of some are is told without a branch, so that many are compared at once. It is written out, in one function for all
-    queries: calls for each of them take half of the time.
-    """
-    size, n, ends = bounds.shape[1], 0, np.empty(len(least), np.int64)
-    reach = np.empty(bounds.size + 1, np.int32)
-    for q in range(len(least)):
-        limit = least[q]
-        whole = size - size % _AT_ONCE if limit > 0 else 0
-        for start in range(0, whole, _AT_ONCE):
-            found = np.int32(0)
-            for j in range(start, start + _AT_ONCE):
-                found |= np.int32(bounds[q, j] >= limit)
-            if found == 0:
-                continue
-            for some in range(start, start + _AT_ONCE, _FEW):
-                found = np.int32(0)
-                for j in range(some, some + _FEW):
-                    found |= np.int32(bounds[q, j] >= limit)
-                if found != 0:
-                    for j in range(some, some + _FEW):
-                        reach[n] = j
-                        n += bounds[q, j] >= limit
-        for j in range(whole, size):
-            reach[n] = j
-            n += (bounds[q, j] if limit > 0 or bounds[q, j] >= 0 else bounds[q, j] ^ top) >= limit
-        ends[q] = n
-    return reach, ends
