@@ -17,6 +17,7 @@ OWNERS = {
     "torch": ("transforms/embed/", "transforms/index/"),
     "faiss": ("transforms/index/",),
     "numba": ("transforms/compiled.py",),
+    "llvmlite": ("transforms/compiled.py",),
     "lightgbm": ("transforms/embed/fuse.py",),
 }
 NO_BEAM = ("schemas", "validation")

@@ -11,7 +11,7 @@ from typing import Any
 import numba
 import numpy as np
 from llvmlite import ir
-from numba.core import types
+from numba import types
 from numba.extending import intrinsic
 
 AT_ONCE = 64
@@ -47,11 +47,11 @@ def _frozen(function: Callable) -> list[tuple[str, str]]:
 def _reaching(context, numbers, first, least):
     """Return a uint64 with a bit for each of `AT_ONCE` integers that is `least` or more, the lowest for the first of them.
 
-    Vectors are compared whole, and what they answer is not taken apart: a loop over integers that LLVM is left to vectorise takes
-    them apart again.
+    Said in vectors, as LLVM makes one comparison and one move of bits of it; of a loop that sets bit after bit it makes none.
 
     Args:
-      numbers: of any shape, contiguous. first: the first one's place in all of them; nobody looks whether there are enough.
+      numbers: integers, contiguous, of any shape. first: place of the first of them among all; that there are `AT_ONCE` is not
+        checked.
     """
 
     def lines(compiler, builder, signature, given):
