@@ -8,11 +8,11 @@ Memory: `BLEND_BLOCK` sets at a time with their proposals, as `transforms.recomm
 
 import dataclasses
 import functools
+from collections.abc import Callable
 
 import numpy as np
 import polars as pl
 
-from schemas.candidates import PROPOSAL
 from schemas.evaluation import LEFT_OUT_RECALL, LEFT_OUT_UNITS, SETS
 from schemas.hashing import hash64, hash64_one, mix64
 from schemas.policy import SurfacePolicy
@@ -20,18 +20,19 @@ from transforms.blend import blend
 from transforms.calibrate import Calibration
 from transforms.evaluation import DEPTH
 from transforms.evaluation_lists import PER_UNIT, without
-from transforms.facts import SEED_COLUMNS, Facts, seed_facts, user_facts
+from transforms.facts import Facts
 from transforms.filters import Instant
-from transforms.reach import read_world
-from transforms.recommend import BLEND_BLOCK, offered_to, offered_to_seeds
-from transforms.retrieve import ShardBundle, blocks
-from transforms.shards import Shard, read_tables
+from transforms.recommend import BLEND_BLOCK, Given
+from transforms.retrieve import blocks
+from transforms.shards import Shard
 
 GROUP_PROPOSAL = "group_proposal"
 """The input that holds what is proposed to markets and tiers."""
 MOST_UNITS = 2_000
 """A paired difference of .001 in recall is told from nothing then, and blending them some 15 times takes half a minute."""
 _SEED = hash64_one("evaluation|left out")
+Offer = Callable[[Given, pl.DataFrame], tuple[pl.DataFrame, Facts]]
+"""Returns what is offered to a block of users or seeds, and the facts of their records."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,21 +54,9 @@ class LeaveOneOut:
         Args:
           units: `unit`, `user_id`. wanted: `unit`, `canonical_id`. users: as in `transforms.retrieve.user_table`.
         """
-        asked = self.drawn(units.join(wanted, on="unit", how="semi"), "user_id")
-        mine = users.join(asked, on="user_id", how="semi", maintain_order="left")
-        world, bundle, shared = (
-            read_world(shard),
-            ShardBundle(shard),
-            read_tables(shard.paths(GROUP_PROPOSAL), PROPOSAL),
-        )
-        found = [pl.DataFrame(schema=PER_UNIT)]
-        for block in blocks(mine, BLEND_BLOCK):
-            own = shard.read("proposal", where=pl.col("key").is_in(block["user_id"].implode()))
-            offered = offered_to(block, own, shared, world)
-            facts = user_facts(block, offered, world, bundle, self.policy, self.instant)
-            named = asked.join(facts.records.select("k", user_id="record_key"), on="user_id").select("unit", "k")
-            found += self._without_each(shard, offered, facts, wanted.join(named, on="unit"))
-        return pl.concat(found)
+        asked = self.drawn(units.join(wanted, on="unit", how="semi"), "user_id").select("unit", record_key="user_id")
+        mine = users.filter(pl.col("user_id").is_in(asked["record_key"].implode()))
+        return self._again(shard, mine, asked, wanted, lambda given, some: given.users(some, self.policy, self.instant))
 
     def seeds(self, shard: Shard, units: pl.DataFrame, wanted: pl.DataFrame) -> pl.DataFrame:
         """Return the same figures of plays after a seed: of the seed's set by itself, whatever it is served beside.
@@ -75,21 +64,21 @@ class LeaveOneOut:
         Args:
           units: `unit`, `user_id`, `seed`, and the `market` of the set that serves. wanted: `unit`, `canonical_id`.
         """
-        asked = self.drawn(units.join(wanted, on="unit", how="semi"), "user_id", "seed")
-        seeds = asked.select("market", item_id="seed").unique().sort("item_id", "market")
-        world, bundle, shared = (
-            read_world(shard),
-            ShardBundle(shard),
-            read_tables(shard.paths(GROUP_PROPOSAL), PROPOSAL),
-        )
+        drawn = self.drawn(units.join(wanted, on="unit", how="semi"), "user_id", "seed")
+        asked = drawn.select("unit", "market", record_key="seed")
+        mine = asked.select("market", item_id="record_key").unique().sort("item_id", "market")
+        return self._again(shard, mine, asked, wanted, lambda given, some: given.seeds(some, self.instant))
+
+    def _again(
+        self, shard: Shard, mine: pl.DataFrame, asked: pl.DataFrame, wanted: pl.DataFrame, offer: Offer
+    ) -> pl.DataFrame:
+        """Return the figures of the units of `asked`, which names their records; `mine`: the users or seeds of these."""
         found = [pl.DataFrame(schema=PER_UNIT)]
-        for block in blocks(seeds, BLEND_BLOCK):
-            own = shard.read("proposal", where=pl.col("key").is_in(block["item_id"].implode()))
-            offered = offered_to_seeds(block, own, shared, world)
-            items = bundle.lookup("item", "item_id", block["item_id"], SEED_COLUMNS)
-            facts = seed_facts(block, items, offered, world, bundle, self.instant)
-            of_seed = facts.records.select("k", "market", seed="record_key")
-            named = asked.join(of_seed, on=["seed", "market"]).select("unit", "k")
+        given = Given.read(shard, GROUP_PROPOSAL, pl.col("key").is_in(asked["record_key"].unique().implode()))
+        names = [name for name in asked.columns if name != "unit"]
+        for block in blocks(mine, BLEND_BLOCK):
+            offered, facts = offer(given, block)
+            named = asked.join(facts.records.select("k", *names), on=names).select("unit", "k")
             found += self._without_each(shard, offered, facts, wanted.join(named, on="unit"))
         return pl.concat(found)
 

@@ -6,6 +6,7 @@ of a shard, some 100 kB each; of seed items `SETS_AT_ONCE`, 36 kB each, which ar
 
 import dataclasses
 from collections.abc import Iterable, Iterator, Mapping
+from typing import Self
 
 import polars as pl
 import pyarrow as pa
@@ -107,11 +108,41 @@ def offered_to(users: pl.DataFrame, proposals: pl.DataFrame, groups: pl.DataFram
     return pl.concat([own, groups.join(keys, on="key", how="semi", maintain_order="left")])
 
 
-def offered_to_seeds(seeds: pl.DataFrame, proposals: pl.DataFrame, groups: pl.DataFrame, world: World) -> pl.DataFrame:
-    """Return what is proposed to a block of seeds, `item_id` and `market`: after the items, then for their markets."""
-    own = proposals.filter(pl.col("key").is_in(seeds["item_id"].implode()))
-    keys = seeds.select(group_of(pl.lit(ANY), world).alias("key")).unique()
-    return pl.concat([own, groups.join(keys, on="key", how="semi", maintain_order="left")])
+@dataclasses.dataclass(frozen=True)
+class Given:
+    """What the sets of a shard are made of.
+
+    Attributes:
+      proposals: for users or seeds themselves. groups: for markets and tiers.
+    """
+
+    world: World
+    bundle: ShardBundle
+    proposals: pl.DataFrame
+    groups: pl.DataFrame
+
+    @classmethod
+    def read(cls, shard: Shard, groups: str = "groups", where: pl.Expr | None = None) -> Self:
+        """Read them.
+
+        Args:
+          groups: the input that they are. where: which proposals.
+        """
+        shared = read_tables(shard.paths(groups), PROPOSAL)
+        return cls(read_world(shard), ShardBundle(shard), shard.read("proposal", where=where), shared)
+
+    def users(self, users: pl.DataFrame, policy: SurfacePolicy, instant: Instant) -> tuple[pl.DataFrame, Facts]:
+        """Return what is offered to a block of users, and the facts of their records."""
+        offered = offered_to(users, self.proposals, self.groups, self.world)
+        return offered, user_facts(users, offered, self.world, self.bundle, policy, instant)
+
+    def seeds(self, seeds: pl.DataFrame, instant: Instant) -> tuple[pl.DataFrame, Facts]:
+        """Return what is offered after a block of seeds, `item_id` and `market`, and the facts of their records."""
+        items = self.bundle.lookup("item", "item_id", seeds["item_id"], SEED_COLUMNS)
+        own = self.proposals.filter(pl.col("key").is_in(seeds["item_id"].implode()))
+        keys = seeds.select(group_of(pl.lit(ANY), self.world).alias("key")).unique()
+        offered = pl.concat([own, self.groups.join(keys, on="key", how="semi", maintain_order="left")])
+        return offered, seed_facts(seeds, items, offered, self.world, self.bundle, instant)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,43 +160,27 @@ class Recommend:
 
     def users(self, shard: Shard) -> Output:
         """Return the sets of the shard's users."""
-        world, bundle, proposals, groups = self._given(shard)
-        users = user_table(shard)
-        wanted = (self._user_block(block, proposals, groups, world, bundle) for block in blocks(users, BLEND_BLOCK))
-        return self._finished(shard, wanted, proposals.height)
-
-    def _user_block(self, users: pl.DataFrame, proposals: pl.DataFrame, groups: pl.DataFrame, world: World,
-                    bundle: ShardBundle) -> tuple[pl.DataFrame, Facts]:  # fmt: skip
-        offered = offered_to(users, proposals, groups, world)
-        return offered, user_facts(users, offered, world, bundle, self.policy, self.instant)
+        given, users = Given.read(shard), user_table(shard)
+        wanted = (given.users(block, self.policy, self.instant) for block in blocks(users, BLEND_BLOCK))
+        return self._finished(shard, wanted, given.proposals.height)
 
     def seeds(self, shard: Shard) -> Iterator[Output]:
         """Yield the sets of the shard's seed items, one per market of `seed_table`, `SETS_AT_ONCE` together."""
-        world, bundle, proposals, groups = self._given(shard)
-        seeds = seed_table(shard)
+        given, seeds = Given.read(shard), seed_table(shard)
         for first in range(0, max(seeds.height, 1), SETS_AT_ONCE):
             some = blocks(seeds.slice(first, SETS_AT_ONCE), BLEND_BLOCK)
-            wanted = (self._seed_block(block, proposals, groups, world, bundle) for block in some)
-            yield self._finished(shard, wanted, 0 if first else proposals.height)
-
-    def _seed_block(self, seeds: pl.DataFrame, proposals: pl.DataFrame, groups: pl.DataFrame, world: World,
-                    bundle: ShardBundle) -> tuple[pl.DataFrame, Facts]:  # fmt: skip
-        items = bundle.lookup("item", "item_id", seeds["item_id"], SEED_COLUMNS)
-        offered = offered_to_seeds(seeds, proposals, groups, world)
-        return offered, seed_facts(seeds, items, offered, world, bundle, self.instant)
+            wanted = (given.seeds(block, self.instant) for block in some)
+            yield self._finished(shard, wanted, 0 if first else given.proposals.height)
 
     def groups(self, shard: Shard) -> Output:
         """Return the sets for users (or seed items) nobody has seen, one per market and tier."""
-        world, bundle, _, groups = self._given(shard)
-        facts = group_facts(groups, world, bundle, self.policy, self.instant)
+        given = Given.read(shard)
+        groups = given.groups
+        facts = group_facts(groups, given.world, given.bundle, self.policy, self.instant)
         made = self._finished(shard, [(groups, facts)], groups.height)
         # Sets for nobody in particular are charts by design: they say nothing of how personal those of users are.
         own = {"fallback_level_3_or_more": 0} | eligible_releases(shard, facts.gone, self.instant)
         return dataclasses.replace(made, counters={**made.counters, **own})
-
-    def _given(self, shard: Shard) -> tuple[World, ShardBundle, pl.DataFrame, pl.DataFrame]:
-        groups = read_tables(shard.paths("groups"), PROPOSAL)
-        return read_world(shard), ShardBundle(shard), shard.read("proposal"), groups
 
     def provenance_of(self, shard: Shard) -> Provenance:
         """Return what the sets of a shard share."""

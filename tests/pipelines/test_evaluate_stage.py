@@ -3,7 +3,6 @@
 import collections
 import dataclasses
 import datetime
-import functools
 import itertools
 import json
 import math
@@ -13,7 +12,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from judged_root import DAY, manifest_of, pretend
+from judged_root import DAY, manifest_of, pretend, rows_of
 
 from jobs import evaluate as job
 from pipelines import evaluate
@@ -52,25 +51,6 @@ def judged_figures(store: LocalStore) -> Callable[[str], pl.DataFrame]:
 @pytest.fixture(scope="module")
 def figures(judged_figures) -> pl.DataFrame:
     return judged_figures("home")
-
-
-NEEDED = {
-    "event/": ["event_id", "event_ts", "event_type", "user_id", "session_id", "item_id", "label", "market", "is_organic",
-               "campaign_id", "private_session", "consent_personalization"],
-    "item/": ["item_id", "canonical_id"],
-    "proposal/home": ["key", "item_id", "source_id", "source_rank"],
-}  # fmt: skip
-"""Columns that the loops look at; of sets, the canonical ids of the candidates."""
-
-
-@functools.cache
-def rows_of(store: LocalStore, name: str) -> list[dict]:
-    paths = [store.local(file.path) for file in manifest_of(store, name).files]
-    rows = pl.concat([pl.read_parquet(path, hive_partitioning=False) for path in paths])
-    if name in NEEDED:
-        return rows.select(NEEDED[name]).to_dicts()
-    ids = pl.col("candidates").list.eval(pl.element().struct.field("canonical_id"))
-    return rows.select("record_key", "market", "tier", ids).to_dicts()
 
 
 def wanted_by_hand(store: LocalStore, target: str, day: str = DAY) -> dict[str, set[str]]:
